@@ -1,0 +1,37 @@
+# The commands that people type. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-race
+	$(BIN)/fedtoll run adult-race
+
+test: $(VENV)/.developer  ## the quick tests
+	$(BIN)/pytest -n auto -m "not slow"
+
+test-all: $(VENV)/.developer  ## every test
+	$(BIN)/pytest -n auto
+
+lint: $(VENV)/.developer  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.developer  ## measure speed side by side and write benchmarks/*.md
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the commands above made, but not your results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.developer: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed

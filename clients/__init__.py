@@ -1,0 +1,1 @@
+"""What a client does: local training, private statistics, and the account of what it released."""

@@ -1,0 +1,1 @@
+"""How local training is computed: one file an engine, behind one interface."""

@@ -1,0 +1,78 @@
+"""The ledger: every release of every client, and the ε it adds up to.
+
+One ledger serves a whole run: it composes over all rounds, DP-SGD steps and
+statistics alike, and never resets. The server charges every instruction that
+it sends, from public constants, whether or not the reply arrives; each client
+keeps its own from what it did. The two must be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedtoll.clients.budget import Event, epsilon
+from fedtoll.scenarios.run import ClientPlan, Run
+
+DP_SGD = "dp-sgd"
+"""The name of the training's releases; statistics go by their own names."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one client let out in one round: ``count`` Gaussian releases of one kind."""
+
+    client: int
+    round: int
+    what: str
+    sampling_rate: float
+    noise_multiplier: float
+    count: int
+
+    @property
+    def event(self) -> Event:
+        """The release as the accountant takes it."""
+        return Event(self.noise_multiplier, self.sampling_rate, self.count)
+
+
+class Ledger:
+    """An append-only account of releases.
+
+    Examples
+    --------
+    >>> ledger = Ledger(delta=1e-5, accountant="rdp")
+    >>> for t in range(1, 101):
+    ...     ledger.charge([Release(0, t, DP_SGD, 0.1, 1.0, 10)])
+    >>> round(ledger.epsilon(0), 2)
+    27.16
+    >>> ledger.epsilon(1)
+    0.0
+    """
+
+    def __init__(self, delta: float | None, accountant: str | None) -> None:
+        self.delta = delta
+        self.accountant = accountant
+        self.releases: list[Release] = []
+        self._by_client: dict[int, list[Release]] = {}
+
+    def charge(self, releases: Iterable[Release]) -> None:
+        """Enter releases; an empty batch was released too."""
+        for release in releases:
+            self.releases.append(release)
+            self._by_client.setdefault(release.client, []).append(release)
+
+    def of(self, client: int) -> tuple[Release, ...]:
+        """Return all releases of one client, in their order."""
+        return tuple(self._by_client.get(client, ()))
+
+    def epsilon(self, client: int) -> float:
+        """Return the ε that a client has spent so far; infinity where nothing is noised."""
+        events = [r.event for r in self.of(client)]
+        return epsilon(events, self.delta or 0.5, self.accountant or "rdp")
+
+
+def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
+    """Return what an instruction to train will release, from public constants alone."""
+    statistics = tuple(Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics)
+    training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
+    return (*statistics, training)

@@ -1,0 +1,103 @@
+"""The torch modules that clients train: logistic regression, an MLP, or the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.scenario import Model
+from fedtoll.scenarios.streams import Purpose, torch_seed
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build(model: Model, inputs: int, classes: int, precision: str = "float32") -> nn.Module:
+    """Return a fresh module.
+
+    Parameters
+    ----------
+    model
+        ``logistic``: one linear layer. ``mlp``: ``hidden`` layers with ReLU. Else
+        ``package.module:factory``, called as ``factory(inputs, outputs)``.
+    inputs
+        Number of features.
+    classes
+        Number of classes; two need one logit, C > 2 need C.
+    precision
+        ``float32`` or ``float64``.
+
+    Raises
+    ------
+    ScenarioError
+        When a factory cannot be found, or its module has buffers: clients exchange parameters only
+        (running statistics of BatchNorm would leave un-noised).
+    """
+    outputs = 1 if classes == 2 else classes
+    module: nn.Module
+    if model.kind == "logistic":
+        module = nn.Sequential(nn.Linear(inputs, outputs))
+    elif model.kind == "mlp":
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise((inputs, *model.hidden)):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+        module = nn.Sequential(*layers, nn.Linear((inputs, *model.hidden)[-1], outputs))
+    else:
+        module = _factory(model.kind)(inputs, outputs)
+        if not isinstance(module, nn.Module):
+            raise ScenarioError(f"model.kind = {model.kind!r}: returned no torch module")
+        if any(True for _ in module.buffers()):
+            raise ScenarioError(f"model.kind = {model.kind!r}: has buffers, which would leave un-noised")
+    return module.to(DTYPES[precision])
+
+
+def digest(model: Model) -> str:
+    """Return the SHA-256 of a factory's source file, empty for our own models."""
+    if ":" not in model.kind:
+        return ""
+    return hashlib.sha256(Path(inspect.getfile(_factory(model.kind))).read_bytes()).hexdigest()
+
+
+def _factory(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    module, _, name = path.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise ScenarioError(f"model.kind = {path!r}: cannot be imported: {error}") from None
+    if not callable(factory := getattr(loaded, name, None)):
+        raise ScenarioError(
+            f"model.kind = {path!r}: {module} has no factory of this name{nearest(name, vars(loaded))}"
+        )
+    return factory
+
+
+def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:
+    """Return the first parameters: zeros for logistic regression, else the module's own start under our seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, Purpose.INITIAL_WEIGHTS))
+        module = build(model, inputs, classes, precision)
+    if model.kind == "logistic":
+        for parameter in module.parameters():
+            nn.init.zeros_(parameter)
+    return get(module)
+
+
+def get(module: nn.Module) -> list[NDArray[np.floating]]:
+    """Return copies of a module's parameters, in their order."""
+    return [p.detach().numpy().copy() for p in module.parameters()]
+
+
+def put(module: nn.Module, arrays: Sequence[NDArray[np.floating]]) -> None:
+    """Write arrays into a module's parameters, in their order."""
+    with torch.no_grad():
+        for parameter, array in zip(module.parameters(), arrays, strict=True):
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))

@@ -1,0 +1,53 @@
+"""The mistakes that fedtoll tells its user about, each in one line.
+
+The command line turns a :class:`ScenarioError` into exit code 2 (nothing was
+written) and a :class:`RunError` into exit code 1. Everything else is a bug
+of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedtollError(Exception):
+    """A mistake or a failure that is told in one line, without a traceback."""
+
+
+class ScenarioError(FedtollError):
+    """The question cannot be asked as it is written: usage, scenario or data (exit code 2)."""
+
+
+class RunError(FedtollError):
+    """A run started and did not finish (exit code 1)."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Say which of ``words`` was probably meant, as the end of an error line.
+
+    Parameters
+    ----------
+    word
+        What the user wrote.
+    words
+        What would have been accepted.
+
+    Returns
+    -------
+    str
+        ``"; did you mean 'x'?"`` when one is close, else the list of all.
+
+    Examples
+    --------
+    >>> nearest("rase", ["race", "sex"])
+    "; did you mean 'race'?"
+    >>> nearest("zzz", ["race", "sex"])
+    '; known: race, sex'
+    """
+    known = sorted(words)
+    lowered = {k.lower(): k for k in reversed(known)}
+    close = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {lowered[close[0]]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""

@@ -1,0 +1,116 @@
+"""One run: a training of one (strategy, ε, seed) of a scenario.
+
+A :class:`Run` is all that a training depends on and nothing else: it crosses
+processes and the wire as JSON, and its hash names its results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from fedtoll.scenarios.scenario import Data, Model, Partition, Section, Split
+
+NUMERICS = 1
+"""Raised whenever our arithmetic changes a result; part of every hash."""
+
+Mechanism = Literal["none", "clip-only", "dp-sgd"]
+"""``none``: neither clipped nor noised; ``clip-only``: clipped, ε = ∞ too; ``dp-sgd``: clipped and noised."""
+
+_Infinite = Annotated[
+    float,
+    BeforeValidator(lambda v: math.inf if v == "inf" else v),
+    PlainSerializer(lambda v: "inf" if math.isinf(v) else v, when_used="json"),
+]
+
+
+class ClientPlan(Section):
+    """What is public about one client: every value is a constant of the plan.
+
+    ``batch_size`` is the normaliser B = q·n of DP-SGD (a real number), ``steps``
+    the local steps T of one round, ``noise_multiplier`` σ in units of the clip.
+    """
+
+    id: int
+    group: str
+    size: int
+    sampling_rate: float
+    batch_size: float
+    steps: int
+    noise_multiplier: float
+
+
+class StatisticPlan(Section):
+    """A statistic that every client releases in every round; its noise has sd = z · sensitivity."""
+
+    name: str
+    parameters: dict[str, float]
+    noise_multiplier: float
+
+
+class StrategyPlan(Section):
+    """A strategy resolved: where its class is, every parameter, and a digest of source that is not ours."""
+
+    name: str
+    path: str
+    parameters: dict[str, Any]
+    digest: str = ""
+
+
+class Run(Section):
+    """All that one training depends on. Frozen; JSON both ways; content-hashed."""
+
+    data: Data
+    checksum: str
+    split: Split
+    partition: Partition
+    model: Model
+    model_digest: str = ""
+    classes: int
+    rounds: int
+    learning_rate: float
+    clip: float | None
+    engine: str
+    precision: Literal["float32", "float64"]
+    mechanism: Mechanism
+    epsilon: _Infinite
+    delta: float | None
+    accountant: Literal["rdp", "prv"] | None
+    strategy: StrategyPlan
+    statistics: tuple[StatisticPlan, ...]
+    clients: tuple[ClientPlan, ...]
+    seed: int
+    noise_seed: int
+    numerics: int = NUMERICS
+
+    def to_json(self) -> str:
+        """Return the run as canonical JSON: sorted keys, no white space, infinity as ``"inf"``."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Run:
+        """Read what :meth:`to_json` wrote."""
+        return Run.model_validate_json(text)
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits over everything that can change a number.
+
+        The strategy's short name is left out (an alias of the same class is the same run), and so is
+        the folder of a user's strategy file, whose content is in its digest.
+        """
+        content = self.model_dump(mode="json")
+        del content["strategy"]["name"]
+        content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """A few words for people: strategy, ε and seed."""
+        epsilon = {"none": "∞", "clip-only": "clip-only"}.get(self.mechanism, f"{self.epsilon:g}")
+        return f"{self.strategy.name}, ε = {epsilon}, seed {self.seed}"

@@ -1,0 +1,187 @@
+"""The Flower ``ServerApp``: one run, driven over any Grid."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedtoll.clients import model
+from fedtoll.clients.ledger import Ledger
+from fedtoll.scenarios.records import records
+from fedtoll.scenarios.run import Run
+from fedtoll.server import adapter
+from fedtoll.server.evaluate import EVERYBODY, HeldOut
+from fedtoll.server.grid import LocalGrid, Strict
+
+Tables = dict[str, pd.DataFrame]
+"""The tables of one run by name: groups, clients, rounds, ledger, predictions."""
+
+Spent = dict[tuple[int, int], float]
+"""ε by client and round."""
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the one training that the run configuration names, and store it under ``out``."""
+    from fedtoll.server import plan, results
+
+    run = plan.one(context.run_config)
+    tables = federate(grid, run)
+    if out := str(context.run_config.get("out", "")):
+        results.Store(Path(out)).write(run, tables)
+
+
+def simulate(run: Run) -> Tables:
+    """Run one training with all its clients in this process."""
+    return federate(LocalGrid(run), run)
+
+
+def federate(grid: Grid, run: Run) -> Tables:
+    """Drive one run over a Grid: roll call, rounds, and held-out evaluation of every group.
+
+    Parameters
+    ----------
+    grid
+        Ours, Flower's simulation or a SuperLink's.
+    run
+        What to train.
+
+    Returns
+    -------
+    Tables
+        ``groups`` (one row a round and group), ``clients`` and ``ledger`` (a round and client),
+        ``rounds``, and ``predictions`` (the final score of every held-out record). They hold no
+        clock times.
+
+    Raises
+    ------
+    RunError
+        One line that names round and client when a reply is missing, failed, malformed or not finite.
+    """
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    strict = Strict(grid, run)
+    strict.roll_call()
+    strategy = adapter.build(run, strict)
+    read = adapter.model_of(strategy)
+    held_out = HeldOut(run)
+    features = records(run).table.features.shape[1]
+    start = model.initial(run.model, features, run.classes, run.precision, run.seed)
+    groups: list[dict[str, Any]] = []
+    final: dict[str, Any] = {}
+
+    def evaluate(round: int, arrays: ArrayRecord) -> None:
+        probabilities = held_out.probabilities(read(arrays))
+        groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
+        final["probabilities"] = probabilities
+
+    strategy.start(
+        grid=strict,
+        initial_arrays=ArrayRecord(start),
+        num_rounds=run.rounds,
+        train_config=ConfigRecord({"run": run.to_json()}),
+        evaluate_fn=evaluate,
+    )
+    history = strategy.history if isinstance(strategy, adapter.Adapted) else {}
+    spent = _spent(run, strict)
+    clients = _clients(run, spent, history)
+    return {
+        "groups": _with_weights(pd.DataFrame(groups), clients),
+        "clients": clients,
+        "rounds": _rounds(run, clients),
+        "ledger": _ledger(run, strict, spent),
+        "predictions": pd.DataFrame(
+            {
+                "record": held_out.rows,
+                "group": np.array(held_out.names, dtype=object)[held_out.codes],
+                "label": held_out.labels,
+                **_scores(final["probabilities"]),
+            }
+        ),
+    }
+
+
+def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
+    if probabilities_NC.shape[1] == 2:
+        return {"score": probabilities_NC[:, 1]}
+    return {f"score_{c}": probabilities_NC[:, c] for c in range(probabilities_NC.shape[1])}
+
+
+def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) -> pd.DataFrame:
+    """Return one row for each round and client: its weight, its noise, its statistics, its ε."""
+    rows = []
+    for round in range(1, run.rounds + 1):
+        done = history.get(round, adapter.Aggregation())
+        for i, client in enumerate(run.clients):
+            row: dict[str, Any] = {
+                "round": round,
+                "client": client.id,
+                "group": client.group,
+                "public_size": client.size,
+                "weight": math.nan if done.weights is None else float(done.weights[i]),
+                "coefficient": math.nan if done.coefficients is None else float(done.coefficients[i]),
+                "noise_variance": adapter.noise_variance(run, client),
+                "epsilon_spent": spent[client.id, round],
+            }
+            for statistic in run.statistics:
+                estimate = done.reports[i].statistics[statistic.name]
+                row |= {statistic.name: estimate.value, f"{statistic.name}_sd": estimate.sd}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _spent(run: Run, strict: Strict) -> Spent:
+    """Return ε by client and round, recomposed from the ledger's releases."""
+    spent: Spent = {}
+    account = Ledger(run.delta, run.accountant)
+    for client in run.clients:
+        releases = strict.ledger.of(client.id)
+        for round in range(1, run.rounds + 1):
+            account.charge(r for r in releases if r.round == round)
+            spent[client.id, round] = account.epsilon(client.id)
+    return spent
+
+
+def _rounds(run: Run, clients: pd.DataFrame) -> pd.DataFrame:
+    """Return the effective noise Σ a_k² v_k of every round, and the engine that ran."""
+    noise = (clients["coefficient"] ** 2 * clients["noise_variance"]).groupby(clients["round"])
+    frame = noise.sum(min_count=1).rename("effective_noise").reset_index()
+    frame["replies"] = clients.groupby("round").size().to_numpy()
+    frame["engine"] = run.engine
+    return frame
+
+
+def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame) -> pd.DataFrame:
+    """Add each group's share of the weight in each round; undefined in round 0."""
+    share = clients.groupby(["round", "group"])["weight"].sum(min_count=1)
+    total = clients.groupby("round")["weight"].sum(min_count=1)
+    total.index = pd.MultiIndex.from_product([total.index, [EVERYBODY]], names=["round", "group"])
+    weights = pd.concat([share, total]).rename("weight").reset_index()
+    return groups.merge(weights, on=["round", "group"], how="left")
+
+
+def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
+    """Return the server's ledger: what an outsider needs to recompute every ε."""
+    rows = [
+        {
+            "client": r.client,
+            "round": r.round,
+            "release": r.what,
+            "sampling_rate": r.sampling_rate,
+            "noise_multiplier": r.noise_multiplier,
+            "count": r.count,
+            "epsilon_spent": spent[r.client, r.round],
+            "delta": math.nan if run.delta is None else run.delta,
+            "accountant": run.accountant or "none",
+        }
+        for r in strict.ledger.releases
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,145 @@
+"""Per-group measures on held-out records: the experimenter's view, which no strategy can reach.
+
+All rates of all groups come from one table of counts, so they merge exactly
+under addition. A rate without a denominator is NaN (null in the tables),
+never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from fedtoll.clients import losses, model
+from fedtoll.scenarios.records import records
+from fedtoll.scenarios.run import Run
+from fedtoll.strategies.base import Arrays
+
+EVERYBODY = "(all)"
+"""The group of all held-out records."""
+
+_Z = float(norm.ppf(0.975))
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """Area under the ROC curve with a 95% interval (DeLong, DeLong and Clarke-Pearson 1988)."""
+
+    value: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
+    """Return the AUROC of scores, ties counted half.
+
+    Undefined without a positive or without a negative; the interval needs two of each.
+
+    Examples
+    --------
+    >>> auroc(np.array([0.1, 0.2, 0.3, 0.9]), np.array([False, False, True, True])).value
+    1.0
+    >>> auroc(np.array([0.1, 0.2]), np.array([True, True])).value
+    nan
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    if m == 0 or n == 0:
+        return Auroc()
+    ranks = rankdata(scores)
+    above = (ranks[positive] - rankdata(scores[positive])) / n
+    below = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
+    value = float(above.mean())
+    if m < 2 or n < 2:
+        return Auroc(value)
+    half = _Z * float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n))
+    return Auroc(value, max(0.0, value - half), min(1.0, value + half))
+
+
+class HeldOut:
+    """The held-out records of a run, and the measures of any model on them."""
+
+    def __init__(self, run: Run) -> None:
+        of = records(run)
+        self.names = of.groups.names
+        self.rows = of.test
+        self.labels = of.table.label[of.test]
+        self.codes = of.groups.codes[of.test]
+        self.classes = run.classes
+        self._features = torch.from_numpy(of.table.features[of.test]).to(model.DTYPES[run.precision])
+        self._module = model.build(run.model, self._features.shape[1], run.classes, run.precision)
+
+    def probabilities(self, parameters: Arrays) -> NDArray[np.float64]:
+        """Return the class probabilities of every held-out record, shape ``[N, C]``."""
+        model.put(self._module, parameters)
+        with torch.no_grad():
+            return losses.probabilities(self._module(self._features).double()).numpy()
+
+    def measure(self, probabilities_NC: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """Return one row of measures for each group, and one for everybody.
+
+        Columns: ``group, n, positives, accuracy, balanced_accuracy, tpr, fpr, selection_rate,
+        log_loss`` (nats), ``auroc, auroc_low, auroc_high, collapsed, below_majority``. A record is
+        predicted positive at a probability of .5 or more. With more than two classes the measures
+        of a positive class are undefined.
+        """
+        predicted = (
+            (probabilities_NC[:, 1] >= 0.5).astype(np.int64)
+            if self.classes == 2
+            else probabilities_NC.argmax(axis=1)
+        )
+        count, classes = len(self.names), self.classes
+        cell = (self.codes.astype(np.int64) * classes + self.labels) * classes + predicted
+        counts = np.bincount(cell, minlength=count * classes**2)
+        counts_GCC = counts.reshape(count, classes, classes).astype(np.int64)
+        chosen = probabilities_NC[np.arange(len(self.labels)), self.labels]
+        nats = -np.log(np.clip(chosen, 1e-15, 1.0))
+        nats_G = np.asarray(np.bincount(self.codes, weights=nats, minlength=count), dtype=np.float64)
+        rows = []
+        for name, confusion, total, members in self._groups(counts_GCC, nats_G):
+            area = Auroc()
+            if classes == 2:
+                area = auroc(probabilities_NC[members, 1], self.labels[members] == 1)
+            rows.append({"group": name, **_rates(confusion, total, area)})
+        return rows
+
+    def _groups(
+        self, counts_GCC: NDArray[np.int64], nats_G: NDArray[np.float64]
+    ) -> Iterator[tuple[str, NDArray[np.int64], float, Any]]:
+        for code, name in enumerate(self.names):
+            yield name, counts_GCC[code], float(nats_G[code]), self.codes == code
+        yield EVERYBODY, counts_GCC.sum(axis=0), float(nats_G.sum()), slice(None)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _rates(confusion_CC: NDArray[np.int64], nats: float, area: Auroc) -> dict[str, Any]:
+    """Turn one group's counts (rows true, columns predicted) into its measures."""
+    n = int(confusion_CC.sum())
+    true, predicted = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
+    recalls = [_ratio(confusion_CC[c, c], true[c]) for c in range(len(true))]
+    binary = len(true) == 2
+    accuracy = _ratio(int(np.trace(confusion_CC)), n)
+    one_class = n > 0 and int((predicted > 0).sum()) == 1
+    return {
+        "n": n,
+        "positives": int(true[1]),
+        "accuracy": accuracy,
+        "balanced_accuracy": float(np.mean(recalls)),
+        "tpr": recalls[1] if binary else float("nan"),
+        "fpr": 1 - recalls[0] if binary else float("nan"),
+        "selection_rate": _ratio(int(predicted[1]), n) if binary else float("nan"),
+        "log_loss": _ratio(nats, n),
+        "auroc": area.value,
+        "auroc_low": area.low,
+        "auroc_high": area.high,
+        "collapsed": bool(one_class or area.low <= 0.5 <= area.high),
+        "below_majority": bool(n > 0 and accuracy <= true.max() / n),
+    }

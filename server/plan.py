@@ -1,0 +1,222 @@
+"""From a scenario to its runs: names resolved, defaults filled in, noise calibrated.
+
+Everything that the plan fixes about a client (size, q, B, T, σ) is public and
+is never recounted by anybody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedtoll.clients import budget
+from fedtoll.scenarios import data as sources
+from fedtoll.scenarios import partition
+from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.records import table_of
+from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
+from fedtoll.scenarios.scenario import CLIP_ONLY, Privacy, Scenario, StrategySpec, read
+from fedtoll.scenarios.statistics import STATISTICS
+from fedtoll.strategies import registry
+from fedtoll.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scenario and all its runs, in the order strategy, ε, seed."""
+
+    scenario: Scenario
+    runs: tuple[Run, ...]
+
+
+def check(scenario: Scenario, file: str) -> None:
+    """Check every name of a scenario against what is declared, without records and without the network.
+
+    Raises
+    ------
+    ScenarioError
+        One line that begins with the file.
+    """
+    try:
+        source = sources.source(scenario.data.source)
+        for key, names, known in (
+            ("data.groups", scenario.data.groups, source.attributes),
+            ("data.exclude", scenario.data.exclude, [c.name for c in source.columns]),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ScenarioError(
+                        f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
+                    )
+        groups = _crossing([source.attributes[g] for g in scenario.data.groups])
+        for name in scenario.partition.clients:
+            if name != "*" and name not in groups:
+                raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
+        for spec in scenario.strategies:
+            strategy_plan(spec)
+        _model_digest(scenario)
+    except ScenarioError as error:
+        raise ScenarioError(f"{file}: {error}") from None
+
+
+def plan(scenario: Scenario, file: str) -> Plan:
+    """Return all runs of a scenario; loads its table (fetching it once) and calibrates the noise."""
+    check(scenario, file)
+    try:
+        return Plan(
+            scenario,
+            tuple(
+                run
+                for spec in scenario.strategies
+                for epsilon in scenario.privacy.epsilons
+                for run in _runs(scenario, spec, epsilon)
+            ),
+        )
+    except ScenarioError as error:
+        raise ScenarioError(f"{file}: {error}") from None
+
+
+def strategy_plan(spec: StrategySpec) -> StrategyPlan:
+    """Resolve one strategy of a scenario and check its parameters."""
+    path, digest = registry.resolve(spec.name)
+    cls = registry.load(path)
+    if issubclass(cls, Strategy):
+        parameters: dict[str, Any] = registry.check(cls, spec.parameters)
+        registry.build(path, parameters)
+    else:
+        from fedtoll.server.adapter import check_flower
+
+        parameters = check_flower(cls, spec.parameters)
+    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest)
+
+
+def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
+    """Return the statistics that a resolved strategy asks for: names and parameters."""
+    if not issubclass(registry.load(plan.path), Strategy):
+        return ()
+    asked = registry.build(plan.path, plan.parameters).requests
+    for statistic in asked:
+        if STATISTICS.get(statistic.name) is not type(statistic):
+            raise ScenarioError(f"strategies: {plan.name} asks for {statistic!r}, which no client answers")
+    return tuple((s.name, dict(vars(s))) for s in asked)
+
+
+def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> list[Run]:
+    """Return the runs of one strategy and ε, one a seed."""
+    resolved = strategy_plan(spec)
+    mechanism: Mechanism = (
+        "clip-only" if epsilon == CLIP_ONLY else "none" if epsilon == math.inf else "dp-sgd"
+    )
+    private = mechanism == "dp-sgd"
+    privacy, training = scenario.privacy, scenario.training
+    z = privacy.statistics_noise_multiplier if private else 0.0
+    asked = tuple(
+        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z)
+        for name, parameters in requests(resolved)
+    )
+    table, groups = table_of(scenario.data)
+    clients = partition.clients(
+        table, groups, scenario.partition.clients, scenario.split.kind, scenario.split.folds
+    )
+    source = sources.source(scenario.data.source)
+    total = float(epsilon) if private else math.inf
+    planned = tuple(_client(scenario, c, total, asked) for c in clients)
+    return [
+        Run(
+            data=scenario.data,
+            checksum=source.checksum,
+            split=scenario.split,
+            partition=scenario.partition,
+            model=scenario.model,
+            model_digest=_model_digest(scenario),
+            classes=len(table.classes),
+            rounds=training.rounds,
+            learning_rate=training.learning_rate,
+            clip=None if mechanism == "none" else training.clip,
+            engine="opacus" if training.engine == "auto" else training.engine,
+            precision=training.precision,
+            mechanism=mechanism,
+            epsilon=total,
+            delta=privacy.delta if private else None,
+            accountant=privacy.accountant if private else None,
+            strategy=resolved,
+            statistics=asked,
+            clients=planned,
+            seed=seed,
+            noise_seed=(seed if privacy.noise_seed is None else privacy.noise_seed) if private else 0,
+        )
+        for seed in scenario.seeds
+    ]
+
+
+def _client(
+    scenario: Scenario, client: partition.Client, epsilon: float, asked: Sequence[StatisticPlan]
+) -> ClientPlan:
+    """Fix one client's q, B, T and σ from its public size."""
+    training = scenario.training
+    if training.sampling_rate is not None:
+        rate = training.sampling_rate
+    else:
+        rate = min(1.0, (training.batch_size or 1) / client.size)
+    steps = training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
+    noise = 0.0
+    if epsilon < math.inf:
+        noise = budget.calibrate(
+            epsilon,
+            sampling_rate=rate,
+            count=steps * training.rounds,
+            delta=scenario.privacy.delta,
+            accountant=scenario.privacy.accountant,
+            beside=[budget.Event(s.noise_multiplier, 1.0, training.rounds) for s in asked],
+        )
+    return ClientPlan(
+        id=client.id,
+        group=client.group,
+        size=client.size,
+        sampling_rate=rate,
+        batch_size=rate * client.size,
+        steps=steps,
+        noise_multiplier=noise,
+    )
+
+
+def _crossing(names: Sequence[Sequence[str]]) -> list[str]:
+    crossed = [""]
+    for level in names:
+        crossed = [f"{a}/{b}" if a else b for a in crossed for b in level]
+    return crossed
+
+
+def _model_digest(scenario: Scenario) -> str:
+    if ":" not in scenario.model.kind:
+        return ""
+    from fedtoll.clients.model import digest
+
+    return digest(scenario.model)
+
+
+def one(config: Mapping[str, Any]) -> Run:
+    """Return the one run that a Flower run configuration names.
+
+    Parameters
+    ----------
+    config
+        ``scenario`` (a built-in name or an absolute path), ``strategy`` (its label in the scenario, or
+        a name beside it), ``epsilon`` and ``seed``.
+    """
+    name = str(config["scenario"])
+    scenario = read(name)
+    wanted = str(config["strategy"])
+    specs = [s for s in scenario.strategies if wanted in {s.label, s.name}] or [StrategySpec(name=wanted)]
+    word = str(config["epsilon"])
+    try:
+        epsilon = word if word == CLIP_ONLY else float(word)
+        seed = int(config["seed"])
+        narrowed = scenario.model_copy(update={"strategies": (specs[0],), "seeds": (seed,)})
+        privacy = Privacy(**{**scenario.privacy.model_dump(), "epsilons": (epsilon,)})
+    except ValueError as error:
+        raise ScenarioError(f"run configuration: {error}") from None
+    (run,) = plan(narrowed.model_copy(update={"privacy": privacy}), name).runs
+    return run

@@ -1,0 +1,256 @@
+"""The store: what a run leaves on disk, written beside and renamed once.
+
+A results folder holds ``scenario.toml`` (as given), ``resolved.json``
+(everything resolved, with versions and checksums), ``runs/<hash>/`` with one
+Parquet file a table, ``errors/`` and ``report.html``. A run is present or
+absent, never half.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.scenario import Scenario
+
+TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
+_PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
+_BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder in memory: tidy frames over all its runs.
+
+    Every frame begins with the columns ``strategy``, ``mechanism`` (``none``, ``clip-only`` or
+    ``dp-sgd``), ``epsilon`` (infinity for the first two) and ``seed``.
+
+    Parameters
+    ----------
+    folder
+        Where it lies.
+    resolved
+        The content of ``resolved.json``.
+    groups
+        Per-group measures on held-out records: one row a run, round and group.
+    clients
+        One row a run, round and client: weight, noise, statistics, ε spent.
+    rounds
+        One row a run and round: the effective noise and the engine.
+    ledger
+        Every release of every client.
+    predictions
+        The final score of every held-out record.
+    missing
+        Labels of the runs that are planned and not (yet) there.
+    """
+
+    folder: Path
+    resolved: dict[str, Any]
+    groups: pd.DataFrame
+    clients: pd.DataFrame
+    rounds: pd.DataFrame
+    ledger: pd.DataFrame
+    predictions: pd.DataFrame
+    missing: tuple[str, ...] = ()
+
+
+class Store:
+    """Reads and writes one results folder.
+
+    Parameters
+    ----------
+    folder
+        Created at the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, run: Run) -> bool:
+        """Say whether a run is there, whole."""
+        return (self.folder / "runs" / run.hash).is_dir()
+
+    def open(
+        self, scenario: Scenario, runs: Sequence[Run], text: str, command: str, *, force: bool = False
+    ) -> None:
+        """Create or continue the folder for a scenario.
+
+        Raises
+        ------
+        ScenarioError
+            When finished runs were made with other versions of what computes (unless forced), or the
+            folder cannot be written.
+        """
+        now = versions()
+        if not force and any(self.has(run) for run in runs):
+            before = self._resolved().get("versions", {})
+            for name in _BINDING:
+                if before.get(name) != now[name]:
+                    raise ScenarioError(
+                        f"{self.folder}: its runs were made with {name} {before.get(name)}, here is "
+                        f"{now[name]}: choose another --out, or mix them with --force"
+                    )
+        try:
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "scenario.toml", text)
+            _write(
+                self.folder / "resolved.json",
+                json.dumps(_resolved(scenario, runs, command, now), indent=1, ensure_ascii=False) + "\n",
+            )
+        except OSError as error:
+            raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+
+    def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
+        """Store one run: its tables go to a folder beside, which is renamed once."""
+        runs = self.folder / "runs"
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=f".{run.hash}-", dir=runs))
+        except OSError as error:
+            raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
+        try:
+            (beside / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
+            for name in TABLES:
+                tables[name].to_parquet(beside / f"{name}.parquet", index=False, compression="zstd")
+            beside.chmod(0o755)
+            beside.rename(runs / run.hash)
+        except OSError as error:
+            if not self.has(run):  # else another command was first, with the same bytes
+                raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def read(self, run_hash: str) -> dict[str, pd.DataFrame]:
+        """Return the tables of one run."""
+        folder = self.folder / "runs" / run_hash
+        return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+
+    def fail(self, run: Run, text: str) -> Path:
+        """Keep the traceback of a run that failed."""
+        folder = self.folder / "errors"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}")
+        return folder / f"{run.hash}.txt"
+
+    def _resolved(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / "resolved.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content
+
+
+def load(folder: str | Path) -> Results:
+    """Read a results folder into tidy frames.
+
+    Raises
+    ------
+    ScenarioError
+        When the folder holds no results of fedtoll, or none is finished.
+    """
+    store = Store(Path(folder))
+    resolved = store._resolved()
+    if "runs" not in resolved:
+        raise ScenarioError(f"{folder}: holds no results of fedtoll (no readable resolved.json)")
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    missing = []
+    for run in resolved["runs"]:
+        if not (store.folder / "runs" / run["hash"]).is_dir():
+            missing.append(f"{run['strategy']}, ε = {run['epsilon']}, seed {run['seed']}")
+            continue
+        key = {
+            "strategy": run["strategy"],
+            "mechanism": run["mechanism"],
+            "epsilon": float(run["epsilon"]),
+            "seed": run["seed"],
+        }
+        for name, table in store.read(run["hash"]).items():
+            for position, (column, value) in enumerate(key.items()):
+                table.insert(position, column, value)
+            frames[name].append(table)
+    if not frames["groups"]:
+        raise ScenarioError(f"{folder}: no run is finished yet")
+    joined = {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
+    return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
+
+
+def _resolved(
+    scenario: Scenario, runs: Sequence[Run], command: str, versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return everything resolved: what the report and an outsider need."""
+    source = sources.source(scenario.data.source)
+    noise = {}
+    for run in runs:
+        for client in run.clients if run.mechanism == "dp-sgd" else ():
+            noise[run.strategy.name, run.epsilon, client.id] = {
+                "strategy": run.strategy.name,
+                "mechanism": run.mechanism,
+                "epsilon": run.epsilon,
+                "client": client.id,
+                "sampling_rate": client.sampling_rate,
+                "steps": client.steps * run.rounds,
+                "noise_multiplier": client.noise_multiplier,
+                "statistics": [s.model_dump(mode="json") for s in run.statistics],
+            }
+    return {
+        "fedtoll": versions["fedtoll"],
+        "numerics": NUMERICS,
+        "command": command,
+        "scenario": {
+            **scenario.model_dump(mode="json"),
+            "strategies": [{"name": s.name, "label": s.label, **s.parameters} for s in scenario.strategies],
+        },
+        "data": {
+            "source": source.name,
+            "title": source.title,
+            "rows": source.rows,
+            "licence": source.licence,
+            "citation": source.citation,
+            "checksum": source.checksum,
+        },
+        "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
+        "versions": versions,
+        "runs": [
+            {
+                "hash": run.hash,
+                "strategy": run.strategy.name,
+                "mechanism": run.mechanism,
+                "epsilon": "inf" if math.isinf(run.epsilon) else run.epsilon,
+                "seed": run.seed,
+                "engine": run.engine,
+            }
+            for run in runs
+        ],
+        "noise": list(noise.values()),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file beside and rename it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
+        beside.write(text)
+    os.chmod(beside.name, 0o644)  # noqa: PTH101
+    Path(beside.name).replace(path)

@@ -1,0 +1,392 @@
+"""The command line. stdout is data, stderr is progress.
+
+Heavy libraries are imported inside the commands, so that ``--help`` stays
+under half a second. Exit codes: 0 done, 1 a run failed, 2 usage or invalid
+scenario, 3 partial, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from fedtoll import __version__
+from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedtoll.scenarios.scenario import Scenario
+    from fedtoll.server.plan import Plan
+
+DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="fedtoll",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Who pays the toll of privacy in federated learning, and which strategy makes it fairer?",
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="a built-in scenario or a TOML file")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.rounds=10"),
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A:B", help="seeds A to B-1, e.g. 0:5")]
+
+
+def main() -> NoReturn:
+    """Run the command line; mistakes are one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except FedtollError as error:
+        _complain(str(error))
+        code = USAGE if isinstance(error, ScenarioError) else FAILED
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command resumes")
+        code = INTERRUPTED
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.Abort):
+            _complain("interrupted; the same command resumes")
+            code = INTERRUPTED
+        elif isinstance(error, click.ClickException):
+            _complain(error.format_message() or "see --help")
+            code = USAGE
+        else:
+            raise
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _complain(message: str) -> None:
+    print(f"fedtoll: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedtoll {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Who pays the toll of privacy in federated learning, and which strategy makes it fairer?"""
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="scenarios|strategies|data|measures")],
+    as_json: Json = False,
+) -> None:
+    """List what there is, by name."""
+    if kind not in _KINDS:
+        raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, _KINDS)}")
+    entries = _KINDS[kind]()
+    if as_json:
+        typer.echo(json.dumps(entries, ensure_ascii=False, indent=1))
+        return
+    width = max(len(name) for name in entries)
+    for name, text in entries.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="a scenario, strategy, data source or measure")],
+    toml: Annotated[bool, typer.Option("--toml", help="print a scenario's file, to copy")] = False,
+) -> None:
+    """Describe one thing by its name."""
+    from fedtoll.scenarios.scenario import library
+
+    if toml:
+        files = library()
+        if name not in files:
+            raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, files)}")
+        typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
+        return
+    known = {entry: kind for kind, entries in _KINDS.items() for entry in entries()}
+    if name not in known:
+        raise ScenarioError(f"describe {name!r}: nothing has this name{nearest(name, known)}")
+    typer.echo(_DESCRIBE[known[name]](name))
+
+
+@app.command()
+def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
+    """Check a scenario without training, records or network."""
+    from fedtoll.server import plan
+
+    scenario, file = _read(name, override, seeds)
+    plan.check(scenario, file)
+    runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
+    typer.echo(f"{file}: valid, {runs} runs")
+
+
+@app.command()
+def run(
+    name: Name,
+    override: Set = None,
+    seeds: Seeds = None,
+    out: Annotated[Path | None, typer.Option(help="results folder, by default results/<name>")] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="serial|processes", help="how the runs are spread")
+    ] = "processes",
+    workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
+    grid: Annotated[
+        str, typer.Option(metavar="local|flower", help="clients in this process, or under `flwr run`")
+    ] = "local",
+    force: Annotated[bool, typer.Option("--force", help="mix with runs made by other versions")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would run, and stop")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario; the same command again resumes it."""
+    from fedtoll.server import executor as executors
+    from fedtoll.server import plan
+
+    for option, value, known in (
+        ("--executor", executor, executors.EXECUTORS),
+        ("--grid", grid, ("local", "flower")),
+    ):
+        if value not in known:
+            raise ScenarioError(f"{option} {value!r}: unknown{nearest(value, known)}")
+    scenario, file = _read(name, override, seeds)
+    err = _console(stderr=True)
+    planned = plan.plan(scenario, file)
+    if dry_run:
+        from fedtoll.server.preview import preview
+
+        typer.echo(preview(planned, workers, as_json=as_json))
+        return
+    from fedtoll.server.results import Store, load
+
+    folder = out or Path("results") / scenario.name
+    store = Store(folder)
+    store.open(scenario, planned.runs, _text(name, scenario), _command(), force=force)
+    failures = _execute(planned, store, executor, workers, grid, err)
+    for line in failures:
+        _complain(f"failed: {line}")
+    if len(failures) == len(planned.runs):
+        raise typer.Exit(FAILED)
+    results = load(folder)
+    page = _report(results)
+    if as_json:
+        from fedtoll.server.toll import toll
+
+        content = {
+            "folder": str(folder),
+            "report": str(page),
+            "runs": len(planned.runs),
+            "failed": failures,
+            "toll": json.loads(toll(results.groups).to_json(orient="records", double_precision=15)),
+        }
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+    else:
+        _show(results)
+        typer.echo(f"report: {page}")
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]) -> None:
+    """Write the report of a results folder again."""
+    from fedtoll.server.results import load
+
+    results = load(folder)
+    page = _report(results)
+    _show(results)
+    typer.echo(f"report: {page}")
+    if results.missing:
+        _complain(f"{len(results.missing)} runs are not finished, e.g. {results.missing[0]}")
+        raise typer.Exit(PARTIAL)
+
+
+def _read(name: str, override: list[str] | None, seeds: str | None) -> tuple[Scenario, str]:
+    from fedtoll.scenarios.scenario import find, read
+
+    return read(name, override or (), seeds), find(name).name
+
+
+def _text(name: str, scenario: Scenario) -> str:
+    from fedtoll.scenarios.scenario import find
+
+    return find(name).read_text(encoding="utf-8")
+
+
+def _command() -> str:
+    return shlex.join(["fedtoll", *sys.argv[1:]])
+
+
+def _execute(
+    planned: Plan, store: Any, executor: str, workers: int | None, grid: str, err: Console
+) -> list[str]:
+    """Train what is missing under a progress bar (on a terminal) and return the failures."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from fedtoll.server.executor import execute
+
+    there = sum(store.has(run) for run in planned.runs)
+    if there:
+        err.print(f"{there} of {len(planned.runs)} runs are there already")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(planned.scenario.name, total=len(planned.runs), completed=there)
+        if grid == "flower":
+            from fedtoll.server.superlink import execute as execute_on_flower
+
+            return execute_on_flower(planned, store, finished=lambda run: progress.advance(task))
+        return execute(
+            planned.runs,
+            store,
+            executor=executor,
+            workers=workers,
+            finished=lambda run: progress.advance(task),
+        )
+
+
+def _report(results: Any) -> Path:
+    from fedtoll.server import report as page
+
+    path: Path = results.folder / "report.html"
+    page.write(results, path)
+    return path
+
+
+def _show(results: Any) -> None:
+    from fedtoll.server.report.terminal import toll_table
+
+    _console().print(toll_table(results))
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty() and stderr)
+
+
+def _scenarios() -> dict[str, str]:
+    from fedtoll.scenarios.scenario import library, read
+
+    return {name: read(name).title for name in library()}
+
+
+def _strategies() -> dict[str, str]:
+    from fedtoll.strategies import registry
+
+    return {
+        name: ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
+        for name, path in registry.names().items()
+    }
+
+
+def _data() -> dict[str, str]:
+    from fedtoll.scenarios.data import SOURCES
+
+    return {name: f"{source.title}, {source.rows:,} records" for name, source in SOURCES.items()}
+
+
+def _measures() -> dict[str, str]:
+    from fedtoll.server.toll import MEASURES
+
+    return {m.name: m.title for m in MEASURES.values()}
+
+
+def _describe_scenario(name: str) -> str:
+    from fedtoll.scenarios.scenario import read
+
+    s = read(name)
+    lines = [
+        s.title,
+        "",
+        s.description.strip(),
+        "",
+        f"data        {s.data.source}, groups by {' x '.join(s.data.groups)}"
+        + (f", without {', '.join(s.data.exclude)} among the features" if s.data.exclude else ""),
+        f"model       {s.model.kind}, {s.training.rounds} rounds",
+        f"ε           {', '.join(str(e) for e in s.privacy.epsilons)} (δ = {s.privacy.delta:g})",
+        f"strategies  {', '.join(x.label for x in s.strategies)}",
+        f"seeds       {', '.join(str(x) for x in s.seeds)}",
+        "",
+        f"fedtoll describe {name} --toml prints the file; fedtoll run {name} runs it.",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_strategy(name: str) -> str:
+    import inspect
+
+    from fedtoll.strategies import registry
+
+    cls = registry.load(registry.names()[name])
+    stated = ", ".join(
+        k if v is inspect.Parameter.empty else f"{k} = {v!r}" for k, v in registry.parameters(cls).items()
+    )
+    return f"{name}: {inspect.getdoc(cls)}\n\nParameters: {stated or 'none'}"
+
+
+def _describe_data(name: str) -> str:
+    from fedtoll.scenarios.data import source
+
+    s = source(name)
+    lines = [f"{s.title}: {s.rows:,} records", f"label       {s.label} = {s.positive}", ""]
+    for attribute, names in s.attributes.items():
+        counts = s.counts.get(attribute, {})
+        lines += [f"{attribute}", *(f"  {g:<24}{counts.get(g, 0):>8,}" for g in names)]
+    lines += [
+        "",
+        f"licence     {s.licence}",
+        f"citation    {s.citation}",
+        "",
+        *(f"Trap: {t}" for t in s.traps),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_measure(name: str) -> str:
+    from fedtoll.server.toll import MEASURES
+
+    return f"{name}: {MEASURES[name].title}"
+
+
+_KINDS = {"scenarios": _scenarios, "strategies": _strategies, "data": _data, "measures": _measures}
+_DESCRIBE = {
+    "scenarios": _describe_scenario,
+    "strategies": _describe_strategy,
+    "data": _describe_data,
+    "measures": _describe_measure,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""FedAvg (McMahan et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
+
+
+@dataclass(frozen=True)
+class FedAvg(Strategy):
+    """Federated averaging: p_k = n_k / n.
+
+    Every record counts the same, so large groups set the model. The weights
+    are public sizes: no statistic is asked for and none is paid.
+
+    References
+    ----------
+    McMahan et al., *Communication-efficient learning of deep networks from
+    decentralized data*, AISTATS 2017, algorithm 1.
+
+    Examples
+    --------
+    >>> reports = [Report(k, n, "g", update=()) for k, n in enumerate([60, 30, 10])]
+    >>> FedAvg().weigh(reports, {})[0]
+    array([0.6, 0.3, 0.1])
+    """
+
+    def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
+        """Return n_k / n."""
+        return sizes(reports), state

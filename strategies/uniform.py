@@ -1,0 +1,29 @@
+"""The unweighted mean of the clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtoll.strategies.base import Report, State, Strategy, Weights
+
+
+@dataclass(frozen=True)
+class Uniform(Strategy):
+    """Every client counts the same: p_k = 1 / K.
+
+    With one group a client this raises small groups to the weight of large
+    ones, and with them the noise of small batches: Σ p_k² v_k grows.
+
+    Examples
+    --------
+    >>> reports = [Report(k, n, "g", update=()) for k, n in enumerate([60, 30, 10, 4])]
+    >>> Uniform().weigh(reports, {})[0]
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+
+    def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
+        """Return 1 / K."""
+        return np.full(len(reports), 1.0 / len(reports)), state

@@ -1,0 +1,39 @@
+"""Shared fixtures: real records, small scenarios, one torch thread, nothing phoned home."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import Scenario, read
+from fedtoll.server.plan import plan
+
+SMALL = ("training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]')
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small() -> Scenario:
+    """``adult-race`` with two rounds of two steps, ε = ∞ and 2, and two seeds."""
+    return read("adult-race", SMALL, seeds="0:2")
+
+
+@pytest.fixture(scope="session")
+def runs(small) -> dict[tuple[str, str], Run]:
+    """The runs of ``small`` with seed 0 by strategy's name and mechanism."""
+    return {
+        (run.strategy.name.split("(")[0], run.mechanism): run
+        for run in plan(small, "small.toml").runs
+        if run.seed == 0
+    }
