@@ -1,8 +1,17 @@
-"""fedtoll: who pays the toll of privacy in federated learning, and which strategy makes it fairer?"""
+"""fedtoll: who pays the toll of privacy in federated learning, and which strategy makes it fairer.
+
+``fedtoll.run("adult-race")`` runs a scenario and returns its results, and
+``fedtoll.load(folder)`` reads them again, as tidy pandas frames.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedtoll.server.results import load
+    from fedtoll.server.study import run
 
 # No entry point of ours tells anybody that it runs.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -10,3 +19,17 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``run`` and ``load`` when they are first asked for: torch and pandas are slow to import."""
+    if name == "run":
+        from fedtoll.server.study import run
+
+        return run
+    if name == "load":
+        from fedtoll.server.results import load
+
+        return load
+    raise AttributeError(f"module 'fedtoll' has no attribute {name!r}")

@@ -11,6 +11,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,8 +24,9 @@ from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedtoll.scenarios.scenario import Scenario
+    from fedtoll.scenarios.run import Run
     from fedtoll.server.plan import Plan
+    from fedtoll.server.results import Store
 
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -129,9 +132,10 @@ def describe(
 @app.command()
 def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
     """Check a scenario without training, records or network."""
+    from fedtoll.scenarios import scenario as scenarios
     from fedtoll.server import plan
 
-    scenario, file = _read(name, override, seeds)
+    scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
     plan.check(scenario, file)
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     typer.echo(f"{file}: valid, {runs} runs")
@@ -155,29 +159,26 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a scenario; the same command again resumes it."""
-    from fedtoll.server import executor as executors
-    from fedtoll.server import plan
+    from fedtoll.server import study
 
-    for option, value, known in (
-        ("--executor", executor, executors.EXECUTORS),
-        ("--grid", grid, ("local", "flower")),
-    ):
-        if value not in known:
-            raise ScenarioError(f"{option} {value!r}: unknown{nearest(value, known)}")
-    scenario, file = _read(name, override, seeds)
-    err = _console(stderr=True)
-    planned = plan.plan(scenario, file)
+    study.check_options(executor, grid)
+    planned = study.prepare(name, override or (), seeds)
     if dry_run:
         from fedtoll.server.preview import preview
 
         typer.echo(preview(planned, workers, as_json=as_json))
         return
+    from fedtoll.scenarios.scenario import find
     from fedtoll.server.results import Store, load
 
-    folder = out or Path("results") / scenario.name
+    folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
-    store.open(scenario, planned.runs, _text(name, scenario), _command(), force=force)
-    failures = _execute(planned, store, executor, workers, grid, err)
+    text = find(name).read_text(encoding="utf-8")
+    store.open(planned.scenario, planned.runs, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
+    with _progress(planned, store) as finished:
+        failures = study.conduct(
+            planned, store, executor=executor, workers=workers, grid=grid, finished=finished
+        )
     for line in failures:
         _complain(f"failed: {line}")
     if len(failures) == len(planned.runs):
@@ -216,26 +217,9 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results
         raise typer.Exit(PARTIAL)
 
 
-def _read(name: str, override: list[str] | None, seeds: str | None) -> tuple[Scenario, str]:
-    from fedtoll.scenarios.scenario import find, read
-
-    return read(name, override or (), seeds), find(name).name
-
-
-def _text(name: str, scenario: Scenario) -> str:
-    from fedtoll.scenarios.scenario import find
-
-    return find(name).read_text(encoding="utf-8")
-
-
-def _command() -> str:
-    return shlex.join(["fedtoll", *sys.argv[1:]])
-
-
-def _execute(
-    planned: Plan, store: Any, executor: str, workers: int | None, grid: str, err: Console
-) -> list[str]:
-    """Train what is missing under a progress bar (on a terminal) and return the failures."""
+@contextmanager
+def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
+    """Show a bar with the time left (on a terminal); yield what to call after each run."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -245,8 +229,7 @@ def _execute(
         TimeRemainingColumn,
     )
 
-    from fedtoll.server.executor import execute
-
+    err = _console(stderr=True)
     there = sum(store.has(run) for run in planned.runs)
     if there:
         err.print(f"{there} of {len(planned.runs)} runs are there already")
@@ -254,24 +237,15 @@ def _execute(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("runs"),
+        TextColumn("runs,"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(planned.scenario.name, total=len(planned.runs), completed=there)
-        if grid == "flower":
-            from fedtoll.server.superlink import execute as execute_on_flower
-
-            return execute_on_flower(planned, store, finished=lambda run: progress.advance(task))
-        return execute(
-            planned.runs,
-            store,
-            executor=executor,
-            workers=workers,
-            finished=lambda run: progress.advance(task),
-        )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task(planned.scenario.name, total=len(planned.runs), completed=there)
+        yield lambda run: bar.advance(task)
 
 
 def _report(results: Any) -> Path:

@@ -1,0 +1,92 @@
+"""ε and noise: golden values, calibration, and its cache."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from fedtoll.clients.budget import Event, calibrate, epsilon
+from fedtoll.scenarios.errors import ScenarioError
+
+DELTA = 1e-5
+GOLDEN = [  # q, σ, T, RDP, PRV
+    (0.02, 1.0, 1000, 4.324, 3.909),
+    (0.1, 1.0, 1000, 27.16, 25.22),
+    (1.0, 1.0, 100, 96.12, 91.83),
+]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
+    return tmp_path / "budget"
+
+
+@pytest.mark.parametrize(("q", "sigma", "steps", "rdp", "prv"), GOLDEN)
+def test_golden_values(q, sigma, steps, rdp, prv):
+    assert epsilon([Event(sigma, q, steps)], DELTA) == pytest.approx(rdp, rel=1e-3)
+    assert epsilon([Event(sigma, q, steps)], DELTA, "prv") == pytest.approx(prv, rel=1e-3)
+
+
+@pytest.mark.parametrize(("rounds", "prv"), [(1, 2.87), (10, 7.06), (50, 16.57), (100, 25.2)])
+def test_rounds_compose_as_one_ledger_and_never_reset(rounds, prv):
+    events = [Event(1.0, 0.1, 10)] * rounds
+    assert epsilon(events, DELTA, "prv") == pytest.approx(prv, abs=0.02)
+    assert epsilon(events, DELTA) == epsilon([Event(1.0, 0.1, 10 * rounds)], DELTA)
+    assert epsilon(events, DELTA) > prv
+
+
+def test_statistics_cost_what_they_cost():
+    training = Event(1.5, 0.1, 500)
+    alone = epsilon([training], DELTA)
+    for z, truth in ((20, 9.30), (10, 9.92), (5, 12.24)):
+        assert epsilon([training, Event(z, 1.0, 50)], DELTA) == pytest.approx(truth, abs=0.01)
+    assert alone == pytest.approx(9.09, abs=0.01)
+
+
+def test_the_corners():
+    assert epsilon([], DELTA) == 0.0
+    assert epsilon([Event(1.0, 0.1, 0)], DELTA) == 0.0
+    assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA) == math.inf
+    with pytest.raises(ValueError, match="must be 'rdp' or 'prv'"):
+        epsilon([Event(1.0)], DELTA, "gdp")
+
+
+@pytest.mark.parametrize("target", [0.01, 0.05, 0.5, 2.0, 8.0, 100.0])
+@pytest.mark.parametrize("beside", [(), (Event(3000.0, 1.0, 30),)])
+def test_calibration_spends_the_total_asked_for_and_never_more(cache, target, beside):
+    sigma = calibrate(target, sampling_rate=0.02, count=300, delta=DELTA, beside=beside)
+    spent = epsilon([Event(sigma, 0.02, 300), *beside], DELTA)
+    assert spent <= target
+    assert spent == pytest.approx(target, rel=5e-4) or sigma == 0.2
+    assert sigma == float(f"{sigma:.5g}")
+
+
+def test_calibration_under_prv(cache):
+    sigma = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA, accountant="prv")
+    spent = epsilon([Event(sigma, 0.02, 300)], DELTA, "prv")
+    assert 1.99 <= spent <= 2.0
+    assert sigma < calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
+
+
+def test_statistics_that_exceed_the_budget_alone_are_refused(cache):
+    with pytest.raises(ScenarioError, match=r"ε = 0.1 cannot be reached .* the statistics alone spend 0\.\d"):
+        calibrate(0.1, sampling_rate=0.02, count=300, delta=DELTA, beside=[Event(100.0, 1.0, 30)])
+
+
+def test_the_cache_is_used_and_never_believed(cache):
+    first = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
+    (file,) = cache.iterdir()
+    for content in ("", "{}", '{"noise_multiplier": "x"}', '{"noise_multiplier": 0.3}', "[1]"):
+        file.write_text(content)
+        assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first
+    file.write_text(json.dumps({"noise_multiplier": first + 1}))  # safe, and so believed
+    assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first + 1
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "file"))
+    assert calibrate(8.0, sampling_rate=1.0, count=1, delta=DELTA) > 0

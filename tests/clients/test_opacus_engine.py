@@ -1,0 +1,240 @@
+"""The reference engine: its steps by hand, its neighbours, its noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fedtoll.clients import losses, model
+from fedtoll.clients.engines import opacus as engine_module
+from fedtoll.clients.engines.base import Task
+from fedtoll.clients.engines.opacus import OpacusEngine
+from fedtoll.clients.engines.sampling import poisson
+from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.scenario import Model
+
+INPUTS = 6
+LOGISTIC, MLP = Model(kind="logistic"), Model(kind="mlp", hidden=(5, 4))
+RATE, CLIP = 0.7, 0.5
+
+
+@pytest.fixture
+def template(runs) -> Run:
+    return runs["fedavg", "dp-sgd"]
+
+
+def prepare(
+    template, architecture=LOGISTIC, classes=2, sigma=1.0, mechanism="dp-sgd", steps=1, size=20, q=0.5
+):
+    plan = ClientPlan(
+        id=3, group="g", size=size, sampling_rate=q, batch_size=q * size, steps=steps, noise_multiplier=sigma
+    )
+    run = template.model_copy(
+        update={
+            "model": architecture,
+            "classes": classes,
+            "learning_rate": RATE,
+            "clip": None if mechanism == "none" else CLIP,
+            "mechanism": mechanism,
+            "precision": "float64",
+            "clients": (plan,),
+        }
+    )
+    return run, plan
+
+
+def task(run, plan, features, labels, round=1, mu=0.0):
+    start = model.initial(run.model, features.shape[1], run.classes, "float64", seed=11)
+    start = [a + 0.1 for a in start]
+    return Task(plan, round, start, torch.as_tensor(features), torch.as_tensor(labels), mu)
+
+
+def data(n, classes=2, seed=0, inputs=INPUTS):
+    rng = np.random.default_rng(seed)
+    return 3 * rng.normal(size=(n, inputs)), rng.integers(0, classes, n)
+
+
+def flat(arrays):
+    return np.concatenate([np.asarray(a).ravel() for a in arrays])
+
+
+def gradients(run, work, rows):
+    """Return the clipped per-example gradients, one autograd call an example."""
+    module = model.build(run.model, work.features_ND.shape[1], run.classes, "float64")
+    model.put(module, work.parameters)
+    found = []
+    for i in rows:
+        module.zero_grad()
+        logits = module(work.features_ND[i : i + 1])
+        if run.classes == 2:
+            y = work.labels_N[i].double()
+            loss = torch.nn.functional.softplus(logits[0, 0]) - y * logits[0, 0]
+        else:
+            loss = -torch.log_softmax(logits, 1)[0, work.labels_N[i]]
+        loss.backward()
+        g = flat([p.grad for p in module.parameters()])
+        found.append(g * min(1.0, CLIP / (np.linalg.norm(g) + 1e-6)))
+    return np.array(found).reshape(len(rows), -1)
+
+
+def inject(monkeypatch, rows):
+    monkeypatch.setattr(engine_module, "poisson", lambda rng, held, rate: np.array(rows, dtype=np.int64))
+
+
+@pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
+def test_a_step_is_clipped_sum_over_the_public_batch_size(template, monkeypatch, architecture, classes):
+    run, plan = prepare(template, architecture, classes, sigma=0.0)
+    work = task(run, plan, *data(20, classes))
+    inject(monkeypatch, [0, 3, 4, 9, 19])
+    (trained,) = OpacusEngine().train(run, [work])
+    expected = flat(work.parameters) - RATE * gradients(run, work, [0, 3, 4, 9, 19]).sum(0) / 10.0
+    np.testing.assert_allclose(flat(trained.parameters), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
+@pytest.mark.parametrize("outlier", [1.0, 1e6])
+def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, classes, outlier):
+    """One record more or less, same public size, masks and noise injected: ‖B·Δw/η‖ ≤ C."""
+    run, plan = prepare(template, architecture, classes, sigma=1.3)
+    features, labels = data(20, classes)
+    features[-1] *= outlier
+    start = task(run, plan, features, labels)
+    module = model.build(run.model, INPUTS, classes, "float64")
+    model.put(module, start.parameters)
+    scores = losses.probabilities(module(start.features_ND[-1:]))[0]
+    labels[-1] = int(scores.argmin())  # it is surprising, so that its gradient is not small
+    ends = []
+    for held in (20, 19):
+        inject(monkeypatch, range(held))
+        (trained,) = OpacusEngine().train(run, [task(run, plan, features[:held], labels[:held])])
+        ends.append(flat(trained.parameters))
+    distance = np.linalg.norm(plan.batch_size * (ends[0] - ends[1]) / RATE)
+    assert distance <= CLIP * (1 + 1e-9)
+    assert distance > 0.1 * CLIP  # the record does count: the test can fail
+
+
+def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(template, monkeypatch):
+    asked = []
+
+    def spy(rng, held, rate):
+        asked.append((held, rate))
+        return np.arange(0)
+
+    monkeypatch.setattr(engine_module, "poisson", spy)
+    run, plan = prepare(template, sigma=1.0, steps=4)
+    full, short = (task(run, plan, *data(n)) for n in (20, 3))
+    a, b = OpacusEngine().train(run, [full, short])
+    assert asked == [(20, 0.5)] * 4 + [(3, 0.5)] * 4
+    assert a.steps == b.steps == 4
+    # No record was drawn, so all that is left is noise, scaled by the same B: identical.
+    np.testing.assert_array_equal(flat(a.parameters), flat(b.parameters))
+
+
+@pytest.mark.parametrize("held", [0, 20])
+def test_an_empty_batch_is_noised_stepped_and_counted(template, monkeypatch, held):
+    run, plan = prepare(template, sigma=1.0, steps=3)
+    work = task(run, plan, *data(held))
+    inject(monkeypatch, [])
+    (trained,) = OpacusEngine().train(run, [work])
+    moved = flat(trained.parameters) - flat(work.parameters)
+    assert trained.steps == 3
+    assert np.isfinite(moved).all()
+    assert (moved != 0).all()
+
+
+def test_the_noise_has_the_standard_deviation_that_the_ledger_charges(template, monkeypatch):
+    sigma, inputs = 1.7, 24_999
+    run, plan = prepare(template, sigma=sigma)
+    inject(monkeypatch, [])
+    draws = []
+    for round in range(4):
+        work = task(run, plan, *data(1, inputs=inputs), round=round)
+        (trained,) = OpacusEngine().train(run, [work])
+        draws.append((flat(trained.parameters) - flat(work.parameters)) * plan.batch_size / RATE)
+    noise = np.array(draws)
+    assert noise.size == 100_000
+    assert noise.std() == pytest.approx(sigma * CLIP, rel=0.011)
+    fresh = np.corrcoef(noise) - np.eye(4)
+    assert np.abs(fresh).max() < 0.04  # another round, other noise
+
+
+def test_noise_is_fresh_for_every_seed_client_round_and_step(template, monkeypatch):
+    inject(monkeypatch, [])
+
+    def first(seed=0, client=3, round=1, steps=1):
+        run, plan = prepare(template, steps=steps)
+        run = run.model_copy(update={"noise_seed": seed})
+        work = task(run, plan.model_copy(update={"id": client}), *data(5), round=round)
+        (trained,) = OpacusEngine().train(run, [work])
+        return flat(trained.parameters) - flat(work.parameters)
+
+    base = first()
+    np.testing.assert_array_equal(first(), base)
+    others = [first(seed=1), first(client=4), first(round=2), first(steps=2) - base]
+    for i, a in enumerate([base, *others]):
+        for b in others[i:]:
+            assert not np.isclose(a, b).any()
+
+
+def test_a_record_that_is_not_finite_counts_as_absent(template, monkeypatch):
+    run, plan = prepare(template, MLP, sigma=1.0)
+    features, labels = data(20)
+    features[7, 2] = np.nan
+    features[8, 1] = np.inf
+    inject(monkeypatch, range(20))
+    (bad,) = OpacusEngine().train(run, [task(run, plan, features, labels)])
+    inject(monkeypatch, [i for i in range(20) if i not in {7, 8}])
+    (without,) = OpacusEngine().train(run, [task(run, plan, features, labels)])
+    assert np.isfinite(flat(bad.parameters)).all()
+    np.testing.assert_allclose(flat(bad.parameters), flat(without.parameters), atol=1e-12)
+
+
+def test_the_reference_neither_clips_nor_noises(template, monkeypatch):
+    run, plan = prepare(template, sigma=0.0, mechanism="none")
+    work = task(run, plan, *data(20))
+    inject(monkeypatch, range(20))
+    (trained,) = OpacusEngine().train(run, [work])
+    x, y = work.features_ND.numpy(), work.labels_N.numpy()
+    weight, bias = work.parameters
+    error = 1 / (1 + np.exp(-(x @ weight[0] + bias[0]))) - y
+    expected = np.append(weight[0] - RATE * error @ x / 10, bias[0] - RATE * error.sum() / 10)
+    np.testing.assert_allclose(flat(trained.parameters), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
+def test_fedprox_adds_its_term_after_the_noise(template, monkeypatch, mechanism):
+    run, plan = prepare(template, sigma=2.0, mechanism=mechanism, steps=1)
+    inject(monkeypatch, [])
+    one, two = (
+        OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": s}), *data(5), mu=0.4)])[0]
+        for s in (1, 2)
+    )
+    plain = OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": 2}), *data(5))])[0]
+    start = flat(task(run, plan, *data(5)).parameters)
+    pulled = flat(plain.parameters) - RATE * 0.4 * (flat(one.parameters) - start)
+    np.testing.assert_allclose(flat(two.parameters), pulled, atol=1e-12)
+
+
+def test_poisson_samples_are_poisson():
+    held, rate, draws = 50, 0.2, 20_000
+    rng = np.random.default_rng(0)
+    hits = np.zeros((draws, held))
+    for i in range(draws):
+        hits[i, poisson(rng, held, rate)] = 1
+    sizes = hits.sum(1)
+    assert sizes.mean() == pytest.approx(held * rate, abs=0.1)
+    assert sizes.var() == pytest.approx(held * rate * (1 - rate), rel=0.05)  # shuffled batches have 0
+    np.testing.assert_allclose(hits.mean(0), rate, atol=0.015)
+    pairs = np.corrcoef(hits.T) - np.eye(held)
+    assert np.abs(pairs).max() < 0.04
+    lag = np.corrcoef(sizes[:-1], sizes[1:])[0, 1]
+    assert abs(lag) < 0.03
+
+
+def test_poisson_needs_no_records_and_takes_all_at_rate_one():
+    rng = np.random.default_rng(0)
+    assert len(poisson(rng, 0, 0.3)) == 0
+    assert len(poisson(rng, 0, 1.0)) == 0
+    np.testing.assert_array_equal(poisson(rng, 4, 1.0), range(4))
+    assert any(len(poisson(rng, 3, 0.01)) == 0 for _ in range(20))

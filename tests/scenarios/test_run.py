@@ -1,0 +1,115 @@
+"""Runs: JSON both ways, and a hash over all that can change a number and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import read
+from fedtoll.server.plan import plan
+
+
+def _hashes(*overrides, seeds="0:1", name="adult-race"):
+    base = ("training.rounds=2", 'privacy.epsilons=["inf", 2]')
+    return {
+        (run.strategy.path.rsplit(":")[-1], run.mechanism): run.hash
+        for run in plan(read(name, [*base, *overrides], seeds), "x.toml").runs
+    }
+
+
+@pytest.fixture(scope="module")
+def before():
+    return _hashes()
+
+
+def test_json_both_ways(runs):
+    for run in runs.values():
+        again = Run.from_json(run.to_json())
+        assert again == run
+        assert again.hash == run.hash
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        'title="another"',
+        'description="another"',
+        'name="another"',
+        'training.engine="opacus"',
+        "training.learning_rate=2",
+    ],
+)
+def test_what_cannot_change_a_number_is_not_in_the_hash(before, override):
+    assert _hashes(override) == before
+
+
+def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
+    hashes = {
+        run.hash
+        for run in plan(
+            read("adult-race", ["training.rounds=2", 'privacy.epsilons=[2, "clip-only", 7, "inf"]'], "0:4"),
+            "x",
+        ).runs
+    }
+    assert set(before.values()) <= hashes
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.rounds=3",
+        "training.local_steps=9",
+        "training.sampling_rate=0.03",
+        "training.learning_rate=1.5",
+        'training.precision="float64"',
+        'model={kind="mlp", hidden=[4]}',
+        'data.exclude=["sex"]',
+        'data.groups=["race", "sex"]',
+        "split.folds=4",
+        "partition.clients={White=7}",
+    ],
+)
+def test_what_can_change_a_number_changes_every_hash(before, override):
+    if "groups" in override:
+        after = _hashes(override, "partition.clients={}")
+    else:
+        after = _hashes(override)
+    assert not set(after.values()) & set(before.values())
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.clip=2.0", "privacy.delta=1e-6", "privacy.noise_seed=7", 'privacy.accountant="prv"'],
+)
+def test_what_only_privacy_uses_changes_private_runs_only(before, override):
+    after = _hashes(override)
+    for key, value in before.items():
+        assert (after[key] == value) == (key[1] == "none"), key
+
+
+def test_the_noise_of_statistics_concerns_only_who_asks_for_them(before):
+    after = _hashes("privacy.statistics_noise_multiplier=80.0")
+    changed = {key for key in before if after[key] != before[key]}
+    assert changed == {("Term", "dp-sgd")}
+
+
+def test_seeds_and_strategy_parameters_are_in_the_hash(before):
+    assert not set(_hashes(seeds="1:2").values()) & set(before.values())
+    spec = 'strategies=[{name="term", t=4.0, clip=1.0}]'
+    assert not set(_hashes(spec).values()) & set(before.values())
+
+
+def test_a_default_stated_is_the_same_run(before):
+    after = _hashes('strategies=[{name="term", t=5.0, clip=1.0, debias=true}]')
+    assert after[("Term", "dp-sgd")] == before[("Term", "dp-sgd")]
+    assert _hashes('strategies=[{name="fedtoll.strategies.fedavg:FedAvg"}]').items() <= before.items()
+
+
+def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
+    text = "from fedtoll.strategies.uniform import Uniform\n\nclass Mine(Uniform):\n    pass\n"
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(text if folder != "c" else text + "# other\n")
+    a, b, c = (_hashes(f'strategies=[{{name="{tmp_path}/{f}/mine.py:Mine"}}]') for f in "abc")
+    assert a == b
+    assert not set(a.values()) & set(c.values())

@@ -1,0 +1,131 @@
+"""Scenario files: what is read, and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, library, read, validate
+
+BASE = library()["adult-race"].read_text(encoding="utf-8")
+
+
+def _with(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(library()))
+def test_every_built_in_scenario_is_valid_and_named_after_its_file(name):
+    assert read(name).name == name
+
+
+MISTAKES = {
+    "unknown key": ("clip = 3.0", "clipp = 3.0", ["training.clipp", "unknown key", "'clip'"]),
+    "unknown section": ("[split]", "[splitt]", ["splitt", "unknown key", "'split'"]),
+    "missing key": ("learning_rate = 2.0", "", ["training.learning_rate", "missing"]),
+    "epsilon of 0": ("8, 2, 0.5", "0", ["privacy.epsilons[1]", "= 0", "greater than 0"]),
+    "negative epsilon": ("8, 2, 0.5", "-1", ["privacy.epsilons[1]", "-1", "greater than 0"]),
+    "epsilon is no number": ("8, 2, 0.5", '"eight"', ["privacy.epsilons[1]", "'eight'", "number"]),
+    "epsilon is NaN": ("8, 2, 0.5", "nan", ["privacy.epsilons[1]", "nan", "greater than 0"]),
+    "epsilon twice": ("8, 2, 0.5", "8, 8.0", ["privacy.epsilons", "same ε twice"]),
+    "number as text": ("rounds = 30", 'rounds = "30"', ["training.rounds", "'30'", "integer"]),
+    "no rounds": ("rounds = 30", "rounds = 0", ["training.rounds", "0", "greater than or equal to 1"]),
+    "infinite learning rate": (
+        "learning_rate = 2.0",
+        "learning_rate = inf",
+        ["training.learning_rate", "inf"],
+    ),
+    "two ways to say q": (
+        "local_steps",
+        "batch_size = 3\nlocal_steps",
+        ["training", "sampling_rate, batch_size"],
+    ),
+    "name with ../": ('name = "adult-race"', 'name = "../evil"', ["name", "'../evil'", "hyphens"]),
+    "unknown model": ('kind = "logistic"', 'kind = "logistics"', ["model", "'logistics'", "'logistic'"]),
+    "unknown split": ('kind = "folds"', 'kind = "fold"', ["split.kind", "'fold'", "'folds'"]),
+    "seeds": ('seeds = "0:5"', 'seeds = "5:0"', ["seeds", "5:0", "range"]),
+    "strategy twice": ('name = "uniform"', 'name = "fedavg"', ["fedavg", "twice"]),
+    "not TOML": ("[data]", "[data", ["not a TOML file"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_path, mistake):
+    old, new, words = MISTAKES[mistake]
+    assert old in BASE
+    with pytest.raises(ScenarioError) as caught:
+        read(_with(tmp_path, BASE.replace(old, new, 1)))
+    text = str(caught.value)
+    assert text.startswith("mine.toml: ")
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.rounds", ["key=value"]),
+        ("training.rounds=many", ["'many'", "TOML literal"]),
+        ("title.x=1", ["'title'", "not a section"]),
+        ("training.round=3", ["training.round", "'rounds'"]),
+    ],
+)
+def test_a_wrong_override_is_one_line(override, words):
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_overrides_and_seeds_take_effect():
+    scenario = read("adult-race", ["training.rounds=3", 'privacy.epsilons=["inf", "clip-only", 1]'], "2:4")
+    assert scenario.training.rounds == 3
+    assert scenario.privacy.epsilons == (math.inf, "clip-only", 1.0)
+    assert scenario.seeds == (2, 3)
+
+
+def test_unknown_names_and_files_are_one_line():
+    with pytest.raises(ScenarioError, match="did you mean 'adult-race'"):
+        read("adult-rase")
+    with pytest.raises(ScenarioError, match="no such file"):
+        read("nowhere/x.toml")
+
+
+def test_a_scenario_survives_json():
+    scenario = read("adult-race", ['privacy.epsilons=["inf", "clip-only", 0.5]'])
+    assert Scenario.model_validate_json(scenario.model_dump_json()) == scenario
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_any_positive_epsilon_is_kept_exactly(epsilon):
+    assert Privacy(epsilons=(epsilon,)).epsilons == (epsilon,)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from([*Scenario.model_fields, "other"]),
+)
+def test_anything_in_the_place_of_a_section_is_one_line_or_valid(value, key):
+    import tomllib
+
+    table = {**tomllib.loads(BASE), key: value}
+    try:
+        validate(table, "mine.toml")
+    except ScenarioError as error:
+        assert "\n" not in str(error).replace(repr(value), "")
+
+
+def test_labels_tell_strategies_apart():
+    assert StrategySpec(name="term", t=5.0, clip=1.0).label == "term(clip=1, t=5)"
+    assert StrategySpec(name="flwr.serverapp.strategy:FedYogi").label == "FedYogi"

@@ -1,0 +1,201 @@
+"""The command line as a user meets it: exit codes, one-line mistakes, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedtoll.scenarios.scenario import library
+
+BASE = library()["adult-race"].read_text(encoding="utf-8")
+QUICK = [
+    "--set",
+    "training.rounds=2",
+    "--set",
+    "training.local_steps=2",
+    "--set",
+    'privacy.epsilons=["inf", 2]',
+]
+
+
+def fedtoll(*arguments, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "fedtoll.cli", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1", **environment},
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_version(tmp_path):
+    assert fedtoll("--version", cwd=tmp_path) == (0, "fedtoll 0.1.0\n", "")
+
+
+def test_help_takes_under_half_a_second_of_processor_time(tmp_path):
+    def once():
+        before = os.times()
+        code, out, _ = fedtoll("--help", cwd=tmp_path)
+        after = os.times()
+        assert code == 0
+        assert "run" in out
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(once() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize("heavy", ["torch", "flwr", "opacus", "pandas", "fairlearn", "ray", "altair"])
+def test_the_command_line_imports_nothing_heavy(tmp_path, heavy):
+    code = f"import sys, fedtoll.cli; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["scenarios", "strategies", "data", "measures"])
+def test_list_and_describe(tmp_path, kind):
+    code, out, err = fedtoll("list", kind, "--json", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    names = json.loads(out)
+    assert names
+    code, plain, _ = fedtoll("list", kind, cwd=tmp_path)
+    assert code == 0
+    assert all(name in plain for name in names)
+    first = next(iter(names))
+    code, out, _ = fedtoll("describe", first, cwd=tmp_path)
+    assert code == 0
+    assert len(out) > 20
+
+
+def test_describe_toml_prints_a_scenario_to_copy(tmp_path):
+    code, out, _ = fedtoll("describe", "adult-race", "--toml", cwd=tmp_path)
+    assert (code, out) == (0, BASE)
+    (tmp_path / "mine.toml").write_text(out)
+    assert fedtoll("check", "mine.toml", cwd=tmp_path)[:2] == (0, "mine.toml: valid, 60 runs\n")
+
+
+BAD = {
+    "unknown key": ("clip = 3.0", "clipp = 3.0", ["training.clipp", "'clip'"]),
+    "ε of 0": ("8, 2, 0.5", "0", ["privacy.epsilons[1] = 0"]),
+    "negative ε": ("8, 2, 0.5", "-2", ["privacy.epsilons[1] = -2"]),
+    "ε is no number": ("8, 2, 0.5", '"much"', ["privacy.epsilons[1] = 'much'"]),
+    "unknown group column": ('groups = ["race"]', 'groups = ["rase"]', ["data.groups = 'rase'", "'race'"]),
+    "unknown source": ('source = "adult"', 'source = "adults"', ["'adults'", "'adult'"]),
+    "unknown excluded column": (
+        'groups = ["race"]',
+        'groups = ["race"]\nexclude = ["raze"]',
+        ["'raze'", "'race'"],
+    ),
+    "unknown strategy": ('name = "uniform"', 'name = "unifrom"', ["'unifrom'", "'uniform'"]),
+    "unknown parameter": ("t = 5.0", "tt = 5.0", ["'tt'", "'t'"]),
+    "wrong parameter": ("t = 5.0", "t = -5.0", ["t = -5.0"]),
+    "group with no record": ("Black = 2", "Blak = 2", ["'Blak' has no record", "'Black'"]),
+    "more clients than records": ("Black = 2", "Black = 100000", ["Black"]),
+    "a budget that statistics exceed": ("8, 2, 0.5", "0.01", ["0.01", "cannot be reached"]),
+    "name with ../": ('name = "adult-race"', 'name = "../evil"', ["'../evil'"]),
+    "not TOML": ("[data]", "[data", ["not a TOML file"]),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_bad_input_is_one_clear_line_and_nothing_is_written(tmp_path, mistake):
+    old, new, words = BAD[mistake]
+    (tmp_path / "mine.toml").write_text(BASE.replace(old, new, 1))
+    code, out, err = fedtoll("run", "mine.toml", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("fedtoll: mine.toml: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.toml"]
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "adult-rase"], ["'adult-race'"]),
+        (["run", "adult-race", "--executor", "process"], ["'processes'"]),
+        (["run", "adult-race", "--grid", "flowers"], ["'flower'"]),
+        (["run", "adult-race", "--seeds", "5"], ["seeds", "range"]),
+        (["run", "adult-race", "--set", "x"], ["key=value"]),
+        (["run", "adult-race", "--out", "/proc/none"], ["/proc/none", "cannot be written"]),
+        (["run"], ["Missing argument"]),
+        (["runn"], ["runn"]),
+        (["report", "."], ["no results"]),
+        (["list", "scenario"], ["'scenarios'"]),
+        (["describe", "adul"], ["'adult'"]),
+    ],
+)
+def test_wrong_usage_is_one_line(tmp_path, arguments, words):
+    code, out, err = fedtoll(*arguments, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(tmp_path):
+    code, out, _ = fedtoll("run", "adult-race", *QUICK, "--seeds", "0:2", "--dry-run", cwd=tmp_path)
+    assert code == 0
+    assert "12 runs = 3 strategies x 2 ε x 2 seeds" in out
+    assert "Amer-Indian-Eskimo" in out
+    assert "expected time" in out
+    code, out, _ = fedtoll("run", "adult-race", *QUICK, "--dry-run", "--json", cwd=tmp_path)
+    noise = json.loads(out)["noise"]
+    assert len(noise) == 3 * 13
+    assert all(1.99 < row["epsilon_spent"] <= 2 for row in noise)
+    assert not list(tmp_path.iterdir())
+
+
+def _tables(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(Path(folder).rglob("*.parquet"))}
+
+
+def test_run_report_and_resume(tmp_path):
+    arguments = ["run", "adult-race", *QUICK, "--seeds", "0:2", "--out", "here"]
+    code, out, err = fedtoll(*arguments, cwd=tmp_path)
+    assert code == 0, err
+    assert "Asian-Pac-Islander" in out
+    assert "report: here/report.html" in out
+    first = _tables(tmp_path / "here")
+    assert len(first) == 12 * 5
+    assert (tmp_path / "here/report.html").stat().st_size > 100_000
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")}
+
+    started = time.monotonic()
+    code, out, err = fedtoll(*arguments, "--json", cwd=tmp_path)
+    assert code == 0, err
+    assert "12 of 12 runs are there already" in err
+    assert json.loads(out)["runs"] == 12
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")} == stamps
+    assert time.monotonic() - started < 60
+
+    code, _, err = fedtoll(*arguments[:-1], "again", "--executor", "serial", cwd=tmp_path)
+    assert code == 0, err
+    assert _tables(tmp_path / "again") == first
+
+    code, out, _ = fedtoll("report", "here", cwd=tmp_path)
+    assert code == 0
+    assert "report: here/report.html" in out
+
+
+def test_python_door(tmp_path):
+    code = (
+        "import fedtoll\n"
+        "if __name__ == '__main__':\n"
+        "    results = fedtoll.run('adult-race', out='here', overrides=['training.rounds=1', "
+        "'privacy.epsilons=[\"inf\"]'], seeds='0:1', executor='serial')\n"
+        "    again = fedtoll.load('here')\n"
+        "    assert results.groups.equals(again.groups)\n"
+        "    assert set(again.groups.strategy) == {'fedavg', 'uniform', 'term(clip=1, t=5)'}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
