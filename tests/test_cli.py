@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedtoll import cli
 from fedtoll.scenarios.scenario import library
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
@@ -58,26 +59,41 @@ def test_the_command_line_imports_nothing_heavy(tmp_path, heavy):
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder: the imports are paid once."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fedtoll", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return call
+
+
 @pytest.mark.parametrize("kind", ["scenarios", "strategies", "data", "measures"])
-def test_list_and_describe(tmp_path, kind):
-    code, out, err = fedtoll("list", kind, "--json", cwd=tmp_path)
+def test_list_and_describe(here, kind):
+    code, out, err = here("list", kind, "--json")
     assert (code, err) == (0, "")
     names = json.loads(out)
     assert names
-    code, plain, _ = fedtoll("list", kind, cwd=tmp_path)
+    code, plain, _ = here("list", kind)
     assert code == 0
     assert all(name in plain for name in names)
     first = next(iter(names))
-    code, out, _ = fedtoll("describe", first, cwd=tmp_path)
+    code, out, _ = here("describe", first)
     assert code == 0
     assert len(out) > 20
 
 
-def test_describe_toml_prints_a_scenario_to_copy(tmp_path):
-    code, out, _ = fedtoll("describe", "adult-race", "--toml", cwd=tmp_path)
+def test_describe_toml_prints_a_scenario_to_copy(here, tmp_path):
+    code, out, _ = here("describe", "adult-race", "--toml")
     assert (code, out) == (0, BASE)
     (tmp_path / "mine.toml").write_text(out)
-    assert fedtoll("check", "mine.toml", cwd=tmp_path)[:2] == (0, "mine.toml: valid, 60 runs\n")
+    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 60 runs\n")
 
 
 BAD = {
@@ -104,10 +120,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("mistake", BAD)
-def test_bad_input_is_one_clear_line_and_nothing_is_written(tmp_path, mistake):
+def test_bad_input_is_one_clear_line_and_nothing_is_written(here, tmp_path, mistake):
     old, new, words = BAD[mistake]
     (tmp_path / "mine.toml").write_text(BASE.replace(old, new, 1))
-    code, out, err = fedtoll("run", "mine.toml", cwd=tmp_path)
+    code, out, err = here("run", "mine.toml")
     assert (code, out) == (2, "")
     assert err.startswith("fedtoll: mine.toml: ")
     assert err.count("\n") == 1
@@ -133,8 +149,8 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(tmp_path, mistake):
         (["describe", "adul"], ["'adult'"]),
     ],
 )
-def test_wrong_usage_is_one_line(tmp_path, arguments, words):
-    code, out, err = fedtoll(*arguments, cwd=tmp_path)
+def test_wrong_usage_is_one_line(here, tmp_path, arguments, words):
+    code, out, err = here(*arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     for word in words:
@@ -142,13 +158,13 @@ def test_wrong_usage_is_one_line(tmp_path, arguments, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(tmp_path):
-    code, out, _ = fedtoll("run", "adult-race", *QUICK, "--seeds", "0:2", "--dry-run", cwd=tmp_path)
+def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(here, tmp_path):
+    code, out, _ = here("run", "adult-race", *QUICK, "--seeds", "0:2", "--dry-run")
     assert code == 0
     assert "12 runs = 3 strategies x 2 ε x 2 seeds" in out
     assert "Amer-Indian-Eskimo" in out
     assert "expected time" in out
-    code, out, _ = fedtoll("run", "adult-race", *QUICK, "--dry-run", "--json", cwd=tmp_path)
+    code, out, _ = here("run", "adult-race", *QUICK, "--dry-run", "--json")
     noise = json.loads(out)["noise"]
     assert len(noise) == 3 * 13
     assert all(1.99 < row["epsilon_spent"] <= 2 for row in noise)
@@ -160,21 +176,31 @@ def _tables(folder):
 
 
 def test_run_report_and_resume(tmp_path):
-    arguments = ["run", "adult-race", *QUICK, "--seeds", "0:2", "--out", "here"]
+    arguments = [
+        "run",
+        "adult-race",
+        *QUICK,
+        "--seeds",
+        "0:2",
+        "--set",
+        'strategies=[{name="fedavg"}, {name="term"}]',
+        "--out",
+        "here",
+    ]
     code, out, err = fedtoll(*arguments, cwd=tmp_path)
     assert code == 0, err
     assert "Asian-Pac-Islander" in out
     assert "report: here/report.html" in out
     first = _tables(tmp_path / "here")
-    assert len(first) == 12 * 5
+    assert len(first) == 8 * 5
     assert (tmp_path / "here/report.html").stat().st_size > 100_000
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")}
 
     started = time.monotonic()
     code, out, err = fedtoll(*arguments, "--json", cwd=tmp_path)
     assert code == 0, err
-    assert "12 of 12 runs are there already" in err
-    assert json.loads(out)["runs"] == 12
+    assert "8 of 8 runs are there already" in err
+    assert json.loads(out)["runs"] == 8
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")} == stamps
     assert time.monotonic() - started < 60
 

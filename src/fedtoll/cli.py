@@ -89,7 +89,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    """Who pays the toll of privacy in federated learning, and which strategy makes it fairer?"""
+    """Say who pays the toll of privacy in federated learning, and which strategy makes it fairer."""
 
 
 @app.command("list")
@@ -351,7 +351,9 @@ def _describe_data(name: str) -> str:
 def _describe_measure(name: str) -> str:
     from fedtoll.server.toll import MEASURES
 
-    return f"{name}: {MEASURES[name].title}"
+    measure = MEASURES[name]
+    direction = "higher" if measure.higher_is_better else "lower"
+    return f"{name}: {measure.title}{f' in {measure.unit}' if measure.unit else ''}; {direction} is better"
 
 
 _KINDS = {"scenarios": _scenarios, "strategies": _strategies, "data": _data, "measures": _measures}
