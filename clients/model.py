@@ -16,7 +16,7 @@ from torch import nn
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.scenario import Model
-from fedtoll.scenarios.streams import Purpose, torch_seed
+from fedtoll.scenarios.streams import Purpose, torch_seeds
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -83,7 +83,7 @@ def _factory(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
 def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:
     """Return the first parameters: zeros for logistic regression, else the module's own start under our seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(seed, Purpose.INITIAL_WEIGHTS))
+        torch.manual_seed(torch_seeds(seed, Purpose.INITIAL_WEIGHTS, steps=1)[0])
         module = build(model, inputs, classes, precision)
     if model.kind == "logistic":
         for parameter in module.parameters():

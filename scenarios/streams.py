@@ -13,6 +13,7 @@ deployable guarantee: who knows the seed can subtract the noise.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -47,6 +48,32 @@ def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(sequence(seed, purpose, *key)))
 
 
-def torch_seed(seed: int, purpose: Purpose, *key: int) -> int:
-    """Return a 63-bit seed for a ``torch.Generator`` of one purpose and key."""
-    return int(sequence(seed, purpose, *key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def step_streams(seed: int, purpose: Purpose, *key: int, steps: int) -> Iterator[np.random.Generator]:
+    """Yield one generator for each step of a key, e.g. ``(client, round)``.
+
+    It is one object whose 128-bit state is set anew for each step, from words of the key's seed
+    sequence: draw from it before asking for the next. However much a step draws, the next step's
+    stream is the same.
+
+    Examples
+    --------
+    >>> a, b = [rng.random(2).round(3) for rng in step_streams(0, Purpose.POISSON, 3, 1, steps=2)]
+    >>> c, d = [rng.random(1).round(3) for rng in step_streams(0, Purpose.POISSON, 3, 1, steps=2)]
+    >>> a[0] == c[0], b[0] == d[0], a[0] == b[0]
+    (np.True_, np.True_, np.False_)
+    """
+    words = sequence(seed, purpose, *key).generate_state(4 * steps, np.uint64).reshape(steps, 4)
+    bits = np.random.PCG64(0)
+    rng = np.random.Generator(bits)
+    for a, b, c, d in words.tolist():
+        state = {"state": a << 64 | b, "inc": c << 64 | d | 1}
+        bits.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+        yield rng
+
+
+def torch_seeds(seed: int, purpose: Purpose, *key: int, steps: int) -> list[int]:
+    """Return a seed for a ``torch.Generator`` for each step of a key.
+
+    They have 32 bits, for torch's Mersenne Twister reads no more.
+    """
+    return [int(word) for word in sequence(seed, purpose, *key).generate_state(steps, np.uint32)]

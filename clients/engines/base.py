@@ -29,6 +29,9 @@ class Task:
         The records that the client holds.
     proximal_mu
         μ of FedProx; its term is added after the noise.
+    weights_N
+        A weight for every record's loss. It is applied inside the clip: the sensitivity stays the
+        clip, and the clip undoes part of a large weight.
     """
 
     plan: ClientPlan
@@ -37,6 +40,7 @@ class Task:
     features_ND: torch.Tensor
     labels_N: torch.Tensor
     proximal_mu: float = 0.0
+    weights_N: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.sampling import poisson
+from fedtoll.clients.engines.sampling import batches, noise_seeds
 from fedtoll.clients.losses import per_example
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.streams import Purpose, stream, torch_seed
 
 
 class OpacusEngine:
@@ -56,14 +55,14 @@ class OpacusEngine:
         if private:
             optimizer = _private(optimizer, run, task)
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
-        for step in range(plan.steps):
-            key = (plan.id, task.round, step)
-            rows = poisson(stream(run.seed, Purpose.POISSON, *key), len(task.labels_N), plan.sampling_rate)
+        for rows, noise_seed in zip(batches(run, task), noise_seeds(run, task), strict=True):
             optimizer.zero_grad()
             losses = per_example(module(task.features_ND[rows]), task.labels_N[rows])
+            if task.weights_N is not None:
+                losses = losses * task.weights_N[rows]
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
-                optimizer.generator.manual_seed(torch_seed(run.noise_seed, Purpose.NOISE, *key))
+                optimizer.generator.manual_seed(noise_seed)
                 _drop_non_finite(parameters)
             else:
                 for p in parameters:

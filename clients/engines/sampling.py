@@ -1,4 +1,4 @@
-"""Poisson sampling by geometric gaps."""
+"""The draws of local training, shared by all engines: Poisson batches and the seeds of the noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedtoll.clients.engines.base import Task
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.streams import Purpose, step_streams, torch_seeds
 
 
 def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
@@ -27,3 +31,16 @@ def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int6
     while rows[-1] < held:
         rows = np.concatenate([rows, rows[-1] + np.cumsum(rng.geometric(rate, chunk))])
     return rows[: np.searchsorted(rows, held)].astype(np.int64, copy=False)
+
+
+def batches(run: Run, task: Task) -> list[NDArray[np.int64]]:
+    """Return the rows of each of a task's steps, from the streams of (client, round, step)."""
+    key, held = (task.plan.id, task.round), len(task.labels_N)
+    streams = step_streams(run.seed, Purpose.POISSON, *key, steps=task.plan.steps)
+    return [poisson(rng, held, task.plan.sampling_rate) for rng in streams]
+
+
+def noise_seeds(run: Run, task: Task) -> list[int]:
+    """Return the seed of the noise of each of a task's steps, from (client, round, step)."""
+    key = (task.plan.id, task.round)
+    return torch_seeds(run.noise_seed, Purpose.NOISE, *key, steps=task.plan.steps)

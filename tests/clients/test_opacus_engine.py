@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedtoll.clients import losses, model
-from fedtoll.clients.engines import opacus as engine_module
+from fedtoll.clients.engines import sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.clients.engines.sampling import poisson
@@ -79,7 +79,7 @@ def gradients(run, work, rows):
 
 
 def inject(monkeypatch, rows):
-    monkeypatch.setattr(engine_module, "poisson", lambda rng, held, rate: np.array(rows, dtype=np.int64))
+    monkeypatch.setattr(sampling, "poisson", lambda rng, held, rate: np.array(rows, dtype=np.int64))
 
 
 @pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
@@ -121,7 +121,7 @@ def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(templ
         asked.append((held, rate))
         return np.arange(0)
 
-    monkeypatch.setattr(engine_module, "poisson", spy)
+    monkeypatch.setattr(sampling, "poisson", spy)
     run, plan = prepare(template, sigma=1.0, steps=4)
     full, short = (task(run, plan, *data(n)) for n in (20, 3))
     a, b = OpacusEngine().train(run, [full, short])

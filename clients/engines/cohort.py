@@ -1,0 +1,325 @@
+"""The cohort engine: all clients of a round in one tensor program, with exactly Opacus's DP-SGD.
+
+Parameters are stacked ``[K, ...]`` over clients and batches are padded ``[K, B, ...]`` under a mask.
+No per-sample gradient exists: for a linear layer with input a and output gradient d it is d aᵀ (and d for
+the bias), so its squared norm is ‖d‖² (‖a‖² + 1) (Goodfellow 2015; "ghost norms" of Li et al. 2022), and
+the sum of clipped gradients is one batched matrix product. Clients whose steps have ended drop out: they
+are sorted by steps, so that the active ones are a prefix.
+
+Shape suffixes: K clients, B rows of a padded batch, D features, I and O a layer's inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedtoll.clients import model
+from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.clients.engines.sampling import batches, noise_seeds
+from fedtoll.scenarios.run import Run
+
+BLOCK = 50
+"""Clients trained at once: so many fit a processor's cache."""
+
+ELEMENTWISE = (
+    nn.ReLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.GELU,
+    nn.SiLU,
+    nn.ELU,
+    nn.LeakyReLU,
+    nn.Softplus,
+    nn.Identity,
+)
+"""Activations that act on each element alone and draw nothing."""
+
+
+def refusal(module: nn.Module) -> str:
+    """Return why this engine cannot train a module, or an empty string.
+
+    Examples
+    --------
+    >>> refusal(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+    ''
+    >>> refusal(nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 1)))
+    'Dropout is neither a linear layer nor an elementwise activation'
+    """
+    layers = _flatten(module)
+    if not layers or type(layers[-1]) is not nn.Linear:
+        return "the model is no Sequential that ends in a linear layer"
+    for layer in layers:
+        if type(layer) is not nn.Linear and type(layer) not in ELEMENTWISE:
+            return f"{type(layer).__name__} is neither a linear layer nor an elementwise activation"
+    if len({id(p) for x in layers for p in x.parameters()}) < sum(len(list(x.parameters())) for x in layers):
+        return "layers share weights"
+    if not all(p.requires_grad for p in module.parameters()):
+        return "some weights are frozen"
+    return ""
+
+
+def _flatten(module: nn.Module) -> list[nn.Module]:
+    if type(module) is nn.Sequential:
+        return [layer for child in module for layer in _flatten(child)]
+    return [module]
+
+
+@dataclass
+class _Linear:
+    """One layer's weights for all clients; ``first`` is the index of its weight among the parameters."""
+
+    first: int
+    weight_KOI: torch.Tensor
+    bias_KO: torch.Tensor | None
+
+
+@dataclass
+class _Pool:
+    """All records of a block's clients, one after the other, and a row of zeros at the end for padding."""
+
+    features_ND: torch.Tensor
+    labels_N: torch.Tensor
+    offsets_K: list[int]
+    members: list[torch.Tensor]
+
+
+class CohortEngine:
+    """DP-SGD of many clients at once; plain SGD at ε = ∞.
+
+    Parameters
+    ----------
+    device
+        ``cpu`` or ``cuda``. On a GPU the noise comes from the GPU's own generator: other bits than on a
+        processor, from the same keys.
+    """
+
+    name = "cohort"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._pools: dict[tuple[int, ...], _Pool] = {}
+
+    def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
+        """Train all clients of the cohort; each ends where it would end alone, up to rounding."""
+        module = model.build(run.model, tasks[0].features_ND.shape[1], run.classes, run.precision)
+        if reason := refusal(module):
+            raise ValueError(f"the cohort engine cannot train this model: {reason}")
+        layers = _flatten(module)
+        order = sorted(range(len(tasks)), key=lambda i: -tasks[i].plan.steps)
+        trained: list[Trained | None] = [None] * len(tasks)
+        for start in range(0, len(order), BLOCK):
+            block = order[start : start + BLOCK]
+            results = self._train_block(run, [tasks[i] for i in block], layers)
+            for i, result in zip(block, results, strict=True):
+                trained[i] = result
+        return [t for t in trained if t is not None]
+
+    @torch.no_grad()
+    def _train_block(self, run: Run, tasks: Sequence[Task], layers: Sequence[nn.Module]) -> list[Trained]:
+        parameters = self._stack(tasks, layers)
+        start = [p.clone() for p in parameters] if any(t.proximal_mu for t in tasks) else parameters
+        network = _assemble(layers, parameters)
+        pool = self._pool(tasks)
+        weights = self._weights(tasks)
+        rows = [batches(run, t) for t in tasks]
+        noise = _Noise(run, tasks, parameters, self.device) if run.mechanism == "dp-sgd" else None
+        scale_K = -run.learning_rate / self._column([t.plan.batch_size for t in tasks], parameters[0])
+        pull_K = -run.learning_rate * self._column([t.proximal_mu for t in tasks], parameters[0])
+        steps = [t.plan.steps for t in tasks]
+        for step in range(steps[0]):
+            active = sum(s > step for s in steps)  # a prefix: tasks are sorted by steps
+            index_KB, mask_KB = _pad([r[step] for r in rows[:active]], pool)
+            index = torch.from_numpy(index_KB).to(self.device)
+            mask = torch.from_numpy(mask_KB).to(self.device, parameters[0].dtype)
+            weight_KB = None if weights is None else weights[index]
+            gradients = _clipped_sums(network, active, pool, index, mask, weight_KB, run.clip)
+            draws = noise.draw(step, active) if noise is not None else [None] * len(gradients)
+            for p, p0, gradient, draw in zip(parameters, start, gradients, draws, strict=True):
+                shape = (active,) + (1,) * (p.dim() - 1)
+                if draw is not None:
+                    gradient += draw
+                gradient *= scale_K[:active].view(shape)
+                if p0 is not p:
+                    gradient += pull_K[:active].view(shape) * (p[:active] - p0[:active])
+                p[:active] += gradient
+        ends = [p.cpu().numpy() for p in parameters]
+        return [Trained([e[k].copy() for e in ends], t.plan.steps) for k, t in enumerate(tasks)]
+
+    def _stack(self, tasks: Sequence[Task], layers: Sequence[nn.Module]) -> list[torch.Tensor]:
+        """Return every parameter of every client, ``[K, ...]``."""
+        count = sum(len(list(layer.parameters())) for layer in layers)
+        return [
+            torch.from_numpy(np.stack([t.parameters[i] for t in tasks])).to(self.device) for i in range(count)
+        ]
+
+    def _pool(self, tasks: Sequence[Task]) -> _Pool:
+        """Return the block's records as one tensor, made once and kept while the same tensors come."""
+        key = tuple(id(t.features_ND) for t in tasks)
+        if key not in self._pools:
+            if len(self._pools) >= 64:
+                self._pools.clear()
+            members = [t.features_ND for t in tasks]
+            sizes = [len(m) for m in members]
+            self._pools[key] = _Pool(
+                torch.cat(
+                    [*members, torch.zeros_like(members[0][:1]) if sizes[0] else _zero_row(members[0])]
+                ).to(self.device),
+                torch.cat([*(t.labels_N for t in tasks), torch.zeros(1, dtype=torch.int64)]).to(self.device),
+                np.cumsum([0, *sizes[:-1]]).tolist(),
+                members,  # kept, so that the ids in the key stay their own
+            )
+        return self._pools[key]
+
+    def _weights(self, tasks: Sequence[Task]) -> torch.Tensor | None:
+        """Return every record's weight in the order of the pool, or ``None`` where all are 1."""
+        if all(t.weights_N is None for t in tasks):
+            return None
+        like = tasks[0].features_ND
+        rows = [torch.ones(len(t.labels_N)) if t.weights_N is None else t.weights_N for t in tasks]
+        return torch.cat([*rows, torch.zeros(1)]).to(self.device, like.dtype)
+
+    def _column(self, values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=self.device)
+
+
+class _Noise:
+    """The noise of every client and step, from the same streams and calls as the reference engine's."""
+
+    def __init__(
+        self, run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], device: torch.device
+    ) -> None:
+        self._seeds = [noise_seeds(run, t) for t in tasks]
+        self._sd = [t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks]
+        self._generator = torch.Generator(device)
+        self._buffers = [torch.empty_like(p) for p in parameters]
+        self._views = [[b[k] for b in self._buffers] for k in range(len(tasks))]
+
+    def draw(self, step: int, active: int) -> list[torch.Tensor]:
+        """Return N(0, σ²C²) for every parameter of the active clients; the buffers are drawn into anew."""
+        for seeds, sd, views in zip(self._seeds[:active], self._sd, self._views, strict=False):
+            self._generator.manual_seed(seeds[step])
+            for view in views:
+                view.normal_(0.0, sd, generator=self._generator)
+        return [b[:active] for b in self._buffers]
+
+
+def _zero_row(like: torch.Tensor) -> torch.Tensor:
+    return torch.zeros((1, like.shape[1]), dtype=like.dtype)
+
+
+def _assemble(layers: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -> list[_Linear | nn.Module]:
+    """Pair each linear layer with its stacked weights; activations stay as they are."""
+    network: list[_Linear | nn.Module] = []
+    i = 0
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            has_bias = layer.bias is not None
+            network.append(_Linear(i, parameters[i], parameters[i + 1] if has_bias else None))
+            i += 1 + has_bias
+        else:
+            network.append(layer)
+    return network
+
+
+def _pad(rows: Sequence[np.ndarray], pool: _Pool) -> tuple[np.ndarray, np.ndarray]:
+    """Return pool indices and a 0/1 mask, both ``[K, B]``, B the longest batch rounded up to 8."""
+    longest = max(len(r) for r in rows)
+    width = max(8, -(-longest // 8) * 8)
+    index_KB = np.full((len(rows), width), len(pool.labels_N) - 1, dtype=np.int64)
+    mask_KB = np.zeros((len(rows), width), dtype=np.float32)
+    for k, r in enumerate(rows):
+        index_KB[k, : len(r)] = r
+        index_KB[k, : len(r)] += pool.offsets_K[k]
+        mask_KB[k, : len(r)] = 1.0
+    return index_KB, mask_KB
+
+
+def _clipped_sums(
+    network: Sequence[_Linear | nn.Module],
+    active: int,
+    pool: _Pool,
+    index_KB: torch.Tensor,
+    mask_KB: torch.Tensor,
+    weight_KB: torch.Tensor | None,
+    clip: float | None,
+) -> list[torch.Tensor]:
+    """Return, for every parameter, the sum of its clipped per-example gradients, ``[K, ...]``.
+
+    An example whose gradient is not finite counts as absent. Without a clip the gradients are summed
+    as they are.
+    """
+    a_KBI = pool.features_ND[index_KB]
+    inputs: list[torch.Tensor] = []
+    for layer in network:
+        inputs.append(a_KBI)
+        a_KBI = _forward(layer, a_KBI, active)
+    d_KBO = _loss_gradient(a_KBI, pool.labels_N[index_KB])
+    if weight_KB is not None:
+        d_KBO = d_KBO * weight_KB.unsqueeze(2)
+    pairs: dict[int, tuple[_Linear, torch.Tensor, torch.Tensor]] = {}
+    squared_KB = torch.zeros_like(mask_KB)
+    for position in range(len(network) - 1, -1, -1):
+        layer, a_KBI = network[position], inputs[position]
+        if isinstance(layer, _Linear):
+            pairs[layer.first] = (layer, a_KBI, d_KBO)
+            if clip is not None:
+                norm_KB = a_KBI.square().sum(2)
+                if layer.bias_KO is not None:
+                    norm_KB += 1.0
+                squared_KB += norm_KB * d_KBO.square().sum(2)
+            if position:
+                d_KBO = torch.bmm(d_KBO, layer.weight_KOI[:active])
+        elif position:
+            d_KBO = _backward(layer, a_KBI, d_KBO)
+    factor_KB = mask_KB
+    if clip is not None:
+        factor_KB = mask_KB * (clip / (squared_KB.sqrt() + 1e-6)).clamp(max=1.0)
+        absent_KB = ~torch.isfinite(squared_KB)
+        if absent_KB.any():
+            factor_KB = factor_KB.masked_fill(absent_KB, 0.0)
+            gone = absent_KB.unsqueeze(2)
+            pairs = {
+                i: (x, a.masked_fill(gone, 0.0), d.masked_fill(gone, 0.0)) for i, (x, a, d) in pairs.items()
+            }
+    sums: list[torch.Tensor] = []
+    for first in sorted(pairs):
+        layer, a_KBI, d_KBO = pairs[first]
+        d_KBO = d_KBO * factor_KB.unsqueeze(2)
+        sums.append(torch.bmm(d_KBO.transpose(1, 2), a_KBI))
+        if layer.bias_KO is not None:
+            sums.append(d_KBO.sum(1))
+    return sums
+
+
+def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> torch.Tensor:
+    if not isinstance(layer, _Linear):
+        return torch.relu(a_KBI) if type(layer) is nn.ReLU else layer(a_KBI.clone())
+    weight_KIO = layer.weight_KOI[:active].transpose(1, 2)
+    if layer.bias_KO is None:
+        return torch.bmm(a_KBI, weight_KIO)
+    return torch.baddbmm(layer.bias_KO[:active].unsqueeze(1), a_KBI, weight_KIO)
+
+
+def _backward(activation: nn.Module, z_KBI: torch.Tensor, d_KBI: torch.Tensor) -> torch.Tensor:
+    """Return the gradient before an activation from the one after it; z is its input."""
+    if type(activation) is nn.ReLU:
+        return torch.ops.aten.threshold_backward(d_KBI, z_KBI, 0)
+    with torch.enable_grad():
+        z = z_KBI.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(activation(z.clone()), z, d_KBI)
+    return gradient
+
+
+def _loss_gradient(logits_KBC: torch.Tensor, labels_KB: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of each example's cross-entropy at its logits: probability minus label."""
+    if logits_KBC.shape[2] == 1:
+        return torch.sigmoid(logits_KBC) - labels_KB.unsqueeze(2).to(logits_KBC.dtype)
+    probabilities = torch.softmax(logits_KBC, dim=2)
+    return probabilities.scatter_add(
+        2, labels_KB.unsqueeze(2), torch.full_like(probabilities[:, :, :1], -1.0)
+    )
