@@ -197,7 +197,7 @@ def calibrate(
 def _root(
     spends: Callable[[float], float], target: float, beside: Sequence[Event], delta: float, accountant: str
 ) -> float:
-    """Return where ``spends`` crosses ``target``: a bracket by doubling, then Brent's method on logarithms."""
+    """Return where ``spends`` crosses ``target``: a bracket by doubling, then Brent's method."""
     low = high = 1.0
     while spends(high) > target:
         low, high = high, 2 * high

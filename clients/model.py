@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,17 +67,17 @@ def digest(model: Model) -> str:
     return hashlib.sha256(Path(inspect.getfile(_factory(model.kind))).read_bytes()).hexdigest()
 
 
-def _factory(path: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _factory(path: str) -> Callable[[int, int], nn.Module]:
     module, _, name = path.partition(":")
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
         raise ScenarioError(f"model.kind = {path!r}: cannot be imported: {error}") from None
     if not callable(factory := getattr(loaded, name, None)):
-        raise ScenarioError(
-            f"model.kind = {path!r}: {module} has no factory of this name{nearest(name, vars(loaded))}"
-        )
-    return factory
+        known = nearest(name, vars(loaded))
+        raise ScenarioError(f"model.kind = {path!r}: {module} has no factory of this name{known}")
+    made: Callable[[int, int], nn.Module] = factory
+    return made
 
 
 def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import (
     ArrayRecord,
@@ -22,12 +24,14 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from numpy.typing import NDArray
 
 from fedtoll.clients import model, statistics
-from fedtoll.clients.engines.base import Engine, Task
+from fedtoll.clients.engines import engine
+from fedtoll.clients.engines.base import Task, Trained
 from fedtoll.clients.ledger import DP_SGD, Release
 from fedtoll.scenarios.records import Records, records
-from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
 
 LEDGER = "fedtoll.ledger"
@@ -50,54 +54,61 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
     A client that raises answers with an error; the others are not affected.
     """
     replies: dict[int, Message] = {}
-    jobs: list[tuple[int, Run, Task, list[tuple[str, Estimate]]]] = []
+    jobs: list[_Job] = []
+    decoded: dict[int, list[NDArray[np.floating]]] = {}  # all messages of a round share one record
     for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
-            jobs.append((i, *_prepare(message, context)))
+            jobs.append(_prepare(i, message, context, decoded))
         except Exception as error:
             replies[i] = _failed(message, error)
-    for batch in [jobs] if len({run.hash for _, run, _, _ in jobs}) == 1 else [[j] for j in jobs]:
-        for i, reply in _train_batch(batch, messages, contexts):
-            replies[i] = reply
+    together = all(job.run is jobs[0].run for job in jobs)
+    for batch in [jobs] if jobs and together else [[job] for job in jobs]:
+        replies |= _train_batch(batch)
     return [replies[i] for i in range(len(messages))]
 
 
-def _train_batch(
-    jobs: Sequence[tuple[int, Run, Task, list[tuple[str, Estimate]]]],
-    messages: Sequence[Message],
-    contexts: Sequence[Context],
-) -> list[tuple[int, Message]]:
-    run = jobs[0][1]
+@dataclass(frozen=True)
+class _Job:
+    """One message, read: what is to be trained, and what was answered before training."""
+
+    index: int
+    message: Message
+    context: Context
+    run: Run
+    task: Task
+    answers: list[tuple[StatisticPlan, Estimate]]
+
+
+def _train_batch(jobs: Sequence[_Job]) -> dict[int, Message]:
+    """Train jobs of one run together and return their replies by index."""
+    run = jobs[0].run
     try:
-        trained = engine(run.engine).train(run, [task for _, _, task, _ in jobs])
+        trained = engine(run.engine, run.device).train(run, [job.task for job in jobs])
     except Exception as error:
         if len(jobs) == 1:
-            return [(jobs[0][0], _failed(messages[jobs[0][0]], error))]
+            return {jobs[0].index: _failed(jobs[0].message, error)}
         # One bad client must not hide the others: find it by training them apart.
-        return [pair for job in jobs for pair in _train_batch([job], messages, contexts)]
-    replies = []
-    for (i, _, task, answers), result in zip(jobs, trained, strict=True):
-        plan = task.plan
-        released = [
-            Release(plan.id, task.round, name, 1.0, s.noise_multiplier, 1)
-            for s, (name, _) in zip(run.statistics, answers, strict=True)
-        ]
-        released.append(
-            Release(plan.id, task.round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, result.steps)
-        )
-        _enter(contexts[i].state, released)
-        metrics: dict[str, float | int] = {"num-examples": plan.size}
-        for name, estimate in answers:
-            metrics |= {name: estimate.value, f"{name}.sd": estimate.sd}
-        content = RecordDict(
-            {
-                "arrays": ArrayRecord(result.parameters),
-                "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
-                LEDGER: contexts[i].state.config_records[LEDGER],
-            }
-        )
-        replies.append((i, Message(content, reply_to=messages[i])))
-    return replies
+        return {k: v for job in jobs for k, v in _train_batch([job]).items()}
+    return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
+
+
+def _reply(job: _Job, trained: Trained) -> Message:
+    """Enter what was released into the client's ledger, and encode it."""
+    plan, round = job.task.plan, job.task.round
+    released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
+    released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
+    _enter(job.context.state, released)
+    metrics: dict[str, float | int] = {"num-examples": plan.size}
+    for statistic, estimate in job.answers:
+        metrics |= {statistic.name: estimate.value, f"{statistic.name}.sd": estimate.sd}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(trained.parameters),
+            "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
+            LEDGER: job.context.state.config_records[LEDGER],
+        }
+    )
+    return Message(content, reply_to=job.message)
 
 
 def roll_call(message: Message, context: Context) -> Message:
@@ -110,53 +121,54 @@ def roll_call(message: Message, context: Context) -> Message:
     return Message(RecordDict({"roll-call": content}), reply_to=message)
 
 
-@lru_cache(maxsize=8)
-def engine(name: str) -> Engine:
-    """Return an engine by name."""
-    if name == "opacus":
-        from fedtoll.clients.engines.opacus import OpacusEngine
-
-        return OpacusEngine()
-    raise ValueError(f"engine {name!r} is unknown")
-
-
-def _prepare(message: Message, context: Context) -> tuple[Run, Task, list[tuple[str, Estimate]]]:
+def _prepare(
+    index: int, message: Message, context: Context, decoded: dict[int, list[NDArray[np.floating]]]
+) -> _Job:
     """Read one message; answer its statistics at the broadcast model, before training."""
     (config,) = message.content.config_records.values()
     (arrays,) = message.content.array_records.values()
     if unknown := sorted(set(config) - _KNOWN):
         raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
     run = _run(str(config["run"]))
-    round = int(config["server-round"])  # type: ignore[arg-type]
-    index = _partition_id(context)
-    plan = run.clients[index]
-    features, labels = _tensors(records(run), index, run.precision)
+    client = _partition_id(context)
+    plan = run.clients[client]
+    features, labels = _tensors(records(run), client, run.precision)
+    if id(arrays) not in decoded:
+        decoded[id(arrays)] = arrays.to_numpy_ndarrays()
     task = Task(
         plan=plan,
-        round=round,
-        parameters=arrays.to_numpy_ndarrays(),
+        round=int(config["server-round"]),  # type: ignore[arg-type]
+        parameters=decoded[id(arrays)],
         features_ND=features,
         labels_N=labels,
         proximal_mu=float(config.get("proximal_mu", 0.0)),  # type: ignore[arg-type]
     )
-    answers = []
-    if run.statistics:
-        module = model.build(run.model, features.shape[1], run.classes, run.precision)
-        model.put(module, task.parameters)
-        for index, wanted in enumerate(run.statistics):
-            estimate = statistics.release(
+    return _Job(index, message, context, run, task, _answers(run, task))
+
+
+def _answers(run: Run, task: Task) -> list[tuple[StatisticPlan, Estimate]]:
+    """Release every statistic that the plan asks for."""
+    if not run.statistics:
+        return []
+    module = model.build(run.model, task.features_ND.shape[1], run.classes, run.precision)
+    model.put(module, task.parameters)
+    return [
+        (
+            wanted,
+            statistics.release(
                 wanted,
                 module,
-                features,
-                labels,
-                size=plan.size,
+                task.features_ND,
+                task.labels_N,
+                size=task.plan.size,
                 seed=run.noise_seed,
-                client=plan.id,
-                round=round,
+                client=task.plan.id,
+                round=task.round,
                 index=index,
-            )
-            answers.append((wanted.name, estimate))
-    return run, task, answers
+            ),
+        )
+        for index, wanted in enumerate(run.statistics)
+    ]
 
 
 def _partition_id(context: Context) -> int:

@@ -74,7 +74,8 @@ class Run(Section):
     rounds: int
     learning_rate: float
     clip: float | None
-    engine: str
+    engine: Literal["cohort", "opacus"]
+    device: Literal["cpu", "cuda"]
     precision: Literal["float32", "float64"]
     mechanism: Mechanism
     epsilon: _Infinite

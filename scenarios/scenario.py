@@ -114,7 +114,8 @@ class Training(Section):
     """Local training. Rates and steps apply to a client's *public* size n.
 
     ``sampling_rate`` q, or ``batch_size`` B = q·n; ``local_steps`` T a round,
-    or ``local_epochs`` = T·q. Poisson sampling always.
+    or ``local_epochs`` = T·q. Poisson sampling always. ``engine = "auto"`` takes the cohort engine
+    where it can train the model and Opacus elsewhere; ``device = "auto"`` a GPU where there is one.
     """
 
     rounds: Count
@@ -124,7 +125,8 @@ class Training(Section):
     batch_size: Count | None = None
     local_steps: Count | None = None
     local_epochs: Positive | None = None
-    engine: Literal["auto", "opacus"] = "auto"
+    engine: Literal["auto", "cohort", "opacus"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")

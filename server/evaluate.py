@@ -7,14 +7,13 @@ never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
 from fedtoll.clients import losses, model
 from fedtoll.scenarios.records import records
@@ -48,16 +47,27 @@ def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
     >>> auroc(np.array([0.1, 0.2]), np.array([True, True])).value
     nan
     """
-    m, n = int(positive.sum()), int((~positive).sum())
+    order = np.argsort(scores)
+    return _auroc_of_sorted(scores[order], positive[order])
+
+
+def _auroc_of_sorted(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
+    """Return the AUROC of ascending scores from cumulative counts, without sorting again."""
+    m = int(np.count_nonzero(positive))
+    n = len(positive) - m
     if m == 0 or n == 0:
         return Auroc()
-    ranks = rankdata(scores)
-    above = (ranks[positive] - rankdata(scores[positive])) / n
-    below = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
-    value = float(above.mean())
+    starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))  # of runs of equal scores
+    run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(scores)))
+    tied_positive = np.add.reduceat(positive.astype(np.int64), starts)
+    tied_negative = np.diff(starts, append=len(scores)) - tied_positive
+    below = (np.cumsum(tied_negative) - tied_negative / 2) / n  # of negatives under a score, ties half
+    above = 1 - (np.cumsum(tied_positive) - tied_positive / 2) / m
+    below_P, above_N = below[run[positive]], above[run[~positive]]
+    value = float(below_P.mean())
     if m < 2 or n < 2:
         return Auroc(value)
-    half = _Z * float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n))
+    half = _Z * float(np.sqrt(below_P.var(ddof=1) / m + above_N.var(ddof=1) / n))
     return Auroc(value, max(0.0, value - half), min(1.0, value + half))
 
 
@@ -100,20 +110,17 @@ class HeldOut:
         chosen = probabilities_NC[np.arange(len(self.labels)), self.labels]
         nats = -np.log(np.clip(chosen, 1e-15, 1.0))
         nats_G = np.asarray(np.bincount(self.codes, weights=nats, minlength=count), dtype=np.float64)
+        order = np.argsort(probabilities_NC[:, 1])  # once: a group's records stay in this order
+        scores, positive, codes = probabilities_NC[order, 1], self.labels[order] == 1, self.codes[order]
         rows = []
-        for name, confusion, total, members in self._groups(counts_GCC, nats_G):
-            area = Auroc()
-            if classes == 2:
-                area = auroc(probabilities_NC[members, 1], self.labels[members] == 1)
+        for code, name in enumerate((*self.names, EVERYBODY)):
+            everybody = code == count
+            members = slice(None) if everybody else codes == code
+            confusion = counts_GCC.sum(axis=0) if everybody else counts_GCC[code]
+            total = float(nats_G.sum() if everybody else nats_G[code])
+            area = _auroc_of_sorted(scores[members], positive[members]) if classes == 2 else Auroc()
             rows.append({"group": name, **_rates(confusion, total, area)})
         return rows
-
-    def _groups(
-        self, counts_GCC: NDArray[np.int64], nats_G: NDArray[np.float64]
-    ) -> Iterator[tuple[str, NDArray[np.int64], float, Any]]:
-        for code, name in enumerate(self.names):
-            yield name, counts_GCC[code], float(nats_G[code]), self.codes == code
-        yield EVERYBODY, counts_GCC.sum(axis=0), float(nats_G.sum()), slice(None)
 
 
 def _ratio(part: float, whole: float) -> float:

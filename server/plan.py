@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedtoll.clients import budget
+from fedtoll.clients import budget, engines
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios import partition
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -123,6 +123,7 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> list[
     source = sources.source(scenario.data.source)
     total = float(epsilon) if private else math.inf
     planned = tuple(_client(scenario, c, total, asked) for c in clients)
+    engine, device = engines.choose(training, scenario.model, table.features.shape[1], len(table.classes))
     return [
         Run(
             data=scenario.data,
@@ -135,7 +136,8 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> list[
             rounds=training.rounds,
             learning_rate=training.learning_rate,
             clip=None if mechanism == "none" else training.clip,
-            engine="opacus" if training.engine == "auto" else training.engine,
+            engine=engine,
+            device=device,
             precision=training.precision,
             mechanism=mechanism,
             epsilon=total,

@@ -28,6 +28,8 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
         "strategies": [s.label for s in plan.scenario.strategies],
         "epsilons": [_epsilon(e) for e in plan.scenario.privacy.epsilons],
         "seeds": list(plan.scenario.seeds),
+        "engine": plan.runs[0].engine,
+        "device": plan.runs[0].device,
         "noise": _noise(plan),
         "expected_seconds": round(_expected(plan, processes)),
         "processes": processes,
@@ -103,6 +105,7 @@ def _text(content: dict[str, Any]) -> str:
         f"strategies  {', '.join(content['strategies'])}",
         f"ε           {', '.join(str(e) for e in content['epsilons'])}",
         f"seeds       {', '.join(str(s) for s in content['seeds'])}",
+        f"engine      {content['engine']} on {content['device']}",
         "",
     ]
     if content["noise"]:

@@ -1,1 +1,55 @@
-"""How local training is computed: one file an engine, behind one interface."""
+"""How local training is computed: one file an engine, behind one interface.
+
+Torch and Opacus are imported when an engine is chosen or made, not before.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.scenario import Model, Training
+
+if TYPE_CHECKING:
+    from fedtoll.clients.engines.base import Engine
+
+Name = Literal["cohort", "opacus"]
+Device = Literal["cpu", "cuda"]
+
+
+def choose(training: Training, model: Model, inputs: int, classes: int) -> tuple[Name, Device]:
+    """Return the engine and the device that will train a model.
+
+    Raises
+    ------
+    ScenarioError
+        When the scenario insists on an engine or a device that cannot.
+    """
+    import torch
+
+    from fedtoll.clients.engines.cohort import refusal
+    from fedtoll.clients.model import build
+
+    reason = refusal(build(model, inputs, classes))
+    if training.engine == "cohort" and reason:
+        raise ScenarioError(f"training.engine = 'cohort': cannot train this model: {reason}; use 'opacus'")
+    name: Name = "opacus" if reason or training.engine == "opacus" else "cohort"
+    cuda = torch.cuda.is_available()
+    if training.device == "cuda" and not (cuda and name == "cohort"):
+        why = "no GPU is there" if not cuda else "the opacus engine runs on the processor"
+        raise ScenarioError(f"training.device = 'cuda': {why}; use 'cpu'")
+    device: Device = "cuda" if name == "cohort" and cuda and training.device != "cpu" else "cpu"
+    return name, device
+
+
+@lru_cache(maxsize=4)
+def engine(name: Name, device: Device = "cpu") -> Engine:
+    """Return an engine by name; one a process."""
+    if name == "opacus":
+        from fedtoll.clients.engines.opacus import OpacusEngine
+
+        return OpacusEngine()
+    from fedtoll.clients.engines.cohort import CohortEngine
+
+    return CohortEngine(device)

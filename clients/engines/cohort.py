@@ -308,7 +308,8 @@ def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> to
 def _backward(activation: nn.Module, z_KBI: torch.Tensor, d_KBI: torch.Tensor) -> torch.Tensor:
     """Return the gradient before an activation from the one after it; z is its input."""
     if type(activation) is nn.ReLU:
-        return torch.ops.aten.threshold_backward(d_KBI, z_KBI, 0)
+        through: torch.Tensor = torch.ops.aten.threshold_backward(d_KBI, z_KBI, 0)
+        return through
     with torch.enable_grad():
         z = z_KBI.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(activation(z.clone()), z, d_KBI)

@@ -1,0 +1,282 @@
+"""The cohort engine against Opacus: the same steps, for every model and every shape of cohort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedtoll.clients import engines, model
+from fedtoll.clients.engines import cohort
+from fedtoll.clients.engines.base import Task
+from fedtoll.clients.engines.cohort import CohortEngine, refusal
+from fedtoll.clients.engines.opacus import OpacusEngine
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.scenario import Model, Training, read
+from fedtoll.server.app import simulate
+from fedtoll.server.plan import plan
+
+INPUTS = 7
+
+
+def deep(inputs, outputs):
+    """Every activation that the engine knows, in and around linear layers with and without bias."""
+    return nn.Sequential(
+        nn.Tanh(),
+        nn.Linear(inputs, 6),
+        nn.ReLU(),
+        nn.Sequential(nn.Linear(6, 5, bias=False), nn.Tanh()),
+        nn.Linear(5, 5),
+        nn.GELU(),
+        nn.Sigmoid(),
+        nn.Linear(5, 4),
+        nn.SiLU(),
+        nn.ELU(inplace=True),
+        nn.Linear(4, 4),
+        nn.LeakyReLU(),
+        nn.Softplus(),
+        nn.Identity(),
+        nn.Linear(4, outputs),
+    )
+
+
+MODELS = {
+    "logistic": Model(),
+    "mlp": Model(kind="mlp", hidden=(6, 5)),
+    "deep": Model(kind="here:deep"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _deep(monkeypatch):
+    monkeypatch.setattr(model, "_factory", lambda path: deep)
+
+
+@pytest.fixture
+def template(runs) -> Run:
+    return runs["fedavg", "dp-sgd"]
+
+
+def cohort_of(
+    template, architecture, classes, clients, precision="float64", mechanism="dp-sgd", clip=0.5, mu=0.0
+):
+    """Return a run and its tasks; ``clients`` are (records held, public size, q, steps)."""
+    plans = tuple(
+        ClientPlan(
+            id=i, group="g", size=n, sampling_rate=q, batch_size=q * n, steps=t, noise_multiplier=0.3 + i / 10
+        )
+        for i, (_, n, q, t) in enumerate(clients)
+    )
+    if mechanism != "dp-sgd":
+        plans = tuple(p.model_copy(update={"noise_multiplier": 0.0}) for p in plans)
+    run = template.model_copy(
+        update={
+            "model": architecture,
+            "classes": classes,
+            "learning_rate": 0.4,
+            "clip": None if mechanism == "none" else clip,
+            "mechanism": mechanism,
+            "precision": precision,
+            "clients": plans,
+        }
+    )
+    rng = np.random.default_rng(3)
+    start = [a + 0.05 for a in model.initial(architecture, INPUTS, classes, precision, seed=1)]
+    dtype = model.DTYPES[precision]
+    tasks = [
+        Task(
+            p,
+            round=2,
+            parameters=start,
+            features_ND=torch.tensor(2 * rng.normal(size=(held, INPUTS)), dtype=dtype),
+            labels_N=torch.tensor(rng.integers(0, classes, held)),
+            proximal_mu=mu,
+        )
+        for p, (held, _, _, _) in zip(plans, clients, strict=True)
+    ]
+    return run, tasks
+
+
+def difference(run, tasks):
+    """Return the largest difference between the engines, relative to how far the parameters moved."""
+    ours, theirs = CohortEngine().train(run, tasks), OpacusEngine().train(run, tasks)
+    assert [t.steps for t in ours] == [t.steps for t in theirs] == [t.plan.steps for t in tasks]
+    worst = 0.0
+    for a, b, task in zip(ours, theirs, tasks, strict=True):
+        moved = max(np.abs(y - p).max() for y, p in zip(b.parameters, task.parameters, strict=True))
+        for x, y in zip(a.parameters, b.parameters, strict=True):
+            assert x.dtype == y.dtype
+            assert x.shape == y.shape
+            worst = max(worst, float(np.abs(x - y).max() / max(moved, 1.0)))
+    return worst
+
+
+TWENTY = [(int(n), int(n), min(1.0, 16 / n), int(3 + n / 40)) for n in np.geomspace(20, 400, 20)]
+COHORTS = {
+    "one client": [(30, 30, 0.5, 4)],
+    "one record": [(1, 1, 1.0, 3), (30, 30, 0.2, 5)],
+    "no record": [(0, 20, 0.2, 3), (30, 30, 0.2, 5)],
+    "mostly empty batches": [(4, 4, 0.1, 9), (3, 3, 0.05, 9)],
+    "twenty unequal": TWENTY,
+    "held is not public": [(29, 30, 0.5, 4), (35, 30, 0.5, 6)],
+    "more than a block": [(12, 12, 0.3, 2)] * (cohort.BLOCK + 3),
+}
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("mechanism", ["none", "clip-only", "dp-sgd"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+def test_one_step_equals_opacus(template, architecture, classes, mechanism, precision, tolerance):
+    clients = [(n, n, q, 1) for n, _, q, _ in TWENTY]
+    run, tasks = cohort_of(template, MODELS[architecture], classes, clients, precision, mechanism)
+    assert difference(run, tasks) < tolerance
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("shape", COHORTS)
+def test_an_epoch_equals_opacus(template, architecture, classes, shape):
+    run, tasks = cohort_of(template, MODELS[architecture], classes, COHORTS[shape])
+    assert difference(run, tasks) < 1e-10
+
+
+@pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
+def test_fedprox_and_example_weights_equal_opacus(template, mechanism):
+    run, tasks = cohort_of(template, MODELS["mlp"], 2, COHORTS["twenty unequal"], mechanism=mechanism, mu=0.3)
+    plain = CohortEngine().train(run, tasks)
+    weighted = [
+        Task(
+            **{
+                **vars(t),
+                "weights_N": torch.linspace(0.2, 3, len(t.labels_N), dtype=torch.float64) if i % 2 else None,
+            }
+        )
+        for i, t in enumerate(tasks)
+    ]
+    assert difference(run, weighted) < 1e-10
+    moved = CohortEngine().train(run, weighted)
+    assert not np.allclose(plain[1].parameters[0], moved[1].parameters[0])  # odd clients are weighted
+    np.testing.assert_allclose(plain[0].parameters[0], moved[0].parameters[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_records_that_are_not_finite_count_as_absent_in_both_engines(template, bad):
+    run, tasks = cohort_of(template, MODELS["mlp"], 2, [(30, 30, 0.7, 4), (40, 40, 0.7, 3)])
+    tasks[0].features_ND[::5, 2] = bad
+    assert difference(run, tasks) < 1e-10
+    assert all(np.isfinite(p).all() for t in CohortEngine().train(run, tasks) for p in t.parameters)
+
+
+def test_a_client_ends_where_it_ends_alone(template):
+    run, tasks = cohort_of(template, MODELS["mlp"], 3, TWENTY)
+    together = CohortEngine().train(run, tasks)
+    for i in (0, 7, 19):
+        (alone,) = CohortEngine().train(run, [tasks[i]])
+        for a, b in zip(together[i].parameters, alone.parameters, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("outlier", [1.0, 1e6])
+@pytest.mark.parametrize("architecture", MODELS)
+def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier):
+    """One record more or less, same public size, masks and noise injected: ‖B·Δw/η‖ ≤ C."""
+    ends = []
+    for held in (20, 19):
+        run, tasks = cohort_of(template, MODELS[architecture], 2, [(20, 20, 0.5, 1), (8, 8, 0.5, 1)])
+        features = tasks[0].features_ND.clone()
+        features[-1] *= outlier
+        monkeypatch.setattr(
+            cohort,
+            "batches",
+            lambda run, task, held=held: [np.arange(held if task.plan.id == 0 else 8)],
+        )
+        task = Task(
+            **{**vars(tasks[0]), "features_ND": features[:held], "labels_N": tasks[0].labels_N[:held]}
+        )
+        trained = CohortEngine().train(run, [task, tasks[1]])
+        ends.append([np.concatenate([p.ravel() for p in t.parameters]) for t in trained])
+    distance = np.linalg.norm(10.0 * (ends[0][0] - ends[1][0]) / 0.4)
+    assert distance <= 0.5 * (1 + 1e-9)
+    assert distance > 0
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])  # the other client notices nothing
+
+
+def test_a_whole_run_agrees_seed_for_seed_in_double_precision():
+    overrides = (
+        "training.rounds=3",
+        "training.local_steps=4",
+        'training.precision="float64"',
+        'privacy.epsilons=["inf", "clip-only", 2]',
+        'strategies=[{name="term", t=2.0}]',
+    )
+    by_engine = {}
+    for name in ("cohort", "opacus"):
+        scenario = read("adult-race", [*overrides, f'training.engine="{name}"'], seeds="0:1")
+        by_engine[name] = [simulate(run) for run in plan(scenario, "x").runs]
+    for a, b in zip(by_engine["cohort"], by_engine["opacus"], strict=True):
+        assert set(a["rounds"]["engine"]) == {"cohort"}
+        assert set(b["rounds"]["engine"]) == {"opacus"}
+        np.testing.assert_allclose(a["predictions"]["score"], b["predictions"]["score"], atol=1e-12)
+        np.testing.assert_allclose(a["clients"]["weight"], b["clients"]["weight"], atol=1e-12)
+        assert a["ledger"].equals(b["ledger"])
+
+
+REFUSED = {
+    "BatchNorm1d": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)),
+    "Dropout": nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 1)),
+    "Softmax": nn.Sequential(nn.Linear(3, 3), nn.Softmax(1), nn.Linear(3, 1)),
+    "PReLU": nn.Sequential(nn.Linear(3, 3), nn.PReLU(), nn.Linear(3, 1)),
+    "ends in a linear": nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()),
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_what_it_cannot_train_is_refused_with_the_reason(word):
+    assert word in refusal(REFUSED[word])
+
+
+def test_shared_and_frozen_weights_are_refused():
+    shared = nn.Linear(3, 3)
+    assert refusal(nn.Sequential(shared, nn.ReLU(), shared, nn.Linear(3, 1))) == "layers share weights"
+    frozen = nn.Sequential(nn.Linear(3, 1))
+    frozen[0].bias.requires_grad_(False)
+    assert refusal(frozen) == "some weights are frozen"
+
+
+def test_the_engine_is_chosen_and_never_in_silence(monkeypatch):
+    def training(engine, device="auto"):
+        return Training(
+            rounds=1,
+            learning_rate=1.0,
+            clip=1.0,
+            sampling_rate=0.1,
+            local_steps=1,
+            engine=engine,
+            device=device,
+        )
+
+    assert engines.choose(training("auto", "cpu"), Model(), 3, 2) == ("cohort", "cpu")
+    assert engines.choose(training("opacus"), Model(), 3, 2) == ("opacus", "cpu")
+    monkeypatch.setattr(
+        model, "_factory", lambda path: lambda i, o: nn.Sequential(nn.Dropout(), nn.Linear(i, o))
+    )
+    custom = Model(kind="a:b")
+    assert engines.choose(training("auto"), custom, 3, 2) == ("opacus", "cpu")
+    with pytest.raises(ScenarioError, match="Dropout is neither"):
+        engines.choose(training("cohort"), custom, 3, 2)
+    if not torch.cuda.is_available():
+        with pytest.raises(ScenarioError, match="no GPU is there"):
+            engines.choose(training("auto", "cuda"), Model(), 3, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("architecture", MODELS)
+def test_a_gpu_takes_the_same_steps(template, architecture):
+    run, tasks = cohort_of(template, MODELS[architecture], 2, TWENTY, mechanism="clip-only")
+    on_gpu, on_cpu = CohortEngine("cuda").train(run, tasks), CohortEngine("cpu").train(run, tasks)
+    for a, b in zip(on_gpu, on_cpu, strict=True):
+        for x, y in zip(a.parameters, b.parameters, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-10)
