@@ -73,7 +73,7 @@ def _curve(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]
     return np.where(np.isfinite(curve), curve, np.inf)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)
 def _conversion(delta: float) -> NDArray[np.float64]:
     """Return what turns the RDP at each order into ε at this δ (Balle et al. 2020, theorem 21)."""
     alpha = np.array(ORDERS)
@@ -115,16 +115,21 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
         return 0.0
     if any(noise == 0 for noise, _ in merged):
         return math.inf
-    total = sum(count * _curve(*key) for key, count in merged.items())
+    return _compose(tuple(sorted((*key, count) for key, count in merged.items())), delta, accountant)
+
+
+@lru_cache(maxsize=65536)
+def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
+    """Return ε of distinct (σ, q, count): equal clients share one computation a round."""
+    total = sum(count * _curve(noise, rate) for noise, rate, count in events)
     rdp = max(0.0, float(np.min(total + _conversion(delta))))
     if accountant == "rdp" or rdp > 100:  # beyond that PRV takes minutes, and no number matters
         return rdp
     if accountant == "prv":
-        return _prv(tuple(sorted((*key, count) for key, count in merged.items())), delta)
+        return _prv(events, delta)
     raise ValueError(f"accountant {accountant!r}: must be 'rdp' or 'prv'")
 
 
-@lru_cache(maxsize=4096)
 def _prv(events: tuple[tuple[float, float, int], ...], delta: float) -> float:
     from opacus.accountants import PRVAccountant
 

@@ -29,11 +29,6 @@ class Release:
     noise_multiplier: float
     count: int
 
-    @property
-    def event(self) -> Event:
-        """The release as the accountant takes it."""
-        return Event(self.noise_multiplier, self.sampling_rate, self.count)
-
 
 class Ledger:
     """An append-only account of releases.
@@ -54,12 +49,16 @@ class Ledger:
         self.accountant = accountant
         self.releases: list[Release] = []
         self._by_client: dict[int, list[Release]] = {}
+        self._counts: dict[int, dict[tuple[float, float], int]] = {}
 
     def charge(self, releases: Iterable[Release]) -> None:
         """Enter releases; an empty batch was released too."""
         for release in releases:
             self.releases.append(release)
             self._by_client.setdefault(release.client, []).append(release)
+            counts = self._counts.setdefault(release.client, {})
+            kind = (release.noise_multiplier, release.sampling_rate)
+            counts[kind] = counts.get(kind, 0) + release.count
 
     def of(self, client: int) -> tuple[Release, ...]:
         """Return all releases of one client, in their order."""
@@ -67,7 +66,7 @@ class Ledger:
 
     def epsilon(self, client: int) -> float:
         """Return the ε that a client has spent so far; infinity where nothing is noised."""
-        events = [r.event for r in self.of(client)]
+        events = [Event(*kind, count) for kind, count in self._counts.get(client, {}).items()]
         return epsilon(events, self.delta or 0.5, self.accountant or "rdp")
 
 

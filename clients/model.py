@@ -81,7 +81,7 @@ def _factory(path: str) -> Callable[[int, int], nn.Module]:
 
 
 def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:
-    """Return the first parameters: zeros for logistic regression, else the module's own start under our seed."""
+    """Return the first parameters: zeros for logistic regression, else the module's own, seeded."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seeds(seed, Purpose.INITIAL_WEIGHTS, steps=1)[0])
         module = build(model, inputs, classes, precision)

@@ -186,14 +186,16 @@ def run(
     results = load(folder)
     page = _report(results)
     if as_json:
-        from fedtoll.server.toll import toll
+        from fedtoll.server.toll import folds_of, toll
+
+        tolls = toll(results.groups, folds=folds_of(results.resolved))
 
         content = {
             "folder": str(folder),
             "report": str(page),
             "runs": len(planned.runs),
             "failed": failures,
-            "toll": json.loads(toll(results.groups).to_json(orient="records", double_precision=15)),
+            "toll": json.loads(tolls.to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
@@ -253,6 +255,7 @@ def _report(results: Any) -> Path:
 
     path: Path = results.folder / "report.html"
     page.write(results, path)
+    page.write_figures(results, results.folder / "figures")
     return path
 
 

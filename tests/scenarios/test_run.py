@@ -35,7 +35,7 @@ def test_json_both_ways(runs):
         'title="another"',
         'description="another"',
         'name="another"',
-        'training.engine="opacus"',
+        'training.engine="cohort"',
         "training.learning_rate=2",
     ],
 )
@@ -70,10 +70,8 @@ def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
     ],
 )
 def test_what_can_change_a_number_changes_every_hash(before, override):
-    if "groups" in override:
-        after = _hashes(override, "partition.clients={}")
-    else:
-        after = _hashes(override)
+    beside = ["partition.clients={}"] if "groups" in override else []
+    after = _hashes(override, *beside)
     assert not set(after.values()) & set(before.values())
 
 

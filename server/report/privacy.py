@@ -1,0 +1,196 @@
+"""The privacy card: what is promised, for whom, against whom, and what is not.
+
+Every number comes from the results: the ledger (what was charged) and the
+resolved scenario (what was planned). The sentences are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fedtoll.server.report.words import count, general, listed, span
+from fedtoll.server.toll import ResultsLike
+
+MOST_CLIENTS = 100
+"""With more clients than this the card leaves their single ε to the ledger."""
+
+NOT_COVERED = (
+    "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s headline.",
+    "What is declared public: every client’s size and group, and each column’s centre, scale, transform and "
+    "categories.",
+    "The held-out measures of this page. They come from records that no strategy and no client’s guarantee "
+    "touches: the experimenter’s view, which a deployment would not have.",
+    "The noise itself. It is drawn from seeds that are published here, so that anybody can repeat the runs, "
+    "and who knows a seed can subtract the noise: this is a simulation, not a deployable guarantee. It is "
+    "also drawn in floating point (float32 by default), whose gaps can leak what real numbers would not.",
+    "More than one run. Each ε holds for a run released alone. Runs of one seed share their sampling masks "
+    "and noise: paired runs must never be released together, for their difference reveals exact sums.",
+    "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side channel.",
+)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the clients of one strategy spent at one ε."""
+
+    epsilon: str
+    strategy: str
+    spent: str
+    largest: str
+    noise: str
+    rate: str
+    steps: str
+    statistics: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The privacy card; ``spent`` is empty when no run is private."""
+
+    promises: tuple[tuple[str, str], ...]
+    not_covered: tuple[str, ...]
+    spent: tuple[Spent, ...]
+    by_client: tuple[tuple[str, ...], ...]
+    columns: tuple[str, ...]
+
+
+def card(results: ResultsLike) -> Card:
+    """Make the card of these results."""
+    ledger = (
+        results.ledger[results.ledger["mechanism"] == "dp-sgd"] if len(results.ledger) else results.ledger
+    )
+    if ledger.empty:
+        promises: tuple[tuple[str, str], ...] = (
+            (
+                "None",
+                "No run here is private: nothing was noised, and what left a client may reveal its records.",
+            ),
+        )
+        return Card(promises, (), (), (), ())
+    pairs = (
+        ledger[["strategy", "epsilon"]]
+        .drop_duplicates()
+        .sort_values("epsilon", ascending=False, kind="stable")
+    )
+    cells = [
+        (s, e, ledger[(ledger["strategy"] == s) & (ledger["epsilon"] == e)])
+        for s, e in pairs.itertuples(index=False, name=None)
+    ]
+    sizes = {c["id"]: c for c in results.resolved.get("clients", [])}
+    columns, by_client = _by_client(cells, sizes)
+    return Card(
+        promises=tuple(_promises(results, ledger)),
+        not_covered=NOT_COVERED,
+        spent=tuple(_spent(s, e, rows, sizes) for s, e, rows in cells),
+        by_client=by_client,
+        columns=columns,
+    )
+
+
+def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str]]:
+    """State unit, neighbours, adversary, guarantee and mechanism, with the constants of these results."""
+    scenario = results.resolved.get("scenario", {})
+    training = scenario.get("training", {})
+    delta = listed(general(d) for d in sorted(ledger["delta"].unique()))
+    accountant = listed(sorted(ledger["accountant"].astype(str).unique()))
+    largest = ledger.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
+    promised = listed(
+        f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
+    )
+    clip = f" to norm {general(float(training['clip']))}" if "clip" in training else ""
+    words = [
+        ("Unit", "One record of one client."),
+        ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
+        (
+            "Adversary",
+            "Sees every message of every client in every round, and knows which clients take part: no "
+            "amplification from sampling clients is claimed.",
+        ),
+        (
+            "Guarantee",
+            f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
+            f"client by the {accountant} accountant. Clients hold disjoint records, so the ε of a run is its "
+            f"largest client’s. Spent at most: {promised}.",
+        ),
+        (
+            "Mechanism",
+            "DP-SGD: each local step draws a Poisson sample of the client’s records, clips every record’s "
+            f"gradient{clip} and adds Gaussian noise. Sampling rate q, number of steps T and noise "
+            "multiplier σ depend on the declared size of a client, never on the records it holds.",
+        ),
+    ]
+    kinds = ledger.loc[ledger["release"] != "dp-sgd", ["strategy", "release"]].drop_duplicates()
+    asked = [f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)]
+    statistics = (
+        f"{listed(asked)}: Gaussian releases charged to the same ledger and paid for out of the same ε."
+        if asked
+        else "No strategy asks the clients for any."
+    )
+    words.append(("Statistics", statistics))
+    open_runs = [m for m in ("none", "clip-only") if (results.groups["mechanism"] == m).any()]
+    if open_runs:
+        clipped = " (clip-only: clipped, yet not noised)" if "clip-only" in open_runs else ""
+        words.append(
+            (
+                "Not private",
+                f"The runs at ε = ∞{clipped} are the reference: exact updates, exact statistics, no promise.",
+            )
+        )
+    return words
+
+
+def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int, dict[str, Any]]) -> Spent:
+    """Sum up what was charged to the clients of one strategy at one ε."""
+    by_client = rows.groupby("client")["epsilon_spent"].max()
+    least, most = float(by_client.min()), float(by_client.max())
+    training = rows[rows["release"] == "dp-sgd"]
+    one_run = rows[rows["seed"] == rows["seed"].iloc[0]]
+    steps = one_run[one_run["release"] == "dp-sgd"].groupby("client")["count"].sum()
+    statistics = []
+    for name, part in one_run[one_run["release"] != "dp-sgd"].groupby("release", sort=False):
+        times = part.groupby("client")["count"].sum()
+        noise = span(part["noise_multiplier"].min(), part["noise_multiplier"].max(), "general")
+        statistics.append(
+            f"{name}: {span(times.min(), times.max(), 'count')} releases, noise multiplier {noise}"
+        )
+    return Spent(
+        epsilon=general(epsilon, 6),
+        strategy=strategy,
+        spent=span(least, most, "general"),
+        largest="all alike"
+        if general(least) == general(most)
+        else _who(int(by_client.index[int(by_client.argmax())]), clients),
+        noise=span(training["noise_multiplier"].min(), training["noise_multiplier"].max(), "general"),
+        rate=span(training["sampling_rate"].min(), training["sampling_rate"].max(), "general"),
+        steps=span(steps.min(), steps.max(), "count") if len(steps) else "0",
+        statistics="; ".join(statistics) or "none",
+    )
+
+
+def _who(client: int, clients: dict[int, dict[str, Any]]) -> str:
+    known = clients.get(client, {})
+    group = f", {known['group']}" if known.get("group") else ""
+    return (
+        f"client {client}{group}, n\u00a0=\u00a0{count(known['size'])}"
+        if "size" in known
+        else f"client {client}{group}"
+    )
+
+
+def _by_client(
+    cells: list[tuple[str, float, pd.DataFrame]], clients: dict[int, dict[str, Any]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return ε spent by client: column names and rows; nothing with very many clients."""
+    spent = {
+        f"{s}, ε = {general(e, 6)}": rows.groupby("client")["epsilon_spent"].max() for s, e, rows in cells
+    }
+    ids = sorted({int(i) for series in spent.values() for i in series.index.tolist()})
+    if len(ids) > MOST_CLIENTS:
+        return (), ()
+    rows = tuple(
+        (_who(i, clients), *(general(float(s.get(i, float("nan"))), 5) for s in spent.values())) for i in ids
+    )
+    return tuple(spent), rows
