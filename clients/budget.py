@@ -15,18 +15,21 @@ every client and every round.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from fedtoll.scenarios.data.archive import cache_folder
 from fedtoll.scenarios.errors import ScenarioError
@@ -41,6 +44,7 @@ ORDERS: tuple[float, ...] = (
 LIMITS = (0.2, 1e6)
 """Noise multipliers that calibration searches."""
 
+_RDP = "opacus.accountants.analysis.rdp"
 _VERSION = 1  # raised when this arithmetic changes: part of every cached calibration's key
 
 
@@ -66,11 +70,28 @@ class Event:
 @lru_cache(maxsize=4096)
 def _curve(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]:
     """Return the RDP of one release at every order."""
-    from opacus.accountants.analysis.rdp import compute_rdp
-
-    curve = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS))
+    curve = _opacus_rdp().compute_rdp(
+        q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS)
+    )
     # An order at which the series overflows bounds nothing; it must not win the minimum either.
     return np.where(np.isfinite(curve), curve, np.inf)
+
+
+@lru_cache(maxsize=1)
+def _opacus_rdp() -> Any:
+    """Return Opacus's module of Rényi curves by itself: the whole package takes seconds to import."""
+    if (loaded := sys.modules.get(_RDP)) is not None:
+        return loaded
+    package = importlib.util.find_spec("opacus")
+    if package is None or package.origin is None:
+        raise ImportError("opacus is not installed")
+    file = Path(package.origin).parent.joinpath("accountants", "analysis", "rdp.py")
+    spec = importlib.util.spec_from_file_location("fedtoll_opacus_rdp", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @lru_cache(maxsize=16)
@@ -218,6 +239,8 @@ def _root(
         low = LIMITS[0]
         if spends(low) <= target:
             return low
+    from scipy.optimize import brentq
+
     crossing = brentq(
         lambda x: math.log(spends(math.exp(x)) / target), math.log(low), math.log(high), xtol=1e-9
     )

@@ -8,12 +8,12 @@ never 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from fedtoll.clients import losses, model
 from fedtoll.scenarios.records import records
@@ -23,7 +23,7 @@ from fedtoll.strategies.base import Arrays
 EVERYBODY = "(all)"
 """The group of all held-out records."""
 
-_Z = float(norm.ppf(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)

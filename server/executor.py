@@ -1,4 +1,4 @@
-"""How the runs are spread: one after the other, or over processes.
+"""How the runs are spread: one after the other, over processes, or over Ray.
 
 Only strings and tables cross a process. Workers return tables; the driver
 alone writes. The executor and the number of workers never change a result.
@@ -6,21 +6,27 @@ alone writes. The executor and the number of workers never change a result.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from contextlib import contextmanager
 from typing import Any
 
 from fedtoll.scenarios.errors import FedtollError, RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.results import Store
 
-EXECUTORS = ("serial", "processes")
+EXECUTORS = ("serial", "processes", "ray")
 
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+PATIENCE = 3
+"""How often in a row workers may die before any run ends, until the command gives up."""
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Outcome = tuple[Run, dict[str, Any] | None, str, str]
 """A run, its tables or ``None``, and for a failure one line and its traceback."""
@@ -43,9 +49,10 @@ def execute(
     store
         Where results go.
     executor
-        ``serial`` or ``processes``.
+        ``serial``; ``processes`` (spawned, one torch thread each); or ``ray``: a local Ray, or the
+        cluster at the address in the environment variable ``RAY_ADDRESS``.
     workers
-        Number of processes, by default one a core.
+        How many at once, by default one a core (a cluster's own number).
     finished
         Called after each run that was stored.
 
@@ -53,10 +60,22 @@ def execute(
     -------
     list
         One line for each run that failed; its traceback is under ``errors/``.
+
+    Raises
+    ------
+    RunError
+        When workers keep dying. The run of a worker that was killed once is started again.
     """
     todo = [run for run in runs if not store.has(run)]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
-    spread = _serial(todo) if executor == "serial" or workers == 1 else _processes(todo, workers)
+    if not todo:
+        return []
+    count = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    if executor == "ray":
+        spread = _ray(todo, workers)
+    elif executor == "serial" or count == 1:
+        spread = _serial(todo)
+    else:
+        spread = _processes(todo, count)
     failures = []
     for run, tables, line, trace in spread:
         if tables is None:
@@ -69,28 +88,107 @@ def execute(
 
 
 def _serial(runs: Sequence[Run]) -> Iterator[Outcome]:
-    if runs:
-        _one_thread()
+    _one_thread()
     for run in runs:
         yield (run, *_train(run.to_json()))
 
 
 def _processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)  # inherited by the spawned workers
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    """Train over spawned processes; a pool that breaks is made anew for the runs that are left."""
+    left = {run.hash: run for run in runs}
+    deaths = 0
+    while left:
+        try:
+            with _pool(workers) as pool:
+                futures = {pool.submit(_train, run.to_json()): run for run in left.values()}
+                for future in as_completed(futures):
+                    outcome = (futures[future], *future.result())
+                    del left[futures[future].hash]
+                    deaths = 0
+                    yield outcome
+        except BrokenProcessPool:
+            deaths += 1
+            if deaths == PATIENCE:
+                raise RunError(
+                    "worker processes keep dying (killed, or out of memory?); "
+                    "the same command resumes, fewer --workers need less memory"
+                ) from None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Make a pool of spawned workers that ends at once when it is left early, by an interrupt say."""
+    others = set(multiprocessing.active_children())
+    with _environment(_ONE_THREAD):  # inherited by the workers
+        pool = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+        try:
+            yield pool
+            pool.shutdown()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+
+
+def _start_worker() -> None:
+    """Prepare a worker: one thread, deaf to the terminal's interrupt, and gone when its driver is."""
+    _one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    driver = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if driver is not None:
+            driver.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _ray(runs: Sequence[Run], workers: int | None) -> Iterator[Outcome]:
+    """Train each run as a Ray task; Ray itself starts the task of a killed worker again."""
+    import logging
+
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    ours = not ray.is_initialized()
+    if ours:
+        size: dict[str, Any] = {
+            "num_cpus": workers or len(os.sched_getaffinity(0)),
+            "include_dashboard": False,
+        }
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        with _environment({**_ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+            try:
+                ray.init(address=address, **quiet, **({} if address else size))
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                where = address or "this machine"
+                raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
     try:
-        futures = {pool.submit(_train, run.to_json()): run for run in runs}
-        while futures:
-            done, _ = wait(futures, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield (futures.pop(future), *future.result())
-    except BrokenProcessPool:
-        raise RunError(
-            "a worker process died (killed, or out of memory?); run the same command again to resume"
-        ) from None
+        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(_train_alone)
+        waiting = {task.remote(run.to_json()): run for run in runs}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            run = waiting.pop(done)
+            try:
+                outcome = ray.get(done)
+            except ray.exceptions.RayError as error:
+                outcome = (None, f"{type(error).__name__}: its worker died", str(error))
+            yield (run, *outcome)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -105,6 +203,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def _train_alone(text: str) -> tuple[dict[str, Any] | None, str, str]:
+    """Train one run in a Ray worker, which may be new."""
+    _one_thread()
+    return _train(text)
+
+
 def _train(text: str) -> tuple[dict[str, Any] | None, str, str]:
     """Train one run from its JSON, in whatever process this is."""
     from fedtoll.server.app import simulate
@@ -114,4 +218,4 @@ def _train(text: str) -> tuple[dict[str, Any] | None, str, str]:
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except Exception as error:
-        return None, f"{type(error).__name__}: {error}", traceback.format_exc()
+        return None, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()

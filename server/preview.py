@@ -74,11 +74,10 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
 def _expected(plan: Plan, processes: int) -> float:
     kinds = {run.mechanism != "none": run for run in plan.runs}
     seconds = {private: _seconds(run) for private, run in kinds.items()}
-    total = sum(
-        setup + a_round * run.rounds
-        for run in plan.runs
-        for setup, a_round in [seconds[run.mechanism != "none"]]
-    )
+    total = 0.0
+    for run in plan.runs:
+        setup, a_round = seconds[run.mechanism != "none"]
+        total += setup + a_round * run.rounds
     return total / processes + (_STARTUP if processes > 1 else 0.0)
 
 
@@ -100,8 +99,8 @@ def _seconds(run: Run) -> tuple[float, float]:
 
 def _text(content: dict[str, Any]) -> str:
     lines = [
-        f"{content['scenario']}: {content['runs']} runs = "
-        f"{len(content['strategies'])} strategies x {len(content['epsilons'])} ε x {len(content['seeds'])} seeds",
+        f"{content['scenario']}: {content['runs']} runs = {len(content['strategies'])} strategies"
+        f" x {len(content['epsilons'])} ε x {len(content['seeds'])} seeds",
         f"strategies  {', '.join(content['strategies'])}",
         f"ε           {', '.join(str(e) for e in content['epsilons'])}",
         f"seeds       {', '.join(str(s) for s in content['seeds'])}",

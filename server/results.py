@@ -8,6 +8,7 @@ absent, never half.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -15,7 +16,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from fedtoll.scenarios.scenario import Scenario
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
+_BESIDE = ".beside-"  # what is written under such a name is not there yet
 _BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
 
 
@@ -89,6 +92,34 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @contextmanager
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the folder for one command at a time; a killed command's lock is gone with it.
+
+        Two commands on one folder neither duplicate nor lose a run: the second waits, and then
+        finds what the first did.
+
+        Parameters
+        ----------
+        waiting
+            Called once if another command holds the folder.
+        """
+        runs = self.folder / "runs"
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            file = (runs / ".lock").open("w")
+        except OSError as error:
+            raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            for left in (*runs.glob(f"{_BESIDE}*"), *self.folder.glob(f"{_BESIDE}*")):  # of a killed command
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            yield
+
     def has(self, run: Run) -> bool:
         """Say whether a run is there, whole."""
         return (self.folder / "runs" / run.hash).is_dir()
@@ -128,7 +159,7 @@ class Store:
         runs = self.folder / "runs"
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=f".{run.hash}-", dir=runs))
+            beside = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=runs))
         except OSError as error:
             raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
         try:
@@ -250,7 +281,9 @@ def _resolved(
 
 def _write(path: Path, text: str) -> None:
     """Write a file beside and rename it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as beside:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=_BESIDE, delete=False, encoding="utf-8"
+    ) as beside:
         beside.write(text)
     os.chmod(beside.name, 0o644)  # noqa: PTH101
     Path(beside.name).replace(path)

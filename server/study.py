@@ -73,8 +73,8 @@ def run(
     seeds
         A range such as ``"0:10"`` in place of the scenario's.
     executor, workers
-        ``serial`` or ``processes``, and how many. Processes import the calling script again, so guard
-        it with ``if __name__ == "__main__"``.
+        ``serial``, ``processes`` or ``ray``, and how many. Processes import the calling script again,
+        so guard it with ``if __name__ == "__main__"``.
     force
         Mix with runs that other versions of the libraries made.
 
@@ -90,7 +90,8 @@ def run(
     folder = Path(out) if out is not None else Path("results") / planned.scenario.name
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
-    store.open(planned.scenario, planned.runs, text, f"fedtoll.run({scenario!r})", force=force)
-    if failures := conduct(planned, store, executor=executor, workers=workers):
-        raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
-    return load(folder)
+    with store.lock():
+        store.open(planned.scenario, planned.runs, text, f"fedtoll.run({scenario!r})", force=force)
+        if failures := conduct(planned, store, executor=executor, workers=workers):
+            raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
+        return load(folder)

@@ -52,23 +52,18 @@ def main() -> NoReturn:
     """Run the command line; mistakes are one line on stderr."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # how typer returns from an interrupt
+            _complain("interrupted; the same command resumes")
     except FedtollError as error:
         _complain(str(error))
         code = USAGE if isinstance(error, ScenarioError) else FAILED
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command resumes")
-        code = INTERRUPTED
     except Exception as error:
         import click
 
-        if isinstance(error, click.exceptions.Abort):
-            _complain("interrupted; the same command resumes")
-            code = INTERRUPTED
-        elif isinstance(error, click.ClickException):
-            _complain(error.format_message() or "see --help")
-            code = USAGE
-        else:
+        if not isinstance(error, click.ClickException):
             raise
+        _complain(error.format_message() or "see --help")
+        code = USAGE
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else DONE)
 
@@ -148,7 +143,7 @@ def run(
     seeds: Seeds = None,
     out: Annotated[Path | None, typer.Option(help="results folder, by default results/<name>")] = None,
     executor: Annotated[
-        str, typer.Option(metavar="serial|processes", help="how the runs are spread")
+        str, typer.Option(metavar="serial|processes|ray", help="how the runs are spread")
     ] = "processes",
     workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
     grid: Annotated[
@@ -174,22 +169,22 @@ def run(
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
-    store.open(planned.scenario, planned.runs, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
-    with _progress(planned, store) as finished:
-        failures = study.conduct(
-            planned, store, executor=executor, workers=workers, grid=grid, finished=finished
-        )
-    for line in failures:
-        _complain(f"failed: {line}")
-    if len(failures) == len(planned.runs):
-        raise typer.Exit(FAILED)
-    results = load(folder)
-    page = _report(results)
+    with store.lock(lambda: _complain(f"{folder}: another command is at work here; waiting for it")):
+        store.open(planned.scenario, planned.runs, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
+        with _progress(planned, store) as finished:
+            failures = study.conduct(
+                planned, store, executor=executor, workers=workers, grid=grid, finished=finished
+            )
+        for line in failures:
+            _complain(f"failed: {line}")
+        if len(failures) == len(planned.runs):
+            raise typer.Exit(FAILED)
+        results = load(folder)
+        page = _report(results)
     if as_json:
         from fedtoll.server.toll import folds_of, toll
 
         tolls = toll(results.groups, folds=folds_of(results.resolved))
-
         content = {
             "folder": str(folder),
             "report": str(page),

@@ -1,0 +1,201 @@
+"""Kills, interrupts, rivals: a run is there or not, and the tables are the same in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.scenario import read
+from fedtoll.server import executor
+from fedtoll.server.plan import plan
+from fedtoll.server.results import Store, load
+
+QUICK = (
+    "training.rounds=4",
+    "training.local_steps=2",
+    'privacy.epsilons=["inf", 2]',
+    'strategies=[{name="fedavg"}, {name="term", t=2.0}]',
+)
+COMMAND = [
+    sys.executable,
+    "-m",
+    "fedtoll.cli",
+    "run",
+    "adult-race",
+    "--seeds",
+    "0:3",
+    *(x for o in QUICK for x in ("--set", o)),
+    "--out",
+    "here",
+]
+
+
+def tables(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(Path(folder).rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    planned = plan(read("adult-race", QUICK, "0:3"), "x")
+    assert executor.execute(planned.runs, Store(folder), executor="serial") == []
+    return planned, tables(folder)
+
+
+def start(cwd, *more):
+    return subprocess.Popen(
+        [*COMMAND, *more],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_runs(folder, count, process):
+    while process.poll() is None and len(list(folder.glob("here/runs/*/groups.parquet"))) < count:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [{"executor": "processes", "workers": w} for w in (2, 4)], ids=str)
+def test_the_number_of_workers_changes_no_byte(tmp_path, uninterrupted, how):
+    planned, expected = uninterrupted
+    assert executor.execute(planned.runs, Store(tmp_path), **how) == []
+    assert tables(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_ray_changes_no_byte(tmp_path, uninterrupted):
+    planned, expected = uninterrupted
+    assert executor.execute(planned.runs, Store(tmp_path), executor="ray", workers=2) == []
+    assert tables(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path, uninterrupted):
+    planned, expected = uninterrupted
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(5):
+        process = start(tmp_path)
+        there = len(list(tmp_path.glob("here/runs/*/groups.parquet")))
+        wait_for_runs(tmp_path, min(there + 1, len(planned.runs) - 1), process)
+        time.sleep(rng.random())
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 3
+    last = start(tmp_path)
+    assert last.wait() == 0, last.stderr.read()
+    assert tables(tmp_path / "here") == expected
+    assert not list((tmp_path / "here").rglob(".beside-*"))
+    assert len(load(tmp_path / "here").resolved["runs"]) == len(planned.runs)
+
+
+def test_the_run_of_a_killed_worker_is_started_again(tmp_path, uninterrupted):
+    planned, expected = uninterrupted
+    victims = []
+
+    def kill_one(run):
+        import multiprocessing
+
+        if not victims:
+            victims.append(multiprocessing.active_children()[0])
+            os.kill(victims[0].pid, signal.SIGKILL)
+
+    store = Store(tmp_path)
+    assert executor.execute(planned.runs, store, executor="processes", workers=2, finished=kill_one) == []
+    assert victims
+    assert tables(tmp_path) == expected
+
+
+def test_workers_that_keep_dying_end_the_command_in_one_line(tmp_path, uninterrupted, monkeypatch):
+    planned, _ = uninterrupted
+    monkeypatch.setattr(executor, "_start_worker", os.abort)
+    with pytest.raises(RunError, match="keep dying"):
+        executor.execute(planned.runs, Store(tmp_path), executor="processes", workers=2)
+    assert not tables(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_a_folder_that_resumes_and_exit_130(tmp_path, uninterrupted):
+    _, expected = uninterrupted
+    process = start(tmp_path)
+    wait_for_runs(tmp_path, 1, process)
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - asked < 10
+    assert process.stderr.read().strip().splitlines()[-1] == "fedtoll: interrupted; the same command resumes"
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
+    again = start(tmp_path)
+    assert again.wait() == 0
+    assert tables(tmp_path / "here") == expected
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_driver_that_was_killed(tmp_path):
+    process = start(tmp_path, "--set", "training.rounds=100")
+    deadline = time.monotonic() + 60
+    while not (children := _children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children
+    os.kill(process.pid, signal.SIGKILL)  # the driver alone
+    process.wait()
+    while any(_alive(c) for c in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_alive(c) for c in children)
+
+
+def _children(pid):
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(c) for c in listed.read_text().split()] if listed.exists() else []
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_folder_neither_duplicate_nor_lose(tmp_path, uninterrupted):
+    planned, expected = uninterrupted
+    rivals = [start(tmp_path), start(tmp_path)]
+    said = [r.communicate()[1] for r in rivals]
+    assert [r.returncode for r in rivals] == [0, 0], said
+    assert tables(tmp_path / "here") == expected
+    assert sum("another command is at work here" in s for s in said) <= 1
+    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are there already" in s for s in said) == 1
+
+
+def test_the_lock_holds_one_command_at_a_time(tmp_path):
+    store, order = Store(tmp_path), []
+
+    def second():
+        with Store(tmp_path).lock(lambda: order.append("waits")):
+            order.append("second")
+
+    with store.lock():
+        rival = threading.Thread(target=second)
+        rival.start()
+        while "waits" not in order:
+            time.sleep(0.01)
+        (tmp_path / "runs" / ".beside-left").mkdir()
+        order.append("first")
+    rival.join()
+    assert order == ["waits", "first", "second"]
+    assert not list(tmp_path.glob("runs/.beside-*"))
