@@ -40,6 +40,7 @@ LEDGER = "fedtoll.ledger"
 CLIENT_FAILED = 1
 """Code of the error reply of a client that raised."""
 
+_COLUMNS = ("round", "what", "sampling_rate", "noise_multiplier", "count")
 _KNOWN = {"run", "server-round", "proximal_mu"}
 
 
@@ -150,7 +151,7 @@ def _answers(run: Run, task: Task) -> list[tuple[StatisticPlan, Estimate]]:
     """Release every statistic that the plan asks for."""
     if not run.statistics:
         return []
-    module = model.build(run.model, task.features_ND.shape[1], run.classes, run.precision)
+    module = _module(run.model, task.features_ND.shape[1], run.classes, run.precision)
     model.put(module, task.parameters)
     return [
         (
@@ -180,7 +181,11 @@ def _run(text: str) -> Run:
     return Run.from_json(text)
 
 
-@lru_cache(maxsize=64)
+_module = lru_cache(maxsize=4)(model.build)
+"""A module to evaluate with: whoever uses it puts parameters in first."""
+
+
+@lru_cache(maxsize=512)
 def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the features and labels of one client; converted once for all its rounds."""
     rows = held.held[index]
@@ -189,24 +194,21 @@ def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, t
 
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:
-    """Append to the ledger that the client keeps in its context."""
-    kept = state.config_records.get(LEDGER)
-    columns: dict[str, list[Any]] = (
-        {k: list(v) for k, v in kept.items()}  # type: ignore[arg-type]
-        if kept is not None
-        else {"round": [], "what": [], "sampling_rate": [], "noise_multiplier": [], "count": []}
-    )
+    """Append to the ledger that the client keeps in its context, in place: it grows with every round."""
+    if LEDGER not in state.config_records:
+        first = releases[0]
+        state.config_records[LEDGER] = ConfigRecord({column: [getattr(first, column)] for column in _COLUMNS})
+        releases = releases[1:]
+    ledger: Any = state.config_records[LEDGER]
     for release in releases:
-        for column, values in columns.items():
-            values.append(getattr(release, column))
-    state.config_records[LEDGER] = ConfigRecord(columns)  # type: ignore[arg-type]
+        for column in _COLUMNS:
+            ledger[column].append(getattr(release, column))
 
 
 def releases_in(content: RecordDict, client: int) -> tuple[Release, ...]:
     """Read the ledger of a reply."""
     columns: Any = content.config_records[LEDGER]
-    names = ("round", "what", "sampling_rate", "noise_multiplier", "count")
-    return tuple(Release(client, *row) for row in zip(*(columns[n] for n in names), strict=True))
+    return tuple(Release(client, *row) for row in zip(*(columns[c] for c in _COLUMNS), strict=True))
 
 
 def _failed(message: Message, error: Exception) -> Message:

@@ -93,14 +93,14 @@ def test_describe_toml_prints_a_scenario_to_copy(here, tmp_path):
     code, out, _ = here("describe", "adult-race", "--toml")
     assert (code, out) == (0, BASE)
     (tmp_path / "mine.toml").write_text(out)
-    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 60 runs\n")
+    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 150 runs\n")
 
 
 BAD = {
     "unknown key": ("clip = 3.0", "clipp = 3.0", ["training.clipp", "'clip'"]),
-    "ε of 0": ("8, 2, 0.5", "0", ["privacy.epsilons[1] = 0"]),
-    "negative ε": ("8, 2, 0.5", "-2", ["privacy.epsilons[1] = -2"]),
-    "ε is no number": ("8, 2, 0.5", '"much"', ["privacy.epsilons[1] = 'much'"]),
+    "ε of 0": ("8, 2, 1, 0.5", "0", ["privacy.epsilons[1] = 0"]),
+    "negative ε": ("8, 2, 1, 0.5", "-2", ["privacy.epsilons[1] = -2"]),
+    "ε is no number": ("8, 2, 1, 0.5", '"much"', ["privacy.epsilons[1] = 'much'"]),
     "unknown group column": ('groups = ["race"]', 'groups = ["rase"]', ["data.groups = 'rase'", "'race'"]),
     "unknown source": ('source = "adult"', 'source = "adults"', ["'adults'", "'adult'"]),
     "unknown excluded column": (
@@ -113,7 +113,7 @@ BAD = {
     "wrong parameter": ("t = 5.0", "t = -5.0", ["t = -5.0"]),
     "group with no record": ("Black = 2", "Blak = 2", ["'Blak' has no record", "'Black'"]),
     "more clients than records": ("Black = 2", "Black = 100000", ["Black"]),
-    "a budget that statistics exceed": ("8, 2, 0.5", "0.01", ["0.01", "cannot be reached"]),
+    "a budget that statistics exceed": ("8, 2, 1, 0.5", "0.01", ["0.01", "cannot be reached"]),
     "name with ../": ('name = "adult-race"', 'name = "../evil"', ["'../evil'"]),
     "not TOML": ("[data]", "[data", ["not a TOML file"]),
 }

@@ -1,0 +1,63 @@
+"""The flagship scenario gives the figures that it was designed with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fedtoll.scenarios.scenario import read
+from fedtoll.server import executor
+from fedtoll.server.plan import plan
+from fedtoll.server.results import Store, load
+from fedtoll.server.toll import toll
+
+# Log-loss toll at ε = .5 under FedAvg over 60 random splits, and its standard error (a simulation in numpy).
+DESIGNED = {
+    "White": (0.049, 0.002),
+    "Black": (0.107, 0.012),
+    "Asian-Pac-Islander": (0.252, 0.024),
+    "Amer-Indian-Eskimo": (0.135, 0.016),
+    "Other": (0.172, 0.018),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    scenario = read("adult-race", ['privacy.epsilons=["inf", 0.5]', 'strategies=[{name="fedavg"}]'], "0:10")
+    store = Store(tmp_path_factory.mktemp("adult-race"))
+    runs = plan(scenario, "x").runs
+    with store.lock():
+        store.open(scenario, runs, "", "")
+        assert executor.execute(runs, store) == []
+    return load(store.folder)
+
+
+@pytest.mark.slow
+def test_without_privacy_the_accuracy_is_as_designed(results):
+    groups = results.groups
+    final = groups[(groups["round"] == groups["round"].max()) & (groups["group"] == "(all)")]
+    assert final[final["mechanism"] == "none"]["accuracy"].mean() == pytest.approx(0.842, abs=0.005)
+    assert final[final["mechanism"] == "dp-sgd"]["accuracy"].mean() == pytest.approx(0.829, abs=0.01)
+
+
+@pytest.mark.slow
+def test_who_pays_is_as_designed_within_the_errors(results):
+    tolls = toll(results.groups, "log_loss")
+    ours = tolls[tolls["epsilon"] == 0.5].set_index("group")
+    for group, (designed, error) in DESIGNED.items():
+        row = ours.loc[group]
+        assert abs(row["toll"] - designed) < 3 * math.hypot(error, row["toll_se"]), group
+    order = ours.loc[list(DESIGNED), "toll"].sort_values().index
+    assert order[0] == "White"
+    assert order[-1] == "Asian-Pac-Islander"
+    assert (ours.loc[list(DESIGNED), "toll"] > 0).all()
+
+
+@pytest.mark.slow
+def test_the_total_is_the_epsilon_asked_for(results):
+    spent = results.ledger.query("mechanism == 'dp-sgd'").groupby("client")["epsilon_spent"].max()
+    assert (spent <= 0.5).all()
+    assert (spent > 0.499).all()
+    assert np.isinf(results.ledger.query("mechanism == 'none'")["epsilon_spent"]).all()
