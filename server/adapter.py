@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.app.message_type import MessageType
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from numpy.typing import NDArray
 
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.run import ClientPlan, Run
@@ -33,13 +36,13 @@ class Aggregation:
     weights, coefficients
         p_k and a_k of every client in the order of the plan; ``None`` for Flower's own strategies,
         which do not tell.
-    reports
-        What the strategy saw.
+    statistics
+        What every client answered, in the order of the plan.
     """
 
     weights: Weights | None = None
     coefficients: Weights | None = None
-    reports: list[Report] = field(default_factory=list)
+    statistics: list[Mapping[str, Estimate]] = field(default_factory=list)
 
 
 class Adapted(FlowerStrategy):
@@ -52,6 +55,7 @@ class Adapted(FlowerStrategy):
 
     def __init__(self, strategy: Strategy, run: Run, strict: Strict) -> None:
         self.strategy = strategy
+        self._name = type(strategy).__name__
         self.history: dict[int, Aggregation] = {}
         self._run = run
         self._strict = strict
@@ -64,6 +68,8 @@ class Adapted(FlowerStrategy):
         """Address every client of the plan with the parameters and the strategy's instructions."""
         self._params = tuple(arrays.to_numpy_ndarrays())
         told = self.strategy.instructions(server_round, self._state)
+        if taken := sorted({*config, "server-round"} & set(told)):
+            raise RunError(f"round {server_round}: {self._name} may not tell clients another {taken[0]!r}")
         record = ConfigRecord({**config, **told, "server-round": server_round})
         return [
             Message(
@@ -80,19 +86,19 @@ class Adapted(FlowerStrategy):
         """Weigh the reports and combine their updates."""
         reports = [self._report(c, r) for c, r in zip(self._run.clients, replies, strict=True)]
         weights, state = self.strategy.weigh(reports, self._state)
-        _check_weights(weights, len(reports), type(self.strategy).__name__, server_round)
-        params, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
-        for array in params:
-            if not np.isfinite(array).all():
-                raise RunError(
-                    f"round {server_round}: {type(self.strategy).__name__} made a model that is not finite"
-                )
-        self.history[server_round] = Aggregation(weights, coefficients, reports)
-        return ArrayRecord(list(params)), None
+        _check_weights(weights, len(reports), self._name, server_round)
+        made, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
+        params = _like(self._params, made, f"round {server_round}: {self._name} made a model")
+        if np.shape(coefficients) != weights.shape:
+            raise RunError(f"round {server_round}: {self._name} gave no coefficient for every client")
+        self.history[server_round] = Aggregation(weights, coefficients, [r.statistics for r in reports])
+        return ArrayRecord(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
         """Return the model to evaluate, which need not be the one that is broadcast."""
-        return self.strategy.output(tuple(arrays.to_numpy_ndarrays()), self._state)
+        current = tuple(arrays.to_numpy_ndarrays())
+        made = self.strategy.output(current, self._state)
+        return tuple(_like(current, made, f"{self._name}.output returned a model"))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -140,35 +146,116 @@ def build(run: Run, strict: Strict) -> FlowerStrategy:
     cls = registry.load(run.strategy.path)
     if issubclass(cls, Strategy):
         return Adapted(registry.build(run.strategy.path, run.strategy.parameters), run, strict)
-    flower: type[Any] = cls
-    everybody = len(run.clients)
-    fixed = {"min_train_nodes": everybody, "min_available_nodes": everybody}
-    strategy: FlowerStrategy = flower(**_FULL_PARTICIPATION, **fixed, **run.strategy.parameters)
+    return _adapt(_make(cls, len(run.clients), run.strategy.parameters))
+
+
+def _make(cls: Any, clients: int, given: Mapping[str, Any]) -> FlowerStrategy:
+    """Make one of Flower's strategies, of which every client trains in every round and none evaluates."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    fixed = {**_FRACTIONS, **dict.fromkeys(_COUNTS, clients)}
+    strategy: FlowerStrategy = cls(**fixed, **given)
     return strategy
 
 
-_FULL_PARTICIPATION: Mapping[str, float] = {"fraction_train": 1.0, "fraction_evaluate": 0.0}
-_OURS = {*_FULL_PARTICIPATION, "min_train_nodes", "min_available_nodes", "min_evaluate_nodes"}
+_WORDS = {"proximal-mu": "proximal_mu"}
+"""What Flower's strategies tell clients, and our word for it."""
+
+
+def _adapt(strategy: Any) -> FlowerStrategy:
+    """Let a strategy of Flower's speak our words, and refuse a model that is missing or not finite.
+
+    Flower goes on with the old model where a strategy makes none, and some (``FedAdam``) make one in
+    another precision than the model that they were given.
+    """
+    configure, aggregate = strategy.configure_train, strategy.aggregate_train
+    name = type(strategy).__name__
+    broadcast = ArrayRecord()
+
+    def configure_train(
+        server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        nonlocal broadcast
+        broadcast = arrays.copy()
+        messages: list[Message] = list(configure(server_round, arrays, config, grid))
+        for message in messages:
+            for record in message.content.config_records.values():
+                for theirs in _WORDS.keys() & record.keys():
+                    record[_WORDS[theirs]] = record.pop(theirs)
+        return messages
+
+    def aggregate_train(
+        server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        made, metrics = aggregate(server_round, replies)
+        if made is None:
+            raise RunError(f"round {server_round}: {name} made no model: too few clients for its parameters?")
+        current = tuple(broadcast.to_numpy_ndarrays())
+        what = f"round {server_round}: {name} made a model"
+        return ArrayRecord(_like(current, made.to_numpy_ndarrays(), what)), metrics
+
+    strategy.configure_train, strategy.aggregate_train = configure_train, aggregate_train
+    adapted: FlowerStrategy = strategy
+    return adapted
+
+
+_FRACTIONS = {"fraction_train": 1.0, "fraction_evaluate": 0.0}
+_COUNTS = ("min_train_nodes", "min_available_nodes")
+_PLUMBING = {
+    *_FRACTIONS,
+    *_COUNTS,
+    "min_evaluate_nodes",
+    "weighted_by_key",
+    "arrayrecord_key",
+    "configrecord_key",
+    "train_metrics_aggr_fn",
+    "evaluate_metrics_aggr_fn",
+}
+_REFUSED = {
+    "QFedAvg": "reads a training loss, which clients would send un-noised",
+    "FedXgb": "aggregates trees, which no client trains",
+    "DifferentialPrivacy": "wraps another strategy, which a scenario cannot state",
+}
+"""How the names of Flower's strategies that cannot run here begin, and why they cannot."""
 
 
 def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the parameters of one of Flower's strategies.
+    """Check one of Flower's strategies and its parameters, by making one.
 
-    Every client trains in every round and none evaluates, so the parameters that say otherwise
-    (``fraction_train``, ``min_train_nodes``, ...) are not the scenario's to set.
+    Every client trains in every round, none evaluates, and replies have one form, so the parameters
+    that say otherwise (``fraction_train``, ``min_train_nodes``, ``weighted_by_key``, ...) are not the
+    scenario's to set.
+
+    Raises
+    ------
+    ScenarioError
+        One line: a strategy that cannot run here, with the reason, or a parameter that is unknown,
+        missing, of the wrong type or out of range.
     """
     if not issubclass(cls, FlowerStrategy):
         raise ScenarioError(
             f"strategies: {cls.__module__}:{cls.__qualname__} is neither a fedtoll nor a Flower strategy"
         )
-    known = {**_init_parameters(cls)}
-    for key in given:
-        if key in _OURS or key not in known:
-            raise ScenarioError(
-                f"strategies: {cls.__name__}: unknown parameter {key!r}{nearest(key, set(known) - _OURS)}"
-            )
-    if missing := set(_FULL_PARTICIPATION) - set(known):
-        raise ScenarioError(f"strategies: {cls.__name__} takes no {sorted(missing)[0]!r}, so cannot run here")
+    who = f"strategies: {cls.__name__}"
+    for base in cls.__mro__:
+        for name, reason in _REFUSED.items():
+            if base.__module__.startswith("flwr.") and base.__name__.startswith(name):
+                raise ScenarioError(f"{who} cannot run here: it {reason}")
+    known = _init_parameters(cls)
+    if missing := [p for p in (*_FRACTIONS, *_COUNTS) if p not in known]:
+        raise ScenarioError(f"{who} cannot run here: it takes no {missing[0]!r}")
+    own = set(known) - _PLUMBING
+    for key, value in given.items():
+        if key not in own:
+            raise ScenarioError(f"{who}: unknown parameter {key!r}{nearest(key, own)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ScenarioError(f"{who}: {key} = {value!r}: must be finite")
+        default = known[key].default
+        if isinstance(default, int | float) and not isinstance(value, type(default) | int):
+            raise ScenarioError(f"{who}: {key} = {value!r}: must be a number such as {default!r}")
+    try:
+        _make(cls, 2, given)
+    except (ValueError, TypeError) as error:
+        raise ScenarioError(f"{who}: {error}") from None
     return dict(given)
 
 
@@ -197,10 +284,24 @@ def model_of(strategy: FlowerStrategy) -> Callable[[ArrayRecord], Arrays]:
     return lambda arrays: tuple(arrays.to_numpy_ndarrays())
 
 
-def _check_weights(weights: Weights, count: int, name: str, round: int) -> None:
+def _like(current: Arrays, made: Sequence[Any], what: str) -> list[NDArray[np.floating]]:
+    """Return a model in the precision of the current one; refuse one of other shapes, or not finite."""
+    wanted = [array.shape for array in current]
+    if (shapes := [np.shape(array) for array in made]) != wanted:
+        raise RunError(f"{what} of shapes {shapes} instead of {wanted}")
+    with np.errstate(over="ignore"):
+        model = [np.asarray(array, dtype=old.dtype) for array, old in zip(made, current, strict=True)]
+    if not all(np.isfinite(array).all() for array in model):
+        raise RunError(f"{what} that is not finite")
+    return model
+
+
+def _check_weights(weights: Any, count: int, name: str, round: int) -> None:
     problem = ""
-    if not isinstance(weights, np.ndarray) or weights.shape != (count,):
-        problem = f"shape {np.shape(weights)} instead of ({count},)"
+    if not isinstance(weights, np.ndarray):
+        problem = f"a {type(weights).__name__} instead of an array"
+    elif weights.shape != (count,):
+        problem = f"shape {weights.shape} instead of ({count},)"
     elif not np.isfinite(weights).all():
         problem = "not finite"
     elif (weights < 0).any():

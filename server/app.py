@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedtoll.clients import model
 from fedtoll.clients.ledger import Ledger
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter
@@ -34,10 +35,15 @@ def main(grid: Grid, context: Context) -> None:
     """Run the one training that the run configuration names, and store it under ``out``."""
     from fedtoll.server import plan, results
 
+    out = str(context.run_config.get("out", ""))
+    if out and not Path(out).is_absolute():
+        raise ScenarioError(f"out = {out!r}: must be an absolute path, for Flower runs a copy of the app")
     run = plan.one(context.run_config)
     tables = federate(grid, run)
-    if out := str(context.run_config.get("out", "")):
+    if out:
         results.Store(Path(out)).write(run, tables)
+    last = tables["groups"].query(f"round == {run.rounds}").drop(columns="round")
+    print(f"{run.label}\n{last.to_string(index=False)}")  # noqa: T201  (what `flwr run` shows)
 
 
 def simulate(run: Run) -> Tables:
@@ -80,6 +86,8 @@ def federate(grid: Grid, run: Run) -> Tables:
 
     def evaluate(round: int, arrays: ArrayRecord) -> None:
         probabilities = held_out.probabilities(read(arrays))
+        if np.isnan(probabilities).any():
+            raise RunError(f"round {round}: {run.strategy.name} made a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
         final["probabilities"] = probabilities
 
@@ -132,7 +140,7 @@ def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) ->
                 "epsilon_spent": spent[client.id, round],
             }
             for statistic in run.statistics:
-                estimate = done.reports[i].statistics[statistic.name]
+                estimate = done.statistics[i][statistic.name]
                 row |= {statistic.name: estimate.value, f"{statistic.name}_sd": estimate.sd}
             rows.append(row)
     return pd.DataFrame(rows)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -23,8 +26,11 @@ from fedtoll.clients import train as clients
 from fedtoll.clients.ledger import Ledger, Release, owed
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.statistics import STATISTICS
 
 Handler = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
+Record = TypeVar("Record")
+_COLUMNS = {f.name for f in fields(Release)} - {"client"}
 
 
 class _Delegating(Grid):
@@ -136,18 +142,21 @@ class Strict(_Delegating):
         for reply in self._grid.send_and_receive(calls, timeout=timeout):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                raise RunError(f"roll call: node {node} failed: {_last_line(reply.error.reason)}")
-            answer = reply.content.config_records["roll-call"]
-            if answer["numerics"] != NUMERICS:
-                raise RunError(
-                    f"roll call: node {node} runs fedtoll {answer['fedtoll']!s} with other arithmetic"
-                )
-            index = int(answer["partition-id"])  # type: ignore[arg-type]
+                raise RunError(f"roll call: node {node} failed: {_one_line(reply.error.reason)}")
+            try:
+                answer = reply.content.config_records["roll-call"]
+                index = int(answer["partition-id"])  # type: ignore[arg-type]
+                numerics, version = answer["numerics"], answer["fedtoll"]
+            except (KeyError, ValueError, TypeError):
+                raise RunError(f"roll call: node {node} runs something else than fedtoll") from None
             if index in found:
                 raise RunError(f"roll call: two nodes are client {index}")
+            if numerics != NUMERICS:
+                raise RunError(f"roll call: client {index} runs fedtoll {version!s} with other arithmetic")
             found[index] = node
-        if missing := sorted(set(range(expected)) - set(found)):
-            raise RunError(f"roll call: client {missing[0]} did not answer")
+        for index, plan in enumerate(self._plan.clients):
+            if index not in found:
+                raise RunError(f"roll call: {self._who(plan.id)} did not answer")
         self.node_of = {self._plan.clients[i].id: found[i] for i in range(expected)}
         self._client_of = {node: client for client, node in self.node_of.items()}
 
@@ -160,63 +169,109 @@ class Strict(_Delegating):
             One line that names round and client: a reply that is missing, failed, malformed, not
             finite, or whose ledger differs.
         """
-        sent = sorted(messages, key=lambda m: self._client_of[m.metadata.dst_node_id])
+        sent = list(messages)
         if not sent:
             return []
-        rounds: dict[int, Message] = {}
-        for message in sent:
-            client = self._client_of[message.metadata.dst_node_id]
-            if message.metadata.message_type != MessageType.TRAIN:
-                raise RunError(
-                    f"client {client}: a {message.metadata.message_type!r} message would return un-noised numbers"
-                )
+        addressed = self._addressed(sent)
+        for client, message in addressed.items():
             self.ledger.charge(owed(self._plan, self._clients[client], _round(message)))
-            rounds[client] = message
-        replies: dict[int, Message] = {}
-        for reply in self._grid.send_and_receive(sent, timeout=timeout):
-            replies[self._client_of.get(reply.metadata.src_node_id, -1)] = reply
-        for client, message in rounds.items():
-            where = f"round {_round(message)}, client {client} ({self._clients[client].group})"
-            if client not in replies:
-                raise RunError(f"{where}: the reply is missing")
-            reply = replies[client]
+        replies: dict[int, list[Message]] = {client: [] for client in addressed}
+        for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
+            node = reply.metadata.src_node_id
+            if node not in self._client_of:
+                raise RunError(f"round {_round(sent[0])}: a reply came from node {node}, which is no client")
+            replies[self._client_of[node]].append(reply)
+        for client, message in addressed.items():
+            where = f"round {_round(message)}, {self._who(client)}"
+            if len(replies[client]) != 1:
+                count = len(replies[client])
+                raise RunError(f"{where}: {count} replies" if count else f"{where}: the reply is missing")
+            (reply,) = replies[client]
             if reply.has_error():
-                raise RunError(f"{where}: failed: {_last_line(reply.error.reason)}")
+                raise RunError(f"{where}: failed: {_one_line(reply.error.reason)}")
             try:
                 self._check(client, message, reply)
-            except (KeyError, ValueError, TypeError) as error:
+            except KeyError as error:
+                raise RunError(f"{where}: the reply is malformed: it has no {error}") from None
+            except (ValueError, TypeError, EOFError) as error:
                 raise RunError(f"{where}: the reply is malformed: {error}") from None
-        return [replies[client] for client in rounds]
+        return [reply for (reply,) in replies.values()]
+
+    def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
+        """Return the messages by client, in the order of the plan: to every client one, and to train."""
+        addressed: dict[int, Message] = {}
+        for message in sent:
+            kind, node = message.metadata.message_type, message.metadata.dst_node_id
+            if node not in self._client_of:
+                raise RunError(f"the strategy sends to node {node}, which is no client")
+            client = self._client_of[node]
+            where = f"round {_round(message)}, {self._who(client)}"
+            if kind != MessageType.TRAIN:
+                raise RunError(f"{where}: a {kind!r} message would return un-noised numbers")
+            if client in addressed:
+                raise RunError(f"{where}: the strategy sends it two messages")
+            addressed[client] = message
+        for client in self._clients:
+            if client not in addressed:
+                raise RunError(
+                    f"round {_round(sent[0])}, {self._who(client)}: the strategy leaves it out, "
+                    "and every client trains in every round"
+                )
+        return {client: addressed[client] for client in self._clients}
+
+    def _who(self, client: int) -> str:
+        return f"client {client} ({self._clients[client].group})"
 
     def _check(self, client: int, message: Message, reply: Message) -> None:
-        """Raise ``ValueError`` unless a reply has the form and the ledger that it must have."""
+        """Raise unless a reply holds what it must hold, and nothing beside."""
+        content = reply.content
         (sent,) = message.content.array_records.values()
-        (arrays,) = reply.content.array_records.values()
+        arrays = _only("ArrayRecord", content.array_records)
+        metrics = _only("MetricRecord", content.metric_records)
+        if list(content.config_records) != [clients.LEDGER]:
+            raise ValueError(f"ConfigRecords {list(content.config_records)} instead of [{clients.LEDGER!r}]")
         if list(sent.keys()) != list(arrays.keys()):
             raise ValueError(f"parameters {list(arrays.keys())} instead of {list(sent.keys())}")
+        precision = np.dtype(self._plan.precision)
         for name, array in arrays.items():
-            values = array.numpy()
-            if (values.shape, values.dtype) != ((was := sent[name].numpy()).shape, was.dtype):
-                raise ValueError(
-                    f"parameter {name}: {values.dtype}{values.shape}, not {was.dtype}{was.shape}"
-                )
+            values, shape = array.numpy(), tuple(sent[name].shape)
+            if (values.shape, values.dtype) != (shape, precision):
+                raise ValueError(f"parameter {name}: {values.dtype}{values.shape}, not {precision}{shape}")
             if not np.isfinite(values).all():
                 raise ValueError(f"parameter {name} is not finite")
-        (metrics,) = reply.content.metric_records.values()
-        declared = {"num-examples"}
-        for statistic in self._plan.statistics:
-            declared |= {statistic.name, f"{statistic.name}.sd"}
-        if set(metrics) != declared:
-            raise ValueError(f"metrics {sorted(metrics)} instead of {sorted(declared)}")
-        for name, value in metrics.items():
+        expected = self._metrics(client)
+        if set(metrics) != set(expected):
+            raise ValueError(f"metrics {sorted(metrics)} instead of {sorted(expected)}")
+        for name, public in expected.items():
+            value = metrics[name]
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"metric {name} is not finite")
-        if metrics["num-examples"] != self._clients[client].size:
-            raise ValueError(f"num-examples is {metrics['num-examples']}, not the public size")
-        theirs = clients.releases_in(reply.content, client)
+            if public is not None and value != public:
+                raise ValueError(f"{name} is {value}, not {public} as the plan says")
+        if extra := set(content.config_records[clients.LEDGER]) - _COLUMNS:
+            raise ValueError(f"its ledger has the column {min(extra)!r}")
+        theirs = clients.releases_in(content, client)
         ours = self.ledger.of(client)
         if theirs != ours:
             raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
+
+    def _metrics(self, client: int) -> dict[str, float | None]:
+        """Return the metrics that a reply must have; those that are public with their values."""
+        size = self._clients[client].size
+        expected: dict[str, float | None] = {"num-examples": size}
+        for statistic in self._plan.statistics:
+            declared = STATISTICS[statistic.name](**statistic.parameters)
+            expected[statistic.name] = None
+            expected[f"{statistic.name}.sd"] = statistic.noise_multiplier * declared.sensitivity(size)
+        return expected
+
+
+def _only(kind: str, found: Mapping[str, Record]) -> Record:
+    """Return the one record of a kind."""
+    if len(found) != 1:
+        raise ValueError(f"{kind}s {list(found)} instead of one")
+    (record,) = found.values()
+    return record
 
 
 def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
@@ -231,17 +286,21 @@ def _round(message: Message) -> int:
     return int(config["server-round"])  # type: ignore[arg-type]
 
 
-def _last_line(reason: str | None) -> str:
-    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+def _one_line(reason: str | None) -> str:
+    """Return a reason on one line; of a traceback its end."""
+    lines = (reason or "").strip().splitlines() or ["no reason given"]
+    if lines[0].startswith("Traceback "):
+        lines = lines[-1:]
+    return " ".join(" ".join(lines).split())
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
-    import time
-
     deadline = time.monotonic() + timeout
     while len(nodes := sorted(grid.get_node_ids())) < expected:
         if time.monotonic() > deadline:
-            raise RunError(f"roll call: {len(nodes)} nodes instead of {expected} after {timeout:g} s")
+            raise RunError(
+                f"roll call: {len(nodes)} nodes instead of {expected} after {timeout:g} s "
+                f'(flwr run takes --federation-config "num-supernodes={expected}")'
+            )
         time.sleep(0.2)
     return nodes

@@ -135,22 +135,22 @@ class Store:
             When finished runs were made with other versions of what computes (unless forced), or the
             folder cannot be written.
         """
-        now = versions()
-        if not force and any(self.has(run) for run in runs):
-            before = self._resolved().get("versions", {})
-            for name in _BINDING:
-                if before.get(name) != now[name]:
-                    raise ScenarioError(
-                        f"{self.folder}: its runs were made with {name} {before.get(name)}, here is "
-                        f"{now[name]}: choose another --out, or mix them with --force"
-                    )
+        now, resolved = versions(), self._resolved()
+        mixed: list[dict[str, str]] = []
+        if any(self.has(run) for run in runs):
+            before = resolved.get("versions", {})
+            other = [name for name in _BINDING if before.get(name) != now[name]]
+            if other and not force:
+                raise ScenarioError(
+                    f"{self.folder}: its runs were made with {other[0]} {before.get(other[0])}, here is "
+                    f"{now[other[0]]}: choose another --out, or mix them with --force"
+                )
+            mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
+        content = {**_resolved(scenario, runs, command, now), "mixed_with": mixed}
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
             _write(self.folder / "scenario.toml", text)
-            _write(
-                self.folder / "resolved.json",
-                json.dumps(_resolved(scenario, runs, command, now), indent=1, ensure_ascii=False) + "\n",
-            )
+            _write(self.folder / "resolved.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         except OSError as error:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
@@ -168,6 +168,7 @@ class Store:
                 tables[name].to_parquet(beside / f"{name}.parquet", index=False, compression="zstd")
             beside.chmod(0o755)
             beside.rename(runs / run.hash)
+            (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
         except OSError as error:
             if not self.has(run):  # else another command was first, with the same bytes
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
@@ -188,10 +189,10 @@ class Store:
 
     def _resolved(self) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = json.loads((self.folder / "resolved.json").read_text("utf-8"))
+            content = json.loads((self.folder / "resolved.json").read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
 
 def load(folder: str | Path) -> Results:

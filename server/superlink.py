@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
@@ -72,10 +73,13 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
         home = Path(folder)
         with superlink(home) as flwr:
             for run in todo:
-                line = _one(plan, run, store, home, flwr)
+                try:
+                    line, log = _one(plan, run, store, home, flwr)
+                except RunError as error:
+                    line, log = str(error), (home / "superlink.log").read_text(errors="replace")
                 if line:
-                    store.fail(run, line)
-                    failures.append(f"{run.label}: {line}")
+                    kept = store.fail(run, log)
+                    failures.append(f"{run.label}: {line} (log in {kept})")
                 else:
                     finished(run)
     return failures
@@ -96,10 +100,12 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
     (state / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    folder = Path(sys.executable).parent
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    modules = [str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     environment = {
         **os.environ,
-        "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join(modules),  # a relative one would begin at another folder
         "FLWR_HOME": str(state),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -110,7 +116,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
     log = (home / "superlink.log").open("w")
     child = subprocess.Popen(
         [
-            str(folder / "flower-superlink"),
+            _command("flower-superlink", path),
             "--insecure",
             "--simulation",
             "--host",
@@ -123,37 +129,37 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         cwd=home,
+        start_new_session=True,  # an interrupt at the terminal reaches us alone, and we stop the tree
     )
 
     def flwr(*arguments: str) -> str:
-        done = subprocess.run(
-            [str(folder / "flwr"), *arguments],
-            env=environment,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        try:
+            done = subprocess.run(
+                [_command("flwr", path), *arguments],
+                env=environment,
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+        except subprocess.TimeoutExpired:
+            raise RunError(f"flwr {arguments[0]}: no answer within 300 s") from None
         if done.returncode:
-            raise RunError(f"flwr {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-300:]}")
+            why = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise RunError(f"flwr {arguments[0]} failed: {why}")
         return done.stdout
 
     try:
         _wait_for(port, child, home / "superlink.log")
         yield flwr
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        _stop(child)
         log.close()
 
 
-def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> str:
-    """Run one training; return an empty string, or one line that says why it failed."""
+def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
+    """Run one training; return an empty line, or one that says why it failed, and the run's log."""
     from fedtoll import __version__
 
     app = home / "app"
@@ -170,26 +176,26 @@ def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str
     }
     settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) + f" seed={run.seed}"
     federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
-    started = json.loads(
-        flwr(
-            "run",
-            str(app),
-            "own",
-            "--run-config",
-            settings,
-            "--federation-config",
-            federation,
-            "--format",
-            "json",
-        )
+    started = _answer(
+        flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation
     )
-    if not started.get("success"):
-        return f"flwr run: {started.get('error-message', started)}"
     run_id = str(started["run-id"])
-    status = _follow(run_id, flwr)
+    status, reason = _follow(run_id, flwr)
     if status == "finished:completed" and store.has(run):
-        return ""
-    return f"under flwr run: {status}: {_reason(home)}"
+        return "", ""
+    return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
+
+
+def _answer(flwr: Callable[..., str], *arguments: str) -> dict[str, Any]:
+    """Return what a command of Flower's says as JSON."""
+    said = flwr(*arguments, "--format", "json")
+    try:
+        answer: dict[str, Any] = json.loads(said)
+    except ValueError:
+        raise RunError(f"flwr {arguments[0]}: not an answer: {' '.join(said.split())[-300:]}") from None
+    if not answer.get("success"):
+        raise RunError(f"flwr {arguments[0]}: {answer.get('error-message', answer)}")
+    return answer
 
 
 def _portable(plan: Plan) -> str:
@@ -202,24 +208,17 @@ def _portable(plan: Plan) -> str:
     return json.dumps(content)
 
 
-def _follow(run_id: str, flwr: Callable[..., str]) -> str:
-    """Wait for a run's end and return its status."""
+def _follow(run_id: str, flwr: Callable[..., str]) -> tuple[str, str]:
+    """Wait for a run's end; return its status and what Flower says of it."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        listed = json.loads(flwr("ls", "own", "--run-id", run_id, "--format", "json"))
-        (entry,) = listed["runs"]
+        (entry,) = _answer(flwr, "ls", "own", "--run-id", run_id)["runs"]
         if entry["status"].startswith("finished"):
-            return str(entry["status"])
+            said = " ".join(str(entry.get("status-details") or "no reason given").split())
+            return str(entry["status"]), said.removeprefix("Simulation failed with exception: ")
         time.sleep(1)
     flwr("stop", run_id, "own")
-    return f"not finished after {TIMEOUT:g} s"
-
-
-def _reason(home: Path) -> str:
-    """Return the last error line of fedtoll's in the SuperLink's log."""
-    text = (home / "superlink.log").read_text(errors="replace")
-    found = re.findall(r"(?:RunError|ScenarioError): (.+)", text)
-    return found[-1] if found else text.strip().splitlines()[-1] if text.strip() else "no reason given"
+    return "stopped", f"not finished after {TIMEOUT:g} s"
 
 
 def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
@@ -235,7 +234,58 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     raise RunError("the SuperLink did not start within 60 s")
 
 
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End the SuperLink and all that it started: a simulation cut short leaves itself and Ray behind."""
+    groups = _groups_of(child.pid)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for group in groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, sign)
+        deadline = time.monotonic() + 20
+        while left := any(group in groups for _, _, group in _processes()):
+            child.poll()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        if not left:
+            break
+    child.wait()
+
+
+def _groups_of(pid: int) -> set[int]:
+    """Return the process groups of a process and its descendants."""
+    members, groups = {pid}, {pid}
+    processes = _processes()
+    while more := [(p, g) for p, parent, g in processes if parent in members and p not in members]:
+        members |= {p for p, _ in more}
+        groups |= {g for _, g in more}
+    return groups
+
+
+def _processes() -> list[tuple[int, int, int]]:
+    """Return (process, parent, group) of all that runs; the dead that nobody waited for do not."""
+    if Path("/proc/self/stat").exists():
+        lines: list[tuple[str, ...]] = []
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it ended meanwhile
+                pid, _, rest = file.read_text(errors="replace").partition(" ")
+                state, parent, group = rest.rpartition(")")[2].split()[:3]
+                lines.append((pid, parent, group, state))
+    else:
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True)
+        lines = [tuple(line.split()[:4]) for line in listed.stdout.splitlines()]
+    return [(int(p), int(pp), int(g)) for p, pp, g, state in lines if not state.startswith("Z")]
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _command(name: str, path: str) -> str:
+    """Return where one of Flower's commands is."""
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise RunError(f"{name}: no such command beside {sys.executable} or on the PATH")
+    return found

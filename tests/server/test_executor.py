@@ -1,0 +1,151 @@
+"""The executors: the same bytes whoever trains, what is there is not trained again, failures stay apart."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import StrategySpec
+from fedtoll.server import app, executor, plan
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.results import Store
+from tests.server.federation import FEDAVG, TERM, TOML, YOGI, one, parquet, planned
+
+RAISES = '''
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Raises(FedAvg):
+    """Fails, over more than one line."""
+
+    def weigh(self, reports, state):
+        raise RuntimeError("no\\nweights")
+'''
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The tables of a results folder by their place in it."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Run, ...]:
+    """Three that succeed, and in their midst one whose strategy raises."""
+    file = tmp_path_factory.mktemp("strategy") / "raises.py"
+    file.write_text(RAISES)
+    good = planned(FEDAVG, TERM, privacy={"epsilons": [2.0]}).runs
+    bad = one({"name": f"{file}:Raises"}, 2.0)
+    return (good[0], bad, good[1], one(YOGI))
+
+
+@pytest.fixture(scope="module")
+def serial(runs, tmp_path_factory) -> tuple[Path, list[str], list[str]]:
+    folder = tmp_path_factory.mktemp("serial")
+    done: list[str] = []
+    failures = executor.execute(
+        runs, Store(folder), executor="serial", finished=lambda run: done.append(run.hash)
+    )
+    return folder, failures, done
+
+
+def test_every_run_but_the_failing_one_is_there(runs, serial):
+    folder, failures, done = serial
+    good = [run.hash for run in runs if run.strategy.name != "Raises"]
+    assert done == good
+    assert sorted(p.name for p in (folder / "runs").iterdir() if not p.name.startswith(".")) == sorted(good)
+    assert len(files(folder)) == 5 * len(good)
+    assert len(failures) == 1
+
+
+def test_a_failure_is_one_line_and_its_traceback_a_file(runs, serial):
+    folder, (line,), _ = serial
+    kept = folder / "errors" / f"{runs[1].hash}.txt"
+    assert line == f"Raises, ε = 2, seed 0: RuntimeError: no weights (traceback in {kept})"
+    assert [p.name for p in (folder / "errors").iterdir()] == [kept.name]
+    text = kept.read_text()
+    assert text.startswith("Raises, ε = 2, seed 0\n\nTraceback (most recent call last):")
+    assert 'raise RuntimeError("no\\nweights")' in text
+
+
+def test_training_again_gives_the_same_bytes(runs, serial, tmp_path):
+    folder, failures, _ = serial
+    again = executor.execute(runs[::-1], Store(tmp_path), executor="serial")
+    assert files(tmp_path) == files(folder)
+    assert len(again) == len(failures)
+
+
+def test_two_processes_give_the_same_bytes_and_the_same_failure(runs, serial, tmp_path):
+    before = dict(os.environ)
+    folder, (line,), _ = serial
+    (other,) = executor.execute(runs, Store(tmp_path), executor="processes", workers=2)
+    assert files(tmp_path) == files(folder)
+    assert other == line.replace(str(folder), str(tmp_path))
+    assert dict(os.environ) == before
+
+
+def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):
+    folder, *_ = serial
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    good = [run for run in runs if run.strategy.name != "Raises"]
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
+    trained = []
+    simulate = app.simulate
+
+    def spy(run: Run) -> app.Tables:
+        trained.append(run.hash)
+        return simulate(run)
+
+    monkeypatch.setattr(app, "simulate", spy)
+    assert executor.execute(good, Store(tmp_path), executor="serial") == []
+    assert not trained
+    shutil.rmtree(tmp_path / "runs" / good[1].hash)
+    assert executor.execute(good, Store(tmp_path), executor="serial") == []
+    assert trained == [good[1].hash]
+    assert files(tmp_path) == files(folder)
+    others = {p: t for p, t in stamps.items() if good[1].hash not in p.parts}
+    assert all(p.stat().st_mtime_ns == t for p, t in others.items())
+
+
+def test_nothing_to_do_starts_nothing(runs, serial, monkeypatch):
+    folder, *_ = serial
+    monkeypatch.setattr(executor, "ProcessPoolExecutor", None)
+    assert executor.execute([runs[0], runs[2]], Store(folder), executor="processes", workers=2) == []
+
+
+def context(**config: str | int) -> Context:
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(config))
+
+
+def test_the_server_app_stores_what_the_executor_does(runs, serial, tmp_path, capsys):
+    (tmp_path / "sex.toml").write_text(TOML + '[[strategies]]\nname = "term"\nt = 5.0\n')
+    out = tmp_path / "out"
+    config: dict[str, str | int] = {
+        "scenario": str(tmp_path / "sex.toml"),
+        "strategy": "term(t=5)",
+        "epsilon": "2.0",
+        "seed": 0,
+    }
+    assert plan.one(config).hash == runs[2].hash
+    app.main(LocalGrid(runs[2]), context(**config, out=str(out)))
+    there = Store(serial[0]).read(runs[2].hash)
+    assert parquet(Store(out).read(runs[2].hash)) == parquet(there)
+    shown = capsys.readouterr().out
+    assert shown.startswith("term(t=5), ε = 2, seed 0\n")
+    assert "(all)" in shown
+
+
+def test_the_server_app_takes_no_relative_folder(runs):
+    with pytest.raises(Exception, match=r"out = 'here': must be an absolute path"):
+        app.main(LocalGrid(runs[0]), context(scenario="adult-race", out="here"))
+
+
+def test_an_alias_of_a_strategy_is_the_same_run():
+    path = {"name": "fedtoll.strategies.fedavg:FedAvg"}
+    assert one(path).hash == one(FEDAVG).hash
+    assert StrategySpec(**path).label == "FedAvg"

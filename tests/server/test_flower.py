@@ -1,0 +1,127 @@
+"""The same app under ``flwr run``: a SuperLink, Flower's simulation and Ray, started and stopped by us.
+
+Each start takes half a minute, so the assertions share as few as they can.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from fedtoll.scenarios.run import Run
+from fedtoll.server import superlink
+from fedtoll.server.app import simulate
+from fedtoll.server.plan import Plan
+from fedtoll.server.results import Store
+from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
+
+pytestmark = pytest.mark.slow
+
+MARK = "FEDTOLL_TEST_MARK"
+
+BREAKS = '''
+"""A model that clients, which are Ray's workers, cannot make."""
+import sys
+from torch import nn
+
+def factory(inputs, outputs):
+    if sys.argv[0].endswith("default_worker.py"):
+        raise ValueError("no\\nmodel here")
+    return nn.Sequential(nn.Linear(inputs, outputs))
+'''
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory) -> tuple[Plan, Store, list[str]]:
+    """FedAvg at ε = ∞ and TERM at ε = 2 under one SuperLink."""
+    every = planned(FEDAVG, TERM, privacy={"epsilons": ["inf", 2.0]}, training={"engine": "opacus"})
+    plan = Plan(every.scenario, (every.runs[0], every.runs[3]))
+    store = Store(tmp_path_factory.mktemp("flower"))
+    store.open(plan.scenario, plan.runs, TOML, "test")
+    done: list[Run] = []
+    failures = superlink.execute(plan, store, finished=done.append)
+    assert failures == []
+    assert done == list(plan.runs)
+    return plan, store, failures
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["fedavg", "term"])
+def test_the_final_bytes_are_those_of_this_process(flower, number):
+    plan, store, _ = flower
+    run = plan.runs[number]
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+
+
+def test_what_is_there_starts_nothing(flower, monkeypatch):
+    plan, store, _ = flower
+    monkeypatch.setattr(superlink, "superlink", None)
+    assert superlink.execute(plan, store) == []
+
+
+def start(folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
+    """Start the command line under Flower, with a mark that all that it starts inherits."""
+    (folder / "sex.toml").write_text(TOML)
+    (folder / "breaks.py").write_text(BREAKS)
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-m", "fedtoll.cli", "run", "sex.toml", "--grid", "flower", "--out", "out"]
+    process = subprocess.Popen(
+        [*command, *more],
+        cwd=folder,
+        env={**os.environ, MARK: mark, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process, mark
+
+
+def alive(mark: str) -> list[str]:
+    """The commands of all living processes that carry a mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}" in (folder / "environ").read_text(errors="replace").split("\0"):
+                found.append((folder / "cmdline").read_text(errors="replace").replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+def test_a_client_that_raises_there_is_a_failed_command(tmp_path):
+    process, mark = start(tmp_path, "--set", 'model.kind="breaks:factory"')
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("fedtoll: failed: fedavg, ε = ∞, seed 0: under flwr run: finished:failed: ")
+    assert "round 1, client 0 (Male): failed: ValueError: no model here" in line
+    (kept,) = (tmp_path / "out" / "errors").iterdir()
+    assert "Traceback (most recent call last):" in kept.read_text()
+    assert not [p for p in (tmp_path / "out" / "runs").iterdir() if not p.name.startswith(".")]
+    assert alive(mark) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+def test_an_interrupt_leaves_no_process_behind(tmp_path):
+    process, mark = start(tmp_path, "--set", "training.rounds=2000")
+    try:
+        deadline = time.monotonic() + 240
+        while not any("ClientAppActor" in command for command in alive(mark)):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert alive(mark) == []

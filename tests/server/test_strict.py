@@ -1,0 +1,349 @@
+"""``Strict``: every way in which a reply, a roll call or a strategy can be wrong ends the run in one line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.message_type import MessageType
+
+from fedtoll.clients import model
+from fedtoll.clients import train as clients
+from fedtoll.clients.ledger import owed
+from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.run import Run
+from fedtoll.server.app import federate
+from fedtoll.server.grid import LocalGrid, Strict
+from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, one, refusal
+
+ROUND, CLIENT = 2, 1
+WHERE = "round 2, client 1 (Male): "
+
+
+@pytest.fixture(scope="module")
+def plain() -> Run:
+    return one(FEDAVG)
+
+
+@pytest.fixture(scope="module")
+def private() -> Run:
+    return one(TERM, 2.0)
+
+
+# Strict: every fault of one reply.
+
+
+def content(reply: Message) -> tuple[ArrayRecord, MetricRecord, Any]:
+    c = reply.content
+    return c.array_records["arrays"], c.metric_records["metrics"], c.config_records[clients.LEDGER]
+
+
+def array(change: Callable[[np.ndarray], np.ndarray]):
+    def fault(reply: Message) -> None:
+        arrays, _, _ = content(reply)
+        arrays["0"] = Array(change(arrays["0"].numpy().copy()))
+
+    return fault
+
+
+def one_element(value: float):
+    def change(values):
+        values.flat[-1] = value
+        return values
+
+    return array(change)
+
+
+def metric(name: str, value):
+    def fault(reply: Message) -> None:
+        content(reply)[1][name] = value
+
+    return fault
+
+
+def raw(data: bytes):
+    def fault(reply: Message) -> None:
+        arrays, _, _ = content(reply)
+        good = arrays["0"]
+        arrays["0"] = Array(dtype=good.dtype, shape=good.shape, stype=good.stype, data=data)
+
+    return fault
+
+
+def rename(reply: Message) -> None:
+    arrays, _, _ = content(reply)
+    arrays["weight"] = arrays.pop("0")
+
+
+def reorder(reply: Message) -> None:
+    arrays, _, _ = content(reply)
+    arrays["0"] = arrays.pop("0")
+
+
+def extra(name: str, record):
+    def fault(reply: Message) -> None:
+        reply.content[name] = record
+
+    return fault
+
+
+def remove(name: str):
+    def fault(reply: Message) -> None:
+        del reply.content[name]
+
+    return fault
+
+
+def ledger(column: str, change: Callable[[list[Any]], list[Any]]):
+    def fault(reply: Message) -> None:
+        kept = content(reply)[2]
+        kept[column] = change(list(kept[column]))
+
+    return fault
+
+
+def reset(reply: Message) -> None:
+    """A ledger that forgets all rounds but the last."""
+    kept = content(reply)[2]
+    rounds = list(kept["round"])
+    for column, values in list(kept.items()):
+        kept[column] = [v for v, r in zip(values, rounds, strict=True) if r == ROUND]
+
+
+def short_column(reply: Message) -> None:
+    kept = content(reply)[2]
+    kept["count"] = list(kept["count"])[:-1]
+
+
+MALFORMED = {
+    "not a number": (one_element(math.nan), "parameter 0 is not finite"),
+    "infinite": (one_element(-math.inf), "parameter 0 is not finite"),
+    "wrong shape": (array(lambda a: a[:, :-1]), "parameter 0: float32(1, 90), not float32(1, 91)"),
+    "transposed": (array(lambda a: a.T), "parameter 0: float32(91, 1), not float32(1, 91)"),
+    "wrong precision": (
+        array(lambda a: a.astype(np.float64)),
+        "parameter 0: float64(1, 91), not float32(1, 91)",
+    ),
+    "integers": (array(lambda a: a.astype(np.int32)), "parameter 0: int32(1, 91)"),
+    "garbage bytes": (raw(b"not an array"), "malformed"),
+    "no bytes": (raw(b""), "malformed"),
+    "wrong key": (rename, "parameters ['1', 'weight'] instead of ['0', '1']"),
+    "wrong order": (reorder, "parameters ['1', '0'] instead of ['0', '1']"),
+    "missing key": (lambda r: content(r)[0].pop("1"), "parameters ['0'] instead of ['0', '1']"),
+    "no parameters": (remove("arrays"), "ArrayRecords [] instead of one"),
+    "two models": (
+        extra("more", ArrayRecord([np.zeros(1)])),
+        "ArrayRecords ['arrays', 'more'] instead of one",
+    ),
+    "size": (metric("num-examples", 13_025), "num-examples is 13025, not 13060 as the plan says"),
+    "size of NaN": (metric("num-examples", math.nan), "metric num-examples is not finite"),
+    "sizes": (metric("num-examples", [1, 2]), "metric num-examples is not finite"),
+    "extra metric": (metric("accuracy", 0.7), "metrics ['accuracy', 'mean_loss', 'mean_loss.sd', 'num-ex"),
+    "missing metric": (lambda r: content(r)[1].pop("mean_loss"), "metrics ['mean_loss.sd', 'num-examples']"),
+    "statistic of NaN": (metric("mean_loss", math.nan), "metric mean_loss is not finite"),
+    "wrong sd": (metric("mean_loss.sd", 0.5), "mean_loss.sd is 0.5, not 0.0306"),
+    "no metrics": (remove("metrics"), "MetricRecords [] instead of one"),
+    "two records of metrics": (
+        extra("more", MetricRecord({"loss": 0.1})),
+        "MetricRecords ['metrics', 'more']",
+    ),
+    "a note beside": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
+    "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of ['fedtoll.ledger']"),
+    "ledger reset": (reset, "its ledger holds Release(client=1, round=2"),
+    "ledger of fewer steps": (ledger("count", lambda c: [*c[:-1], c[-1] - 1]), "its ledger holds Release("),
+    "ledger of more noise": (ledger("noise_multiplier", lambda c: [c[0] * 2, *c[1:]]), "its ledger holds"),
+    "ledger too long": (ledger("round", lambda c: [*c, 2]), "malformed"),
+    "ledger with a column": (
+        lambda r: content(r)[2].update({"mean_age": [38.6]}),
+        "its ledger has the column 'mean_age'",
+    ),
+    "ledger without a column": (lambda r: content(r)[2].pop("what"), "it has no 'what'"),
+    "ledger of a short column": (short_column, "malformed"),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_reply_ends_the_run(private, fault):
+    damage, words = MALFORMED[fault]
+
+    def change(replies, round):
+        if round == ROUND:
+            damage(replies[CLIENT])
+        return replies
+
+    line = refusal(private, Wrapped(private, change))
+    assert line.startswith(WHERE + "the reply is malformed: ")
+    assert words in line
+
+
+def faulty(when: int, change: Callable[[list[Message]], list[Message]]):
+    return lambda replies, round: change(replies) if round == when else replies
+
+
+def failed(replies):
+    reply = replies[CLIENT]
+    error = Error(1, "Traceback (most recent call last):\n  File x, line 1\nKeyError: 'age'")
+    wrong = Message(RecordDict(), CLIENT + 1, MessageType.TRAIN)
+    wrong = Message(error, reply_to=wrong)
+    assert wrong.metadata.src_node_id == reply.metadata.src_node_id
+    return [*replies[:CLIENT], wrong, *replies[CLIENT + 1 :]]
+
+
+def from_nobody(replies):
+    stranger = Message(replies[0].content, reply_to=Message(RecordDict(), 77, MessageType.TRAIN))
+    return [*replies, stranger]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda r: r[:CLIENT] + r[CLIENT + 1 :], WHERE + "the reply is missing"),
+        (lambda r: [], "round 2, client 0 (Male): the reply is missing"),
+        (failed, WHERE + "failed: KeyError: 'age'"),
+        (lambda r: [*r, r[CLIENT]], WHERE + "2 replies"),
+        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+    ],
+)
+def test_a_lost_failed_doubled_or_foreign_reply_ends_the_run(private, change, line):
+    assert refusal(private, Wrapped(private, faulty(ROUND, change))) == line
+
+
+def test_a_client_that_raises_ends_the_run(plain, monkeypatch):
+    def raises(run):
+        raise MemoryError("out of\nmemory")
+
+    train = clients.train
+
+    def handler(messages, contexts):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(clients, "records", raises)
+            broken = train(messages[CLIENT:2], contexts[CLIENT:2])
+        rest = train([messages[0], messages[2]], [contexts[0], contexts[2]])
+        return [rest[0], *broken, rest[1]]
+
+    line = refusal(plain, LocalGrid(plain, handler))
+    assert line == "round 1, client 1 (Male): failed: MemoryError: out of memory"
+
+
+# Strict: whom a strategy may address, and how.
+
+
+def strict(run) -> Strict:
+    grid = Strict(LocalGrid(run), run)
+    grid.roll_call()
+    return grid
+
+
+def instruction(run, node: int, kind: str = MessageType.TRAIN) -> Message:
+    start = ArrayRecord(model.initial(run.model, 91, 2, "float32", 0))
+    config = ConfigRecord({"run": run.to_json(), "server-round": 1})
+    return Message(RecordDict({"arrays": start, "config": config}), node, kind)
+
+
+def test_no_message_no_reply_and_no_charge(plain):
+    grid = strict(plain)
+    assert grid.send_and_receive([]) == []
+    assert not grid.ledger.releases
+
+
+@pytest.mark.parametrize("kind", [MessageType.EVALUATE, MessageType.QUERY, "train.other"])
+def test_only_training_is_asked_of_clients(plain, kind):
+    grid = strict(plain)
+    with pytest.raises(RunError, match=r"round 1, client 2 \(Female\).*un-noised"):
+        grid.send_and_receive([instruction(plain, 1), instruction(plain, 3, kind), instruction(plain, 2)])
+    assert not grid.ledger.releases
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ((1, 2), "round 1, client 2 (Female): the strategy leaves it out"),
+        ((1, 2, 2, 3), "round 1, client 1 (Male): the strategy sends it two messages"),
+        ((1, 2, 3, 4), "the strategy sends to node 4, which is no client"),
+    ],
+)
+def test_a_strategy_addresses_every_client_once(plain, nodes, words):
+    with pytest.raises(RunError) as caught:
+        strict(plain).send_and_receive([instruction(plain, n) for n in nodes])
+    assert words in str(caught.value)
+
+
+# The roll call.
+
+
+class Roll(LocalGrid):
+    """A LocalGrid whose answers to the roll call are changed."""
+
+    def __init__(self, run: Run, change: Callable[[Replies], Replies]) -> None:
+        super().__init__(run)
+        self.change = change
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Replies:
+        replies = super().send_and_receive(messages, timeout=timeout)
+        return self.change(replies) if "roll-call" in replies[0].content else replies
+
+
+def answer(position: int, key: str, value):
+    def change(replies):
+        replies[position].content.config_records["roll-call"][key] = value
+        return replies
+
+    return change
+
+
+def mute(replies):
+    del replies[1].content["roll-call"]
+    return replies
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (answer(1, "numerics", 0), "roll call: client 1 runs fedtoll .* with other arithmetic"),
+        (answer(2, "partition-id", 0), "roll call: two nodes are client 0"),
+        (answer(2, "partition-id", 9), r"roll call: client 2 \(Female\) did not answer"),
+        (lambda r: r[:1] + r[2:], r"roll call: client 1 \(Male\) did not answer"),
+        (mute, "roll call: node 2 runs something else than fedtoll"),
+        (failed, "roll call: node 2 failed: KeyError: 'age'"),
+    ],
+)
+def test_the_roll_call_ends_a_run_before_it_starts(plain, change, line):
+    grid = Roll(plain, change)
+    with pytest.raises(RunError, match=f"^{line}$"):
+        federate(grid, plain)
+
+
+def test_the_roll_call_waits_for_nodes_and_then_gives_up(plain, monkeypatch):
+    grid = LocalGrid(plain)
+    calls = itertools.count()
+    monkeypatch.setattr(grid, "get_node_ids", lambda: [1, 2, 3][: next(calls) + 1])
+    Strict(grid, plain).roll_call(timeout=5)
+    monkeypatch.setattr(grid, "get_node_ids", lambda: [1, 2])
+    with pytest.raises(RunError, match=r"^roll call: 2 nodes instead of 3 after 0.1 s .*num-supernodes=3"):
+        Strict(grid, plain).roll_call(timeout=0.1)
+
+
+def test_nodes_are_mapped_by_what_they_say(plain):
+    def swap(replies):
+        a, b = (replies[i].content.config_records["roll-call"] for i in (0, 2))
+        a["partition-id"], b["partition-id"] = b["partition-id"], a["partition-id"]
+        return replies
+
+    grid = Strict(Roll(plain, swap), plain)
+    grid.roll_call()
+    assert grid.node_of == {0: 3, 1: 2, 2: 1}
+    assert list(grid.get_node_ids()) == [3, 2, 1]
+
+
+def test_an_instruction_is_charged_though_no_reply_arrives(private):
+    grid = Strict(Wrapped(private, lambda replies, round: []), private)
+    grid.roll_call()
+    with pytest.raises(RunError, match="the reply is missing"):
+        grid.send_and_receive([instruction(private, n) for n in (1, 2, 3)])
+    for plan in private.clients:
+        assert grid.ledger.of(plan.id) == owed(private, plan, 1)
