@@ -66,8 +66,12 @@ def step_streams(seed: int, purpose: Purpose, *key: int, steps: int) -> Iterator
     bits = np.random.PCG64(0)
     rng = np.random.Generator(bits)
     for a, b, c, d in words.tolist():
-        state = {"state": a << 64 | b, "inc": c << 64 | d | 1}
-        bits.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+        bits.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": a << 64 | b, "inc": c << 64 | d | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
         yield rng
 
 

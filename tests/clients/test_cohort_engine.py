@@ -13,7 +13,7 @@ from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine, refusal
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.run import ClientPlan
 from fedtoll.scenarios.scenario import Model, Training, read
 from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
@@ -55,7 +55,7 @@ def _deep(monkeypatch):
 
 
 @pytest.fixture
-def template(runs) -> Run:
+def template(runs):
     return runs["fedavg", "dp-sgd"]
 
 

@@ -11,7 +11,7 @@ from fedtoll.clients.engines import sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.clients.engines.sampling import poisson
-from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.run import ClientPlan
 from fedtoll.scenarios.scenario import Model
 
 INPUTS = 6
@@ -20,7 +20,7 @@ RATE, CLIP = 0.7, 0.5
 
 
 @pytest.fixture
-def template(runs) -> Run:
+def template(runs):
     return runs["fedavg", "dp-sgd"]
 
 
@@ -44,7 +44,8 @@ def prepare(
     return run, plan
 
 
-def task(run, plan, features, labels, round=1, mu=0.0):
+def task(run, plan, records, round=1, mu=0.0):
+    features, labels = records
     start = model.initial(run.model, features.shape[1], run.classes, "float64", seed=11)
     start = [a + 0.1 for a in start]
     return Task(plan, round, start, torch.as_tensor(features), torch.as_tensor(labels), mu)
@@ -85,7 +86,7 @@ def inject(monkeypatch, rows):
 @pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
 def test_a_step_is_clipped_sum_over_the_public_batch_size(template, monkeypatch, architecture, classes):
     run, plan = prepare(template, architecture, classes, sigma=0.0)
-    work = task(run, plan, *data(20, classes))
+    work = task(run, plan, data(20, classes))
     inject(monkeypatch, [0, 3, 4, 9, 19])
     (trained,) = OpacusEngine().train(run, [work])
     expected = flat(work.parameters) - RATE * gradients(run, work, [0, 3, 4, 9, 19]).sum(0) / 10.0
@@ -99,7 +100,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
     run, plan = prepare(template, architecture, classes, sigma=1.3)
     features, labels = data(20, classes)
     features[-1] *= outlier
-    start = task(run, plan, features, labels)
+    start = task(run, plan, (features, labels))
     module = model.build(run.model, INPUTS, classes, "float64")
     model.put(module, start.parameters)
     scores = losses.probabilities(module(start.features_ND[-1:]))[0]
@@ -107,7 +108,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
     ends = []
     for held in (20, 19):
         inject(monkeypatch, range(held))
-        (trained,) = OpacusEngine().train(run, [task(run, plan, features[:held], labels[:held])])
+        (trained,) = OpacusEngine().train(run, [task(run, plan, (features[:held], labels[:held]))])
         ends.append(flat(trained.parameters))
     distance = np.linalg.norm(plan.batch_size * (ends[0] - ends[1]) / RATE)
     assert distance <= CLIP * (1 + 1e-9)
@@ -123,7 +124,7 @@ def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(templ
 
     monkeypatch.setattr(sampling, "poisson", spy)
     run, plan = prepare(template, sigma=1.0, steps=4)
-    full, short = (task(run, plan, *data(n)) for n in (20, 3))
+    full, short = (task(run, plan, data(n)) for n in (20, 3))
     a, b = OpacusEngine().train(run, [full, short])
     assert asked == [(20, 0.5)] * 4 + [(3, 0.5)] * 4
     assert a.steps == b.steps == 4
@@ -134,7 +135,7 @@ def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(templ
 @pytest.mark.parametrize("held", [0, 20])
 def test_an_empty_batch_is_noised_stepped_and_counted(template, monkeypatch, held):
     run, plan = prepare(template, sigma=1.0, steps=3)
-    work = task(run, plan, *data(held))
+    work = task(run, plan, data(held))
     inject(monkeypatch, [])
     (trained,) = OpacusEngine().train(run, [work])
     moved = flat(trained.parameters) - flat(work.parameters)
@@ -149,7 +150,7 @@ def test_the_noise_has_the_standard_deviation_that_the_ledger_charges(template, 
     inject(monkeypatch, [])
     draws = []
     for round in range(4):
-        work = task(run, plan, *data(1, inputs=inputs), round=round)
+        work = task(run, plan, data(1, inputs=inputs), round)
         (trained,) = OpacusEngine().train(run, [work])
         draws.append((flat(trained.parameters) - flat(work.parameters)) * plan.batch_size / RATE)
     noise = np.array(draws)
@@ -165,7 +166,7 @@ def test_noise_is_fresh_for_every_seed_client_round_and_step(template, monkeypat
     def first(seed=0, client=3, round=1, steps=1):
         run, plan = prepare(template, steps=steps)
         run = run.model_copy(update={"noise_seed": seed})
-        work = task(run, plan.model_copy(update={"id": client}), *data(5), round=round)
+        work = task(run, plan.model_copy(update={"id": client}), data(5), round)
         (trained,) = OpacusEngine().train(run, [work])
         return flat(trained.parameters) - flat(work.parameters)
 
@@ -183,16 +184,16 @@ def test_a_record_that_is_not_finite_counts_as_absent(template, monkeypatch):
     features[7, 2] = np.nan
     features[8, 1] = np.inf
     inject(monkeypatch, range(20))
-    (bad,) = OpacusEngine().train(run, [task(run, plan, features, labels)])
+    (bad,) = OpacusEngine().train(run, [task(run, plan, (features, labels))])
     inject(monkeypatch, [i for i in range(20) if i not in {7, 8}])
-    (without,) = OpacusEngine().train(run, [task(run, plan, features, labels)])
+    (without,) = OpacusEngine().train(run, [task(run, plan, (features, labels))])
     assert np.isfinite(flat(bad.parameters)).all()
     np.testing.assert_allclose(flat(bad.parameters), flat(without.parameters), atol=1e-12)
 
 
 def test_the_reference_neither_clips_nor_noises(template, monkeypatch):
     run, plan = prepare(template, sigma=0.0, mechanism="none")
-    work = task(run, plan, *data(20))
+    work = task(run, plan, data(20))
     inject(monkeypatch, range(20))
     (trained,) = OpacusEngine().train(run, [work])
     x, y = work.features_ND.numpy(), work.labels_N.numpy()
@@ -207,11 +208,11 @@ def test_fedprox_adds_its_term_after_the_noise(template, monkeypatch, mechanism)
     run, plan = prepare(template, sigma=2.0, mechanism=mechanism, steps=1)
     inject(monkeypatch, [])
     one, two = (
-        OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": s}), *data(5), mu=0.4)])[0]
+        OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": s}), data(5), 1, 0.4)])[0]
         for s in (1, 2)
     )
-    plain = OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": 2}), *data(5))])[0]
-    start = flat(task(run, plan, *data(5)).parameters)
+    plain = OpacusEngine().train(run, [task(run, plan.model_copy(update={"steps": 2}), data(5))])[0]
+    start = flat(task(run, plan, data(5)).parameters)
     pulled = flat(plain.parameters) - RATE * 0.4 * (flat(one.parameters) - start)
     np.testing.assert_allclose(flat(two.parameters), pulled, atol=1e-12)
 

@@ -105,14 +105,14 @@ def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path, uninterr
 
 def test_the_run_of_a_killed_worker_is_started_again(tmp_path, uninterrupted):
     planned, expected = uninterrupted
-    victims = []
+    victims: list[int] = []
 
     def kill_one(run):
         import multiprocessing
 
         if not victims:
-            victims.append(multiprocessing.active_children()[0])
-            os.kill(victims[0].pid, signal.SIGKILL)
+            victims.append(multiprocessing.active_children()[0].pid or 0)
+            os.kill(victims[0], signal.SIGKILL)
 
     store = Store(tmp_path)
     assert executor.execute(planned.runs, store, executor="processes", workers=2, finished=kill_one) == []

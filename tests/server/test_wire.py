@@ -107,7 +107,7 @@ class Tap(LocalGrid):
 def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
     run = one(strategy, epsilon)
     tap = Tap(run)
-    federate(tap, run)
+    recorded = federate(tap, run)["clients"].set_index(["client", "round"])
     assert len(tap.received) == 3 + 3 * run.rounds
     for content in tap.received[:3]:  # the roll call: nothing about records
         assert list(content) == ["roll-call"]
@@ -125,6 +125,7 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
         for statistic in run.statistics:
             sd = statistic.noise_multiplier * statistic.parameters["clip"] / plan.size
             assert metrics.pop(f"{statistic.name}.sd") == pytest.approx(sd, rel=1e-12)
+            assert recorded[statistic.name][plan.id, round] == metrics[statistic.name]
             noise = metrics.pop(statistic.name) - exact_mean_loss(run, node - 1, broadcast)
             scores.append(noise / sd)
         assert not metrics
