@@ -61,8 +61,18 @@ def check(scenario: Scenario, file: str) -> None:
         raise ScenarioError(f"{file}: {error}") from None
 
 
-def plan(scenario: Scenario, file: str) -> Plan:
-    """Return all runs of a scenario; loads its table (fetching it once) and calibrates the noise."""
+def plan(scenario: Scenario, file: str, *, apart: bool = False) -> Plan:
+    """Return all runs of a scenario; loads its table (fetching it once) and calibrates the noise.
+
+    Parameters
+    ----------
+    scenario, file
+        What to plan, and how mistakes call it.
+    apart
+        Whether each client trains in a process of its own, as under ``flwr run``. Then there is no
+        cohort to train together: ``engine = "auto"`` is Opacus, and ``"cohort"`` is refused, for a
+        client that trains alone is rounded differently.
+    """
     check(scenario, file)
     try:
         return Plan(
@@ -71,7 +81,7 @@ def plan(scenario: Scenario, file: str) -> Plan:
                 run
                 for spec in scenario.strategies
                 for epsilon in scenario.privacy.epsilons
-                for run in _runs(scenario, spec, epsilon)
+                for run in _runs(scenario, spec, epsilon, apart)
             ),
         )
     except ScenarioError as error:
@@ -103,7 +113,7 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     return tuple((s.name, dict(vars(s))) for s in asked)
 
 
-def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> list[Run]:
+def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: bool) -> list[Run]:
     """Return the runs of one strategy and ε, one a seed."""
     resolved = strategy_plan(spec)
     mechanism: Mechanism = (
@@ -123,7 +133,9 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> list[
     source = sources.source(scenario.data.source)
     total = float(epsilon) if private else math.inf
     planned = tuple(_client(scenario, c, total, asked) for c in clients)
-    engine, device = engines.choose(training, scenario.model, table.features.shape[1], len(table.classes))
+    engine, device = engines.choose(
+        training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
+    )
     return [
         Run(
             data=scenario.data,
@@ -220,5 +232,5 @@ def one(config: Mapping[str, Any]) -> Run:
         privacy = Privacy(**{**scenario.privacy.model_dump(), "epsilons": (epsilon,)})
     except ValueError as error:
         raise ScenarioError(f"run configuration: {error}") from None
-    (run,) = plan(narrowed.model_copy(update={"privacy": privacy}), name).runs
+    (run,) = plan(narrowed.model_copy(update={"privacy": privacy}), name, apart=True).runs
     return run

@@ -15,15 +15,18 @@ from fedtoll.server.results import Results, Store, load
 GRIDS = ("local", "flower")
 
 
-def prepare(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> plans.Plan:
-    """Read a scenario and make its runs; nothing is trained and nothing written.
+def prepare(
+    name: str, overrides: Sequence[str] = (), seeds: str | None = None, grid: str = "local"
+) -> plans.Plan:
+    """Read a scenario and make its runs for a grid; nothing is trained and nothing written.
 
     Raises
     ------
     ScenarioError
         One line for any mistake in the scenario.
     """
-    return plans.plan(scenarios.read(name, overrides, seeds), scenarios.find(name).name)
+    scenario = scenarios.read(name, overrides, seeds)
+    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower")
 
 
 def conduct(

@@ -16,6 +16,7 @@ import math
 import sys
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,16 @@ def load(path: str) -> type:
 def _load_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(path)
-    spec = importlib.util.spec_from_file_location(
-        f"_fedtoll_strategy_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}", path
-    )
-    assert spec is not None
-    assert spec.loader is not None
+    return _execute(path, path.read_bytes())
+
+
+@lru_cache(maxsize=64)
+def _execute(path: Path, source: bytes) -> Any:
+    """Run a strategy's file once for each content that it has."""
+    name = f"_fedtoll_strategy_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look their module up by name while the class body runs.
     sys.modules[spec.name] = module

@@ -18,8 +18,17 @@ Name = Literal["cohort", "opacus"]
 Device = Literal["cpu", "cuda"]
 
 
-def choose(training: Training, model: Model, inputs: int, classes: int) -> tuple[Name, Device]:
+def choose(
+    training: Training, model: Model, inputs: int, classes: int, *, apart: bool = False
+) -> tuple[Name, Device]:
     """Return the engine and the device that will train a model.
+
+    Parameters
+    ----------
+    training, model, inputs, classes
+        What the scenario says, and the shape of its records.
+    apart
+        Whether each client trains in a process of its own.
 
     Raises
     ------
@@ -31,9 +40,9 @@ def choose(training: Training, model: Model, inputs: int, classes: int) -> tuple
     from fedtoll.clients.engines.cohort import refusal
     from fedtoll.clients.model import build
 
-    reason = refusal(build(model, inputs, classes))
+    reason = "clients train apart" if apart else refusal(build(model, inputs, classes))
     if training.engine == "cohort" and reason:
-        raise ScenarioError(f"training.engine = 'cohort': cannot train this model: {reason}; use 'opacus'")
+        raise ScenarioError(f"training.engine = 'cohort': cannot train here: {reason}; use 'opacus'")
     name: Name = "opacus" if reason or training.engine == "opacus" else "cohort"
     cuda = torch.cuda.is_available()
     if training.device == "cuda" and not (cuda and name == "cohort"):

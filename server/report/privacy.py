@@ -28,7 +28,8 @@ NOT_COVERED = (
     "also drawn in floating point (float32 by default), whose gaps can leak what real numbers would not.",
     "More than one run. Each ε holds for a run released alone. Runs of one seed share their sampling masks "
     "and noise: paired runs must never be released together, for their difference reveals exact sums.",
-    "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side channel.",
+    "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side channel, "
+    "and so is the text of an error that a client’s own code raises.",
 )
 
 

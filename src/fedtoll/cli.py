@@ -157,7 +157,7 @@ def run(
     from fedtoll.server import study
 
     study.check_options(executor, grid)
-    planned = study.prepare(name, override or (), seeds)
+    planned = study.prepare(name, override or (), seeds, grid)
     if dry_run:
         from fedtoll.server.preview import preview
 

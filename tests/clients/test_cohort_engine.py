@@ -265,7 +265,7 @@ def test_the_engine_is_chosen_and_never_in_silence(monkeypatch):
     )
     custom = Model(kind="a:b")
     assert engines.choose(training("auto"), custom, 3, 2) == ("opacus", "cpu")
-    with pytest.raises(ScenarioError, match="Dropout is neither"):
+    with pytest.raises(ScenarioError, match="cannot train here: Dropout is neither"):
         engines.choose(training("cohort"), custom, 3, 2)
     if not torch.cuda.is_available():
         with pytest.raises(ScenarioError, match="no GPU is there"):
