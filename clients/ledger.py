@@ -30,6 +30,10 @@ class Release:
     count: int
 
 
+COLUMNS = ("round", "what", "sampling_rate", "noise_multiplier", "count")
+"""What a client reports of each of its releases."""
+
+
 class Ledger:
     """An append-only account of releases.
 
@@ -49,6 +53,7 @@ class Ledger:
         self.accountant = accountant
         self.releases: list[Release] = []
         self._by_client: dict[int, list[Release]] = {}
+        self._columns: dict[int, dict[str, list[int | float | str]]] = {}
         self._counts: dict[int, dict[tuple[float, float], int]] = {}
 
     def charge(self, releases: Iterable[Release]) -> None:
@@ -56,6 +61,9 @@ class Ledger:
         for release in releases:
             self.releases.append(release)
             self._by_client.setdefault(release.client, []).append(release)
+            columns = self._columns.setdefault(release.client, {name: [] for name in COLUMNS})
+            for name, values in columns.items():
+                values.append(getattr(release, name))
             counts = self._counts.setdefault(release.client, {})
             kind = (release.noise_multiplier, release.sampling_rate)
             counts[kind] = counts.get(kind, 0) + release.count
@@ -63,6 +71,10 @@ class Ledger:
     def of(self, client: int) -> tuple[Release, ...]:
         """Return all releases of one client, in their order."""
         return tuple(self._by_client.get(client, ()))
+
+    def columns(self, client: int) -> dict[str, list[int | float | str]]:
+        """Return all releases of one client as columns: the form in which clients report theirs."""
+        return self._columns.get(client, {name: [] for name in COLUMNS})
 
     def epsilon(self, client: int) -> float:
         """Return the ε that a client has spent so far; infinity where nothing is noised."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fedtoll.clients import model, statistics
 from fedtoll.clients.engines import engine
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.ledger import DP_SGD, Release
+from fedtoll.clients.ledger import COLUMNS, DP_SGD, Release
 from fedtoll.scenarios.records import Records, records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
@@ -40,7 +40,8 @@ LEDGER = "fedtoll.ledger"
 CLIENT_FAILED = 1
 """Code of the error reply of a client that raised."""
 
-_COLUMNS = ("round", "what", "sampling_rate", "noise_multiplier", "count")
+Record = TypeVar("Record")
+
 _KNOWN = {"run", "server-round", "proximal_mu"}
 
 
@@ -106,7 +107,7 @@ def _reply(job: _Job, trained: Trained) -> Message:
         {
             "arrays": ArrayRecord(trained.parameters),
             "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
-            LEDGER: job.context.state.config_records[LEDGER],
+            LEDGER: job.context.state[LEDGER],
         }
     )
     return Message(content, reply_to=job.message)
@@ -126,8 +127,7 @@ def _prepare(
     index: int, message: Message, context: Context, decoded: dict[int, list[NDArray[np.floating]]]
 ) -> _Job:
     """Read one message; answer its statistics at the broadcast model, before training."""
-    (config,) = message.content.config_records.values()
-    (arrays,) = message.content.array_records.values()
+    config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
     if unknown := sorted(set(config) - _KNOWN):
         raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
     run = _run(str(config["run"]))
@@ -195,20 +195,34 @@ def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, t
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:
     """Append to the ledger that the client keeps in its context, in place: it grows with every round."""
-    if LEDGER not in state.config_records:
+    if LEDGER not in state:
         first = releases[0]
-        state.config_records[LEDGER] = ConfigRecord({column: [getattr(first, column)] for column in _COLUMNS})
+        state.config_records[LEDGER] = ConfigRecord({column: [getattr(first, column)] for column in COLUMNS})
         releases = releases[1:]
-    ledger: Any = state.config_records[LEDGER]
+    ledger: Any = state[LEDGER]
     for release in releases:
-        for column in _COLUMNS:
+        for column in COLUMNS:
             ledger[column].append(getattr(release, column))
+
+
+def only(kind: type[Record], content: RecordDict) -> Record:
+    """Return the one record of a kind that a message holds.
+
+    Raises
+    ------
+    ValueError
+        When it holds none of this kind, or several.
+    """
+    found = {name: record for name, record in content.items() if isinstance(record, kind)}
+    if len(found) != 1:
+        raise ValueError(f"{kind.__name__}s {list(found)} instead of one")
+    return next(iter(found.values()))
 
 
 def releases_in(content: RecordDict, client: int) -> tuple[Release, ...]:
     """Read the ledger of a reply."""
-    columns: Any = content.config_records[LEDGER]
-    return tuple(Release(client, *row) for row in zip(*(columns[c] for c in _COLUMNS), strict=True))
+    columns: Any = content[LEDGER]
+    return tuple(Release(client, *row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
 
 
 def _failed(message: Message, error: Exception) -> Message:

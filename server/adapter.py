@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from numpy.typing import NDArray
 
+from fedtoll.clients.train import only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.statistics import Estimate
@@ -114,11 +115,10 @@ class Adapted(FlowerStrategy):
         """Log nothing."""
 
     def _report(self, client: ClientPlan, reply: Message) -> Report:
-        (record,) = reply.content.array_records.values()
-        (metrics,) = reply.content.metric_records.values()
+        metrics = only(MetricRecord, reply.content)
         update = tuple(
             new.astype(np.float64) - old
-            for new, old in zip(record.to_numpy_ndarrays(), self._params, strict=True)
+            for new, old in zip(self._strict.parameters[client.id], self._params, strict=True)
         )
         statistics = {
             s.name: Estimate(float(metrics[s.name]), float(metrics[f"{s.name}.sd"]))  # type: ignore[arg-type]

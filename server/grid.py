@@ -11,26 +11,23 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
 
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import Ledger, Release, owed
+from fedtoll.clients.ledger import COLUMNS, Ledger, Release, owed
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.scenarios.statistics import STATISTICS
 
 Handler = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
-Record = TypeVar("Record")
-_COLUMNS = {f.name for f in fields(Release)} - {"client"}
 
 
 class _Delegating(Grid):
@@ -121,6 +118,7 @@ class Strict(_Delegating):
         self._client_of: dict[int, int] = {}
         self.node_of: dict[int, int] = {}
         self.ledger = Ledger(run.delta, run.accountant)
+        self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -173,16 +171,17 @@ class Strict(_Delegating):
         if not sent:
             return []
         addressed = self._addressed(sent)
-        for client, message in addressed.items():
-            self.ledger.charge(owed(self._plan, self._clients[client], _round(message)))
+        round = _round(sent[0])
+        for client in addressed:
+            self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             node = reply.metadata.src_node_id
             if node not in self._client_of:
-                raise RunError(f"round {_round(sent[0])}: a reply came from node {node}, which is no client")
+                raise RunError(f"round {round}: a reply came from node {node}, which is no client")
             replies[self._client_of[node]].append(reply)
         for client, message in addressed.items():
-            where = f"round {_round(message)}, {self._who(client)}"
+            where = f"round {round}, {self._who(client)}"
             if len(replies[client]) != 1:
                 count = len(replies[client])
                 raise RunError(f"{where}: {count} replies" if count else f"{where}: the reply is missing")
@@ -200,12 +199,13 @@ class Strict(_Delegating):
     def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
         """Return the messages by client, in the order of the plan: to every client one, and to train."""
         addressed: dict[int, Message] = {}
+        round = _round(sent[0])
         for message in sent:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             if node not in self._client_of:
                 raise RunError(f"the strategy sends to node {node}, which is no client")
             client = self._client_of[node]
-            where = f"round {_round(message)}, {self._who(client)}"
+            where = f"round {round}, {self._who(client)}"
             if kind != MessageType.TRAIN:
                 raise RunError(f"{where}: a {kind!r} message would return un-noised numbers")
             if client in addressed:
@@ -214,7 +214,7 @@ class Strict(_Delegating):
         for client in self._clients:
             if client not in addressed:
                 raise RunError(
-                    f"round {_round(sent[0])}, {self._who(client)}: the strategy leaves it out, "
+                    f"round {round}, {self._who(client)}: the strategy leaves it out, "
                     "and every client trains in every round"
                 )
         return {client: addressed[client] for client in self._clients}
@@ -225,20 +225,23 @@ class Strict(_Delegating):
     def _check(self, client: int, message: Message, reply: Message) -> None:
         """Raise unless a reply holds what it must hold, and nothing beside."""
         content = reply.content
-        (sent,) = message.content.array_records.values()
-        arrays = _only("ArrayRecord", content.array_records)
-        metrics = _only("MetricRecord", content.metric_records)
-        if list(content.config_records) != [clients.LEDGER]:
-            raise ValueError(f"ConfigRecords {list(content.config_records)} instead of [{clients.LEDGER!r}]")
+        sent = clients.only(ArrayRecord, message.content)
+        arrays = clients.only(ArrayRecord, content)
+        metrics = clients.only(MetricRecord, content)
+        ledger = clients.only(ConfigRecord, content)
+        if content.get(clients.LEDGER) is not ledger:
+            raise ValueError(f"it has no {clients.LEDGER!r}")
         if list(sent.keys()) != list(arrays.keys()):
             raise ValueError(f"parameters {list(arrays.keys())} instead of {list(sent.keys())}")
         precision = np.dtype(self._plan.precision)
+        self.parameters[client] = []
         for name, array in arrays.items():
             values, shape = array.numpy(), tuple(sent[name].shape)
             if (values.shape, values.dtype) != (shape, precision):
                 raise ValueError(f"parameter {name}: {values.dtype}{values.shape}, not {precision}{shape}")
             if not np.isfinite(values).all():
                 raise ValueError(f"parameter {name} is not finite")
+            self.parameters[client].append(values)
         expected = self._metrics(client)
         if set(metrics) != set(expected):
             raise ValueError(f"metrics {sorted(metrics)} instead of {sorted(expected)}")
@@ -248,11 +251,10 @@ class Strict(_Delegating):
                 raise ValueError(f"metric {name} is not finite")
             if public is not None and value != public:
                 raise ValueError(f"{name} is {value}, not {public} as the plan says")
-        if extra := set(content.config_records[clients.LEDGER]) - _COLUMNS:
+        if extra := set(ledger) - set(COLUMNS):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
-        theirs = clients.releases_in(content, client)
-        ours = self.ledger.of(client)
-        if theirs != ours:
+        if dict(ledger) != self.ledger.columns(client):
+            theirs, ours = clients.releases_in(content, client), self.ledger.of(client)
             raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
 
     def _metrics(self, client: int) -> dict[str, float | None]:
@@ -266,14 +268,6 @@ class Strict(_Delegating):
         return expected
 
 
-def _only(kind: str, found: Mapping[str, Record]) -> Record:
-    """Return the one record of a kind."""
-    if len(found) != 1:
-        raise ValueError(f"{kind}s {list(found)} instead of one")
-    (record,) = found.values()
-    return record
-
-
 def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
     for a, b in itertools.zip_longest(theirs, ours):
         if a != b:
@@ -282,8 +276,7 @@ def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
 
 
 def _round(message: Message) -> int:
-    (config,) = message.content.config_records.values()
-    return int(config["server-round"])  # type: ignore[arg-type]
+    return int(clients.only(ConfigRecord, message.content)["server-round"])  # type: ignore[arg-type]
 
 
 def _one_line(reason: str | None) -> str:

@@ -127,7 +127,7 @@ def ledger_of(case: str) -> tuple[pd.DataFrame, float]:
 def whole_orders(monkeypatch) -> Iterator[None]:
     """Let our accountant look at whole orders only."""
     monkeypatch.setattr(budget, "ORDERS", WHOLE)
-    caches = (budget._curve, budget._conversion)
+    caches = (budget._compose, budget._curve, budget._conversion)
     for each in caches:
         each.cache_clear()
     yield

@@ -153,7 +153,7 @@ MALFORMED = {
         "MetricRecords ['metrics', 'more']",
     ),
     "a note beside": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
-    "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of ['fedtoll.ledger']"),
+    "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of one"),
     "ledger reset": (reset, "its ledger holds Release(client=1, round=2"),
     "ledger of fewer steps": (ledger("count", lambda c: [*c[:-1], c[-1] - 1]), "its ledger holds Release("),
     "ledger of more noise": (ledger("noise_multiplier", lambda c: [c[0] * 2, *c[1:]]), "its ledger holds"),
