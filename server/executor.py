@@ -11,10 +11,10 @@ import os
 import signal
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from fedtoll.scenarios.errors import FedtollError, RunError
@@ -24,7 +24,7 @@ from fedtoll.server.results import Store
 EXECUTORS = ("serial", "processes", "ray")
 
 PATIENCE = 3
-"""How often in a row workers may die before any run ends, until the command gives up."""
+"""How many workers in a row may die before any run ends, until the command gives up."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -94,48 +94,76 @@ def _serial(runs: Sequence[Run]) -> Iterator[Outcome]:
 
 
 def _processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
-    """Train over spawned processes; a pool that breaks is made anew for the runs that are left."""
-    left = {run.hash: run for run in runs}
+    """Train over spawned processes, each with a pipe of its own; a worker that dies is replaced.
+
+    A pipe that only the worker can write to ends when the worker does, even in the midst of a table:
+    a pool that shares one pipe waits for the rest for ever.
+    """
+    todo = deque(runs)
+    team = [_Worker() for _ in range(workers)]
     deaths = 0
-    while left:
-        try:
-            with _pool(workers) as pool:
-                futures = {pool.submit(_train, run.to_json()): run for run in left.values()}
-                for future in as_completed(futures):
-                    outcome = (futures[future], *future.result())
-                    del left[futures[future].hash]
+    try:
+        for worker in team:
+            worker.take(todo)
+        while busy := {worker.pipe: worker for worker in team if worker.run is not None}:
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                run = worker.run
+                assert run is not None
+                try:
+                    outcome = worker.pipe.recv()
+                except (EOFError, OSError):
+                    deaths += 1
+                    if deaths == PATIENCE:
+                        raise RunError(
+                            "worker processes keep dying (killed, or out of memory?); "
+                            "the same command resumes, fewer --workers need less memory"
+                        ) from None
+                    todo.append(run)
+                    worker.end()
+                    team[team.index(worker)] = worker = _Worker()
+                else:
                     deaths = 0
-                    yield outcome
-        except BrokenProcessPool:
-            deaths += 1
-            if deaths == PATIENCE:
-                raise RunError(
-                    "worker processes keep dying (killed, or out of memory?); "
-                    "the same command resumes, fewer --workers need less memory"
-                ) from None
+                    yield (run, *outcome)
+                worker.take(todo)
+    finally:
+        for worker in team:
+            worker.end()
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Make a pool of spawned workers that ends at once when it is left early, by an interrupt say."""
-    others = set(multiprocessing.active_children())
-    with _environment(_ONE_THREAD):  # inherited by the workers
-        pool = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-        )
+class _Worker:
+    """A spawned process that trains one run after the other, and the run that it has now."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.pipe, its = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=_work, args=(its,), daemon=True)
+        # What is blocked here is blocked there too: the terminal's interrupt is for the driver alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            yield pool
-            pool.shutdown()
+            with _environment(_ONE_THREAD):  # inherited by the worker
+                self._process.start()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        its.close()
+
+    def take(self, todo: deque[Run]) -> None:
+        """Send the next run that there is."""
+        self.run = todo.popleft() if todo else None
+        if self.run is not None:
+            with suppress(OSError):  # dead already, which the next read finds
+                self.pipe.send(self.run.to_json())
+
+    def end(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.terminate()
+        self._process.join()
+        self.pipe.close()
 
 
-def _start_worker() -> None:
-    """Prepare a worker: one thread, deaf to the terminal's interrupt, and gone when its driver is."""
+def _work(pipe: Connection) -> None:
+    """Train what the driver sends until it is gone; one torch thread."""
     _one_thread()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     driver = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -144,6 +172,8 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    while True:
+        pipe.send(_train(pipe.recv()))
 
 
 def _ray(runs: Sequence[Run], workers: int | None) -> Iterator[Outcome]:

@@ -287,4 +287,5 @@ def _resolved(
             }
             for s, e, c in itertools.product(strategies, [e for e in epsilons if e != INF], range(13))
         ],
+        "mixed_with": [],
     }

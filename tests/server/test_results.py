@@ -16,6 +16,7 @@ from fedtoll.server import results
 from fedtoll.server.app import Tables, simulate
 from fedtoll.server.plan import Plan
 from fedtoll.server.results import TABLES, Store, load
+from tests.server.fake import adult_race
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 
@@ -130,6 +131,7 @@ def test_infinity_is_a_word_in_the_resolved_file(full):
     assert all(0 < n["noise_multiplier"] < math.inf for n in resolved["noise"])
     assert resolved["versions"] == results.versions()
     assert resolved["mixed_with"] == []
+    assert resolved.keys() == adult_race(seeds=(0,)).resolved.keys()  # what the report's tests stand on
     assert (full.folder / "scenario.toml").read_text() == TOML
 
 
