@@ -1,0 +1,94 @@
+"""The command line: ``python -m benchmarks`` measures everything and writes ``RESULTS.md``.
+
+A whole measurement takes from half an hour to an hour and a half on two quiet cores. Heavy imports wait
+until the command runs: worker processes import this module again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+KEYS = ("a", "b", "c", "d", "e", "f", "scaling", "resume")
+
+
+def main() -> None:
+    """Measure what the command line names and write the tables."""
+    wanted = _arguments()
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
+    from benchmarks import report
+
+    results = measure_all(wanted.only, quick=wanted.quick)
+    page = report.markdown(results)
+    print(page)
+    folder = wanted.out
+    if folder is None and not wanted.quick and set(wanted.only) == set(KEYS):
+        folder = Path(__file__).parent
+    if folder is None:
+        _tell("nothing written: only a whole measurement, or --out, writes RESULTS.md and results.json")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "RESULTS.md").write_text(page, encoding="utf-8")
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8")
+
+
+def measure_all(only: list[str], *, quick: bool) -> dict[str, Any]:
+    """Measure and return the numbers, as plain values."""
+    from benchmarks import compare, measure, resume, scaling, work
+
+    size = work.QUICK if quick else work.FULL
+    results: dict[str, Any] = {
+        "quick": quick,
+        "size": asdict(size),
+        "machine": measure.machine(),
+        "load": {"start": measure.load()},
+    }
+    if set("abcde") & set(only):
+        results["whole"] = compare.whole_runs(only, size, _tell)
+    if set("bdf") & set(only):
+        results["training"] = compare.training_alone(only, size, _tell)
+    if "e" in only and size.whole_sweep:
+        results["whole_sweep"] = compare.whole_sweep(size, _tell)
+    if "scaling" in only:
+        _tell("scaling")
+        results["scaling"] = scaling.measure_all(quick)
+    if "resume" in only:
+        _tell(f"{size.kills} kills")
+        with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
+            results["resume"] = resume.check(size.kills, Path(folder))
+    results["load"]["end"] = measure.load()
+    return results
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure speed and scale, side by side."
+    )
+    parser.add_argument(
+        "--only", type=_keys, default=list(KEYS), metavar="A,B", help=f"some of {', '.join(KEYS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="a smoke run in minutes: it decides nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write, in place of benchmarks/")
+    return parser.parse_args()
+
+
+def _keys(text: str) -> list[str]:
+    keys = [key.strip() for key in text.split(",")]
+    if unknown := [key for key in keys if key not in KEYS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(KEYS)}")
+    return keys
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

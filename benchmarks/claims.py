@@ -1,0 +1,111 @@
+"""What the system must show, computed from the measurements: ratios are taken repetition by repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.measure import spread
+from benchmarks.scaling import exponent
+from benchmarks.work import SWEEP
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the table: what, how much is needed, what was measured, whether it holds."""
+
+    what: str
+    needed: str
+    measured: str
+    holds: bool
+
+
+def sweeps(whole: dict[str, Any]) -> dict[str, list[float]]:
+    """Return the sweep's seconds by variant and repetition, extrapolated from a run or a piece."""
+    once = {"a": whole.get("start_up", 0.0)}
+    found = {key: [once.get(key, 0.0) + SWEEP * s for s in v] for key, v in whole["seconds"].items()}
+    if whole["pieces"]:
+        found["e"] = [p["total"] - p["train"] + SWEEP * p["train"] / p["runs"] for p in whole["pieces"]]
+    return found
+
+
+def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """Return the spread of slow / fast, repetition by repetition.
+
+    Examples
+    --------
+    >>> ratios([10.0, 30.0, 20.0], [1.0, 2.0, 1.0])["median"]
+    15.0
+    """
+    return spread([a / b for a, b in zip(slow, fast, strict=False)])
+
+
+def claims(results: dict[str, Any]) -> list[Claim]:
+    """Return every claim for which there are measurements."""
+    found = []
+    if "whole" in results:
+        seconds = sweeps(results["whole"])
+        if "a" in seconds and results.get("whole_sweep"):
+            whole = results["whole_sweep"]["total"]
+            ratio = spread([a / whole for a in seconds["a"]])
+            found.append(_times("the whole sweep on all cores (e) over Flower + Ray + Opacus (a)", 25, ratio))
+        if {"a", "e"} <= seconds.keys():
+            ratio = ratios(seconds["a"], seconds["e"])
+            found.append(_times("a piece of the sweep (e) over Flower + Ray + Opacus (a)", 25, ratio))
+        if {"b", "d"} <= seconds.keys():
+            ratio = ratios(seconds["b"], seconds["d"])
+            found.append(_times("a whole run (d) over sequential Opacus (b), same core", 15, ratio))
+    alone = results.get("training", {})
+    if {"b", "d"} <= alone.keys():
+        found.append(
+            _times(
+                "training alone (d) over sequential Opacus (b), same core", 15, ratios(alone["b"], alone["d"])
+            )
+        )
+    if {"d", "f"} <= alone.keys():
+        ratio = ratios(alone["d"], alone["f"])
+        text = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        found.append(Claim("training alone (d) over the limit (f)", "3 or less", text, ratio["median"] <= 3))
+    if "whole" in results and "d" in results["whole"]["seconds"]:
+        found.append(_around(results["whole"]))
+    return found + _scaling(results.get("scaling", {})) + _resume(results.get("resume"))
+
+
+def _times(what: str, needed: float, ratio: dict[str, float]) -> Claim:
+    text = f"{ratio['median']:.1f} × ({ratio['low']:.1f} to {ratio['high']:.1f})"
+    return Claim(what, f"{needed:g} × or more", text, ratio["median"] >= needed)
+
+
+def _around(whole: dict[str, Any]) -> Claim:
+    """Return the share of a run's time that is not training."""
+    shares = [1 - t / s for t, s in zip(whole["training"]["d"], whole["seconds"]["d"], strict=True)]
+    share = spread(shares)
+    text = f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+    return Claim("share of a run (d) around its training", "under 30%", text, share["median"] < 0.3)
+
+
+def _scaling(scaling: dict[str, Any]) -> list[Claim]:
+    if not scaling:
+        return []
+    found = []
+    for series, what in (("clients", "the engine alone"), ("app", "the whole app")):
+        peak = [p["peak_mb"] for p in scaling[series] if p["clients"] == 2_000]
+        if peak:
+            what = f"peak memory of a round of 2,000 clients, {what}"
+            found.append(Claim(what, "under 2 GB", f"{peak[0] / 1e3:.2f} GB", peak[0] < 2_000))
+    for series, size in (("rows", "rows"), ("clients", "clients")):
+        points = scaling[series]
+        power = exponent([p[size] for p in points], [p["seconds"]["median"] for p in points])
+        what = f"seconds a round ~ {size}^b"
+        found.append(Claim(what, "b of 1.1 or less", f"b = {power:.2f}", power <= 1.1))
+    return found
+
+
+def _resume(resume: dict[str, Any] | None) -> list[Claim]:
+    if not resume:
+        return []
+    kinds = ("lost", "duplicated", "torn", "different", "failed")
+    text = ", ".join(f"{resume[kind]} {kind}" for kind in kinds)
+    what = f"{resume['kills']} times SIGKILL, each followed by a resume"
+    return [Claim(what, "0 of each", text, not any(resume[kind] for kind in kinds))]

@@ -1,0 +1,58 @@
+"""(b) sequential Opacus and (d) the cohort engine: the same run in this process, on one core, one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+from unittest import mock
+
+import torch
+
+from benchmarks import measure, work
+from fedtoll.clients import engines
+from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.scenarios.run import Run
+from fedtoll.server.app import simulate
+
+
+class InProcess:
+    """One engine on one core: whole runs, and the training of single rounds alone."""
+
+    def __init__(self, run: Run, engine: Literal["opacus", "cohort"]) -> None:
+        torch.set_num_threads(1)
+        self.run = run.model_copy(update={"engine": engine})
+        self.accuracy = 0.0
+        self.training: list[float] = []
+        self._engine = engines.engine(self.run.engine, self.run.device)
+        self._tasks = work.tasks(self.run, round=1)
+        self._engine.train(self.run, self._tasks[-1:])  # imports, hooks and caches
+
+    def whole(self) -> float:
+        """Return the seconds of one whole run: messages, evaluation, ledger and tables included.
+
+        ``training`` gets how many of them the engine took.
+        """
+        train, inside = self._engine.train, 0.0
+
+        def timed(run: Run, tasks: Sequence[Task]) -> list[Trained]:
+            nonlocal inside
+            start = time.perf_counter()
+            trained = train(run, tasks)
+            inside += time.perf_counter() - start
+            return trained
+
+        with measure.one_core(), mock.patch.object(self._engine, "train", timed):
+            took = measure.seconds(self._simulate)
+        self.training.append(inside)
+        return took
+
+    def round(self) -> float:
+        """Return the seconds of the training of one round alone."""
+        with measure.one_core():
+            return measure.seconds(lambda: self._engine.train(self.run, self._tasks))
+
+    def _simulate(self) -> None:
+        groups = simulate(self.run)["groups"]
+        last = groups[(groups["round"] == self.run.rounds) & (groups["group"] == "(all)")]
+        self.accuracy = float(last["accuracy"].iloc[0])

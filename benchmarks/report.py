@@ -1,0 +1,195 @@
+"""The measurements as Markdown: one table a question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.claims import claims, sweeps
+from benchmarks.tables import numbers, table, three
+from benchmarks.work import SWEEP
+
+TITLES = {
+    "a": "Flower + Ray + Opacus as its users write it, under `flwr run`",
+    "b": "sequential Opacus (our Opacus engine), in one process",
+    "c": "pfl-research, **non-private**, one process a run",
+    "d": "fedtoll (cohort engine), in one process",
+    "e": "fedtoll on all cores",
+    "f": "the limit: matrix products and normal draws alone",
+    "products": "of which matrix products",
+    "draws": "of which normal draws",
+}
+
+WORK = """\
+The common work: Adult, an MLP 64-32, 20 clients of unequal size (race crossed with sex; 7 hold White men,
+5 White women, 1 each other cell), Poisson batches of 64 expected records, one local epoch a round, flat clip
+1, SGD, ε = 8 (σ about 1), {rounds} rounds a run. The sweep: {sweep} such runs, 10 seeds × 5 ε × 3 strategies.
+Every number is a median of repetitions, with the least and the greatest; the variants took turns within
+each repetition. Seconds are wall-clock."""
+
+NOTES = {
+    "a": """\
+- (a) uses all cores, one torch thread a client, and is timed from `flwr run` to its written result; Flower's
+  shutdown is not counted, and the SuperLink's start ({start_up:.1f} s) once a sweep. {between}""",
+    "b": """\
+- (b) and (d) run on the same one core, with messages, evaluation of every group after every round, ledger and
+  tables; imports are not counted.""",
+    "c": """\
+- (c) runs on one core, without clipping or noise; the start of its process is counted. {between}""",
+    "e": """\
+- (e) is timed in a fresh process: imports, plan, worker processes, training, results on disk. A piece finds
+  its σ calibrated.""",
+}
+EXTRAPOLATED = """\
+- ✱ extrapolated: {sweep} × a run; for (e) imports and plan once, and {sweep} × the training of a piece ÷ its
+  runs, which spreads the workers' start over a piece and not the sweep, and so is too slow rather than too
+  fast."""
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the whole page."""
+    machine, size = results["machine"], results["size"]
+    parts = ["# Benchmarks", _machine(machine, results)]
+    if results["quick"]:
+        parts.append("**A quick run: it shows that everything runs, and decides nothing.**")
+    parts += [WORK.format(rounds=size["rounds"], sweep=SWEEP), _claims(results)]
+    if "whole" in results:
+        parts += ["## The sweep", _sweep(results), _notes(results)]
+    if results.get("training"):
+        parts += ["## Training alone, one round, one core", _training(results["training"])]
+    if "scaling" in results:
+        parts += _scaling(results["scaling"])
+    if "resume" in results:
+        parts += ["## Killed and resumed", _resume(results["resume"])]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _machine(machine: dict[str, Any], results: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    load = results["load"]
+    return (
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, "
+        f"{machine['system']}; {versions}; commit {machine['commit']}. Processes that wanted a core in the "
+        f"minute before: {load['start']:g}; they should be near 0. Written by `make bench`."
+    )
+
+
+def _claims(results: dict[str, Any]) -> str:
+    decided = not results["quick"]
+    rows = [
+        [c.what, c.needed, c.measured, ("yes" if c.holds else "**no**") if decided else "not decided"]
+        for c in claims(results)
+    ]
+    return table(["what", "needed", "measured", "holds"], rows) if rows else ""
+
+
+def _sweep(results: dict[str, Any]) -> str:
+    whole, all_of = results["whole"], sweeps(results["whole"])
+    rows = []
+    for key in [k for k in "abcde" if k in all_of or k in whole["absent"]]:
+        if key in whole["absent"] and key not in all_of:
+            rows.append([f"({key}) {TITLES[key]}", "", f"not measured: {whole['absent'][key]}", "", "", ""])
+            continue
+        runs = whole["seconds"].get(key, [p["train"] / p["runs"] for p in whole["pieces"]])
+        count = str(len(runs)) if key != "e" else f"{len(runs)} × {whole['pieces'][0]['runs']}"
+        faster = (
+            numbers([a / b for a, b in zip(all_of["a"], all_of[key], strict=False)]) if "a" in all_of else ""
+        )
+        accuracy = f"{whole['accuracy'][key]:.3f}" if key in whole["accuracy"] else ""
+        title = f"({key}) {TITLES[key]}" + (", a piece" if key == "e" else "")
+        rows.append([title, count, numbers(runs), f"{numbers(all_of[key], 60)} ✱", faster, accuracy])
+    if real := results.get("whole_sweep"):
+        faster = numbers([a / real["total"] for a in all_of["a"]]) if "a" in all_of else ""
+        total = real["total"]
+        title = f"**(e) {TITLES['e']}, the whole sweep, measured**"
+        rows.append(
+            [title, str(real["runs"]), three(real["train"] / real["runs"]), three(total / 60), faster, ""]
+        )
+    head = ["variant", "runs measured", "s a run", f"the sweep of {SWEEP} runs, min", "× (a)", "accuracy"]
+    return table(head, rows)
+
+
+def _notes(results: dict[str, Any]) -> str:
+    whole = results["whole"]
+    notes = []
+    for key, text in NOTES.items():
+        if key in whole["seconds"] or (key == "e" and whole["pieces"]):
+            rounds = whole["rounds"].get(key)
+            between = f"From one round's end to the next: {numbers(rounds)} s." if rounds else ""
+            notes.append(text.format(start_up=whole.get("start_up", 0.0), between=between).rstrip())
+    notes.append(EXTRAPOLATED.format(sweep=SWEEP))
+    if real := results.get("whole_sweep"):
+        notes.append(
+            f"- The whole sweep began without a calibrated σ: its plan took {three(real['plan'])} s, the "
+            f"training on {real['workers']} workers {three(real['train'])} s."
+        )
+    return "\n".join(notes)
+
+
+def _training(alone: dict[str, list[float]]) -> str:
+    rows = []
+    for key in [k for k in ("b", "d", "f", "products", "draws") if k in alone]:
+        title = f"({key}) {TITLES[key]}" if key in "bdf" else TITLES[key]
+        faster = numbers(_each(alone, "b", key)) if "b" in alone else ""
+        limit = numbers(_each(alone, key, "f")) if "f" in alone else ""
+        rows.append([title, str(len(alone[key])), numbers(alone[key]), faster, limit])
+    return table(["variant", "repetitions", "s a round", "× (b)", "÷ (f)"], rows)
+
+
+def _each(alone: dict[str, list[float]], slow: str, fast: str) -> list[float]:
+    return [a / b for a, b in zip(alone[slow], alone[fast], strict=True)]
+
+
+def _scaling(scaling: dict[str, Any]) -> list[str]:
+    def rows(series: str, label: str) -> list[list[str]]:
+        return [
+            [
+                "-".join(map(str, p[label])) if label == "hidden" else f"{p[label]:,}",
+                *([f"{p['parameters']:,}"] if label == "hidden" else []),
+                _range(p["seconds"]),
+                f"{p['seconds']['median'] / p['row_visits'] * 1e6:.2f}" if "row_visits" in p else "",
+                f"{p['peak_mb']:,.0f}",
+                *([f"{p['before_mb']:,.0f}"] if "before_mb" in p else []),
+            ]
+            for p in scaling[series]
+        ]
+
+    tail = ["s a round", "µs a row", "peak MB", "MB before training"]
+    return [
+        "## Scaling of the cohort engine, one core",
+        "Synthetic records of 100 features, MLP 64-32 unless said, batches of 64, one epoch a round; each "
+        "point in a process of its own.",
+        f"Clients of {scaling['clients'][0]['rows']} records each:",
+        table(["clients", *tail], rows("clients", "clients")),
+        "Records of each of 20 clients:",
+        table(["records a client", *tail], rows("rows", "rows")),
+        "Width of the model, 20 clients of 2,000 records:",
+        table(["hidden layers", "parameters", *tail], rows("width", "hidden")),
+        "The whole app, Adult dealt to many clients by race, batches of 16: messages, checks, ledger and "
+        "evaluation included:",
+        table(["clients", *tail[:3]], rows("app", "clients")),
+    ]
+
+
+def _range(s: dict[str, float]) -> str:
+    if s["n"] == 1:
+        return three(s["median"])
+    return f"{three(s['median'])} ({three(s['low'])} to {three(s['high'])})"
+
+
+def _resume(r: dict[str, Any]) -> str:
+    there = r["present"]
+    text = (
+        f"`fedtoll run` of {r['runs']} short runs ({three(r['seconds_uninterrupted'])} s uninterrupted) was "
+        f"killed {r['kills']} times with its whole process group, at moments spread evenly over that time, "
+        f"and resumed every time, over {r['sweeps']} sweeps; after the kills {min(there)} to {max(there)} "
+        "runs were there."
+    )
+    rows = [
+        ["runs lost", r["lost"]],
+        ["runs or rows that stand twice", r["duplicated"]],
+        ["torn runs", r["torn"]],
+        ["tables that differ from the uninterrupted sweep's in a byte", r["different"]],
+        ["resumes that failed", r["failed"]],
+        ["unfinished folders left beside the runs of finished sweeps", r["litter"]],
+    ]
+    return text + "\n\n" + table(["found", "times"], [[what, str(n)] for what, n in rows])
