@@ -17,7 +17,7 @@ from benchmarks import measure
 
 
 def piece(runs: int, rounds: int, *, calibrate: bool = False) -> dict[str, Any]:
-    """Train ``runs`` of the sweep's runs, spread evenly over it, in a fresh process.
+    """Train the sweep's first ``runs`` runs in its own order, seed by seed, in a fresh process.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def main(runs: int, rounds: int) -> None:
     start = time.perf_counter()
     planned = work.sweep(rounds)
     planning = time.perf_counter() - start
-    chosen = [planned[i * len(planned) // runs] for i in range(runs)]
+    chosen = sorted(planned, key=lambda run: run.seed)[:runs]
     with tempfile.TemporaryDirectory(prefix="bench-sweep-") as folder:
         store = Store(Path(folder))
         start = time.perf_counter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def compare(device: str, clients: int, rows: int, hidden: Sequence[int], repetit
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     took: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(repetitions):
+    for seed in range(1, repetitions + 1):
+        anew = synthetic.reseeded(run, seed)
         for name, engine in engines.items():  # the parameters come back as arrays, so it has ended
-            took[name].append(measure.seconds(lambda engine=engine: engine.train(run, tasks)))  # type: ignore[misc]
+            took[name].append(measure.seconds(partial(engine.train, anew, tasks)))
     peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
     return {
         **took,

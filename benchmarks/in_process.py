@@ -10,14 +10,20 @@ from unittest import mock
 import torch
 
 from benchmarks import measure, work
+from benchmarks.synthetic import reseeded
 from fedtoll.clients import engines
 from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import simulate
 
 
 class InProcess:
-    """One engine on one core: whole runs, and the training of single rounds alone."""
+    """One engine on one core: whole runs, and the training of single rounds alone.
+
+    Every repetition has a seed of its own, so that the cohort engine finds no draws that it kept: in a
+    sweep it does, where several runs have one seed.
+    """
 
     def __init__(self, run: Run, engine: Literal["opacus", "cohort"]) -> None:
         torch.set_num_threads(1)
@@ -27,6 +33,7 @@ class InProcess:
         self._engine = engines.engine(self.run.engine, self.run.device)
         self._tasks = work.tasks(self.run, round=1)
         self._engine.train(self.run, self._tasks[-1:])  # imports, hooks and caches
+        self._seed = 1_000
 
     def whole(self) -> float:
         """Return the seconds of one whole run: messages, evaluation, ledger and tables included.
@@ -42,17 +49,25 @@ class InProcess:
             inside += time.perf_counter() - start
             return trained
 
+        run = self._fresh()
+        records(run)  # dealt to clients before the clock starts, as in the peers
         with measure.one_core(), mock.patch.object(self._engine, "train", timed):
-            took = measure.seconds(self._simulate)
+            took = measure.seconds(lambda: self._simulate(run))
         self.training.append(inside)
         return took
 
     def round(self) -> float:
         """Return the seconds of the training of one round alone."""
+        run = self._fresh()
         with measure.one_core():
-            return measure.seconds(lambda: self._engine.train(self.run, self._tasks))
+            return measure.seconds(lambda: self._engine.train(run, self._tasks))
 
-    def _simulate(self) -> None:
-        groups = simulate(self.run)["groups"]
+    def _fresh(self) -> Run:
+        """Return the run with noise and batches of a seed that no other repetition had."""
+        self._seed += 1
+        return reseeded(self.run, self._seed)
+
+    def _simulate(self, run: Run) -> None:
+        groups = simulate(run)["groups"]
         last = groups[(groups["round"] == self.run.rounds) & (groups["group"] == "(all)")]
         self.accuracy = float(last["accuracy"].iloc[0])

@@ -32,7 +32,8 @@ NOTES = {
   shutdown is not counted, and the SuperLink's start ({start_up:.1f} s) once a sweep. {between}""",
     "b": """\
 - (b) and (d) run on the same one core, with messages, evaluation of every group after every round, ledger and
-  tables; imports are not counted.""",
+  tables; imports are not counted. Each repetition has a seed of its own: the draws that runs of one seed
+  share in a sweep, as in (e), are not shared here, nor in the training alone below.""",
     "c": """\
 - (c) runs on one core, without clipping or noise; the start of its process is counted. {between}""",
     "e": """\
@@ -42,7 +43,7 @@ NOTES = {
 EXTRAPOLATED = """\
 - ✱ extrapolated: {sweep} × a run; for (e) imports and plan once, and {sweep} × the training of a piece ÷ its
   runs, which spreads the workers' start over a piece and not the sweep, and so is too slow rather than too
-  fast."""
+  fast. A piece is whole seeds of the sweep."""
 
 
 def markdown(results: dict[str, Any]) -> str:

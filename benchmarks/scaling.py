@@ -68,7 +68,8 @@ def _engine(clients: int, rows: int, hidden: Sequence[int] = (64, 32), rounds: i
     engine = CohortEngine()
     before = measure.peak_megabytes()
     with measure.one_core():
-        first, *took = [measure.seconds(lambda: engine.train(run, tasks)) for _ in range(1 + rounds)]
+        runs = [synthetic.reseeded(run, seed) for seed in range(1 + rounds)]
+        first, *took = [measure.seconds(partial(engine.train, each, tasks)) for each in runs]
     return {
         "seconds": measure.spread(took),
         "first": first,

@@ -42,6 +42,7 @@ def run(
         partition=Partition(),
         model=Model(kind="mlp", hidden=tuple(hidden)),
         classes=2,
+        groups=("all",),
         rounds=1,
         learning_rate=0.1,
         clip=1.0,
@@ -58,6 +59,11 @@ def run(
         seed=0,
         noise_seed=0,
     )
+
+
+def reseeded(run: Run, seed: int) -> Run:
+    """Return a run of the same shape that shares no draw with others."""
+    return run.model_copy(update={"seed": seed, "noise_seed": seed})
 
 
 def tasks(of: Run) -> list[Task]:

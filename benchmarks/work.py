@@ -46,7 +46,7 @@ class Size:
     rounds: int = 40
     repetitions: int = 3
     training: int = 15
-    piece: int = 10
+    piece: int = 15
     whole_sweep: bool = True
     kills: int = 50
 

@@ -84,6 +84,8 @@ class Ledger:
 
 def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
     """Return what an instruction to train will release, from public constants alone."""
-    statistics = tuple(Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics)
+    statistics = tuple(
+        Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(round)
+    )
     training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
     return (*statistics, training)

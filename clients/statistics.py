@@ -2,53 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from fedtoll.clients.losses import per_example
+from fedtoll.clients import losses
 from fedtoll.scenarios.run import StatisticPlan
-from fedtoll.scenarios.statistics import STATISTICS, Estimate
+from fedtoll.scenarios.statistics import Estimate, Value
 from fedtoll.scenarios.streams import Purpose, stream
 
 
-def release(
-    plan: StatisticPlan,
+@dataclass(frozen=True, eq=False)
+class Held:
+    """The records of one client under the broadcast model, before local training.
+
+    Parameters
+    ----------
+    losses_N
+        Per-example losses, in nats.
+    labels_N, predicted_N, groups_N
+        Of every record, as codes; a record is predicted positive at a probability of .5 or more.
+    size
+        The client's public size.
+    groups, classes
+        How many there are.
+    """
+
+    losses_N: NDArray[np.float64]
+    labels_N: NDArray[np.int64]
+    predicted_N: NDArray[np.int64]
+    groups_N: NDArray[np.int64]
+    size: int
+    groups: int
+    classes: int
+
+    @cached_property
+    def strata(self) -> NDArray[np.int64]:
+        """The group and label of every record as one code."""
+        return np.asarray(self.groups_N * self.classes + self.labels_N)
+
+
+def evaluate(
     module: nn.Module,
     features_ND: torch.Tensor,
     labels_N: torch.Tensor,
+    groups_N: torch.Tensor,
     *,
     size: int,
-    seed: int,
-    client: int,
-    round: int,
-    index: int,
-) -> Estimate:
-    """Release one statistic of a client's records.
+    groups: int,
+    classes: int,
+) -> Held:
+    """Evaluate a module once for all statistics of a round."""
+    with torch.no_grad():
+        logits = module(features_ND).double()
+        loss = losses.per_example(logits, labels_N)
+        probability = losses.probabilities(logits)
+    # Two classes are not left to argmax, which would call .5 negative.
+    predicted = (probability[:, 1] >= 0.5).long() if classes == 2 else probability.argmax(dim=1)
+    return Held(loss.numpy(), labels_N.numpy(), predicted.numpy(), groups_N.numpy(), size, groups, classes)
 
-    Σ min(ℓ_i, B) / n over the public size n, plus N(0, (z B / n)²). With z = 0 (the references at ε = ∞)
-    the statistic is exact: neither clipped nor noised. A loss that is not finite counts as B, so that
-    one record can neither abort the round nor dominate it.
+
+def release(
+    plan: StatisticPlan, held: Held, *, group: int | None, seed: int, client: int, round: int, index: int
+) -> Estimate:
+    """Release one statistic of a client's records: its value plus N(0, (z · sensitivity)²) in every cell.
+
+    With z = 0 (the references at ε = ∞) the statistic is exact: neither clipped nor noised. Else a loss that
+    is not finite counts as the clip, so that one record can neither abort the round nor dominate it.
 
     Parameters
     ----------
     plan
         Name, parameters and noise multiplier z.
-    module
-        The broadcast model, before local training.
-    features_ND, labels_N
-        The records held, N ≥ 0 of them.
-    size
-        The public size n.
+    held
+        The client's records.
+    group
+        The declared group of the client's records: only its cells are released. ``None``: all are.
     seed, client, round, index
         The key of the noise.
+
+    Returns
+    -------
+    Estimate
+        The released cells, as a number or an array.
     """
-    declaration = STATISTICS[plan.name](**plan.parameters)
-    with torch.no_grad():
-        losses = per_example(module(features_ND), labels_N).double()
-    if plan.noise_multiplier == 0:
-        return Estimate(float(losses.sum()) / size, 0.0)
-    clip = declaration.clip
-    clipped = torch.nan_to_num(losses, nan=clip, posinf=clip).clamp(0.0, clip)
-    sd = plan.noise_multiplier * declaration.sensitivity(size)
-    noise = stream(seed, Purpose.STATISTIC, client, round, index).normal(0.0, sd)
-    return Estimate(float(clipped.sum()) / size + noise, sd)
+    exact = plan.noise_multiplier == 0
+    clip = plan.parameters.get("clip", 1.0)
+    losses_N = held.losses_N
+    if not exact:
+        losses_N = np.clip(np.nan_to_num(losses_N, nan=clip, posinf=clip), 0.0, clip)
+    value = np.asarray(_VALUES[plan.name](held, losses_N, clip), dtype=np.float64)
+    if group is not None and value.ndim:
+        value = value[group]
+    sd = plan.noise_multiplier * plan.declaration.sensitivity(held.size)
+    if not exact:
+        value = value + stream(seed, Purpose.STATISTIC, client, round, index).normal(0.0, sd, value.shape)
+    return Estimate(value if value.ndim else float(value), sd)
+
+
+Losses = NDArray[np.float64]
+
+
+def _mean_loss(held: Held, losses_N: Losses, clip: float) -> Value:
+    return float(losses_N.sum()) / held.size
+
+
+def _error_rate(held: Held, losses_N: Losses, clip: float) -> Value:
+    return int((held.predicted_N != held.labels_N).sum()) / held.size
+
+
+def _group_loss(held: Held, losses_N: Losses, clip: float) -> Value:
+    return _pairs(held.groups_N, losses_N / clip, held.groups)
+
+
+def _label_group_loss(held: Held, losses_N: Losses, clip: float) -> Value:
+    pairs = _pairs(held.strata, losses_N / clip, held.groups * held.classes)
+    return pairs.reshape(held.groups, held.classes, 2)
+
+
+def _group_confusion(held: Held, losses_N: Losses, clip: float) -> Value:
+    shape = (held.groups, held.classes, held.classes)
+    cells = held.strata * held.classes + held.predicted_N
+    return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+
+
+def _pairs(cell_N: NDArray[np.int64], value_N: Losses, cells: int) -> NDArray[np.float64]:
+    """Return the sum of the values and the count of every cell, ``[cells, 2]``."""
+    sums = np.bincount(cell_N, weights=value_N, minlength=cells)
+    return np.stack([sums, np.bincount(cell_N, minlength=cells)], axis=1)
+
+
+_VALUES: dict[str, Callable[[Held, Losses, float], Value]] = {
+    "mean_loss": _mean_loss,
+    "error_rate": _error_rate,
+    "group_loss": _group_loss,
+    "label_group_loss": _label_group_loss,
+    "group_confusion": _group_confusion,
+}

@@ -42,7 +42,7 @@ CLIENT_FAILED = 1
 
 Record = TypeVar("Record")
 
-_KNOWN = {"run", "server-round", "proximal_mu"}
+_KNOWN = {"run", "server-round", "proximal_mu", "group_weights"}
 
 
 def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -50,8 +50,8 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
 
     A message carries the model in its one ``ArrayRecord`` and, in its ``ConfigRecord``, the run as
     JSON (``run``) and the round (``server-round``). A reply carries the new weights, the public
-    size as ``num-examples``, the private statistics as ``<name>`` and ``<name>.sd``, and the client's
-    ledger.
+    size as ``num-examples``, the private statistics that are due as ``<name>`` (a number, or a flat list
+    of cells) and ``<name>.sd``, and the client's ledger.
 
     A client that raises answers with an error; the others are not affected.
     """
@@ -100,13 +100,15 @@ def _reply(job: _Job, trained: Trained) -> Message:
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
     released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
     _enter(job.context.state, released)
-    metrics: dict[str, float | int] = {"num-examples": plan.size}
+    metrics: dict[str, Any] = {"num-examples": plan.size}
     for statistic, estimate in job.answers:
-        metrics |= {statistic.name: estimate.value, f"{statistic.name}.sd": estimate.sd}
+        cells = estimate.value
+        told = cells.ravel().tolist() if isinstance(cells, np.ndarray) else cells
+        metrics |= {statistic.name: told, f"{statistic.name}.sd": estimate.sd}
     content = RecordDict(
         {
             "arrays": ArrayRecord(trained.parameters),
-            "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
+            "metrics": MetricRecord(metrics),
             LEDGER: job.context.state[LEDGER],
         }
     )
@@ -133,7 +135,7 @@ def _prepare(
     run = _run(str(config["run"]))
     client = _partition_id(context)
     plan = run.clients[client]
-    features, labels = _tensors(records(run), client, run.precision)
+    features, labels, groups = _tensors(records(run), client, run.precision)
     if id(arrays) not in decoded:
         decoded[id(arrays)] = arrays.to_numpy_ndarrays()
     task = Task(
@@ -143,32 +145,42 @@ def _prepare(
         features_ND=features,
         labels_N=labels,
         proximal_mu=float(config.get("proximal_mu", 0.0)),  # type: ignore[arg-type]
+        weights_N=_example_weights(config.get("group_weights"), groups, run, features.dtype),
     )
-    return _Job(index, message, context, run, task, _answers(run, task))
+    return _Job(index, message, context, run, task, _answers(run, task, groups))
 
 
-def _answers(run: Run, task: Task) -> list[tuple[StatisticPlan, Estimate]]:
-    """Release every statistic that the plan asks for."""
-    if not run.statistics:
+def _example_weights(told: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the weight of every record from those of the groups."""
+    if told is None:
+        return None
+    weights_G = torch.tensor(told, dtype=dtype)
+    if weights_G.shape != (len(run.groups),) or not ((weights_G >= 0) & weights_G.isfinite()).all():
+        raise ValueError(f"group_weights {told}: not {len(run.groups)} finite numbers of 0 or more")
+    return weights_G[groups_N]
+
+
+def _answers(run: Run, task: Task, groups_N: torch.Tensor) -> list[tuple[StatisticPlan, Estimate]]:
+    """Release every statistic of the plan that is due."""
+    due = [(i, wanted) for i, wanted in enumerate(run.statistics) if wanted.due(task.round)]
+    if not due:
         return []
+    plan = task.plan
     module = _module(run.model, task.features_ND.shape[1], run.classes, run.precision)
     model.put(module, task.parameters)
+    held = statistics.evaluate(
+        module,
+        task.features_ND,
+        task.labels_N,
+        groups_N,
+        size=plan.size,
+        groups=len(run.groups),
+        classes=run.classes,
+    )
+    group = run.groups.index(plan.group) if plan.group else None
+    key = {"seed": run.noise_seed, "client": plan.id, "round": task.round}
     return [
-        (
-            wanted,
-            statistics.release(
-                wanted,
-                module,
-                task.features_ND,
-                task.labels_N,
-                size=task.plan.size,
-                seed=run.noise_seed,
-                client=task.plan.id,
-                round=task.round,
-                index=index,
-            ),
-        )
-        for index, wanted in enumerate(run.statistics)
+        (wanted, statistics.release(wanted, held, group=group, index=index, **key)) for index, wanted in due
     ]
 
 
@@ -186,11 +198,11 @@ _module = lru_cache(maxsize=4)(model.build)
 
 
 @lru_cache(maxsize=512)
-def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features and labels of one client; converted once for all its rounds."""
+def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the features, labels and groups of one client's records; converted once for all rounds."""
     rows = held.held[index]
     features = torch.from_numpy(held.table.features[rows]).to(model.DTYPES[precision])
-    return features, torch.from_numpy(held.table.label[rows])
+    return features, torch.from_numpy(held.table.label[rows]), torch.from_numpy(held.groups.codes[rows])
 
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:

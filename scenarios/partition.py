@@ -36,7 +36,7 @@ class Client:
     id
         0, 1, ... in the order of the plan; the partition id of a Flower node.
     group
-        The group whose records it holds.
+        The group whose records it holds; empty where it may hold records of any.
     size
         Its public size: a declared number of records, at least 1.
     """
@@ -98,13 +98,29 @@ def clients(
     return tuple(made)
 
 
+def iid(table: Table, groups: Attribute, number: int, kind: Kind, k: int) -> tuple[Client, ...]:
+    """Return ``number`` clients of equal public size who hold records of any group.
+
+    Raises
+    ------
+    ScenarioError
+        If there are fewer training records than clients.
+    """
+    numerators, denominator = training_share(table, groups, kind, k)
+    records = int(numerators.sum()) // denominator
+    if records < number:
+        raise ScenarioError(f"partition: {records} training records are too few for {number} clients")
+    return tuple(Client(i, "", records // number) for i in range(number))
+
+
 def partition(
     table: Table, groups: Attribute, clients: Sequence[Client], train_rows: Rows, seed: int
 ) -> tuple[Rows, ...]:
     """Return the rows that every client holds: a group's rows, shuffled and dealt to its clients.
 
     Every training row is held by exactly one client, and clients of one group
-    differ by at most one row. The shuffle depends on seed and group alone.
+    differ by at most one row. The shuffle depends on seed and group alone. Clients
+    without a declared group are dealt all rows together.
 
     Parameters
     ----------
@@ -131,6 +147,9 @@ def partition(
     for position, client in enumerate(clients):
         members.setdefault(client.group, []).append(position)
     held: list[Rows] = [np.empty(0, dtype=np.int64)] * len(clients)
+    if set(members) == {""}:
+        shuffled = stream(seed, Purpose.PARTITION).permutation(train_rows)
+        return tuple(np.sort(shuffled[i :: len(clients)]) for i in range(len(clients)))
     codes = groups.codes[train_rows]
     for code, name in enumerate(groups.names):
         rows = train_rows[codes == code]

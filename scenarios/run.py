@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer
 
 from fedtoll.scenarios.scenario import Data, Model, Partition, Section, Split
+from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
 """Raised whenever our arithmetic changes a result; part of every hash."""
@@ -31,8 +32,8 @@ _Infinite = Annotated[
 class ClientPlan(Section):
     """What is public about one client: every value is a constant of the plan.
 
-    ``batch_size`` is the normaliser B = q·n of DP-SGD (a real number), ``steps``
-    the local steps T of one round, ``noise_multiplier`` σ in units of the clip.
+    ``group`` is empty where it is not public. ``batch_size`` is the normaliser B = q·n of DP-SGD (a real
+    number), ``steps`` the local steps T of one round, ``noise_multiplier`` σ in units of the clip.
     """
 
     id: int
@@ -45,11 +46,25 @@ class ClientPlan(Section):
 
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in every round; its noise has sd = z · sensitivity."""
+    """A statistic that every client releases in rounds 1, 1 + ``every``, ...; its sd is z · sensitivity."""
 
     name: str
     parameters: dict[str, float]
     noise_multiplier: float
+    every: int = 1
+
+    def due(self, round: int) -> bool:
+        """Say whether it is released in a round."""
+        return (round - 1) % self.every == 0
+
+    def releases(self, rounds: int) -> int:
+        """Return how often it is released in so many rounds."""
+        return -(-rounds // self.every)
+
+    @property
+    def declaration(self) -> Statistic:
+        """The public declaration: shape and sensitivity."""
+        return STATISTICS[self.name](**self.parameters)
 
 
 class StrategyPlan(Section):
@@ -71,6 +86,7 @@ class Run(Section):
     model: Model
     model_digest: str = ""
     classes: int
+    groups: tuple[str, ...]
     rounds: int
     learning_rate: float
     clip: float | None
@@ -83,10 +99,18 @@ class Run(Section):
     accountant: Literal["rdp", "prv"] | None
     strategy: StrategyPlan
     statistics: tuple[StatisticPlan, ...]
+    smoothing: float = 0.0
+    shrinkage: bool = False
+    average: bool = False
     clients: tuple[ClientPlan, ...]
     seed: int
     noise_seed: int
     numerics: int = NUMERICS
+
+    def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
+        """Return the shape of what a client releases: its own group's cells where that group is public."""
+        shape = statistic.declaration.shape(len(self.groups), self.classes)
+        return shape[1:] if client.group else shape
 
     def to_json(self) -> str:
         """Return the run as canonical JSON: sorted keys, no white space, infinity as ``"inf"``."""

@@ -88,10 +88,22 @@ class Split(Section):
 
 
 class Partition(Section):
-    """How training records become clients: ``clients`` of one group each (``"*"`` for groups not named)."""
+    """How training records become clients.
 
-    kind: Literal["group"] = "group"
-    clients: dict[str, Count] = Field(default_factory=dict)
+    ``group``: clients of one group each, ``clients`` says how many of which (``"*"`` for groups not
+    named), and the group of each is public. ``iid``: records are dealt to ``clients`` (a number) at
+    random, whatever their group.
+    """
+
+    kind: Literal["group", "iid"] = "group"
+    clients: Count | dict[str, Count] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Partition:
+        if (self.kind == "iid") == isinstance(self.clients, dict):
+            wanted = "a number" if self.kind == "iid" else "a table of groups"
+            raise ValueError(f"clients: kind = {self.kind!r} needs {wanted}")
+        return self
 
 
 class Model(Section):
@@ -116,6 +128,8 @@ class Training(Section):
     ``sampling_rate`` q, or ``batch_size`` B = q·n; ``local_steps`` T a round,
     or ``local_epochs`` = T·q. Poisson sampling always. ``engine = "auto"`` takes the cohort engine
     where it can train the model and Opacus elsewhere; ``device = "auto"`` a GPU where there is one.
+    ``average``: what is evaluated and kept is the mean of the models of all rounds so far (Polyak and
+    Juditsky 1992); clients go on from the last one.
     """
 
     rounds: Count
@@ -128,6 +142,7 @@ class Training(Section):
     engine: Literal["auto", "cohort", "opacus"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "float64"] = "float32"
+    average: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -143,7 +158,6 @@ class Privacy(Section):
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     accountant: Literal["rdp", "prv"] = "rdp"
-    statistics_noise_multiplier: Positive = 100.0
     noise_seed: Seed | None = None
 
     @field_validator("epsilons")
@@ -152,6 +166,30 @@ class Privacy(Section):
         if len(set(value)) != len(value):
             raise ValueError("the same ε twice")
         return value
+
+
+class Statistics(Section):
+    """How clients release what a strategy asks of them: noised, and paid from the same ε.
+
+    Give ``noise_multiplier`` z (sd = z · sensitivity; 100 where neither is given) or ``budget_share``,
+    the share of ε that the statistics of a client would spend alone; training gets the noise at which
+    the total is ε. ``every``: rounds from one release to the next; between, strategies see the last.
+
+    What is released may be improved without cost: ``smoothing`` s gives a moving average
+    (s · before + (1 − s) · new), ``shrinkage`` draws noisy scalars towards the clients' mean.
+    """
+
+    noise_multiplier: Positive | None = None
+    budget_share: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    every: Count = 1
+    smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    shrinkage: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Statistics:
+        if self.noise_multiplier is not None and self.budget_share is not None:
+            raise ValueError("noise_multiplier, budget_share: give one of the two")
+        return self
 
 
 class StrategySpec(BaseModel):
@@ -200,6 +238,7 @@ class Scenario(Section):
     model: Model = Model()
     training: Training
     privacy: Privacy
+    statistics: Statistics = Statistics()
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.grid import Strict
+from fedtoll.server.statistics import Released
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights
 
@@ -38,12 +39,15 @@ class Aggregation:
         p_k and a_k of every client in the order of the plan; ``None`` for Flower's own strategies,
         which do not tell.
     statistics
-        What every client answered, in the order of the plan.
+        What the strategy saw of every client, in the order of the plan.
+    noise_variances
+        v_k of every client's update, in the order of the plan.
     """
 
     weights: Weights | None = None
     coefficients: Weights | None = None
-    statistics: list[Mapping[str, Estimate]] = field(default_factory=list)
+    statistics: Sequence[Mapping[str, Estimate]] = field(default_factory=list)
+    noise_variances: list[float] = field(default_factory=list)
 
 
 class Adapted(FlowerStrategy):
@@ -61,14 +65,20 @@ class Adapted(FlowerStrategy):
         self._run = run
         self._strict = strict
         self._state = strategy.init([Member(c.id, c.size, c.group) for c in run.clients])
+        self._released = Released(run)
         self._params: Arrays = ()
+        self._told: Mapping[str, Any] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Address every client of the plan with the parameters and the strategy's instructions."""
         self._params = tuple(arrays.to_numpy_ndarrays())
-        told = self.strategy.instructions(server_round, self._state)
+        told: dict[str, Any] = {
+            k: np.asarray(v, dtype=np.float64).tolist()  # plain numbers, or a list of them
+            for k, v in self.strategy.instructions(server_round, self._state).items()
+        }
+        self._told = told
         if taken := sorted({*config, "server-round"} & set(told)):
             raise RunError(f"round {server_round}: {self._name} may not tell clients another {taken[0]!r}")
         record = ConfigRecord({**config, **told, "server-round": server_round})
@@ -85,14 +95,18 @@ class Adapted(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
         """Weigh the reports and combine their updates."""
-        reports = [self._report(c, r) for c, r in zip(self._run.clients, replies, strict=True)]
+        metrics: list[Any] = [only(MetricRecord, reply.content) for reply in replies]
+        statistics = self._released.update(server_round, metrics)
+        reports = [self._report(c, s) for c, s in zip(self._run.clients, statistics, strict=True)]
         weights, state = self.strategy.weigh(reports, self._state)
         _check_weights(weights, len(reports), self._name, server_round)
         made, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
         params = _like(self._params, made, f"round {server_round}: {self._name} made a model")
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} gave no coefficient for every client")
-        self.history[server_round] = Aggregation(weights, coefficients, [r.statistics for r in reports])
+        self.history[server_round] = Aggregation(
+            weights, coefficients, statistics, [r.noise_variance for r in reports]
+        )
         return ArrayRecord(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
@@ -114,16 +128,11 @@ class Adapted(FlowerStrategy):
     def summary(self) -> None:
         """Log nothing."""
 
-    def _report(self, client: ClientPlan, reply: Message) -> Report:
-        metrics = only(MetricRecord, reply.content)
+    def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
         update = tuple(
             new.astype(np.float64) - old
             for new, old in zip(self._strict.parameters[client.id], self._params, strict=True)
         )
-        statistics = {
-            s.name: Estimate(float(metrics[s.name]), float(metrics[f"{s.name}.sd"]))  # type: ignore[arg-type]
-            for s in self._run.statistics
-        }
         return Report(
             client=client.id,
             size=client.size,
@@ -131,14 +140,21 @@ class Adapted(FlowerStrategy):
             update=update,
             statistics=statistics,
             epsilon=self._strict.ledger.epsilon(client.id),
-            noise_variance=noise_variance(self._run, client),
+            noise_variance=noise_variance(self._run, client, self._told.get("proximal_mu", 0.0)),
+            learning_rate=self._run.learning_rate,
         )
 
 
-def noise_variance(run: Run, client: ClientPlan) -> float:
-    """Return v_k = T (η σ C / B)², the variance of the noise in one coordinate of a client's update."""
+def noise_variance(run: Run, client: ClientPlan, proximal_mu: float = 0.0) -> float:
+    """Return v_k, the variance of the noise in one coordinate of a client's update.
+
+    T (η σ C / B)² for T steps of plain local SGD. FedProx's term draws each step back by 1 − ημ, and
+    with it the noise of the steps before: then (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j} (derived here, and as
+    the first, without the curvature of the loss).
+    """
     scale = run.learning_rate * client.noise_multiplier * (run.clip or 0.0) / client.batch_size
-    return client.steps * scale**2
+    kept = (1 - run.learning_rate * proximal_mu) ** 2
+    return scale**2 * sum(kept**j for j in range(client.steps))
 
 
 def build(run: Run, strict: Strict) -> FlowerStrategy:

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from fedtoll.clients import model
 from fedtoll.clients.ledger import Ledger
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter
 from fedtoll.server.evaluate import EVERYBODY, HeldOut
 from fedtoll.server.grid import LocalGrid, Strict
@@ -84,8 +86,14 @@ def federate(grid: Grid, run: Run) -> Tables:
     groups: list[dict[str, Any]] = []
     final: dict[str, Any] = {}
 
+    mean: list[NDArray[np.float64]] = []
+
     def evaluate(round: int, arrays: ArrayRecord) -> None:
-        probabilities = held_out.probabilities(read(arrays))
+        made = read(arrays)
+        if run.average and round > 0:  # of the models of rounds 1 to now
+            mean[:] = [m + (x - m) / round for m, x in zip(mean or made, made, strict=True)]
+            made = tuple(m.astype(x.dtype) for m, x in zip(mean, made, strict=True))
+        probabilities = held_out.probabilities(made)
         if np.isnan(probabilities).any():
             raise RunError(f"round {round}: {run.strategy.name} made a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
@@ -102,7 +110,7 @@ def federate(grid: Grid, run: Run) -> Tables:
     spent = _spent(run, strict)
     clients = _clients(run, spent, history)
     return {
-        "groups": _with_weights(pd.DataFrame(groups), clients),
+        "groups": _with_weights(pd.DataFrame(groups), clients, run),
         "clients": clients,
         "rounds": _rounds(run, clients),
         "ledger": _ledger(run, strict, spent),
@@ -126,6 +134,8 @@ def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
 def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) -> pd.DataFrame:
     """Return one row for each round and client: its weight, its noise, its statistics, its ε."""
     rows = []
+    mu = run.strategy.parameters.get("proximal_mu", 0.0)  # of Flower's own FedProx
+    theirs = [adapter.noise_variance(run, client, mu) for client in run.clients]
     for round in range(1, run.rounds + 1):
         done = history.get(round, adapter.Aggregation())
         for i, client in enumerate(run.clients):
@@ -136,14 +146,18 @@ def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) ->
                 "public_size": client.size,
                 "weight": math.nan if done.weights is None else float(done.weights[i]),
                 "coefficient": math.nan if done.coefficients is None else float(done.coefficients[i]),
-                "noise_variance": adapter.noise_variance(run, client),
+                "noise_variance": done.noise_variances[i] if done.noise_variances else theirs[i],
                 "epsilon_spent": spent[client.id, round],
             }
             for statistic in run.statistics:
                 estimate = done.statistics[i][statistic.name]
-                row |= {statistic.name: estimate.value, f"{statistic.name}_sd": estimate.sd}
+                row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _flat(value: Value) -> float | list[float]:
+    return [float(x) for x in value.ravel()] if isinstance(value, np.ndarray) else float(value)
 
 
 def _spent(run: Run, strict: Strict) -> Spent:
@@ -167,9 +181,22 @@ def _rounds(run: Run, clients: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame) -> pd.DataFrame:
-    """Add each group's share of the weight in each round; undefined in round 0."""
-    share = clients.groupby(["round", "group"])["weight"].sum(min_count=1)
+def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Add each group's share of the weight in each round; undefined in round 0.
+
+    A client's weight goes to its declared group, or to groups as they are among the records it holds:
+    the experimenter's view.
+    """
+    of = records(run)
+    shares = np.zeros((len(run.clients), len(run.groups)))
+    for i, (client, rows) in enumerate(zip(run.clients, of.held, strict=True)):
+        if client.group:
+            shares[i, run.groups.index(client.group)] = 1.0
+        else:
+            shares[i] = np.bincount(of.groups.codes[rows], minlength=len(run.groups)) / max(1, len(rows))
+    weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))
+    index = pd.MultiIndex.from_product([range(1, run.rounds + 1), run.groups], names=["round", "group"])
+    share = pd.Series((weight_TK @ shares).ravel(), index)
     total = clients.groupby("round")["weight"].sum(min_count=1)
     total.index = pd.MultiIndex.from_product([total.index, [EVERYBODY]], names=["round", "group"])
     weights = pd.concat([share, total]).rename("weight").reset_index()

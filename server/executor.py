@@ -66,7 +66,8 @@ def execute(
     RunError
         When workers keep dying. The run of a worker that was killed once is started again.
     """
-    todo = [run for run in runs if not store.has(run)]
+    # Runs of one seed after each other: they share their records and draws.
+    todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
     if not todo:
         return []
     count = min(workers or len(os.sched_getaffinity(0)), len(todo))

@@ -14,6 +14,7 @@ from typing import Any
 from fedtoll.clients import budget, engines
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios import partition
+from fedtoll.scenarios.data.table import Attribute, Table
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.records import table_of
 from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
@@ -51,7 +52,8 @@ def check(scenario: Scenario, file: str) -> None:
                         f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
                     )
         groups = _crossing([source.attributes[g] for g in scenario.data.groups])
-        for name in scenario.partition.clients:
+        per_group = scenario.partition.clients
+        for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
@@ -110,6 +112,9 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     for statistic in asked:
         if STATISTICS.get(statistic.name) is not type(statistic):
             raise ScenarioError(f"strategies: {plan.name} asks for {statistic!r}, which no client answers")
+    names = [statistic.name for statistic in asked]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ScenarioError(f"strategies: {plan.name} asks for {twice[0]!r} twice")
     return tuple((s.name, dict(vars(s))) for s in asked)
 
 
@@ -121,17 +126,11 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
     )
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
-    z = privacy.statistics_noise_multiplier if private else 0.0
-    asked = tuple(
-        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z)
-        for name, parameters in requests(resolved)
-    )
-    table, groups = table_of(scenario.data)
-    clients = partition.clients(
-        table, groups, scenario.partition.clients, scenario.split.kind, scenario.split.folds
-    )
-    source = sources.source(scenario.data.source)
     total = float(epsilon) if private else math.inf
+    asked = _statistics(scenario, requests(resolved), total)
+    table, groups = table_of(scenario.data)
+    clients = _clients(scenario, table, groups)
+    source = sources.source(scenario.data.source)
     planned = tuple(_client(scenario, c, total, asked) for c in clients)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
@@ -145,6 +144,7 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
             model=scenario.model,
             model_digest=_model_digest(scenario),
             classes=len(table.classes),
+            groups=groups.names,
             rounds=training.rounds,
             learning_rate=training.learning_rate,
             clip=None if mechanism == "none" else training.clip,
@@ -157,12 +157,44 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
             accountant=privacy.accountant if private else None,
             strategy=resolved,
             statistics=asked,
+            smoothing=scenario.statistics.smoothing if asked else 0.0,
+            shrinkage=bool(asked) and scenario.statistics.shrinkage,
+            average=training.average,
             clients=planned,
             seed=seed,
             noise_seed=(seed if privacy.noise_seed is None else privacy.noise_seed) if private else 0,
         )
         for seed in scenario.seeds
     ]
+
+
+def _statistics(
+    scenario: Scenario, asked: Sequence[tuple[str, dict[str, float]]], epsilon: float
+) -> tuple[StatisticPlan, ...]:
+    """Fix the noise multiplier of what a strategy asks for: the same z for each of its statistics."""
+    how, rounds = scenario.statistics, scenario.training.rounds
+    z = 0.0
+    if epsilon < math.inf and asked:
+        z = how.noise_multiplier or 100.0
+        if how.budget_share is not None:
+            z = budget.calibrate(
+                how.budget_share * epsilon,
+                sampling_rate=1.0,
+                count=len(asked) * -(-rounds // how.every),
+                delta=scenario.privacy.delta,
+                accountant=scenario.privacy.accountant,
+            )
+    return tuple(
+        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z, every=how.every)
+        for name, parameters in asked
+    )
+
+
+def _clients(scenario: Scenario, table: Table, groups: Attribute) -> tuple[partition.Client, ...]:
+    how, split = scenario.partition.clients, scenario.split
+    if isinstance(how, int):
+        return partition.iid(table, groups, how, split.kind, split.folds)
+    return partition.clients(table, groups, how, split.kind, split.folds)
 
 
 def _client(
@@ -183,7 +215,7 @@ def _client(
             count=steps * training.rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            beside=[budget.Event(s.noise_multiplier, 1.0, training.rounds) for s in asked],
+            beside=[budget.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
         )
     return ClientPlan(
         id=client.id,

@@ -31,6 +31,9 @@ from fedtoll.scenarios.statistics import Estimate, Statistic
 Arrays = tuple[NDArray[np.floating], ...]
 """Parameters of a model, or an update of them: one array for each tensor."""
 
+Instructions = Mapping[str, float | Sequence[float]]
+"""What clients are told beside the parameters."""
+
 State = dict[str, Any]
 """A strategy's memory: plain arrays and numbers, keyed by name."""
 
@@ -74,6 +77,8 @@ class Report:
     noise_variance
         Variance v_k of the DP-SGD noise in each coordinate of ``update``
         (plain local SGD: T · (η σ C / B)²); 0 where nothing is noised.
+    learning_rate
+        η of the client's local SGD, a public constant of the plan.
     """
 
     client: int
@@ -83,6 +88,7 @@ class Report:
     statistics: Mapping[str, Estimate] = field(default_factory=dict)
     epsilon: float = 0.0
     noise_variance: float = 0.0
+    learning_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,13 @@ class Strategy:
         """Return the memory before the first round."""
         return {}
 
-    def instructions(self, round: int, state: State) -> dict[str, float]:
-        """Return what clients are told beside the parameters, e.g. ``{"proximal_mu": 0.01}``."""
+    def instructions(self, round: int, state: State) -> Instructions:
+        """Return what clients are told beside the parameters.
+
+        They understand ``proximal_mu`` (μ of FedProx; the term is added after the noise) and
+        ``group_weights`` (one weight ≥ 0 for each group of the scenario, in its order: every record's
+        loss is multiplied by its group's weight, inside the clip).
+        """
         return {}
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
@@ -128,6 +139,33 @@ class Strategy:
     def output(self, params: Arrays, state: State) -> Arrays:
         """Return the model to evaluate and to keep, by default the current one."""
         return params
+
+
+def remember(state: State, reports: Sequence[Member | Report], **values: Weights) -> State:
+    """Return the memory with one number for each client under each name, whatever the reports' order.
+
+    Examples
+    --------
+    >>> cohort = [Member(7, 30, "a"), Member(2, 10, "b")]
+    >>> remember({}, cohort, share=np.array([0.75, 0.25]))
+    {'client': array([2, 7]), 'share': array([0.25, 0.75])}
+    """
+    clients = np.array([r.client for r in reports], dtype=np.int64)
+    order = np.argsort(clients)
+    return {**state, "client": clients[order], **{name: v[order] for name, v in values.items()}}
+
+
+def recall(state: State, reports: Sequence[Member | Report], name: str) -> Weights:
+    """Return what :func:`remember` kept under a name, in the order of these reports.
+
+    Examples
+    --------
+    >>> cohort = [Member(7, 30, "a"), Member(2, 10, "b")]
+    >>> recall(remember({}, cohort, share=np.array([0.75, 0.25])), cohort[::-1], "share")
+    array([0.25, 0.75])
+    """
+    place = {int(client): i for i, client in enumerate(state["client"])}
+    return np.asarray(state[name])[[place[r.client] for r in reports]]
 
 
 def sizes(members: Sequence[Member | Report]) -> Weights:

@@ -15,9 +15,9 @@ import inspect
 import math
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,33 @@ GROUP = "fedtoll.strategies"
 
 
 def names() -> dict[str, str]:
-    """Return every installed strategy: its name and its import path."""
-    return {entry.name: entry.value for entry in sorted(entry_points(group=GROUP))}
+    """Return every installed strategy: its name and its import path.
+
+    Raises
+    ------
+    ScenarioError
+        Two packages install one name: one line that names both.
+    """
+    return {name: _only(name, entries) for name, entries in _installed().items()}
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    """Return the entry points of every name, in the order of the alphabet."""
+    installed: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        installed.setdefault(entry.name, []).append(entry)
+    return installed
+
+
+def _only(name: str, entries: Sequence[EntryPoint]) -> str:
+    """Return the one import path of a name."""
+    owners = sorted({f"{e.dist.name} {e.dist.version}" if e.dist else e.value for e in entries})
+    if len(owners) > 1:
+        raise ScenarioError(
+            f"strategies: {name!r} is the name of a strategy in {' and in '.join(owners)}; uninstall one, "
+            "or write package.module:Class in the place of the name"
+        )
+    return entries[0].value
 
 
 def resolve(name: str) -> tuple[str, str]:
@@ -50,10 +75,10 @@ def resolve(name: str) -> tuple[str, str]:
     """
     module, colon, attribute = name.rpartition(":")
     if not colon:
-        installed = names()
+        installed = _installed()
         if name not in installed:
             raise ScenarioError(f"strategies: {name!r} is unknown{nearest(name, installed)}")
-        module, _, attribute = installed[name].rpartition(":")
+        module, _, attribute = _only(name, installed[name]).rpartition(":")
     if module.endswith(".py"):
         module = str(Path(module).expanduser().resolve())
     path = f"{module}:{attribute}"
@@ -108,8 +133,10 @@ def _execute(path: Path, source: bytes) -> Any:
 
 def parameters(cls: type) -> dict[str, Any]:
     """Return the names and defaults of a strategy's parameters (``inspect.Parameter.empty``: none)."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
     return {
-        p.name: p.default
+        p.name: made.get(p.name, p.default)  # a signature shows a factory by a sentinel
         for p in inspect.signature(cls).parameters.values()
         if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}
     }
@@ -150,6 +177,11 @@ def build(path: str, given: Mapping[str, Any]) -> Strategy:
     cls = load(path)
     if not issubclass(cls, Strategy):
         raise ScenarioError(f"strategies: {path!r} is not a fedtoll.strategies.base.Strategy")
+    return make(cls, given)
+
+
+def make(cls: type[Strategy], given: Mapping[str, Any]) -> Strategy:
+    """Return an instance of a strategy's class; a refused parameter is one line."""
     resolved = check(cls, given)
     try:
         return cls(**resolved)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedtoll.scenarios.statistics import MeanLoss, Statistic
 from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
+from fedtoll.strategies.simplex import tilt
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,5 @@ class Term(Strategy):
         losses = [r.statistics["mean_loss"] for r in reports]
         value = np.array([x.value for x in losses])
         sd = np.array([x.sd for x in losses])
-        tilt = self.t * value - (self.t * sd) ** 2 / 2 * self.debias
-        weights = sizes(reports) * np.exp(tilt - tilt.max())
-        return weights / weights.sum(), state
+        exponent = self.t * value - (self.t * sd) ** 2 / 2 * self.debias
+        return tilt(sizes(reports), exponent), state

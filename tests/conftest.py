@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
+from fedtoll import cli
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario, read
 from fedtoll.server.plan import plan
@@ -37,3 +39,18 @@ def runs(small) -> dict[tuple[str, str], Run]:
         for run in plan(small, "small.toml").runs
         if run.seed == 0
     }
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder: the imports are paid once."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fedtoll", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return call

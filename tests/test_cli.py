@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fedtoll import cli
 from fedtoll.scenarios.scenario import library
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
@@ -57,21 +56,6 @@ def test_help_takes_under_half_a_second_of_processor_time(tmp_path):
 def test_the_command_line_imports_nothing_heavy(tmp_path, heavy):
     code = f"import sys, fedtoll.cli; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, in an empty folder: the imports are paid once."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fedtoll", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return caught.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("kind", ["scenarios", "strategies", "data", "measures"])

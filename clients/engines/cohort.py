@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.sampling import batches, noise_seeds
+from fedtoll.clients.engines.draws import BATCHES, Kept, noise_bytes, normals, padded_batches
 from fedtoll.scenarios.run import Run
 
 BLOCK = 50
@@ -104,6 +105,7 @@ class CohortEngine:
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
         self._pools: dict[tuple[int, ...], _Pool] = {}
+        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes())
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Train all clients of the cohort; each ends where it would end alone, up to rounding."""
@@ -127,27 +129,25 @@ class CohortEngine:
         network = _assemble(layers, parameters)
         pool = self._pool(tasks)
         weights = self._weights(tasks)
-        rows = [batches(run, t) for t in tasks]
-        noise = _Noise(run, tasks, parameters, self.device) if run.mechanism == "dp-sgd" else None
-        scale_K = -run.learning_rate / self._column([t.plan.batch_size for t in tasks], parameters[0])
-        pull_K = -run.learning_rate * self._column([t.proximal_mu for t in tasks], parameters[0])
-        steps = [t.plan.steps for t in tasks]
-        for step in range(steps[0]):
-            active = sum(s > step for s in steps)  # a prefix: tasks are sorted by steps
-            index_KB, mask_KB = _pad([r[step] for r in rows[:active]], pool)
-            index = torch.from_numpy(index_KB).to(self.device)
-            mask = torch.from_numpy(mask_KB).to(self.device, parameters[0].dtype)
-            weight_KB = None if weights is None else weights[index]
-            gradients = _clipped_sums(network, active, pool, index, mask, weight_KB, run.clip)
-            draws = noise.draw(step, active) if noise is not None else [None] * len(gradients)
-            for p, p0, gradient, draw in zip(parameters, start, gradients, draws, strict=True):
+        first = parameters[0]
+        scale_K = -run.learning_rate / self._column([t.plan.batch_size for t in tasks], first)
+        pull_K = -run.learning_rate * self._column([t.proximal_mu for t in tasks], first)
+        noise_K = scale_K * self._column([t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks], first)
+        drawn = normals(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
+        padding = len(pool.labels_N) - 1
+        steps = padded_batches(run, tasks, pool.offsets_K, padding, first, self._batches)
+        for (index_KB, mask_KB), noise in zip(steps, drawn, strict=False):
+            active = len(index_KB)  # a prefix: tasks are sorted by steps
+            weight_KB = None if weights is None else weights[index_KB]
+            factor_KB = mask_KB * scale_K[:active].unsqueeze(1)
+            moves = _clipped_sums(network, active, pool, index_KB, factor_KB, weight_KB, run.clip)
+            for i, (p, p0, move) in enumerate(zip(parameters, start, moves, strict=True)):
                 shape = (active,) + (1,) * (p.dim() - 1)
-                if draw is not None:
-                    gradient += draw
-                gradient *= scale_K[:active].view(shape)
                 if p0 is not p:
-                    gradient += pull_K[:active].view(shape) * (p[:active] - p0[:active])
-                p[:active] += gradient
+                    move += pull_K[:active].view(shape) * (p[:active] - p0[:active])
+                p[:active] += move
+                if noise is not None:
+                    p[:active].addcmul_(noise[i], noise_K[:active].view(shape))
         ends = [p.cpu().numpy() for p in parameters]
         return [Trained([e[k].copy() for e in ends], t.plan.steps) for k, t in enumerate(tasks)]
 
@@ -189,27 +189,6 @@ class CohortEngine:
         return torch.tensor(values, dtype=like.dtype, device=self.device)
 
 
-class _Noise:
-    """The noise of every client and step, from the same streams and calls as the reference engine's."""
-
-    def __init__(
-        self, run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], device: torch.device
-    ) -> None:
-        self._seeds = [noise_seeds(run, t) for t in tasks]
-        self._sd = [t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks]
-        self._generator = torch.Generator(device)
-        self._buffers = [torch.empty_like(p) for p in parameters]
-        self._views = [[b[k] for b in self._buffers] for k in range(len(tasks))]
-
-    def draw(self, step: int, active: int) -> list[torch.Tensor]:
-        """Return N(0, σ²C²) for every parameter of the active clients; the buffers are drawn into anew."""
-        for seeds, sd, views in zip(self._seeds[:active], self._sd, self._views, strict=False):
-            self._generator.manual_seed(seeds[step])
-            for view in views:
-                view.normal_(0.0, sd, generator=self._generator)
-        return [b[:active] for b in self._buffers]
-
-
 def _assemble(layers: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -> list[_Linear | nn.Module]:
     """Pair each linear layer with its stacked weights; activations stay as they are."""
     network: list[_Linear | nn.Module] = []
@@ -224,32 +203,19 @@ def _assemble(layers: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -
     return network
 
 
-def _pad(rows: Sequence[np.ndarray], pool: _Pool) -> tuple[np.ndarray, np.ndarray]:
-    """Return pool indices and a 0/1 mask, both ``[K, B]``, B the longest batch rounded up to 8."""
-    longest = max(len(r) for r in rows)
-    width = max(8, -(-longest // 8) * 8)
-    index_KB = np.full((len(rows), width), len(pool.labels_N) - 1, dtype=np.int64)
-    mask_KB = np.zeros((len(rows), width), dtype=np.float32)
-    for k, r in enumerate(rows):
-        index_KB[k, : len(r)] = r
-        index_KB[k, : len(r)] += pool.offsets_K[k]
-        mask_KB[k, : len(r)] = 1.0
-    return index_KB, mask_KB
-
-
 def _clipped_sums(
     network: Sequence[_Linear | nn.Module],
     active: int,
     pool: _Pool,
     index_KB: torch.Tensor,
-    mask_KB: torch.Tensor,
+    factor_KB: torch.Tensor,
     weight_KB: torch.Tensor | None,
     clip: float | None,
 ) -> list[torch.Tensor]:
-    """Return, for every parameter, the sum of its clipped per-example gradients, ``[K, ...]``.
+    """Return, for every parameter, the sum of its clipped per-example gradients × factor, ``[K, ...]``.
 
-    An example whose gradient is not finite counts as absent. Without a clip the gradients are summed
-    as they are.
+    The factor is 0 for padding. An example whose gradient is not finite counts as absent. Without a clip the
+    gradients are summed as they are.
     """
     flat = index_KB.flatten()  # index_select copies rows several times faster than x[index]
     a_KBI = pool.features_ND.index_select(0, flat).view(*index_KB.shape, -1)
@@ -261,7 +227,7 @@ def _clipped_sums(
     if weight_KB is not None:
         d_KBO = d_KBO * weight_KB.unsqueeze(2)
     pairs: dict[int, tuple[_Linear, torch.Tensor, torch.Tensor]] = {}
-    squared_KB = torch.zeros_like(mask_KB)
+    squared_KB = torch.zeros_like(factor_KB)
     for position in range(len(network) - 1, -1, -1):
         layer, a_KBI = network[position], inputs[position]
         if isinstance(layer, _Linear):
@@ -275,9 +241,8 @@ def _clipped_sums(
                 d_KBO = torch.bmm(d_KBO, layer.weight_KOI[:active])
         elif position:
             d_KBO = _backward(layer, a_KBI, d_KBO)
-    factor_KB = mask_KB
     if clip is not None:
-        factor_KB = mask_KB * (clip / (squared_KB.sqrt() + 1e-6)).clamp(max=1.0)
+        factor_KB = factor_KB * (clip / (squared_KB.sqrt() + 1e-6)).clamp(max=1.0)
         absent_KB = ~torch.isfinite(squared_KB)
         if absent_KB.any():
             factor_KB = factor_KB.masked_fill(absent_KB, 0.0)

@@ -114,6 +114,7 @@ def _content(results: ResultsLike) -> dict[str, Any]:
         "toll_tables": tables.toll_tables(tolls),
         "gap_table": tables.gap_table(results, loss),
         "group_table": tables.group_table(results, loss),
+        "client_table": tables.client_table(results),
         "weights": _chart("weights", "", charts.weights(results)),
         "weights_at": _tightest(results),
         "noise": _chart("noise", "", charts.effective_noise(results)),
@@ -187,7 +188,7 @@ def _setting(scenario: dict[str, Any]) -> list[tuple[str, str]]:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     rows = []
-    for section in ("data", "split", "partition", "model", "training", "privacy"):
+    for section in ("data", "split", "partition", "model", "training", "privacy", "statistics"):
         values = scenario.get(section, {})
         if values:
             text = "; ".join(f"{k.replace('_', ' ')} {word(v)}" for k, v in values.items() if v is not None)

@@ -11,11 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.server.report.words import count, general, listed, span
+from fedtoll.server.report.words import MOST_CLIENTS, count, general, listed, span
 from fedtoll.server.toll import ResultsLike
-
-MOST_CLIENTS = 100
-"""With more clients than this the card leaves their single ε to the ledger."""
 
 NOT_COVERED = (
     "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s headline.",

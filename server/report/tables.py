@@ -7,7 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.server.report.words import UNDEFINED, budget, count, number, plus_minus, span
+from fedtoll.server.report.words import (
+    MOST_CLIENTS,
+    UNDEFINED,
+    budget,
+    count,
+    general,
+    number,
+    plus_minus,
+    span,
+)
 from fedtoll.server.toll import EVERYBODY, FEWEST_POSITIVES, FEWEST_RECORDS, ResultsLike, fairness, toll_gap
 
 Cells = tuple[str, ...]
@@ -177,16 +186,18 @@ def group_table(results: ResultsLike, tolls: pd.DataFrame) -> Table:
     strategies = list(weighed["strategy"].unique())
     total = clients["size"].sum()
     rows = []
-    for name in dict.fromkeys([*groups.index.drop(EVERYBODY, errors="ignore"), *clients["group"].dropna()]):
+    mixed = clients[clients["group"] == ""]
+    declared = clients["group"].dropna()[lambda g: g != ""]
+    for name in dict.fromkeys([*groups.index.drop(EVERYBODY, errors="ignore"), *declared]):
         own = clients[clients["group"] == name]["size"]
         known = groups.loc[name] if name in groups.index else None
         cells = (
             UNDEFINED if known is None else f"{count(known['n'])} ({count(known['positives'])})",
             UNDEFINED if known is None else count(known["n_per_seed"]),
             UNDEFINED if known is None or not known["n"] else _percent(known["positives"] / known["n"]),
-            count(len(own)),
+            UNDEFINED if len(mixed) else count(len(own)),
             span(own.min(), own.max(), "count") if len(own) else UNDEFINED,
-            _percent(own.sum() / total) if total else UNDEFINED,
+            _percent(own.sum() / total) if total and not len(mixed) else UNDEFINED,
             *(_percent(share.get((s, name), float("nan"))) for s in strategies),
         )
         rows.append(Row(str(name), cells, known is not None and bool(known["too_few"])))
@@ -202,11 +213,47 @@ def group_table(results: ResultsLike, tolls: pd.DataFrame) -> Table:
     tight = weighed.drop_duplicates("epsilon") if len(weighed) else weighed
     at = "".join(f" at ε = {budget(m, e)}" for m, e in zip(tight["mechanism"], tight["epsilon"], strict=True))
     note = f"Weights: mean over rounds and seeds{at}." if strategies else ""
+    if len(mixed):
+        sizes = span(mixed["size"].min(), mixed["size"].max(), "count")
+        note = (
+            f"{count(len(mixed))} clients of declared size {sizes} hold records of any group; their weight "
+            f"goes to groups as they hold them, which no strategy sees. {note}"
+        )
     return Table(
         "Groups: held-out records, clients and weight",
         (*columns, *(f"Weight, {s}" for s in strategies)),
         (Section("", tuple(rows)),),
         f"{note} “Too few” means fewer than {FEWEST_RECORDS} test records or {FEWEST_POSITIVES} positives.",
+    )
+
+
+def client_table(results: ResultsLike) -> Table | None:
+    """Return each client's weight and noise at the tightest ε; ``None`` if unknown or too long."""
+    weighed = results.clients.dropna(subset="weight")
+    weighed = weighed[weighed["epsilon"] == weighed["epsilon"].min()]
+    clients = results.resolved.get("clients", [])
+    if weighed.empty or len(clients) > MOST_CLIENTS:
+        return None
+    mean = weighed.groupby(["strategy", "client"], sort=False)[["weight", "noise_variance"]].mean()
+    strategies = list(weighed["strategy"].unique())
+    rows = tuple(
+        Row(
+            str(c["id"]),
+            (
+                c["group"] or "any",
+                count(c["size"]),
+                *(_percent(mean.loc[(s, c["id"]), "weight"]) for s in strategies),
+                *(general(mean.loc[(s, c["id"]), "noise_variance"], 3) for s in strategies),
+            ),
+        )
+        for c in clients
+    )
+    columns = ("Client", "Group", "Declared size", *(f"Weight, {s}" for s in strategies))
+    return Table(
+        "Clients: weight, and variance of the noise in each coordinate of an update",
+        (*columns, *(f"Noise, {s}" for s in strategies)),
+        (Section("", rows),),
+        "Mean over rounds and seeds.",
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+MOST_CLIENTS = 100
+"""With more clients than this the page leaves single clients to the tables on disk."""
+
 UNDEFINED = "–"
 """What stands where a number is undefined or unknown; never a zero."""
 

@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fedtoll import __version__
+from fedtoll.catalogue import DESCRIBE, KINDS
 from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fedtoll.scenarios.run import Run
     from fedtoll.server.plan import Plan
     from fedtoll.server.results import Store
+    from fedtoll.strategies.conformance import Verdict
 
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -93,9 +95,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List what there is, by name."""
-    if kind not in _KINDS:
-        raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, _KINDS)}")
-    entries = _KINDS[kind]()
+    if kind not in KINDS:
+        raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, KINDS)}")
+    entries = KINDS[kind]()
     if as_json:
         typer.echo(json.dumps(entries, ensure_ascii=False, indent=1))
         return
@@ -118,10 +120,10 @@ def describe(
             raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, files)}")
         typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
         return
-    known = {entry: kind for kind, entries in _KINDS.items() for entry in entries()}
+    known = {entry: kind for kind, entries in KINDS.items() for entry in entries()}
     if name not in known:
         raise ScenarioError(f"describe {name!r}: nothing has this name{nearest(name, known)}")
-    typer.echo(_DESCRIBE[known[name]](name))
+    typer.echo(DESCRIBE[known[name]](name))
 
 
 @app.command()
@@ -214,6 +216,80 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results
         raise typer.Exit(PARTIAL)
 
 
+@app.command("new-strategy")
+def new_strategy(
+    name: Annotated[str, typer.Argument(help="e.g. my-strategy")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="where the file goes")] = Path(),
+) -> None:
+    """Write a small strategy that runs, to change."""
+    from fedtoll.strategies import scaffold
+
+    path, cls = scaffold.write(name, out)
+    mine = f"{path}:{cls}"
+    strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(mine, ensure_ascii=False)}}}]'
+    typer.echo(path)
+    typer.echo(shlex.join(["fedtoll", "check-strategy", mine]))
+    typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies]))
+
+
+@app.command("check-strategy")
+def check_strategy(
+    name: Annotated[str, typer.Argument(metavar="X", help="a name, file.py:Class or module:Class")],
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a parameter, e.g. t=5.0")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a strategy by every property of the conformance kit."""
+    from dataclasses import asdict
+
+    verdicts = _verdicts(name, _literals(override or ()))
+    if as_json:
+        content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+    else:
+        words = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
+        width = max(len(v.property) for v in verdicts)
+        for v in verdicts:
+            typer.echo(f"{words[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
+    if any(v.outcome == "failed" for v in verdicts):
+        raise typer.Exit(FAILED)
+
+
+def _verdicts(name: str, parameters: dict[str, Any]) -> list[Verdict]:
+    from fedtoll.strategies import registry
+    from fedtoll.strategies.base import Strategy
+    from fedtoll.strategies.conformance import Verdict, conform
+
+    path, _ = registry.resolve(name)
+    cls = registry.load(path)
+    if issubclass(cls, Strategy):
+        return conform(registry.build(path, parameters))
+    from fedtoll.server.adapter import check_flower
+
+    check_flower(cls, parameters)
+    words = "the kit is for fedtoll's interface; checked that it takes these parameters and can run here"
+    return [Verdict("a strategy of Flower's", "shown", words)]
+
+
+def _literals(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of ``key=value`` pairs, each value a TOML literal."""
+    import tomllib
+
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, literal = pair.partition("=")
+        if not equals or not key.strip():
+            raise ScenarioError(f"--set {pair}: must be key=value, e.g. t=5.0")
+        try:
+            parameters[key.strip()] = tomllib.loads(f"x = {literal}")["x"]
+        except tomllib.TOMLDecodeError:
+            raise ScenarioError(
+                f"--set {pair}: {literal.strip()!r} is not a TOML literal (a text needs quotes)"
+            ) from None
+    return parameters
+
+
 @contextmanager
 def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
     """Show a bar with the time left (on a terminal); yield what to call after each run."""
@@ -267,100 +343,6 @@ def _console(stderr: bool = False) -> Console:
     width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty() and stderr)
 
-
-def _scenarios() -> dict[str, str]:
-    from fedtoll.scenarios.scenario import library, read
-
-    return {name: read(name).title for name in library()}
-
-
-def _strategies() -> dict[str, str]:
-    from fedtoll.strategies import registry
-
-    return {
-        name: ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
-        for name, path in registry.names().items()
-    }
-
-
-def _data() -> dict[str, str]:
-    from fedtoll.scenarios.data import SOURCES
-
-    return {name: f"{source.title}, {source.rows:,} records" for name, source in SOURCES.items()}
-
-
-def _measures() -> dict[str, str]:
-    from fedtoll.server.toll import MEASURES
-
-    return {m.name: m.title for m in MEASURES.values()}
-
-
-def _describe_scenario(name: str) -> str:
-    from fedtoll.scenarios.scenario import read
-
-    s = read(name)
-    lines = [
-        s.title,
-        "",
-        s.description.strip(),
-        "",
-        f"data        {s.data.source}, groups by {' x '.join(s.data.groups)}"
-        + (f", without {', '.join(s.data.exclude)} among the features" if s.data.exclude else ""),
-        f"model       {s.model.kind}, {s.training.rounds} rounds",
-        f"ε           {', '.join(str(e) for e in s.privacy.epsilons)} (δ = {s.privacy.delta:g})",
-        f"strategies  {', '.join(x.label for x in s.strategies)}",
-        f"seeds       {', '.join(str(x) for x in s.seeds)}",
-        "",
-        f"fedtoll describe {name} --toml prints the file; fedtoll run {name} runs it.",
-    ]
-    return "\n".join(lines)
-
-
-def _describe_strategy(name: str) -> str:
-    import inspect
-
-    from fedtoll.strategies import registry
-
-    cls = registry.load(registry.names()[name])
-    stated = ", ".join(
-        k if v is inspect.Parameter.empty else f"{k} = {v!r}" for k, v in registry.parameters(cls).items()
-    )
-    return f"{name}: {inspect.getdoc(cls)}\n\nParameters: {stated or 'none'}"
-
-
-def _describe_data(name: str) -> str:
-    from fedtoll.scenarios.data import source
-
-    s = source(name)
-    lines = [f"{s.title}: {s.rows:,} records", f"label       {s.label} = {s.positive}", ""]
-    for attribute, names in s.attributes.items():
-        counts = s.counts.get(attribute, {})
-        lines += [f"{attribute}", *(f"  {g:<24}{counts.get(g, 0):>8,}" for g in names)]
-    lines += [
-        "",
-        f"licence     {s.licence}",
-        f"citation    {s.citation}",
-        "",
-        *(f"Trap: {t}" for t in s.traps),
-    ]
-    return "\n".join(lines)
-
-
-def _describe_measure(name: str) -> str:
-    from fedtoll.server.toll import MEASURES
-
-    measure = MEASURES[name]
-    direction = "higher" if measure.higher_is_better else "lower"
-    return f"{name}: {measure.title}{f' in {measure.unit}' if measure.unit else ''}; {direction} is better"
-
-
-_KINDS = {"scenarios": _scenarios, "strategies": _strategies, "data": _data, "measures": _measures}
-_DESCRIBE = {
-    "scenarios": _describe_scenario,
-    "strategies": _describe_strategy,
-    "data": _describe_data,
-    "measures": _describe_measure,
-}
 
 if __name__ == "__main__":
     main()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fedtoll.clients import engines, model
-from fedtoll.clients.engines import cohort
+from fedtoll.clients.engines import cohort, draws
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine, refusal
 from fedtoll.clients.engines.opacus import OpacusEngine
@@ -189,7 +191,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
         features = tasks[0].features_ND.clone()
         features[-1] *= outlier
         monkeypatch.setattr(
-            cohort,
+            draws,
             "batches",
             lambda run, task, held=held: [np.arange(held if task.plan.id == 0 else 8)],
         )
@@ -280,3 +282,25 @@ def test_a_gpu_takes_the_same_steps(template, architecture):
     for a, b in zip(on_gpu, on_cpu, strict=True):
         for x, y in zip(a.parameters, b.parameters, strict=True):
             np.testing.assert_allclose(x, y, atol=1e-10)
+
+
+# What runs of one seed share.
+
+
+@pytest.mark.parametrize("limit", [0, 400_000, 10**9], ids=["nothing kept", "some kept", "all kept"])
+def test_kept_draws_change_no_bit(template, limit):
+    """Several runs of two seeds, forth and back, on one engine that keeps draws and on new ones."""
+    engine = CohortEngine()
+    engine._batches.limit = engine._noise.limit = limit
+    for seed in (0, 0, 1, 0):
+        for noise in (1.0, 2.0):
+            for round in (1, 2):
+                run, tasks = cohort_of(template, MODELS["mlp"], 2, TWENTY)
+                run = run.model_copy(update={"seed": seed, "noise_seed": seed})
+                update = {"noise_multiplier": noise}
+                tasks = [replace(t, round=round, plan=t.plan.model_copy(update=update)) for t in tasks]
+                kept, anew = engine.train(run, tasks), CohortEngine().train(run, tasks)
+                for a, b in zip(kept, anew, strict=True):
+                    for x, y in zip(a.parameters, b.parameters, strict=True):
+                        np.testing.assert_array_equal(x, y)
+    assert bool(engine._noise._rounds) == bool(engine._batches._rounds) == (limit > 0)

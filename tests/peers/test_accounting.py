@@ -99,25 +99,28 @@ def integrated(rows: tuple[Row, ...], delta: float) -> float:
     return max(0.0, min(per))
 
 
-CASES: dict[str, tuple[dict[str, Any], float, dict[str, Any]]] = {
-    "fedavg": (FEDAVG, 2.0, {}),
-    "fedavg, small ε": (FEDAVG, 0.3, {"sampling_rate": 0.05, "local_steps": 5}),
-    "fedavg, whole batches": (FEDAVG, 8.0, {"sampling_rate": 1.0, "local_steps": 1}),
-    "fedavg, sizes differ": (FEDAVG, 1.0, {"sampling_rate": None, "batch_size": 64}),
-    "term": (TERM, 2.0, {}),
-    "term, many rounds": (TERM, 4.0, {"rounds": 6, "local_steps": 1}),
-    "term, costly statistic": (TERM, 3.0, {"sampling_rate": 0.03}),
+EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
+
+CASES: dict[str, tuple[dict[str, Any], float, dict[str, Any], dict[str, Any]]] = {
+    "fedavg": (FEDAVG, 2.0, {}, {}),
+    "fedavg, small ε": (FEDAVG, 0.3, {"sampling_rate": 0.05, "local_steps": 5}, {}),
+    "fedavg, whole batches": (FEDAVG, 8.0, {"sampling_rate": 1.0, "local_steps": 1}, {}),
+    "fedavg, sizes differ": (FEDAVG, 1.0, {"sampling_rate": None, "batch_size": 64}, {}),
+    "term": (TERM, 2.0, {}, {}),
+    "term, many rounds": (TERM, 4.0, {"rounds": 6, "local_steps": 1}, {}),
+    "term, costly statistic": (TERM, 3.0, {"sampling_rate": 0.03}, {"noise_multiplier": 4.0}),
+    "term, a share of ε": (TERM, 1.0, {"rounds": 5}, {"budget_share": 0.3, "every": 2}),
+    "five statistics": (EVERYTHING, 2.0, {"rounds": 3}, {"budget_share": 0.1}),
 }
 
 
 def ledger_of(case: str) -> tuple[pd.DataFrame, float]:
-    strategy, epsilon, training = CASES[case]
-    z = 4.0 if "costly" in case else 100.0
-    privacy = {"epsilons": [epsilon], "statistics_noise_multiplier": z}
-    (run,) = planned(strategy, training=training, privacy=privacy).runs
+    strategy, epsilon, training, statistics = CASES[case]
+    privacy = {"epsilons": [epsilon]}
+    (run,) = planned(strategy, training=training, privacy=privacy, statistics=statistics).runs
     ledger = simulate(run)["ledger"]
-    kinds = ["dp-sgd", *(s.name for s in run.statistics)]
-    assert ledger.groupby("release").size().to_dict() == dict.fromkeys(kinds, 3 * run.rounds)
+    kinds = {"dp-sgd": 3 * run.rounds} | {s.name: 3 * s.releases(run.rounds) for s in run.statistics}
+    assert ledger.groupby("release").size().to_dict() == kinds
     assert set(ledger["accountant"]) == {"rdp"}
     assert set(ledger["delta"]) == {1e-5}
     return ledger, epsilon
@@ -150,6 +153,13 @@ def test_every_spent_epsilon_follows_from_the_ledger_table(case):
 def test_at_whole_orders_it_is_dp_accountings(case, whole_orders):
     ledger, _ = ledger_of(case)
     assert told(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
+
+
+def test_the_share_of_the_statistics_is_what_they_spend_alone():
+    ledger, epsilon = ledger_of("term, a share of ε")
+    alone = ledger[ledger["release"] != "dp-sgd"]
+    for spent in recomputed(alone, integrated, last_only=True).values():
+        assert spent == pytest.approx(0.3 * epsilon, rel=1e-3)
 
 
 @pytest.mark.parametrize("case", ["fedavg", "term, costly statistic"])

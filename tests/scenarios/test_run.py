@@ -86,7 +86,7 @@ def test_what_only_privacy_uses_changes_private_runs_only(before, override):
 
 
 def test_the_noise_of_statistics_concerns_only_who_asks_for_them(before):
-    after = _hashes("privacy.statistics_noise_multiplier=80.0")
+    after = _hashes("statistics.noise_multiplier=80.0")
     changed = {key for key in before if after[key] != before[key]}
     assert changed == {("Term", "dp-sgd")}
 

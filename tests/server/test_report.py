@@ -268,7 +268,7 @@ def test_the_headline_leads(page, results):
 
 def test_tables_are_tables(page):
     tables, captions = page.all("table"), page.all("caption")
-    assert len(tables) == len(captions) == 9
+    assert len(tables) == len(captions) == 10
     assert all(c["text"].strip() for c in captions)
     assert {e["attrs"].get("scope") for e in page.all("th")} == {"col", "row", "rowgroup"}
 

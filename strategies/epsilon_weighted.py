@@ -1,0 +1,45 @@
+"""Weights in proportion to ε."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtoll.strategies.base import Report, State, Strategy, Weights
+
+
+@dataclass(frozen=True)
+class EpsilonWeighted(Strategy):
+    """Clients count as much as they spend: p_k ∝ ε_k, with ε_k what client k has spent so far.
+
+    Meant for personal budgets, where a client with a large ε sends a clearer update. But the noise of an
+    update depends on the client's size as well, and ε does not see it: where all ε are equal the weights
+    are uniform, the noisiest choice. With 13 clients of one race each on Adult (8 White, 2 Black, 1 of each
+    other; v_k ∝ 1 / n_k²) Σ_k p_k² v_k is 12.7 times FedAvg's, and the two smallest clients bring 91% of it
+    (computed in the tests).
+
+    Clients without noise (ε_k = ∞) share all the weight equally.
+
+    References
+    ----------
+    A common baseline in the literature of heterogeneous budgets, e.g. of Liu, Lou, Xiong, Liu and Meng,
+    *Projected federated averaging with heterogeneous differential privacy*, VLDB 2022.
+
+    Examples
+    --------
+    >>> reports = [Report(k, 100, "g", update=(), epsilon=e) for k, e in enumerate([1.0, 1.0, 8.0])]
+    >>> EpsilonWeighted().weigh(reports, {})[0]
+    array([0.1, 0.1, 0.8])
+    """
+
+    def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
+        """Return ε_k, normalised; equal weights over the clients with the largest ε if that is ∞ or 0."""
+        epsilon = np.array([r.epsilon for r in reports], dtype=np.float64)
+        largest = epsilon.max()
+        if np.isinf(largest) or largest == 0:
+            weights = np.asarray(epsilon == largest, dtype=np.float64)
+        else:
+            weights = epsilon / largest
+        return weights / weights.sum(), state

@@ -1,0 +1,107 @@
+"""Noise-fair weights: as near to a fair strategy's as the noise is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from fedtoll.scenarios.statistics import Statistic
+from fedtoll.strategies import registry
+from fedtoll.strategies.base import Arrays, Instructions, Member, Report, State, Strategy, Weights
+
+
+@dataclass(frozen=True)
+class NoiseFair(Strategy):
+    """A trade between noise and fairness: min_p Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex.
+
+    p* are the weights of a fair strategy (the target), v_k the noise variance of an update, v̄ the mean of
+    v. Ours. With κ' = κ v̄ the conditions of Karush, Kuhn and Tucker give
+
+        p_k = max(0, (κ' p*_k + ν) / (κ' + v_k)),  with the one ν at which Σ_k p_k = 1.
+
+    At ν = 0 the sum is Σ_k κ' p*_k / (κ' + v_k) ≤ Σ_k p*_k = 1, so ν ≥ 0, the maximum never binds, and ν
+    needs no search. With s_k = κ / (κ + v_k / v̄)::
+
+        p_k = s_k p*_k + (1 − Σ_j s_j p*_j) · s_k / Σ_j s_j
+
+    Client k keeps the share s_k of its target weight, and what all give up is dealt out by s_k. κ → ∞ is
+    the target, κ → 0 :mod:`fedtoll.strategies.inverse_variance`. Without noise it is the target.
+
+    The target asks its statistics, instructs the clients and remembers as if it were alone; if it builds
+    the new model in its own way (momentum, q-FedAvg), it does so with these weights.
+
+    Parameters
+    ----------
+    kappa
+        κ, the price of leaving the target, in units of the mean v.
+    target
+        The name of the fair strategy, one of fedtoll's own: a run's hash does not hold the source of
+        others.
+    target_parameters
+        Its parameters; the rest have their defaults.
+
+    Examples
+    --------
+    >>> reports = [Report(k, 100, "g", update=(), noise_variance=v) for k, v in enumerate([0.1, 0.1, 2.8])]
+    >>> for kappa in (0.01, 1.0, 100.0):
+    ...     print(NoiseFair(kappa=kappa).weigh(reports, {})[0].round(3))
+    [0.49  0.49  0.019]
+    [0.437 0.437 0.126]
+    [0.336 0.336 0.327]
+    """
+
+    kappa: float = 1.0
+    target: str = "uniform"
+    target_parameters: dict[str, bool | int | float | str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not (self.kappa > 0 and math.isfinite(self.kappa)):
+            raise ValueError(f"kappa = {self.kappa}: must be greater than 0")
+        path, digest = registry.resolve(self.target)
+        if digest:
+            raise ValueError(f"target = {self.target!r}: must be one of fedtoll's own strategies")
+        if issubclass(registry.load(path), NoiseFair):
+            raise ValueError(f"target = {self.target!r}: must be another strategy than this one")
+        registry.build(path, self.target_parameters)
+
+    @cached_property
+    def _target(self) -> Strategy:
+        return registry.build(registry.resolve(self.target)[0], self.target_parameters)
+
+    @property
+    def requests(self) -> tuple[Statistic, ...]:
+        """What the target asks for."""
+        return self._target.requests
+
+    def init(self, cohort: Sequence[Member]) -> State:
+        """Return the target's memory."""
+        return self._target.init(cohort)
+
+    def instructions(self, round: int, state: State) -> Instructions:
+        """Return what the target tells the clients."""
+        return self._target.instructions(round, state)
+
+    def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
+        """Return the weights between the target's and those of least noise, and the target's memory."""
+        fair, state = self._target.weigh(reports, state)
+        variance = np.array([r.noise_variance for r in reports], dtype=np.float64)
+        if not variance.any():
+            return fair, state
+        kept = self.kappa / (self.kappa + variance / variance.mean())
+        given_up = max(0.0, 1.0 - float(kept @ fair))
+        weights = kept * fair + given_up * (kept / kept.sum())
+        return weights / weights.sum(), state
+
+    def combine(
+        self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
+    ) -> tuple[Arrays, State, Weights]:
+        """Build the next model as the target does."""
+        return self._target.combine(params, reports, weights, state)
+
+    def output(self, params: Arrays, state: State) -> Arrays:
+        """Return the model that the target would keep."""
+        return self._target.output(params, state)

@@ -1,0 +1,51 @@
+"""Every installed strategy in real runs: both engines, with and without privacy, one group each or mixed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedtoll.server.app import simulate
+from fedtoll.strategies import registry
+from tests.peers.test_accounting import integrated, recomputed, told
+from tests.server.federation import one
+
+MIXED = {"kind": "iid", "clients": 3}
+STRATEGIES = sorted(registry.names())
+
+
+def test_all_of_tier_one_is_installed():
+    assert set(STRATEGIES) >= {
+        "fedavg", "uniform", "fedprox", "fedavgm", "fedadam", "fedyogi", "q-fedavg", "term", "afl",
+        "fedminmax", "fairfed", "inverse-variance", "epsilon-weighted", "noise-fair",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("partition", [{}, MIXED], ids=["one group each", "mixed"])
+@pytest.mark.parametrize("epsilon", ["inf", 1.0], ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_runs_everywhere_with_the_total_asked_for(strategy, epsilon, partition):
+    tables: dict[str, Any] = {}
+    for engine in ("cohort", "opacus"):
+        change = {"training": {"engine": engine, "rounds": 3, "precision": "float64"}}
+        run = one({"name": strategy}, epsilon, **change, **({"partition": partition} if partition else {}))
+        tables[engine] = simulate(run)
+        groups = tables[engine]["groups"]
+        assert np.isfinite(groups["log_loss"]).all()
+        weights = tables[engine]["clients"].groupby("round")["weight"].sum()
+        assert weights.to_numpy() == pytest.approx(1.0)
+        shares = groups[(groups["round"] > 0) & (groups["group"] != "(all)")].groupby("round")["weight"].sum()
+        assert shares.to_numpy() == pytest.approx(1.0)
+        ledger = tables[engine]["ledger"]
+        if epsilon == "inf":
+            assert (ledger["epsilon_spent"] == math.inf).all()
+        else:
+            ours, theirs = told(ledger), recomputed(ledger, integrated)
+            assert ours == pytest.approx(theirs, rel=1e-6)
+            assert all(spent <= 1.0 for spent in ours.values())
+            assert all(spent > 0.99 for (_, round), spent in ours.items() if round == 3)
+    one_, other = (t["groups"]["log_loss"].to_numpy() for t in tables.values())
+    assert one_ == pytest.approx(other, abs=1e-9)  # the engines agree

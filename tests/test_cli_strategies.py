@@ -1,0 +1,179 @@
+"""``fedtoll new-strategy`` and ``fedtoll check-strategy`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from fedtoll.strategies import scaffold
+from fedtoll.strategies.conformance import PROPERTIES, ROUNDS, STATISTICS
+
+BROKEN = """
+from dataclasses import dataclass
+from fedtoll.strategies.base import Strategy, sizes
+
+@dataclass(frozen=True)
+class Broken(Strategy):
+    t: float = 1.0
+
+    def weigh(self, reports, state):
+        return self.t * sizes(reports), state
+
+class Other:
+    pass
+"""
+
+
+def test_a_new_strategy_conforms_and_says_what_to_type_next(here, tmp_path):
+    code, out, err = here("new-strategy", "my-strategy")
+    assert (code, err) == (0, "")
+    path, check, run = out.splitlines()
+    assert path == "my_strategy.py"
+    assert [p.name for p in tmp_path.iterdir()] == [path]
+    assert check == "fedtoll check-strategy my_strategy.py:MyStrategy"
+    assert run == (
+        """fedtoll run adult-race --set 'strategies=[{name="fedavg"}, {name="my_strategy.py:MyStrategy"}]'"""
+    )
+    code, out, err = here(*shlex.split(check)[1:])
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * (len(PROPERTIES) + 2) + ["shown"] * 2
+    for name in (STATISTICS, ROUNDS, *PROPERTIES):
+        assert sum(line.startswith(f"ok      {name}  ") for line in lines) == 1
+    assert here(*shlex.split(run)[1:], "--dry-run")[0] == 0
+    assert here("check-strategy", "my_strategy.py:MyStrategy", "--set", "a=0")[0] == 0
+    code, out, err = here("check-strategy", "my_strategy.py:MyStrategy", "--set", "a=1.5")
+    assert (code, out) == (2, "")
+    assert err == "fedtoll: strategies: MyStrategy: a = 1.5: must be from 0 to 1\n"
+
+
+def test_a_new_strategy_in_another_folder(here, tmp_path):
+    code, out, _ = here("new-strategy", "b2b-mean", "--out", "some where/deep")
+    assert code == 0
+    path, check, run = out.splitlines()
+    assert path == "some where/deep/b2b_mean.py"
+    assert "class B2bMean(Strategy):" in (tmp_path / path).read_text()
+    assert here(*shlex.split(check)[1:])[0] == 0
+    assert here(*shlex.split(run)[1:], "--dry-run")[0] == 0
+
+
+@pytest.mark.slow
+def test_the_command_that_new_strategy_prints_runs(here, tmp_path):
+    run = here("new-strategy", "my-strategy")[1].splitlines()[2]
+    quick = ["training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]']
+    done = subprocess.run(
+        [sys.executable, "-m", "fedtoll.cli", *shlex.split(run)[1:], "--seeds", "0:1", "--executor", "serial"]
+        + [x for pair in quick for x in ("--set", pair)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MyStrategy" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("My-Strategy", "must be small letters"),
+        ("my_strategy", "e.g. 'my-strategy'"),
+        ("2nd", "must be small letters"),
+        ("../evil", "must be small letters"),
+        ("a--b", "must be small letters"),
+        ("fedavg", "installed already"),
+        ("class", "would hide"),
+        ("json", "would hide"),
+        ("numpy", "would hide"),
+        ("fedtoll", "would hide"),
+        ("strategy", "would hide"),
+        ("report", "would hide"),
+        ("value-error", "would hide"),
+    ],
+)
+def test_bad_names_are_refused_in_one_line_and_nothing_is_written(here, tmp_path, name, words):
+    code, out, err = here("new-strategy", name, "--out", "new")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert name in err
+    assert words in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(here, tmp_path):
+    (tmp_path / "my_strategy.py").write_text("mine")
+    code, out, err = here("new-strategy", "my-strategy")
+    assert (code, out) == (2, "")
+    assert "my_strategy.py exists" in err
+    assert (tmp_path / "my_strategy.py").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(here):
+    code, out, err = here("new-strategy", "my-strategy", "--out", "/proc/none")
+    assert (code, out) == (2, "")
+    assert "/proc/none/my_strategy.py cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
+    (tmp_path / "x.py").write_text(BROKEN)
+    assert here("check-strategy", "x.py:Broken")[0] == 0
+    code, out, err = here("check-strategy", "x.py:Broken", "--set", "t=2.0")
+    assert (code, err) == (1, "")
+    assert "FAILED  weights on the simplex  " in out
+    assert "sum 2 instead of 1" in out
+    code, out, err = here("check-strategy", "x.py:Broken", "--set", "t=2.0", "--json")
+    assert (code, err) == (1, "")
+    told = json.loads(out)
+    assert told["strategy"] == "x.py:Broken"
+    assert {v["property"]: v["outcome"] for v in told["verdicts"]}["weights on the simplex"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["terms"], ["'terms' is unknown", "'term'"]),
+        (["term", "--set", "tt=1.0"], ["unknown parameter 'tt'", "'t'"]),
+        (["term", "--set", "t"], ["key=value"]),
+        (["term", "--set", "=1"], ["key=value"]),
+        (["term", "--set", "t=much"], ["TOML literal"]),
+        (["term", "--set", "t=-1.0"], ["must be 0 or greater"]),
+        (["nowhere.py:X"], ["no such file"]),
+        (["x.py:Brokn"], ["no class 'Brokn'", "'Broken'"]),
+        (["x.py:Other"], ["neither a fedtoll nor a Flower strategy"]),
+        (["no.module:X"], ["cannot be imported"]),
+        (["flwr.serverapp.strategy:QFedAvg"], ["cannot run here"]),
+        (["flwr.serverapp.strategy:FedYogi", "--set", "etaa=1.0"], ["'etaa'", "'eta'"]),
+        ([], ["Missing argument"]),
+    ],
+)
+def test_wrong_usage_is_one_line(here, tmp_path, arguments, words):
+    (tmp_path / "x.py").write_text(BROKEN)
+    code, out, err = here("check-strategy", *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_a_strategy_of_flowers_says_what_was_checked(here):
+    code, out, err = here("check-strategy", "flwr.serverapp.strategy:FedYogi", "--set", "eta=0.1")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    assert "the kit is for fedtoll's interface; checked that" in out
+
+
+def test_the_template_is_a_file_of_ours_in_style(tmp_path):
+    path, cls = scaffold.write("my-strategy", tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert cls == "MyStrategy"
+    assert "NAME" not in text
+    assert "CLASS" not in text
+    assert max(map(len, text.splitlines())) <= 110
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check", "--select", "E,F,W,I,B,UP"], ["format", "--check", "--line-length", "110"]):
+        subprocess.run([*ruff, *command, path], check=True, capture_output=True)

@@ -1,0 +1,78 @@
+"""The examples of docs/strategies.md and of the README run, and say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from fedtoll.scenarios.statistics import STATISTICS
+from fedtoll.strategies import registry
+from fedtoll.strategies.base import Report, Strategy
+from fedtoll.strategies.conformance import WORDS, assert_conforms
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs/strategies.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text):
+    """Return every block of Python that defines a class."""
+    return [b for b in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "class " in b]
+
+
+def test_the_example_is_short_and_the_same_in_both_places():
+    example = blocks(GUIDE)[0]
+    assert len(example.splitlines()) < 25
+    assert example.startswith("# mine.py\n")
+    assert blocks(README) == [example]
+    assert "docs/strategies.md" in README
+
+
+@pytest.mark.parametrize(
+    ("block", "name", "parameters"),
+    [
+        (0, "LossPower", {}),
+        (0, "LossPower", {"a": 2.0}),
+        (1, "Patient", {}),
+        (1, "Momentum", {}),
+        (1, "Loosening", {}),
+    ],
+)
+def test_every_example_conforms(tmp_path, block, name, parameters):
+    file = tmp_path / "mine.py"
+    file.write_text(blocks(GUIDE)[block], encoding="utf-8")
+    path, digest = registry.resolve(f"{file}:{name}")
+    assert digest
+    strategy = registry.build(path, parameters)
+    assert isinstance(strategy, Strategy)
+    assert_conforms(strategy)
+
+
+def test_the_tables_are_complete():
+    for field in dataclasses.fields(Report):
+        assert f"| `{field.name}` | " in GUIDE
+    for name, statistic in STATISTICS.items():
+        assert re.search(rf"^\| `{statistic.__name__}\(.*`{name}`", GUIDE, re.MULTILINE)
+    for word in WORDS:
+        assert f"`{word}`" in GUIDE
+
+
+@pytest.mark.parametrize("name", sorted(STATISTICS))
+def test_shapes_and_sensitivities_are_those_of_the_declarations(name):
+    row = next(line for line in GUIDE.splitlines() if f"| `{name}` |" in line)
+    _, _, _, shape, sensitivity, _, _ = (cell.strip() for cell in row.split("|"))
+    statistic = STATISTICS[name]()
+    groups, classes = 7, 3
+    told = (
+        []
+        if shape == "a number"
+        else [{"G": groups, "C": classes}.get(x, x) for x in shape[1:-1].split(", ")]
+    )
+    assert tuple(int(x) for x in told) == statistic.shape(groups, classes)
+    B = getattr(statistic, "clip", 0.0)
+    assert {"B / n": B / 50, "1 / n": 1 / 50, "√2": 2**0.5, "1": 1.0}[sensitivity] == statistic.sensitivity(
+        50
+    )
