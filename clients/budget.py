@@ -214,7 +214,7 @@ def calibrate(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     sigma = _round_up(_root(spends, target, beside, delta, accountant))
-    if spends(sigma) > target:
+    while spends(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
     _remember(file, key, sigma)
     return sigma
@@ -242,7 +242,10 @@ def _root(
     from scipy.optimize import brentq
 
     crossing = brentq(
-        lambda x: math.log(spends(math.exp(x)) / target), math.log(low), math.log(high), xtol=1e-9
+        lambda x: math.log(max(spends(math.exp(x)), 1e-300) / target),
+        math.log(low),
+        math.log(high),
+        xtol=1e-9,
     )
     return math.exp(float(crossing))
 

@@ -58,6 +58,7 @@ def evaluate(
     classes: int,
 ) -> Held:
     """Evaluate a module once for all statistics of a round."""
+    module.eval()
     with torch.no_grad():
         logits = module(features_ND).double()
         loss = losses.per_example(logits, labels_N)

@@ -132,10 +132,10 @@ def _prepare(
     config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
     if unknown := sorted(set(config) - _KNOWN):
         raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
-    run = _run(str(config["run"]))
+    run, held = _run(str(config["run"]))
     client = _partition_id(context)
     plan = run.clients[client]
-    features, labels, groups = _tensors(records(run), client, run.precision)
+    features, labels, groups = _tensors(held, run.precision)[client]
     if id(arrays) not in decoded:
         decoded[id(arrays)] = arrays.to_numpy_ndarrays()
     task = Task(
@@ -188,21 +188,28 @@ def _partition_id(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-@lru_cache(maxsize=16)
-def _run(text: str) -> Run:
-    return Run.from_json(text)
+@lru_cache(maxsize=2)
+def _run(text: str) -> tuple[Run, Records]:
+    """Return a run and its records: looked up once, and not for each of its clients."""
+    run = Run.from_json(text)
+    return run, records(run)
 
 
 _module = lru_cache(maxsize=4)(model.build)
 """A module to evaluate with: whoever uses it puts parameters in first."""
 
 
-@lru_cache(maxsize=512)
-def _tensors(held: Records, index: int, precision: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the features, labels and groups of one client's records; converted once for all rounds."""
-    rows = held.held[index]
-    features = torch.from_numpy(held.table.features[rows]).to(model.DTYPES[precision])
-    return features, torch.from_numpy(held.table.label[rows]), torch.from_numpy(held.groups.codes[rows])
+@lru_cache(maxsize=1)
+def _tensors(held: Records, precision: str) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return the features, labels and groups of every client's records; converted once for all rounds."""
+    return [
+        (
+            torch.from_numpy(held.table.features[rows]).to(model.DTYPES[precision]),
+            torch.from_numpy(held.table.label[rows]),
+            torch.from_numpy(held.groups.codes[rows]),
+        )
+        for rows in held.held
+    ]
 
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:

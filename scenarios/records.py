@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.scenarios import partition, split
-from fedtoll.scenarios.data import load
+from fedtoll.scenarios.data import Source, declared, table
+from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.data.table import Attribute, Table
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import Data, Split
+from fedtoll.scenarios.scenario import Partition, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,33 +31,59 @@ class Records:
         The row numbers that each client holds, in the order of the plan's clients.
     test
         The row numbers held out.
+    validation
+        The row numbers that are declared public: neither held by a client nor tested on.
     """
 
     table: Table
     groups: Attribute
     held: tuple[NDArray[np.int64], ...]
     test: NDArray[np.int64]
+    validation: NDArray[np.int64]
 
 
 def table_of(data: Data) -> tuple[Table, Attribute]:
     """Return a scenario's table without the excluded columns, and the group of every record."""
-    return _table(data.source, data.groups, data.exclude)
+    return _table(data, declared(data))
 
 
 @lru_cache(maxsize=4)
-def _table(source: str, groups: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[Table, Attribute]:
-    table = load(source)
-    return table.without(exclude), table.groups(groups)
+def _table(data: Data, source: Source) -> tuple[Table, Attribute]:
+    made = table(source)
+    return made.without(data.exclude), made.groups(data.groups).merged(data.floor)
 
 
 def records(run: Run) -> Records:
-    """Return the records of a run; loaded once a process, partitioned once a seed."""
-    clients = tuple(partition.Client(c.id, c.group, c.size) for c in run.clients)
-    return _records(run.data, run.split, clients, run.seed)
+    """Return the records of a run; loaded once a process, partitioned once a seed.
+
+    Raises
+    ------
+    ScenarioError
+        If they cannot be had, or are others than those of the plan.
+    """
+    return _records(run.data, run.checksum, run.split, run.partition, run.seed)
 
 
-@lru_cache(maxsize=8)
-def _records(data: Data, how: Split, clients: tuple[partition.Client, ...], seed: int) -> Records:
+@lru_cache(maxsize=2)
+def _records(data: Data, checksum: str, how: Split, dealt: Partition, seed: int) -> Records:
+    source = declared(data)
+    if source.checksum != checksum:
+        raise ScenarioError(
+            f"data {source.name!r}: not the records that were planned with (checksum {checksum[:12]}, here "
+            f"{source.checksum[:12]}); run the command again"
+        )
     table, groups = table_of(data)
     train, test = split.split(table, groups, how.kind, how.folds, seed)
-    return Records(table, groups, partition.partition(table, groups, clients, train, seed), test)
+    train, public = split.validation(table, groups, train, how.validation, seed)
+    plan = layout(data, how, dealt)
+    return Records(table, groups, partition.deal(plan, groups, dealt, train, seed), test, public)
+
+
+def layout(data: Data, how: Split, dealt: Partition) -> partition.Layout:
+    """Return who the clients are, and what share of which records each holds; the same for every seed."""
+    return _layout(data, declared(data), how, dealt)
+
+
+@lru_cache(maxsize=4)
+def _layout(data: Data, source: Source, how: Split, dealt: Partition) -> partition.Layout:
+    return partition.layout(*_table(data, source), dealt, how)

@@ -11,9 +11,11 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, model_validator
 
-from fedtoll.scenarios.scenario import Data, Model, Partition, Section, Split
+from fedtoll.scenarios.data.section import Data
+from fedtoll.scenarios.scenario import Model, Partition, Split
+from fedtoll.scenarios.section import Section
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
@@ -107,14 +109,27 @@ class Run(Section):
     noise_seed: int
     numerics: int = NUMERICS
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Run:
+        """Refuse a mechanism that is not what it says: no noise under dp-sgd, or noise elsewhere."""
+        private, clipped = self.mechanism == "dp-sgd", self.mechanism != "none"
+        noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
+        if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
+            raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
+        return self
+
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
         """Return the shape of what a client releases: its own group's cells where that group is public."""
         shape = statistic.declaration.shape(len(self.groups), self.classes)
         return shape[1:] if client.group else shape
 
     def to_json(self) -> str:
-        """Return the run as canonical JSON: sorted keys, no white space, infinity as ``"inf"``."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """Return the run as JSON: without white space, infinity as ``"inf"``.
+
+        Keys keep their order, for that of a user's columns and groups is the order of the features and
+        of the groups' codes.
+        """
+        return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Run:
@@ -125,12 +140,14 @@ class Run(Section):
     def hash(self) -> str:
         """Sixteen hexadecimal digits over everything that can change a number.
 
-        The strategy's short name is left out (an alias of the same class is the same run), and so is
-        the folder of a user's strategy file, whose content is in its digest.
+        The strategy's short name is left out (an alias of the same class is the same run), and so are
+        the folder of a user's strategy file, whose content is in its digest, and the path of a user's
+        records, whose content is in the checksum.
         """
         content = self.model_dump(mode="json")
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
+        content["data"]["file"] = ""  # the checksum covers its content
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

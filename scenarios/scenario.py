@@ -8,101 +8,84 @@ file, the key, the value and the nearest right word.
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
-
-CLIP_ONLY = "clip-only"
-
-
-def _number(value: object) -> object:
-    """Read ``"inf"`` as infinity and refuse what is neither a number nor that word."""
-    if isinstance(value, str) and value.strip().lower() in {"inf", "infinity", "∞"}:
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError('must be a number greater than 0, "inf" or "clip-only"')
-    return float(value)
-
-
-def _epsilon(value: object) -> object:
-    if value == CLIP_ONLY:
-        return value
-    number = _number(value)
-    assert isinstance(number, float)
-    if math.isnan(number) or number <= 0:
-        raise ValueError("must be greater than 0")
-    return number
-
-
-def _write_number(value: float | str) -> float | str:
-    return "inf" if value == math.inf else value
-
-
-Epsilon = Annotated[
-    float | Literal["clip-only"],
-    BeforeValidator(_epsilon),
-    PlainSerializer(_write_number, when_used="json"),
-]
-"""A privacy budget: a number > 0, infinity (the non-private reference) or ``"clip-only"``."""
-
-Count = Annotated[int, Field(strict=True, ge=1)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-
-
-class Section(BaseModel):
-    """A table of the scenario file: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Data(Section):
-    """Which records, which subgroups of them, and which columns the model may not see."""
-
-    source: str
-    groups: tuple[str, ...] = Field(min_length=1)
-    exclude: tuple[str, ...] = ()
+from fedtoll.scenarios.mistakes import one_line
+from fedtoll.scenarios.section import Count, Epsilon, Positive, Rate, Section, Seed
 
 
 class Split(Section):
-    """How records are held out: stratified folds (fold = seed mod ``folds``) or the source's own split."""
+    """How records are held out: stratified folds (fold = seed mod ``folds``) or the source's own split.
+
+    ``validation`` is a share of the training records that is declared public: no client holds it.
+    """
 
     kind: Literal["folds", "canonical"] = "folds"
     folds: Annotated[int, Field(strict=True, ge=2, le=100)] = 5
+    validation: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
 
 
 class Partition(Section):
     """How training records become clients.
 
-    ``group``: clients of one group each, ``clients`` says how many of which (``"*"`` for groups not
-    named), and the group of each is public. ``iid``: records are dealt to ``clients`` (a number) at
-    random, whatever their group.
+    - ``group``: clients of one group each, ``clients`` says how many of which (``"*"`` for groups not
+      named, 1 where it is not given); the group of each is public
+    - ``column``: the same by the values of another attribute (``column = "state"``); groups are not public
+    - ``iid``: records are dealt to ``clients`` (a number) at random; with ``skew`` s > 0 the sizes fall
+      as 1, 2^−s, 3^−s, ...
+    - ``dirichlet``: each client's share of every group (or label: ``over``) is drawn from
+      Dirichlet(``alpha``), once and for all with ``draw`` as its seed
+    - ``shares``: the shares as a matrix, one row a client and one column a group
+
+    ``keep`` is the share of a group's training records that is dealt at all. ``copies``: how many clients
+    hold each record; then a record's ε is what all of them spend.
     """
 
-    kind: Literal["group", "iid"] = "group"
+    kind: Literal["group", "column", "iid", "dirichlet", "shares"] = "group"
     clients: Count | dict[str, Count] = Field(default_factory=dict)
+    column: str = ""
+    skew: Annotated[float, Field(ge=0, le=10)] = 0.0
+    alpha: Positive | None = None
+    over: Literal["group", "label"] = "group"
+    draw: Seed = 0
+    shares: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...] = ()
+    keep: dict[str, Rate] = Field(default_factory=dict)
+    copies: Count = 1
 
     @model_validator(mode="after")
     def _check(self) -> Partition:
-        if (self.kind == "iid") == isinstance(self.clients, dict):
-            wanted = "a number" if self.kind == "iid" else "a table of groups"
+        numbered = self.kind in {"iid", "dirichlet"}
+        if self.kind != "shares" and numbered == isinstance(self.clients, dict):
+            wanted = "a number" if numbered else "a table"
             raise ValueError(f"clients: kind = {self.kind!r} needs {wanted}")
+        for key, value, kind in (
+            ("column", self.column, "column"),
+            ("alpha", self.alpha, "dirichlet"),
+            ("shares", self.shares, "shares"),
+        ):
+            if bool(value) != (self.kind == kind):
+                raise ValueError(f"{key}: belongs to kind = {kind!r}, and that needs it")
+        if self.skew and self.kind != "iid":
+            raise ValueError("skew: belongs to kind = 'iid'")
+        if self.copies > 1 and self.kind in {"dirichlet", "shares"}:
+            raise ValueError(f"copies: kind = {self.kind!r} deals each record once")
+        if len({len(row) for row in self.shares}) > 1:
+            raise ValueError("shares: rows of different lengths")
         return self
 
 
@@ -207,11 +190,21 @@ class StrategySpec(BaseModel):
     @property
     def label(self) -> str:
         """The name with its stated parameters, e.g. ``term(t=5)``: how tables call it."""
-        stated = ", ".join(
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(self.parameters.items())
-        )
+        stated = _stated(self.parameters)
         short = self.name.rsplit(":", 1)[-1]
         return f"{short}({stated})" if stated else short
+
+
+def _stated(parameters: Mapping[str, Any]) -> str:
+    """Return parameters in one short line: ``clip=1, t=5``."""
+    return ", ".join(
+        f"{k}={v:g}"
+        if isinstance(v, float)
+        else f"{k}={{{_stated(v)}}}"
+        if isinstance(v, dict)
+        else f"{k}={v}"
+        for k, v in sorted(parameters.items())
+    )
 
 
 def _seeds(value: object) -> object:
@@ -245,10 +238,16 @@ class Scenario(Section):
     def _check(self) -> Scenario:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: the same seed twice")
-        labels = [s.label for s in self.strategies]
-        twice = sorted({x for x in labels if labels.count(x) > 1})
-        if twice:
-            raise ValueError(f"strategies: {twice[0]} stands twice")
+        known: dict[str, StrategySpec] = {}
+        for spec in self.strategies:
+            other = known.setdefault(spec.label, spec)
+            if other.name != spec.name:
+                both = f"{other.name!r} and {spec.name!r}"
+                raise ValueError(
+                    f"strategies: {both} are both called {spec.label} in tables; rename one class"
+                )
+            if other is not spec:
+                raise ValueError(f"strategies: {spec.label} stands twice")
         return self
 
 
@@ -305,7 +304,20 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         _override(table, override)
     if seeds is not None:
         table["seeds"] = seeds
+    data = table.get("data")
+    if isinstance(data, dict) and isinstance(file := data.get("file"), str) and file:
+        data["file"] = _absolute(file, path)
     return validate(table, path.name)
+
+
+def _absolute(file: str, scenario: Path) -> str:
+    """Return the path of a file that a scenario names, relative to the scenario."""
+    try:
+        path = str((scenario.parent / Path(file).expanduser()).resolve())
+        path.encode()  # a scenario crosses processes as UTF-8
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ScenarioError(f"{scenario.name}: data.file = {file!r}: not a path ({error})") from None
+    return path
 
 
 def validate(table: Mapping[str, Any], file: str) -> Scenario:
@@ -313,20 +325,41 @@ def validate(table: Mapping[str, Any], file: str) -> Scenario:
     try:
         return Scenario.model_validate(table)
     except ValidationError as error:
-        raise ScenarioError(f"{file}: {_one_line(error)}") from None
+        raise ScenarioError(f"{file}: {one_line(error, Scenario)}") from None
+
+
+def assignment(text: str, example: str) -> tuple[str, Any]:
+    """Return the key and the value of ``key=value``, the value a TOML literal.
+
+    Raises
+    ------
+    ScenarioError
+        It is something else: one line, with the example where it is no ``key=value``.
+
+    Examples
+    --------
+    >>> assignment("t = 5.0", "t=5.0")
+    ('t', 5.0)
+    """
+    key, equals, literal = text.partition("=")
+    key, literal = key.strip(), literal.strip()
+    if not equals or not key:
+        raise ScenarioError(f"--set {text}: must be key=value, e.g. {example}")
+    try:
+        return key, tomllib.loads(f"x = {literal}")["x"]
+    except tomllib.TOMLDecodeError as error:
+        bare = all(c.isalnum() or c in " _-./:" for c in literal)
+        why = " (a text needs quotes)" if bare else f": {error}"
+        raise ScenarioError(f"--set {text}: {literal!r} is not a TOML literal{why}") from None
 
 
 def _override(table: dict[str, Any], override: str) -> None:
-    key, equals, literal = override.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise ScenarioError(f"--set {override}: must be key=value, e.g. training.rounds=10")
-    try:
-        value = tomllib.loads(f"x = {literal}")["x"]
-    except tomllib.TOMLDecodeError:
+    key, value = assignment(override, "training.rounds=10")
+    if key.startswith(("strategies[", "strategies.")):
         raise ScenarioError(
-            f"--set {override}: {literal.strip()!r} is not a TOML literal (a text needs quotes)"
-        ) from None
+            f"--set {override}: one strategy's parameter cannot be overridden; write all of them, "
+            'e.g. strategies=[{name="term", t=5.0}]'
+        )
     *sections, last = key.split(".")
     for section in sections:
         inner = table.setdefault(section, {})
@@ -334,40 +367,3 @@ def _override(table: dict[str, Any], override: str) -> None:
             raise ScenarioError(f"--set {override}: {section!r} is not a section")
         table = inner
     table[last] = value
-
-
-def _one_line(error: ValidationError) -> str:
-    """Tell the first mistake, an unknown key before its consequences, and count the others."""
-    details = sorted(error.errors(), key=lambda d: d["type"] != "extra_forbidden")
-    first, others = details[0], len(details) - 1
-    location = [part for part in first["loc"] if part not in {"float", "literal['clip-only']"}]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-    value = first["input"]
-    if first["type"] == "extra_forbidden":
-        text = f"{key}: unknown key{nearest(str(location[-1]), _known(location[:-1]))}"
-    elif first["type"] == "missing":
-        text = f"{key}: missing"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "literal_error":
-            words = str(first.get("ctx", {}).get("expected", "")).replace("'", "")
-            message = (
-                f"unknown{nearest(str(value), [w for w in words.replace(' or ', ', ').split(', ') if w])}"
-            )
-        elif first["type"] == "string_pattern_mismatch":
-            message = "must be small letters, digits and hyphens only"
-        shown = "" if isinstance(value, dict | Section) else f" = {value!r}"
-        text = f"{key}{shown}: {message[:1].lower()}{message[1:]}" if key else message
-    return text + (f" (and {others} more)" if others else "")
-
-
-def _known(location: Sequence[int | str]) -> list[str]:
-    """Return the keys that a section at this place of the file has."""
-    section: type[BaseModel] = Scenario
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(section.model_fields)

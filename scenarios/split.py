@@ -92,6 +92,27 @@ def split(
     return np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
+def validation(
+    table: Table, groups: Attribute, train_rows: npt.NDArray[np.int64], share: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Take a share of the training rows of every group and label away, to be declared public.
+
+    Returns
+    -------
+    train_rows, validation_rows : int64 arrays
+        Both ascending; together they are what was given.
+    """
+    if share == 0:
+        return train_rows, train_rows[:0]
+    strata = (groups.codes * len(table.classes) + table.label)[train_rows]
+    taken = np.zeros(len(train_rows), dtype=bool)
+    for code in np.unique(strata):
+        members = np.flatnonzero(strata == code)
+        order = stream(seed, Purpose.VALIDATION, int(code)).permutation(members)
+        taken[order[: round(share * len(members))]] = True
+    return train_rows[~taken], train_rows[taken]
+
+
 def training_share(table: Table, groups: Attribute, kind: Kind, k: int) -> tuple[npt.NDArray[np.int64], int]:
     """Return how many training records every group has in expectation, as exact fractions.
 

@@ -21,6 +21,10 @@ n is the client's public size, G the groups of the scenario, C the classes. All
 groups are answered for, so that absence does not leak, unless the plan
 declares the group of a client's records public: then only that group's cells
 are released, and the others are 0 with a standard deviation of 0.
+
+The clip belongs to privacy. In the references (ε = ∞ and clip-only) answers are
+exact and not clipped: a mean loss may exceed B there, and a group's sum of
+losses its count.
 """
 
 from __future__ import annotations

@@ -27,6 +27,10 @@ class Purpose(enum.IntEnum):
     POISSON = 4
     NOISE = 5
     STATISTIC = 6
+    LAYOUT = 7
+    KEEP = 8
+    VALIDATION = 9
+    MODULE = 10
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

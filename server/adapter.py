@@ -23,10 +23,8 @@ from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.grid import Strict
 from fedtoll.server.statistics import Released
 from fedtoll.strategies import registry
-from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights
-
-TOLERANCE = 1e-9
-"""How far a strategy's weights may be from summing to 1."""
+from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, pair
+from fedtoll.strategies.simplex import off_the_simplex
 
 
 @dataclass
@@ -98,8 +96,15 @@ class Adapted(FlowerStrategy):
         metrics: list[Any] = [only(MetricRecord, reply.content) for reply in replies]
         statistics = self._released.update(server_round, metrics)
         reports = [self._report(c, s) for c, s in zip(self._run.clients, statistics, strict=True)]
-        weights, state = self.strategy.weigh(reports, self._state)
-        _check_weights(weights, len(reports), self._name, server_round)
+        answer = self.strategy.weigh(reports, self._state)
+        try:
+            weights, state = pair(answer)
+        except TypeError as error:
+            raise RunError(f"round {server_round}: {self._name}: {error}") from None
+        if problem := off_the_simplex(weights, len(reports)):
+            raise RunError(
+                f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
+            )
         made, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
         params = _like(self._params, made, f"round {server_round}: {self._name} made a model")
         if np.shape(coefficients) != weights.shape:
@@ -272,6 +277,8 @@ def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
         _make(cls, 2, given)
     except (ValueError, TypeError) as error:
         raise ScenarioError(f"{who}: {error}") from None
+    except Exception as error:
+        raise ScenarioError(f"{who}: cannot be made: {error!r}") from None
     return dict(given)
 
 
@@ -310,19 +317,3 @@ def _like(current: Arrays, made: Sequence[Any], what: str) -> list[NDArray[np.fl
     if not all(np.isfinite(array).all() for array in model):
         raise RunError(f"{what} that is not finite")
     return model
-
-
-def _check_weights(weights: Any, count: int, name: str, round: int) -> None:
-    problem = ""
-    if not isinstance(weights, np.ndarray):
-        problem = f"a {type(weights).__name__} instead of an array"
-    elif weights.shape != (count,):
-        problem = f"shape {weights.shape} instead of ({count},)"
-    elif not np.isfinite(weights).all():
-        problem = "not finite"
-    elif (weights < 0).any():
-        problem = f"{weights.min():.3g} is negative"
-    elif abs(weights.sum() - 1) > TOLERANCE:
-        problem = f"sum {weights.sum():.6g} instead of 1"
-    if problem:
-        raise RunError(f"round {round}: the weights of {name} are not on the simplex: {problem}")

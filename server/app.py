@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from fedtoll.clients import model
 from fedtoll.clients.ledger import Ledger
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.records import layout, records
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter
 from fedtoll.server.evaluate import EVERYBODY, HeldOut
 from fedtoll.server.grid import LocalGrid, Strict
+from fedtoll.strategies import registry
 
 Tables = dict[str, pd.DataFrame]
 """The tables of one run by name: groups, clients, rounds, ledger, predictions."""
@@ -76,6 +77,7 @@ def federate(grid: Grid, run: Run) -> Tables:
         One line that names round and client when a reply is missing, failed, malformed or not finite.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    _check_sources(run)
     strict = Strict(grid, run)
     strict.roll_call()
     strategy = adapter.build(run, strict)
@@ -123,6 +125,14 @@ def federate(grid: Grid, run: Run) -> Tables:
             }
         ),
     }
+
+
+def _check_sources(run: Run) -> None:
+    """Refuse to run other source than the hash is of: a user may edit a file while a sweep runs."""
+    if registry.resolve(run.strategy.path)[1] != run.strategy.digest:
+        raise RunError(f"{run.strategy.path}: changed since the sweep was planned; run the command again")
+    if model.digest(run.model) != run.model_digest:
+        raise RunError(f"{run.model.kind}: changed since the sweep was planned; run the command again")
 
 
 def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -184,16 +194,11 @@ def _rounds(run: Run, clients: pd.DataFrame) -> pd.DataFrame:
 def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Add each group's share of the weight in each round; undefined in round 0.
 
-    A client's weight goes to its declared group, or to groups as they are among the records it holds:
-    the experimenter's view.
+    A client's weight goes to groups in proportion to the records of each that the plan expects it to hold,
+    which is public: all of it to its declared group, where it has one.
     """
-    of = records(run)
-    shares = np.zeros((len(run.clients), len(run.groups)))
-    for i, (client, rows) in enumerate(zip(run.clients, of.held, strict=True)):
-        if client.group:
-            shares[i, run.groups.index(client.group)] = 1.0
-        else:
-            shares[i] = np.bincount(of.groups.codes[rows], minlength=len(run.groups)) / max(1, len(rows))
+    expected = layout(run.data, run.split, run.partition).expected_KG
+    shares = expected / expected.sum(axis=1, keepdims=True)
     weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))
     index = pd.MultiIndex.from_product([range(1, run.rounds + 1), run.groups], names=["round", "group"])
     share = pd.Series((weight_TK @ shares).ravel(), index)

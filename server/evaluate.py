@@ -87,6 +87,7 @@ class HeldOut:
     def probabilities(self, parameters: Arrays) -> NDArray[np.float64]:
         """Return the class probabilities of every held-out record, shape ``[N, C]``."""
         model.put(self._module, parameters)
+        self._module.eval()
         with torch.no_grad():
             return losses.probabilities(self._module(self._features).double()).numpy()
 
@@ -135,9 +136,11 @@ def _rates(confusion_CC: NDArray[np.int64], nats: float, area: Auroc) -> dict[st
     binary = len(true) == 2
     accuracy = _ratio(int(np.trace(confusion_CC)), n)
     one_class = n > 0 and int((predicted > 0).sum()) == 1
+    # Of several classes a group may hold one alone; then predicting it is right, and beats nobody.
+    judged = n > 0 and (binary or int((true > 0).sum()) > 1)
     return {
         "n": n,
-        "positives": int(true[1]),
+        "positives": int(true[1]) if binary else float("nan"),
         "accuracy": accuracy,
         "balanced_accuracy": float(np.mean(recalls)),
         "tpr": recalls[1] if binary else float("nan"),
@@ -147,6 +150,6 @@ def _rates(confusion_CC: NDArray[np.int64], nats: float, area: Auroc) -> dict[st
         "auroc": area.value,
         "auroc_low": area.low,
         "auroc_high": area.high,
-        "collapsed": bool(one_class or area.low <= 0.5 <= area.high),
-        "below_majority": bool(n > 0 and accuracy <= true.max() / n),
+        "collapsed": bool(judged and (one_class or area.low <= 0.5 <= area.high)),
+        "below_majority": bool(judged and accuracy <= true.max() / n),
     }

@@ -7,6 +7,7 @@ alone writes. The executor and the number of workers never change a result.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -139,6 +140,7 @@ class _Worker:
         self.run: Run | None = None
         self.pipe, its = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(target=_work, args=(its,), daemon=True)
+        multiprocessing.resource_tracker.ensure_running()  # its start would let interrupts in again
         # What is blocked here is blocked there too: the terminal's interrupt is for the driver alone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -248,5 +250,5 @@ def _train(text: str) -> tuple[dict[str, Any] | None, str, str]:
         return simulate(Run.from_json(text)), "", ""
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return None, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()

@@ -120,6 +120,7 @@ class Strict(_Delegating):
         self._client_of: dict[int, int] = {}
         self.node_of: dict[int, int] = {}
         self.ledger = Ledger(run.delta, run.accountant)
+        self._last = 0
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
@@ -173,7 +174,7 @@ class Strict(_Delegating):
         if not sent:
             return []
         addressed = self._addressed(sent)
-        round = _round(sent[0])
+        round = self._next_round(sent)
         for client in addressed:
             self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
@@ -197,6 +198,17 @@ class Strict(_Delegating):
             except (ValueError, TypeError, EOFError) as error:
                 raise RunError(f"{where}: the reply is malformed: {error}") from None
         return [reply for (reply,) in replies.values()]
+
+    def _next_round(self, sent: Sequence[Message]) -> int:
+        """Return the round of these messages: the one after the last, for a round's draws must not repeat."""
+        for message in sent:
+            if (told := _round(message)) != self._last + 1 or told > self._plan.rounds:
+                raise RunError(
+                    f"round {self._last + 1} of {self._plan.rounds}: the strategy calls it round {told}, "
+                    "and a round's batches and noise must not be used twice"
+                )
+        self._last += 1
+        return self._last
 
     def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
         """Return the messages by client, in the order of the plan: to every client one, and to train."""

@@ -14,12 +14,12 @@ from typing import Any
 from fedtoll.clients import budget, engines
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios import partition
-from fedtoll.scenarios.data.table import Attribute, Table
+from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.records import table_of
+from fedtoll.scenarios.records import layout, table_of
 from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
-from fedtoll.scenarios.scenario import CLIP_ONLY, Privacy, Scenario, StrategySpec, read
-from fedtoll.scenarios.statistics import STATISTICS
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, read
+from fedtoll.scenarios.section import CLIP_ONLY
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -41,7 +41,7 @@ def check(scenario: Scenario, file: str) -> None:
         One line that begins with the file.
     """
     try:
-        source = sources.source(scenario.data.source)
+        source = sources.declared(scenario.data, afresh=True)
         for key, names, known in (
             ("data.groups", scenario.data.groups, source.attributes),
             ("data.exclude", scenario.data.exclude, [c.name for c in source.columns]),
@@ -51,13 +51,13 @@ def check(scenario: Scenario, file: str) -> None:
                     raise ScenarioError(
                         f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
                     )
-        groups = _crossing([source.attributes[g] for g in scenario.data.groups])
+        groups = _holders(scenario, source)
         per_group = scenario.partition.clients
         for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
-            strategy_plan(spec)
+            requests(strategy_plan(spec))
         _model_digest(scenario)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -108,13 +108,11 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     """Return the statistics that a resolved strategy asks for: names and parameters."""
     if not issubclass(registry.load(plan.path), Strategy):
         return ()
-    asked = registry.build(plan.path, plan.parameters).requests
-    for statistic in asked:
-        if STATISTICS.get(statistic.name) is not type(statistic):
-            raise ScenarioError(f"strategies: {plan.name} asks for {statistic!r}, which no client answers")
-    names = [statistic.name for statistic in asked]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ScenarioError(f"strategies: {plan.name} asks for {twice[0]!r} twice")
+    strategy = registry.build(plan.path, plan.parameters)
+    try:
+        asked = registry.asked(strategy)
+    except ScenarioError as error:
+        raise ScenarioError(f"strategies: {plan.name}: {error}") from None
     return tuple((s.name, dict(vars(s))) for s in asked)
 
 
@@ -129,8 +127,8 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
     total = float(epsilon) if private else math.inf
     asked = _statistics(scenario, requests(resolved), total)
     table, groups = table_of(scenario.data)
-    clients = _clients(scenario, table, groups)
-    source = sources.source(scenario.data.source)
+    clients = layout(scenario.data, scenario.split, scenario.partition).clients
+    source = sources.declared(scenario.data)
     planned = tuple(_client(scenario, c, total, asked) for c in clients)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
@@ -158,7 +156,7 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
             strategy=resolved,
             statistics=asked,
             smoothing=scenario.statistics.smoothing if asked else 0.0,
-            shrinkage=bool(asked) and scenario.statistics.shrinkage,
+            shrinkage=bool(asked) and private and scenario.statistics.shrinkage,
             average=training.average,
             clients=planned,
             seed=seed,
@@ -190,13 +188,6 @@ def _statistics(
     )
 
 
-def _clients(scenario: Scenario, table: Table, groups: Attribute) -> tuple[partition.Client, ...]:
-    how, split = scenario.partition.clients, scenario.split
-    if isinstance(how, int):
-        return partition.iid(table, groups, how, split.kind, split.folds)
-    return partition.clients(table, groups, how, split.kind, split.folds)
-
-
 def _client(
     scenario: Scenario, client: partition.Client, epsilon: float, asked: Sequence[StatisticPlan]
 ) -> ClientPlan:
@@ -226,6 +217,19 @@ def _client(
         steps=steps,
         noise_multiplier=noise,
     )
+
+
+def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
+    """Return what clients may be counted for: the groups, or the values of the column that makes them."""
+    column, known = scenario.partition.column, source.attributes
+    if column and column not in known:
+        raise ScenarioError(
+            f"partition.column = {column!r}: no attribute of {source.name}{nearest(column, known)}"
+        )
+    if column:
+        return known[column]
+    groups = _crossing([known[g] for g in scenario.data.groups])
+    return [*groups, REST] if scenario.data.floor else groups
 
 
 def _crossing(names: Sequence[Sequence[str]]) -> list[str]:

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.records import layout
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.scenarios.scenario import Scenario
 
@@ -233,7 +235,7 @@ def _resolved(
     scenario: Scenario, runs: Sequence[Run], command: str, versions: dict[str, str]
 ) -> dict[str, Any]:
     """Return everything resolved: what the report and an outsider need."""
-    source = sources.source(scenario.data.source)
+    source = sources.declared(scenario.data)
     noise = {}
     for run in runs:
         for client in run.clients if run.mechanism == "dp-sgd" else ():
@@ -253,17 +255,19 @@ def _resolved(
         "command": command,
         "scenario": {
             **scenario.model_dump(mode="json"),
+            "data": {**scenario.data.model_dump(mode="json"), "file": Path(scenario.data.file).name},
             "strategies": [{"name": s.name, "label": s.label, **s.parameters} for s in scenario.strategies],
         },
         "data": {
             "source": source.name,
             "title": source.title,
-            "rows": source.rows,
+            "rows": source.rows or len(sources.table(source)),
             "licence": source.licence,
             "citation": source.citation,
             "checksum": source.checksum,
         },
         "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
+        "partition": _expected(runs[0]),
         "versions": versions,
         "runs": [
             {
@@ -278,6 +282,12 @@ def _resolved(
         ],
         "noise": list(noise.values()),
     }
+
+
+def _expected(run: Run) -> dict[str, Any]:
+    """Return how many records of each group every client is planned to hold: as public as its size."""
+    expected_KG = layout(run.data, run.split, run.partition).expected_KG
+    return {"groups": list(run.groups), "expected": np.round(expected_KG, 1).tolist()}
 
 
 def _write(path: Path, text: str) -> None:

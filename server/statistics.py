@@ -82,12 +82,12 @@ def shrink(estimates: Sequence[Estimate]) -> list[Estimate]:
 
     F̂_k = F̄ + τ² / (τ² + s_k²) (F̃_k − F̄), with F̄ the mean weighted by 1 / (τ² + s_k²) and τ² =
     max(0, S² − mean s_k²) the variance between clients by moments (Hedges and Olkin 1985). The standard
-    deviation becomes that of the noise left in F̂_k, with F̄ taken as known.
+    deviation becomes that of the noise left in F̂_k, the weights taken as known.
 
     Examples
     --------
     >>> [round(float(e.value), 2) for e in shrink([Estimate(0.0, 1.0), Estimate(4.0, 1.0)])]
-    [0.29, 3.71]
+    [0.25, 3.75]
     """
     value = np.array([e.value for e in estimates], dtype=np.float64)
     variance = np.array([e.sd for e in estimates], dtype=np.float64) ** 2
@@ -96,7 +96,10 @@ def shrink(estimates: Sequence[Estimate]) -> list[Estimate]:
     between = max(0.0, float(value.var(ddof=1) - variance.mean()))
     total = between + variance
     exact = total == 0  # then τ² is 0, and the mean is theirs
-    mean = np.average(value, weights=exact if exact.any() else 1 / total)
+    share = exact / exact.sum() if exact.any() else 1 / total / (1 / total).sum()
+    mean = share @ value
     kept = np.where(exact, 1.0, between / np.where(exact, 1.0, total))
     drawn = mean + kept * (value - mean)
-    return [Estimate(float(v), float(s)) for v, s in zip(drawn, kept * np.sqrt(variance), strict=True)]
+    left = kept**2 * variance + (1 - kept) ** 2 * (share**2 @ variance)  # of F̃_k's noise and of F̄'s
+    left += 2 * kept * (1 - kept) * share * variance  # and of the two together
+    return [Estimate(float(v), float(s)) for v, s in zip(drawn, np.sqrt(left), strict=True)]

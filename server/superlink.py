@@ -7,7 +7,6 @@ the run is polled, and what was to be written is looked for.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -171,7 +170,7 @@ def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str
     config = {
         "scenario": str(scenario),
         "strategy": run.strategy.name,
-        "epsilon": "inf" if math.isinf(run.epsilon) else str(run.epsilon),
+        "epsilon": {"none": "inf", "clip-only": "clip-only"}.get(run.mechanism, str(run.epsilon)),
         "out": str(store.folder.resolve()),
     }
     settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) + f" seed={run.seed}"

@@ -177,9 +177,10 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
     final["undefined"] = final["utility"].isna() | (final["paired"].notna() & final["reference"].isna())
 
     row = ["strategy", "mechanism", "epsilon", "group"]
-    pooled = (
-        final.groupby([*row, "fold"], sort=False)[["n", "positives"]].mean().groupby(row, sort=False).sum()
-    )
+    pooled = final.groupby([*row, "fold"], sort=False)[["n", "positives"]].mean()
+    pooled = pooled.groupby(row, sort=False).sum(min_count=1).round().astype({"n": int})
+    if pooled["positives"].notna().all():  # with several classes there is no positive one
+        pooled = pooled.astype({"positives": int})
     frame = final.groupby(row, sort=False).agg(
         n_per_seed=("n", "mean"),
         positives_per_seed=("positives", "mean"),
@@ -196,11 +197,7 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
         below_majority=("below_majority", "mean"),
     )
     half = stats.t.ppf(0.975, frame["seeds"] - 1) * frame["toll_se"]
-    frame = (
-        pooled.round()
-        .astype(int)
-        .join(frame.assign(toll_low=frame["toll"] - half, toll_high=frame["toll"] + half))
-    )
+    frame = pooled.join(frame.assign(toll_low=frame["toll"] - half, toll_high=frame["toll"] + half))
     frame["too_few"] = (frame["n"] < FEWEST_RECORDS) | (frame["positives"] < FEWEST_POSITIVES)
     return _by_privacy(frame.reset_index())
 

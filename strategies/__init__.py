@@ -1,1 +1,1 @@
-"""How updates are combined: one file a strategy, all over :mod:`fedtoll.strategies.base`."""
+"""How updates are combined: one file a strategy, all over ``fedtoll.strategies.base``."""

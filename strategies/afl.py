@@ -15,7 +15,9 @@ from fedtoll.strategies.simplex import project
 
 @dataclass(frozen=True)
 class AFL(Strategy):
-    """The best model for the worst mixture of clients: min_w max_λ Σ_k λ_k F_k(w), λ on the simplex.
+    """Agnostic federated learning: moves weight to the clients of highest loss, round by round.
+
+    The best model for the worst mixture of clients: min_w max_λ Σ_k λ_k F_k(w), λ on the simplex.
 
     λ⁰_k = n_k / n, and in every round λ ← Π(λ + γ F) with F_k the mean loss at the broadcast model and
     Π the projection on the simplex; then w += Σ_k λ_k Δ_k with the new λ. (The paper alternates single
@@ -24,6 +26,7 @@ class AFL(Strategy):
     - λ integrates the statistic's noise: T rounds move it by γ s_k √T before the projection (derived
       here; s_k is the statistic's standard deviation). Hence ``clip`` is 1: s_k is proportional to it.
       F̃_k itself is not clamped, so that its noise stays centred.
+    - A client that is missing from a round keeps its λ_k; those who are there share all the weight.
     - A client that lies takes everything: one that reports ten times its loss has all the weight after a
       few rounds, since no clip binds what it sends.
     - The theory holds for the mean of the models of all rounds, not for the last one. That is an option

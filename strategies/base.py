@@ -1,9 +1,9 @@
 """The interface of an aggregation strategy.
 
 A strategy is a small frozen dataclass: its fields are its parameters, its
-memory comes in and goes out as ``state`` (a dict of plain arrays and
-numbers), and it computes with numpy only. Most strategies write
-:meth:`Strategy.weigh` and nothing else::
+memory comes in and goes out as ``state`` (a dict of plain arrays, numbers
+and texts), and it computes with numpy only. Most strategies write
+``Strategy.weigh`` and nothing else:
 
     @dataclass(frozen=True)
     class Largest(Strategy):
@@ -35,7 +35,7 @@ Instructions = Mapping[str, float | Sequence[float]]
 """What clients are told beside the parameters."""
 
 State = dict[str, Any]
-"""A strategy's memory: plain arrays and numbers, keyed by name."""
+"""A strategy's memory: plain arrays, numbers and texts by name, and nothing nested."""
 
 Weights = NDArray[np.float64]
 """One number for each client of the cohort, in the order of its reports."""
@@ -52,7 +52,7 @@ class Member:
     size
         Its public size n_k, in records.
     group
-        The group that the plan declares for it.
+        The group that the plan declares for its records; ``""`` for a client of mixed records.
     """
 
     client: int
@@ -67,7 +67,7 @@ class Report:
     Parameters
     ----------
     client, size, group
-        As in :class:`Member`.
+        As in ``Member``.
     update
         Δ_k = w_k − w^t, the change of every parameter.
     statistics
@@ -93,7 +93,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies; by itself it is abstract, for :meth:`weigh` must be written."""
+    """Base of all strategies; by itself it is abstract, for ``weigh`` must be written."""
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
@@ -141,22 +141,52 @@ class Strategy:
         return params
 
 
+def pair(answer: Any) -> tuple[Weights, State]:
+    """Return what ``weigh`` returned, if it is weights and a memory.
+
+    Raises
+    ------
+    TypeError
+        It is something else: most often the memory was forgotten.
+
+    Examples
+    --------
+    >>> pair(np.array([0.5, 0.5]))
+    Traceback (most recent call last):
+    TypeError: weigh must return (weights, state), and returned ndarray
+    """
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        what = type(answer).__name__ + (f" of {len(answer)}" if isinstance(answer, tuple) else "")
+        raise TypeError(f"weigh must return (weights, state), and returned {what}")
+    return answer
+
+
 def remember(state: State, reports: Sequence[Member | Report], **values: Weights) -> State:
     """Return the memory with one number for each client under each name, whatever the reports' order.
+
+    A client that is not among the reports keeps the number that it had.
 
     Examples
     --------
     >>> cohort = [Member(7, 30, "a"), Member(2, 10, "b")]
-    >>> remember({}, cohort, share=np.array([0.75, 0.25]))
-    {'client': array([2, 7]), 'share': array([0.25, 0.75])}
+    >>> state = remember({}, cohort, share=np.array([0.75, 0.25]))
+    >>> state
+    {'share.clients': array([2, 7]), 'share': array([0.25, 0.75])}
+    >>> remember(state, cohort[:1], share=np.array([0.5]))
+    {'share.clients': array([2, 7]), 'share': array([0.25, 0.5 ])}
     """
-    clients = np.array([r.client for r in reports], dtype=np.int64)
-    order = np.argsort(clients)
-    return {**state, "client": clients[order], **{name: v[order] for name, v in values.items()}}
+    merged = dict(state)
+    for name, given in values.items():
+        kept = dict(zip(state.get(f"{name}.clients", ()), state.get(name, ()), strict=True))
+        kept |= zip((r.client for r in reports), given, strict=True)
+        clients = sorted(kept)
+        merged[f"{name}.clients"] = np.array(clients, dtype=np.int64)
+        merged[name] = np.array([kept[client] for client in clients])
+    return merged
 
 
 def recall(state: State, reports: Sequence[Member | Report], name: str) -> Weights:
-    """Return what :func:`remember` kept under a name, in the order of these reports.
+    """Return what ``remember`` kept under a name, in the order of these reports.
 
     Examples
     --------
@@ -164,7 +194,7 @@ def recall(state: State, reports: Sequence[Member | Report], name: str) -> Weigh
     >>> recall(remember({}, cohort, share=np.array([0.75, 0.25])), cohort[::-1], "share")
     array([0.25, 0.75])
     """
-    place = {int(client): i for i, client in enumerate(state["client"])}
+    place = {int(client): i for i, client in enumerate(state[f"{name}.clients"])}
     return np.asarray(state[name])[[place[r.client] for r in reports]]
 
 

@@ -12,7 +12,9 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights
 
 @dataclass(frozen=True)
 class EpsilonWeighted(Strategy):
-    """Clients count as much as they spend: p_k ∝ ε_k, with ε_k what client k has spent so far.
+    """Clients count in proportion to the ε that they have spent.
+
+    p_k ∝ ε_k, with ε_k what client k has spent so far.
 
     Meant for personal budgets, where a client with a large ε sends a clearer update. But the noise of an
     update depends on the client's size as well, and ε does not see it: where all ε are equal the weights

@@ -12,10 +12,10 @@ from fedtoll.strategies.server_optimizer import Adaptive
 
 @dataclass(frozen=True)
 class FedAdam(Adaptive):
-    """Adam: m = β₁ m + (1 − β₁) D, v = β₂ v + (1 − β₂) D², w += η m / (√v + τ), from m = 0 and v = τ².
+    """FedAvg whose server steps with Adam: each coordinate has its own step size.
 
-    D = Σ_k p_k Δ_k with p_k = n_k / n. Each coordinate has its own step, so no update has one
-    coefficient: the record shows them as undefined (NaN).
+    m = β₁ m + (1 − β₁) D, v = β₂ v + (1 − β₂) D², w += η m / (√v + τ), from m = 0 and v = τ². Here D =
+    Σ_k p_k Δ_k with p_k = n_k / n. No update has one coefficient: the record shows them as undefined (NaN).
 
     Flower's ``FedAdam`` differs: its v starts at 0 and its η is bias-corrected with one round too many.
 

@@ -10,10 +10,9 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class FedAvg(Strategy):
-    """Federated averaging: p_k = n_k / n.
+    """FedAvg: every record counts the same, so large clients set the model.
 
-    Every record counts the same, so large groups set the model. The weights
-    are public sizes: no statistic is asked for and none is paid.
+    p_k = n_k / n. The weights are public sizes: no statistic is asked for and none is paid.
 
     References
     ----------

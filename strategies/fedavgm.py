@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedtoll.strategies.server_optimizer import Moments, ServerOptimizer, check
+from fedtoll.strategies.base import Arrays, Report, State, Weights
+from fedtoll.strategies.fedavg import FedAvg
+from fedtoll.strategies.server_optimizer import check, mean_update
 
 
 @dataclass(frozen=True)
-class FedAvgM(ServerOptimizer):
-    """Momentum: m = β m + D and w += η m, with D = Σ_k p_k Δ_k and p_k = n_k / n.
+class FedAvgM(FedAvg):
+    """FedAvg with momentum at the server.
+
+    m = β m + D and w += η m, with D = Σ_k p_k Δ_k and p_k = n_k / n, from m = 0.
 
     A constant D moves the model by η / (1 − β) · D a round in the long run: at the defaults ten times
     FedAvg's step, and η = 1 − β keeps FedAvg's pace. The coefficient of an update is η p_k, that of its
@@ -56,17 +60,13 @@ class FedAvgM(ServerOptimizer):
     def __post_init__(self) -> None:
         check(self.server_learning_rate, momentum=self.momentum)
 
-    @property
-    def start(self) -> dict[str, float]:
-        """Return m at 0."""
-        return {"m": 0.0}
-
-    @property
-    def share(self) -> float:
-        """Return η."""
-        return self.server_learning_rate
-
-    def step(self, mean: NDArray[np.float64], moments: Moments) -> tuple[NDArray[np.float64], Moments]:
-        """Return η m with the new m, and this."""
-        m = self.momentum * moments["m"] + mean
-        return self.server_learning_rate * m, {"m": m}
+    def combine(
+        self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
+    ) -> tuple[Arrays, State, Weights]:
+        """Move every tensor by η m; the coefficients are η p_k."""
+        moved, memory = [], dict(state)
+        for i, (old, mean) in enumerate(zip(params, mean_update(reports, weights), strict=True)):
+            m = np.asarray(self.momentum * state.get(f"m{i}", np.zeros(old.shape)) + mean)
+            moved.append(np.asarray(old + self.server_learning_rate * m, dtype=old.dtype))
+            memory[f"m{i}"] = m
+        return tuple(moved), memory, self.server_learning_rate * weights

@@ -19,15 +19,17 @@ HEAVIEST = 100.0
 
 @dataclass(frozen=True)
 class FedMinMax(Strategy):
-    """The best model for the worst mixture of groups: min_w max_μ Σ_a μ_a r_a(w), μ on the simplex.
+    """Minimax over groups: moves weight to the demographic groups of highest loss.
 
-    r_a is the mean loss of group a's records over all clients at the broadcast model, ρ_a = n_a / n. From
-    μ = ρ on, every round takes μ ← Π(μ + γ r), Π the projection on the simplex, and a record of group a
-    counts μ_a / ρ_a times. Who applies that factor depends on what is public:
+    The best model for the worst mixture of groups: min_w max_μ Σ_a μ_a r_a(w), μ on the simplex. r_a is the
+    mean loss of group a's records over all clients at the broadcast model, ρ_a = n_a / n. From μ = ρ on,
+    every round takes μ ← Π(μ + γ r), Π the projection on the simplex, and a record of group a counts
+    μ_a / ρ_a times. Who applies that factor depends on what is public:
 
     - **Every client declares the group of its records**: the server does, p_k = μ_g(k) · n_k / n_g(k), with
       the new μ and with sizes that are public. r_a is the released loss sum over n_a, which needs no
-      released count. With one client a group it is AFL over clients. γ = 0 is FedAvg.
+      released count. γ = 0 is FedAvg. With one client a group it equals AFL over clients only without
+      noise: at one z its losses are √2 times as noisy, for the counts are released too.
     - **Clients are mixed**: they do, in the next round, by the instruction ``group_weights``; p_k = n_k / n.
       The weight acts on a record's loss *inside* the clip of DP-SGD: the sensitivity stays C, and where
       gradients are clipped the clip partly undoes the weight.
@@ -63,8 +65,8 @@ class FedMinMax(Strategy):
     ...     reports.append(Report(k, n, group, update=(), statistics={"group_loss": answer}))
     >>> strategy = FedMinMax(gamma=0.5)
     >>> weights, state = strategy.weigh(reports, strategy.init(reports))
-    >>> weights, state
-    (array([0.515625, 0.171875, 0.3125  ]), {'mu': array([0.6875, 0.3125])})
+    >>> weights, state["mu"]
+    (array([0.515625, 0.171875, 0.3125  ]), array([0.6875, 0.3125]))
     """
 
     gamma: float = 0.1
@@ -81,11 +83,11 @@ class FedMinMax(Strategy):
         return (GroupLoss(self.clip),)
 
     def init(self, cohort: Sequence[Member]) -> State:
-        """Return μ = ρ over the groups, in the order of their names; nothing if a client declares none."""
-        if not _declared(cohort):
+        """Return the groups by name and μ = ρ; nothing if a client declares none."""
+        if not all(m.group for m in cohort):
             return {}
-        _, n_G = _groups(cohort)
-        return {"mu": n_G / n_G.sum()}
+        names, _, n_G = _groups(cohort)
+        return {"groups": names, "mu": n_G / n_G.sum()}
 
     def instructions(self, round: int, state: State) -> Instructions:
         """Return μ_a / ρ_a to mixed clients, from the first release on."""
@@ -95,14 +97,21 @@ class FedMinMax(Strategy):
         return {"group_weights": [float(w) for w in weights]}
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Move μ; return μ_g n_k / n_g to clients that declare their group, else n_k / n."""
+        """Move μ; return μ_g n_k / n_g to clients that declare their group, else n_k / n.
+
+        The μ of a group of which no client is there is not moved, and its weight goes to the others.
+        """
         value_KG2 = np.stack([np.asarray(r.statistics["group_loss"].value) for r in reports])
-        if _declared(reports):
-            place, n_G = _groups(reports)
+        if "groups" in state:
+            names, place, n_G = _groups(reports)
+            there = np.searchsorted(state["groups"], names)
+            moved = np.array(state["mu"])
             losses_G = np.bincount(place, weights=value_KG2[:, :, 0].sum(axis=1))
-            mu = project(state["mu"] + self.gamma * self.clip * losses_G / n_G)
-            n = np.array([r.size for r in reports], dtype=np.float64)
-            return mu[place] * n / n_G[place], {**state, "mu": mu}
+            moved[there] += self.gamma * self.clip * losses_G / n_G
+            mu = project(moved)
+            weights = mu[there][place] * [r.size for r in reports] / n_G[place]
+            weights = weights / weights.sum() if weights.any() else sizes(reports)
+            return weights, {**state, "mu": mu}
         sd_KG2 = np.stack([np.asarray(r.statistics["group_loss"].sd) for r in reports])
         return sizes(reports), self._release(value_KG2.sum(axis=0), np.sqrt((sd_KG2**2).sum(axis=0)), state)
 
@@ -117,12 +126,8 @@ class FedMinMax(Strategy):
         return {**state, "rounds": rounds, "counts": counts, "share": share, "mu": mu}
 
 
-def _declared(members: Sequence[Member | Report]) -> bool:
-    return all(m.group for m in members)
-
-
-def _groups(members: Sequence[Member | Report]) -> tuple[NDArray[np.intp], Weights]:
-    """Return the place of each client's group among the sorted names, and each group's public size n_g."""
-    _, place = np.unique([m.group for m in members], return_inverse=True)
+def _groups(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:
+    """Return the groups' sorted names, the place of each client's among them, and their public sizes n_g."""
+    names, place = np.unique([m.group for m in members], return_inverse=True)
     size = np.array([m.size for m in members], dtype=np.float64)
-    return place, np.asarray(np.bincount(place, weights=size), dtype=np.float64)
+    return names, place, np.asarray(np.bincount(place, weights=size), dtype=np.float64)

@@ -11,10 +11,11 @@ from fedtoll.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """FedAvg whose clients minimise F_k(w) + (μ/2) ‖w − w^t‖², which keeps them near the model they got.
+    """FedProx: FedAvg whose clients stay near the model that they were sent.
 
-    The server weighs as FedAvg does: p_k = n_k / n. (The paper draws clients with probability n_k / n
-    and averages them evenly; with all clients in every round that is this, in expectation.)
+    They minimise F_k(w) + (μ/2) ‖w − w^t‖². The server weighs as FedAvg does: p_k = n_k / n. (The paper
+    draws clients with probability n_k / n and averages them evenly; with all clients in every round that
+    is this, in expectation.)
 
     The term's gradient μ (w − w^t) needs no record, so clients add it after the noise and it costs no
     privacy. It draws the noise of earlier local steps back by 1 − ημ a step: the noise of an update has

@@ -12,11 +12,12 @@ from fedtoll.strategies.server_optimizer import Adaptive
 
 @dataclass(frozen=True)
 class FedYogi(Adaptive):
-    """Yogi: m = β₁ m + (1 − β₁) D, v −= (1 − β₂) D² sign(v − D²), w += η m / (√v + τ), from m = 0, v = τ².
+    """As FedAdam, but with Yogi: step sizes recover more slowly after large updates.
 
-    D = Σ_k p_k Δ_k with p_k = n_k / n. v moves towards D² by at most (1 − β₂) D² a round, where Adam's v
-    moves by a share of the distance: after a large D it comes down slowly. Each coordinate has its own
-    step, so no update has one coefficient: the record shows them as undefined (NaN).
+    m = β₁ m + (1 − β₁) D, v −= (1 − β₂) D² sign(v − D²), w += η m / (√v + τ), from m = 0 and v = τ². Here D =
+    Σ_k p_k Δ_k with p_k = n_k / n. v moves towards D² by at most (1 − β₂) D² a round, where Adam's v moves by
+    a share of the distance: after a large D it comes down slowly. No update has one coefficient: the record
+    shows them as undefined (NaN).
 
     Flower's ``FedYogi`` differs: its v starts at 0.
 

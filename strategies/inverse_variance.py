@@ -12,13 +12,15 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class InverseVariance(Strategy):
-    """The least noise that weights can give: p_k ∝ 1 / v_k, with v_k the noise variance of an update.
+    """The least privacy noise that weights can give: clients of noisy updates count less.
+
+    p_k ∝ 1 / v_k, with v_k the noise variance of an update.
 
     It minimises Σ_k p_k² v_k on the simplex, and the minimum is 1 / Σ_k (1 / v_k) (by Cauchy and
     Schwarz). It is **unfair**: v_k = T (η σ_k C / B_k)², so it favours clients that are lax (small σ_k) or
     large. With one sampling rate and one σ, v_k ∝ 1 / n_k² and p_k ∝ n_k²: small groups count less still
-    than in FedAvg. It is here to show that end of the trade; :mod:`fedtoll.strategies.noise_fair` lies
-    between the ends.
+    than in FedAvg. It is here to show that end of the trade; ``noise-fair`` lies between the
+    ends.
 
     Clients without noise share all the weight by size, so at ε = ∞ it is FedAvg.
 

@@ -16,20 +16,21 @@ from fedtoll.strategies.base import Arrays, Instructions, Member, Report, State,
 
 @dataclass(frozen=True)
 class NoiseFair(Strategy):
-    """A trade between noise and fairness: min_p Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex.
+    """Noise-fair (ours): a fair strategy's weights, moved towards less privacy noise.
 
-    p* are the weights of a fair strategy (the target), v_k the noise variance of an update, v̄ the mean of
-    v. Ours. With κ' = κ v̄ the conditions of Karush, Kuhn and Tucker give
+    They minimise Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex, with p* the weights of the fair strategy (the
+    target), v_k the noise variance of an update and v̄ the mean of v. With κ' = κ v̄ the conditions of Karush,
+    Kuhn and Tucker give
 
         p_k = max(0, (κ' p*_k + ν) / (κ' + v_k)),  with the one ν at which Σ_k p_k = 1.
 
     At ν = 0 the sum is Σ_k κ' p*_k / (κ' + v_k) ≤ Σ_k p*_k = 1, so ν ≥ 0, the maximum never binds, and ν
-    needs no search. With s_k = κ / (κ + v_k / v̄)::
+    needs no search. With s_k = κ / (κ + v_k / v̄)
 
         p_k = s_k p*_k + (1 − Σ_j s_j p*_j) · s_k / Σ_j s_j
 
     Client k keeps the share s_k of its target weight, and what all give up is dealt out by s_k. κ → ∞ is
-    the target, κ → 0 :mod:`fedtoll.strategies.inverse_variance`. Without noise it is the target.
+    the target, κ → 0 ``inverse-variance``. Without noise it is the target.
 
     The target asks its statistics, instructs the clients and remembers as if it were alone; if it builds
     the new model in its own way (momentum, q-FedAvg), it does so with these weights.

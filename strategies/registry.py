@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import math
 import sys
 import typing
@@ -24,20 +25,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
 
 GROUP = "fedtoll.strategies"
 
 
-def names() -> dict[str, str]:
-    """Return every installed strategy: its name and its import path.
-
-    Raises
-    ------
-    ScenarioError
-        Two packages install one name: one line that names both.
-    """
-    return {name: _only(name, entries) for name, entries in _installed().items()}
+def names() -> tuple[str, ...]:
+    """Return the names of all installed strategies, of those too that cannot be loaded."""
+    return tuple(_installed())
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
@@ -70,11 +66,18 @@ def resolve(name: str) -> tuple[str, str]:
     Returns
     -------
     tuple
-        ``"module:Class"`` or ``"/absolute/file.py:Class"``, and the SHA-256 of a file of the user's
-        (empty for fedtoll's and Flower's own classes).
+        ``"module:Class"`` or ``"/absolute/file.py:Class"``, and the SHA-256 of that file, or of the file
+        that defines the module's class (empty for fedtoll's and Flower's own classes).
+
+    Raises
+    ------
+    ScenarioError
+        Nothing has the name, two packages install it, or its class cannot be loaded: one line.
     """
     module, colon, attribute = name.rpartition(":")
     if not colon:
+        if name.endswith(".py"):
+            raise ScenarioError(f"strategies: {name!r}: write {name}:Class, with the name of its class")
         installed = _installed()
         if name not in installed:
             raise ScenarioError(f"strategies: {name!r} is unknown{nearest(name, installed)}")
@@ -83,11 +86,11 @@ def resolve(name: str) -> tuple[str, str]:
         module = str(Path(module).expanduser().resolve())
     path = f"{module}:{attribute}"
     cls = load(path)
-    package = cls.__module__.split(".")[0]
-    if package in {"fedtoll", "flwr"}:
+    own_file = module.endswith(".py")
+    if not own_file and cls.__module__.split(".")[0] in {"fedtoll", "flwr"}:
         return path, ""
     try:
-        source = Path(inspect.getfile(cls)).read_bytes()
+        source = Path(module if own_file else inspect.getfile(cls)).read_bytes()
     except (OSError, TypeError) as error:
         raise ScenarioError(f"strategies: {name!r}: its source cannot be read: {error}") from None
     return path, hashlib.sha256(source).hexdigest()
@@ -96,14 +99,16 @@ def resolve(name: str) -> tuple[str, str]:
 def load(path: str) -> type:
     """Return the class at ``module:Class`` or ``/file.py:Class``."""
     module, _, attribute = path.rpartition(":")
+    if module.endswith(".py") and not Path(module).is_file():
+        raise ScenarioError(f"strategies: {module}: no such file")
     try:
         loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
-    except FileNotFoundError:
-        raise ScenarioError(f"strategies: {module}: no such file") from None
     except ImportError as error:
-        raise ScenarioError(f"strategies: {path!r} cannot be imported: {error}") from None
+        file = Path(module.replace(".", "/") + ".py")
+        meant = f"; did you mean '{file}:{attribute}'?" if file.is_file() else ""
+        raise _mistake(f"{path!r} cannot be imported: {error}{meant}") from None
     except Exception as error:
-        raise ScenarioError(f"strategies: {path!r} raises when imported: {error!r}") from None
+        raise _mistake(f"{path!r} raises when imported: {error!r}") from None
     found = getattr(loaded, attribute, None)
     if not inspect.isclass(found):
         classes = [k for k, v in vars(loaded).items() if inspect.isclass(v)]
@@ -111,9 +116,12 @@ def load(path: str) -> type:
     return found
 
 
+def _mistake(words: str) -> ScenarioError:
+    """Return an error of one line, whatever a user's class has put into its words."""
+    return ScenarioError(" ".join(f"strategies: {words}".split()))
+
+
 def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(path)
     return _execute(path, path.read_bytes())
 
 
@@ -134,7 +142,10 @@ def _execute(path: Path, source: bytes) -> Any:
 def parameters(cls: type) -> dict[str, Any]:
     """Return the names and defaults of a strategy's parameters (``inspect.Parameter.empty``: none)."""
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-    made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
+    try:
+        made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
+    except Exception as error:
+        raise _mistake(f"{cls.__name__}: the default of a parameter raises {error!r}") from None
     return {
         p.name: made.get(p.name, p.default)  # a signature shows a factory by a sentinel
         for p in inspect.signature(cls).parameters.values()
@@ -142,14 +153,37 @@ def parameters(cls: type) -> dict[str, Any]:
     }
 
 
-def check(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a class with every default filled in and every type checked.
+def _hints(cls: type[Strategy]) -> dict[str, Any]:
+    """Return the type of every parameter; refuse a class whose parameters are not a dataclass's fields."""
+    try:
+        for base in cls.__mro__[: cls.__mro__.index(Strategy)]:
+            own = [k for k, hint in inspect.get_annotations(base).items() if "ClassVar" not in str(hint)]
+            if own and issubclass(base, Strategy) and "__dataclass_fields__" not in vars(base):
+                raise _mistake(
+                    f"{cls.__name__}: {own[0]!r} is no parameter yet: "
+                    f"write @dataclass(frozen=True) above class {base.__name__}"
+                )
+        fields = {f.name for f in dataclasses.fields(cls) if f.init}
+        if fields != inspect.signature(cls).parameters.keys():
+            raise _mistake(
+                f"{cls.__name__}: it has an __init__ of its own; parameters are the fields of the dataclass, "
+                "which writes __init__ (__post_init__ is the place to check them)"
+            )
+        return typing.get_type_hints(cls)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        raise _mistake(f"{cls.__name__}: the type of a parameter cannot be resolved: {error}") from None
+
+
+def check(cls: type[Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a strategy with every default filled in and every type checked.
 
     Raises
     ------
     ScenarioError
-        Unknown, missing, of the wrong type, or out of range: one line.
+        Unknown, missing, of the wrong type or not finite, or a class whose parameters are not the fields
+        of a dataclass: one line.
     """
+    hints = _hints(cls)
     known = parameters(cls)
     who = f"strategies: {cls.__name__}"
     for key in given:
@@ -159,17 +193,21 @@ def check(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in resolved.items():
         if value is inspect.Parameter.empty:
             raise ScenarioError(f"{who}: parameter {key!r} is missing")
-    if dataclasses.is_dataclass(cls):
-        hints = typing.get_type_hints(cls)
-        for key, value in resolved.items():
-            try:
-                resolved[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
-            except ValidationError as error:
-                message = error.errors()[0]["msg"]
-                raise ScenarioError(f"{who}: {key} = {value!r}: {message[0].lower()}{message[1:]}") from None
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ScenarioError(f"{who}: {key} = {value!r}: must be finite")
-    return resolved
+    return {key: _value(f"{cls.__name__}: {key}", value, hints[key]) for key, value in resolved.items()}
+
+
+def _value(what: str, value: Any, hint: Any) -> Any:
+    """Return a parameter's value, checked against its type as a scenario would hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _mistake(f"{what} = {value!r}: must be finite")
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise _mistake(f"{what} = {value!r}: {message[0].lower()}{message[1:]}") from None
+    except Exception:
+        form = "must be a number, a text, true or false, or a list or table of these"
+        raise _mistake(f"{what}: {form}, which is what a scenario can hold") from None
 
 
 def build(path: str, given: Mapping[str, Any]) -> Strategy:
@@ -181,9 +219,49 @@ def build(path: str, given: Mapping[str, Any]) -> Strategy:
 
 
 def make(cls: type[Strategy], given: Mapping[str, Any]) -> Strategy:
-    """Return an instance of a strategy's class; a refused parameter is one line."""
+    """Return an instance of a strategy's class; a refused parameter, or any other mistake, is one line."""
     resolved = check(cls, given)
     try:
         return cls(**resolved)
+    except ScenarioError:
+        raise
+    except dataclasses.FrozenInstanceError as error:
+        raise _mistake(
+            f"{cls.__name__}: {error}: a strategy keeps nothing but its parameters; memory goes through state"
+        ) from None
     except (ValueError, TypeError) as error:
-        raise ScenarioError(f"strategies: {cls.__name__}: {error}") from None
+        raise _mistake(f"{cls.__name__}: {error}") from None
+    except Exception as error:
+        raise _mistake(f"{cls.__name__}: cannot be made: {error!r}") from None
+
+
+def asked(strategy: Strategy) -> tuple[Statistic, ...]:
+    """Return the statistics that a strategy asks for, checked.
+
+    Raises
+    ------
+    ScenarioError
+        They are no tuple of declarations, one is unknown, or one stands twice: one line, which begins
+        with what is wrong.
+    """
+    form = "requests must be a @property that returns a tuple of declarations, e.g. (MeanLoss(),)"
+    try:
+        given: Any = strategy.requests
+    except Exception as error:
+        raise ScenarioError(" ".join(f"requests raises {type(error).__name__}: {error}".split())) from None
+    if not isinstance(given, tuple | list):
+        raise ScenarioError(f"{form}; it is a {type(given).__name__}")
+    taken: list[str] = []
+    for statistic in given:
+        name = getattr(statistic, "name", None)
+        if isinstance(statistic, type) or not isinstance(name, str):
+            what = f"the class {statistic.__name__}" if isinstance(statistic, type) else f"{statistic!r}"
+            raise ScenarioError(" ".join(f"{form}; it holds {what}".split()))
+        if name not in STATISTICS:
+            raise ScenarioError(f"asks for {name!r}, which no client answers{nearest(name, STATISTICS)}")
+        if type(statistic) is not STATISTICS[name]:
+            raise ScenarioError(f"asks for a {name!r} that is not the one of fedtoll.scenarios.statistics")
+        if name in taken:
+            raise ScenarioError(f"asks for {name!r} twice")
+        taken.append(name)
+    return tuple(given)

@@ -48,7 +48,7 @@ class CLASS(Strategy):
     @property
     def requests(self) -> tuple[Statistic, ...]:
         """What every client is asked for in every round, clipped, noised and charged to its ε."""
-        return (MeanLoss(clip=4.0),)
+        return (MeanLoss(clip=1.0),)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return one weight for each report (0 or more, sum 1), and the memory for the next round."""
@@ -83,14 +83,17 @@ def write(name: str, folder: Path) -> tuple[Path, str]:
             f"new-strategy {name!r}: must be small letters, digits and hyphens between, e.g. 'my-strategy'"
         )
     if name in {known.replace("_", "-") for known in registry.names()}:
-        raise ScenarioError(f"new-strategy {name!r}: a strategy of this name is installed already")
+        raise ScenarioError(
+            f"new-strategy {name!r}: a strategy of this name is installed already; choose another name"
+        )
     module, cls = name.replace("-", "_"), "".join(word.capitalize() for word in name.split("-"))
     path = folder / f"{module}.py"
     if path.exists() or path.is_symlink():
         raise ScenarioError(f"new-strategy {name!r}: {path} exists, and is left as it is")
     if _hides(module, cls):
         raise ScenarioError(
-            f"new-strategy {name!r}: {module} and {cls} would hide what Python or the file itself needs"
+            f"new-strategy {name!r}: {module} and {cls} would hide what Python or the file itself needs; "
+            "choose another name"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,64 +12,31 @@ from numpy.typing import NDArray
 from fedtoll.strategies.base import Arrays, Report, State, Weights
 from fedtoll.strategies.fedavg import FedAvg
 
-Moments = dict[str, NDArray[np.float64]]
-"""An optimizer's running averages for one tensor of the model, by name."""
 
+def mean_update(reports: Sequence[Report], weights: Weights) -> tuple[NDArray[np.float64], ...]:
+    """Return D = Σ_k p_k Δ_k for every tensor of the model, in double precision.
 
-@dataclass(frozen=True)
-class ServerOptimizer(FedAvg):
-    """D = Σ_k p_k Δ_k over public sizes, taken as a descent direction by an optimizer at the server.
-
-    An optimizer states where its moments :attr:`start` and how it makes one :meth:`step`. The memory
-    holds each moment of tensor i of the model as an array in double precision: ``m0``, ``v0``, ``m1``, ...
-
-    (Algorithm 2 of the paper weighs clients evenly; public sizes are FedAvg's weights.)
-
-    References
-    ----------
-    Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar and McMahan, *Adaptive federated
-    optimization*, ICLR 2021, algorithms 1 and 2.
+    Examples
+    --------
+    >>> reports = [Report(k, 1, "g", update=(np.array([d]),)) for k, d in enumerate([1.0, 4.0])]
+    >>> mean_update(reports, np.array([0.75, 0.25]))
+    (array([1.75]),)
     """
-
-    @property
-    def start(self) -> dict[str, float]:
-        """The moments' names, and the value of each before the first round."""
-        raise NotImplementedError(f"{type(self).__name__} must define start")
-
-    @property
-    def share(self) -> float:
-        """The coefficient of D in this round's step; not a number where each coordinate has its own."""
-        return math.nan
-
-    def step(self, mean: NDArray[np.float64], moments: Moments) -> tuple[NDArray[np.float64], Moments]:
-        """Return how far to move one tensor of the model, given D and the moments, and the new moments."""
-        raise NotImplementedError(f"{type(self).__name__} must define step(mean, moments)")
-
-    def combine(
-        self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
-    ) -> tuple[Arrays, State, Weights]:
-        """Move every tensor by the optimizer's step; the coefficients are ``share`` · p_k."""
-        moved, memory = [], dict(state)
-        for i, old in enumerate(params):
-            updates = (r.update[i].astype(np.float64) for r in reports)
-            mean = np.asarray(sum(p * u for p, u in zip(weights, updates, strict=True)))
-            moments = {
-                name: np.asarray(state.get(f"{name}{i}", np.full(old.shape, value)))
-                for name, value in self.start.items()
-            }
-            step, moments = self.step(mean, moments)
-            moved.append(np.asarray(old + step, dtype=old.dtype))
-            memory |= {f"{name}{i}": np.asarray(value) for name, value in moments.items()}
-        return tuple(moved), memory, weights * self.share
+    return tuple(
+        np.asarray(sum(p * u.astype(np.float64) for p, u in zip(weights, updates, strict=True)))
+        for updates in zip(*(r.update for r in reports), strict=True)
+    )
 
 
 @dataclass(frozen=True)
-class Adaptive(ServerOptimizer):
+class Adaptive(FedAvg):
     """A step that is scaled by the coordinate's own history: m = β₁ m + (1 − β₁) D, w += η m / (√v + τ).
 
-    v is a running average of D² that each optimizer defines by :meth:`second`. m starts at 0 and v at τ²
-    (the paper asks for at least that), without the bias correction of Adam. No update has one
-    coefficient, so the record shows every coefficient as undefined (NaN).
+    D = Σ_k p_k Δ_k over public sizes. (Algorithm 2 of the paper weighs clients evenly.) v is a running
+    average of D² that each optimizer defines by ``second``. m starts at 0 and v at τ² (the paper asks for at
+    least that), without the bias correction of Adam. The memory holds m and v of tensor i of the model as
+    arrays in double precision: ``m0``, ``v0``, ``m1``, ... No update has one coefficient, so the record shows
+    every coefficient as undefined (NaN).
 
     The noise of the updates raises the mean of D² by Σ_k p_k² v_k in every coordinate (v_k is
     ``Report.noise_variance``), so noisier rounds take smaller steps (derived here).
@@ -82,6 +49,11 @@ class Adaptive(ServerOptimizer):
         β₁ and β₂, how much is kept of m and v from round to round.
     tau
         τ, how small √v + τ may become: larger values adapt less.
+
+    References
+    ----------
+    Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar and McMahan, *Adaptive federated
+    optimization*, ICLR 2021, algorithms 1 and 2.
     """
 
     server_learning_rate: float = 0.1
@@ -94,20 +66,22 @@ class Adaptive(ServerOptimizer):
         if not (self.tau > 0 and math.isfinite(self.tau)):
             raise ValueError(f"tau = {self.tau}: must be greater than 0")
 
-    @property
-    def start(self) -> dict[str, float]:
-        """Return m at 0 and v at τ²."""
-        return {"m": 0.0, "v": self.tau**2}
-
     def second(self, mean: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the new v from D and v."""
         raise NotImplementedError(f"{type(self).__name__} must define second(mean, v)")
 
-    def step(self, mean: NDArray[np.float64], moments: Moments) -> tuple[NDArray[np.float64], Moments]:
-        """Return η m / (√v + τ) with the new m and v, and these."""
-        m = self.beta1 * moments["m"] + (1 - self.beta1) * mean
-        v = self.second(mean, moments["v"])
-        return self.server_learning_rate * m / (np.sqrt(v) + self.tau), {"m": m, "v": v}
+    def combine(
+        self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
+    ) -> tuple[Arrays, State, Weights]:
+        """Move every coordinate by η m / (√v + τ); the coefficients are undefined."""
+        moved, memory = [], dict(state)
+        for i, (old, mean) in enumerate(zip(params, mean_update(reports, weights), strict=True)):
+            m = self.beta1 * state.get(f"m{i}", np.zeros(old.shape)) + (1 - self.beta1) * mean
+            v = self.second(mean, state.get(f"v{i}", np.full(old.shape, self.tau**2)))
+            step = self.server_learning_rate * m / (np.sqrt(v) + self.tau)
+            moved.append(np.asarray(old + step, dtype=old.dtype))
+            memory |= {f"m{i}": np.asarray(m), f"v{i}": np.asarray(v)}
+        return tuple(moved), memory, np.full(len(reports), math.nan)
 
 
 def check(server_learning_rate: float, **decays: float) -> None:

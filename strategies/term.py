@@ -15,11 +15,19 @@ from fedtoll.strategies.simplex import tilt
 
 @dataclass(frozen=True)
 class Term(Strategy):
-    """Tilted weights: p_k ∝ n_k · exp(t · F_k), with F_k the mean loss at the broadcast model.
+    """TERM: clients of high loss count more, exponentially (tilt t).
+
+    p_k ∝ n_k · exp(t · F_k), with F_k the mean loss at the broadcast model.
 
     F_k arrives as F̃_k = F_k + N(0, s_k²), and E[exp(t F̃_k)] = exp(t F_k) · exp(t² s_k² / 2): noise
     alone would raise the expected weight of small clients. ``debias`` takes t² s_k² / 2 from the
-    exponent (derived here; exact for the un-normalised weight and un-clamped F̃_k).
+    exponent (derived here; exact for the mean of the un-normalised weight, and un-clamped F̃_k).
+
+    **Right in the mean is not right in most rounds.** The factor exp(t (F̃_k − F_k) − t² s_k² / 2) has the
+    mean 1 and the *median* exp(−t² s_k² / 2). At t = 5 and s_k = .31 (the smallest client of ``adult-race``
+    at z = 100) the median is .30, and 78% of the releases are below 1: such a client gets less than its due
+    in most rounds and much more in a few. Less noise helps (``clip``, and ``shrinkage`` or ``smoothing`` in
+    the scenario's ``[statistics]``), and so does a smaller t. s_k is proportional to ``clip``: hence 1.
 
     Parameters
     ----------
@@ -47,7 +55,7 @@ class Term(Strategy):
     """
 
     t: float = 1.0
-    clip: float = 4.0
+    clip: float = 1.0
     debias: bool = True
 
     def __post_init__(self) -> None:

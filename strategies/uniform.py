@@ -12,10 +12,10 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights
 
 @dataclass(frozen=True)
 class Uniform(Strategy):
-    """Every client counts the same: p_k = 1 / K.
+    """Every client counts the same, whatever its size.
 
-    With one group a client this raises small groups to the weight of large
-    ones, and with them the noise of small batches: Σ p_k² v_k grows.
+    p_k = 1 / K. With one group a client this raises small groups to the weight of large ones, and with
+    them the noise of small batches: Σ p_k² v_k grows.
 
     Examples
     --------

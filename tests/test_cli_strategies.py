@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fedtoll.strategies import scaffold
+from fedtoll.strategies import registry, scaffold
 from fedtoll.strategies.conformance import PROPERTIES, ROUNDS, STATISTICS
 
 BROKEN = """
@@ -36,12 +36,13 @@ def test_a_new_strategy_conforms_and_says_what_to_type_next(here, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path]
     assert check == "fedtoll check-strategy my_strategy.py:MyStrategy"
     assert run == (
-        """fedtoll run adult-race --set 'strategies=[{name="fedavg"}, {name="my_strategy.py:MyStrategy"}]'"""
+        """fedtoll run adult-race --set 'strategies=[{name="fedavg"}, {name="my_strategy.py:MyStrategy"}]' """
+        "--seeds 0:3 --out results/my-strategy"
     )
     code, out, err = here(*shlex.split(check)[1:])
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * (len(PROPERTIES) + 2) + ["shown"] * 2
+    assert [line.split()[0] for line in lines] == ["ok"] * (len(PROPERTIES) + 2) + ["shown"] * 3
     for name in (STATISTICS, ROUNDS, *PROPERTIES):
         assert sum(line.startswith(f"ok      {name}  ") for line in lines) == 1
     assert here(*shlex.split(run)[1:], "--dry-run")[0] == 0
@@ -85,8 +86,8 @@ def test_the_command_that_new_strategy_prints_runs(here, tmp_path):
         ("2nd", "must be small letters"),
         ("../evil", "must be small letters"),
         ("a--b", "must be small letters"),
-        ("fedavg", "installed already"),
-        ("class", "would hide"),
+        ("fedavg", "installed already; choose another name"),
+        ("class", "would hide what Python or the file itself needs; choose another name"),
         ("json", "would hide"),
         ("numpy", "would hide"),
         ("fedtoll", "would hide"),
@@ -125,7 +126,7 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
     code, out, err = here("check-strategy", "x.py:Broken", "--set", "t=2.0")
     assert (code, err) == (1, "")
     assert "FAILED  weights on the simplex  " in out
-    assert "sum 2 instead of 1" in out
+    assert "sum 2 instead of 1 (+1)" in out
     code, out, err = here("check-strategy", "x.py:Broken", "--set", "t=2.0", "--json")
     assert (code, err) == (1, "")
     told = json.loads(out)
@@ -140,9 +141,12 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
         (["term", "--set", "tt=1.0"], ["unknown parameter 'tt'", "'t'"]),
         (["term", "--set", "t"], ["key=value"]),
         (["term", "--set", "=1"], ["key=value"]),
-        (["term", "--set", "t=much"], ["TOML literal"]),
+        (["term", "--set", "t=much"], ["'much' is not a TOML literal (a text needs quotes)"]),
+        (["term", "--set", "t=[1,"], ["'[1,' is not a TOML literal: ", "at end of document"]),
         (["term", "--set", "t=-1.0"], ["must be 0 or greater"]),
         (["nowhere.py:X"], ["no such file"]),
+        (["x.py"], ["write x.py:Class"]),
+        (["inner/y:Broken"], ["'inner/y:Broken' cannot be imported", "did you mean 'inner/y.py:Broken'?"]),
         (["x.py:Brokn"], ["no class 'Brokn'", "'Broken'"]),
         (["x.py:Other"], ["neither a fedtoll nor a Flower strategy"]),
         (["no.module:X"], ["cannot be imported"]),
@@ -152,12 +156,29 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
     ],
 )
 def test_wrong_usage_is_one_line(here, tmp_path, arguments, words):
-    (tmp_path / "x.py").write_text(BROKEN)
+    (tmp_path / "inner").mkdir()
+    for name in ("x.py", "inner/y.py"):
+        (tmp_path / name).write_text(BROKEN)
     code, out, err = here("check-strategy", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+
+
+def test_plain_words_say_what_each_strategy_does(here):
+    """One line each, without a formula."""
+    for name, words in json.loads(here("list", "strategies", "--json")[1]).items():
+        assert words.endswith("."), name
+        assert len(words) <= 90, name
+        assert not set("∝ΣΔ←²=") & set(words), name
+
+
+def test_what_describe_prints_has_no_mark_up(here):
+    for name in registry.names():
+        out = here("describe", name)[1]
+        assert ":mod:" not in out
+        assert "::" not in out
 
 
 def test_a_strategy_of_flowers_says_what_was_checked(here):

@@ -60,6 +60,19 @@ def test_the_tables_are_complete():
         assert f"`{word}`" in GUIDE
 
 
+def test_the_table_of_strategies_is_complete_and_says_what_each_asks_for():
+    words = {"mean_loss": "mean loss", "group_loss": "group losses", "group_confusion": "confusion counts"}
+    ours = [n for n in registry.names() if registry.resolve(n)[0].startswith("fedtoll.")]
+    rows = {
+        row[0].strip("`"): row for row in re.findall(r"^\| (`\S+`) \| (.+) \| (.+) \| (.+) \|$", GUIDE, re.M)
+    }
+    assert len(ours) == 14
+    for name in ours:
+        asked = registry.build(registry.resolve(name)[0], {}).requests
+        expected = ", ".join(words[s.name] for s in asked) or "nothing"
+        assert rows[name][2] == ("what its target asks" if name == "noise-fair" else expected)
+
+
 @pytest.mark.parametrize("name", sorted(STATISTICS))
 def test_shapes_and_sensitivities_are_those_of_the_declarations(name):
     row = next(line for line in GUIDE.splitlines() if f"| `{name}` |" in line)

@@ -40,7 +40,13 @@ def choose(
     from fedtoll.clients.engines.cohort import refusal
     from fedtoll.clients.model import build
 
-    reason = "clients train apart" if apart else refusal(build(model, inputs, classes))
+    module = build(model, inputs, classes)
+    if ":" in model.kind:
+        from fedtoll.clients.engines import opacus
+
+        if why := opacus.refusal(module, inputs):
+            raise ScenarioError(f"model.kind = {model.kind!r}: DP-SGD cannot train it: {why}")
+    reason = "clients train apart" if apart else refusal(module)
     if training.engine == "cohort" and reason:
         raise ScenarioError(f"training.engine = 'cohort': cannot train here: {reason}; use 'opacus'")
     name: Name = "opacus" if reason or training.engine == "opacus" else "cohort"

@@ -105,7 +105,8 @@ class CohortEngine:
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
         self._pools: dict[tuple[int, ...], _Pool] = {}
-        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes())
+        self._seed = -1
+        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes(self.device))
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Train all clients of the cohort; each ends where it would end alone, up to rounding."""
@@ -113,6 +114,9 @@ class CohortEngine:
         if reason := refusal(module):
             raise ValueError(f"the cohort engine cannot train this model: {reason}")
         layers = _flatten(module)
+        if run.seed != self._seed:  # other records are dealt to other clients
+            self._seed = run.seed
+            self._pools.clear()
         order = sorted(range(len(tasks)), key=lambda i: -tasks[i].plan.steps)
         trained: list[Trained | None] = [None] * len(tasks)
         for start in range(0, len(order), BLOCK):
@@ -162,8 +166,6 @@ class CohortEngine:
         """Return the block's records as one tensor, made once and kept while the same tensors come."""
         key = tuple(id(t.features_ND) for t in tasks)
         if key not in self._pools:
-            if len(self._pools) >= 64:
-                self._pools.clear()
             members = [t.features_ND for t in tasks]
             sizes = [len(m) for m in members]
             features_ND = torch.cat([*members, members[0].new_zeros((1, members[0].shape[1]))])

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedtoll.clients.engines.base import Task
-from fedtoll.clients.engines.sampling import batches, noise_seeds
+from fedtoll.clients.engines.sampling import Key, batches, begin, noise_keys
 from fedtoll.scenarios.run import Run
 
 Tensors = list[torch.Tensor]
@@ -25,13 +27,20 @@ BATCHES = 64 * 2**20
 """Bytes that an engine gives to the batches of the seed at hand."""
 
 
-def noise_bytes() -> int:
-    """Return what an engine gives to the noise: with an engine a core, a sixteenth of the memory in all."""
-    try:
+def noise_bytes(device: torch.device) -> int:
+    """Return what an engine gives to the noise of the seed at hand.
+
+    A sixteenth of what this process's machine, container or GPU has, over as many engines as there are
+    cores, and at most 1 GiB each.
+    """
+    if device.type == "cuda":
+        return min(2**30, torch.cuda.mem_get_info(device)[0] // 16)
+    memory = 2**34
+    with suppress(AttributeError, ValueError, OSError):  # a system that does not tell
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
-        return 2**28
-    return memory // (16 * (os.cpu_count() or 1))
+    with suppress(ValueError, OSError):  # no container, or "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(2**30, memory // (16 * (os.cpu_count() or 1)))
 
 
 class Kept:
@@ -59,19 +68,20 @@ class Kept:
         if seed != self._seed:
             self._seed, self._used = seed, 0
             self._rounds.clear()
-        if key in self._rounds:
-            yield from self._rounds[key]
+        if (seed, key) in self._rounds:
+            yield from self._rounds[seed, key]
             return
-        keep = self._used < self.limit
         made: list[Tensors] = []
+        size, keep = 0, True
         for step in range(count):
+            keep = keep and self._used + size < self.limit
             drawn = draw(step, keep)
             if keep:
                 made.append(drawn)
-                self._used += sum(t.nbytes for t in drawn)
-                keep = self._used < self.limit
-                if len(made) == count:
-                    self._rounds[key] = made
+                size += sum(t.nbytes for t in drawn)
+                if len(made) == count and seed == self._seed:
+                    self._rounds[seed, key] = made
+                    self._used += size
             yield drawn
 
 
@@ -133,16 +143,16 @@ def normals(
     shapes = tuple(p.shape[1:] for p in parameters)
     generator = torch.Generator(parameters[0].device)
     buffers: Tensors = []
-    seeds: list[list[int]] = []
+    keys: list[list[Key]] = []
 
     def draw(step: int, keep: bool) -> Tensors:
-        if not seeds:
-            seeds.extend(noise_seeds(run, t) for t in tasks)
+        if not keys:
+            keys.extend(noise_keys(run, t) for t in tasks)
             buffers.extend(torch.empty_like(p) for p in parameters)
-        active = sum(step < len(s) for s in seeds)
+        active = sum(step < len(k) for k in keys)
         noise = [torch.empty_like(b[:active]) if keep else b[:active] for b in buffers]
         for k in range(active):
-            generator.manual_seed(seeds[k][step])
+            begin(generator, keys[k][step])
             for tensor in noise:
                 tensor[k].normal_(generator=generator)
         return noise

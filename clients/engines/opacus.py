@@ -17,9 +17,10 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.sampling import batches, noise_seeds
+from fedtoll.clients.engines.sampling import batches, begin, noise_keys
 from fedtoll.clients.losses import per_example
 from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.streams import Purpose, torch_seeds
 
 
 class OpacusEngine:
@@ -29,16 +30,17 @@ class OpacusEngine:
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Train each client in turn."""
-        private = run.mechanism != "none"
-        inputs = tasks[0].features_ND.shape[1]
-        module = model.build(run.model, inputs, run.classes, run.precision)
-        if private:
-            from opacus.grad_sample import GradSampleModule
+        with torch.random.fork_rng(devices=[]):  # making a module draws, and so may training it
+            module = model.build(run.model, tasks[0].features_ND.shape[1], run.classes, run.precision)
+            private = run.mechanism != "none"
+            if private:
+                from opacus.grad_sample import GradSampleModule
 
-            # torch tells Opacus's hooks that inputs need no gradient: they do not.
-            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-            module = GradSampleModule(module, loss_reduction="sum")
-        return [self._train_one(run, task, module, private) for task in tasks]
+                # torch tells Opacus's hooks that inputs need no gradient: they do not.
+                warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+                module = GradSampleModule(module, loss_reduction="sum")
+            module.train()
+            return [self._train_one(run, task, module, private) for task in tasks]
 
     def _train_one(self, run: Run, task: Task, module: nn.Module, private: bool) -> Trained:
         model.put(module, task.parameters)
@@ -55,14 +57,16 @@ class OpacusEngine:
         if private:
             optimizer = _private(optimizer, run, task)
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
-        for rows, noise_seed in zip(batches(run, task), noise_seeds(run, task), strict=True):
+        draws = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
+        for rows, key, draw in zip(batches(run, task), noise_keys(run, task), draws, strict=True):
+            torch.manual_seed(draw)  # what the module itself draws, as dropout does
             optimizer.zero_grad()
             losses = per_example(module(task.features_ND[rows]), task.labels_N[rows])
             if task.weights_N is not None:
                 losses = losses * task.weights_N[rows]
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
-                optimizer.generator.manual_seed(noise_seed)
+                begin(optimizer.generator, key)
                 _drop_non_finite(parameters)
             else:
                 for p in parameters:
@@ -70,6 +74,40 @@ class OpacusEngine:
                 proximal()
             optimizer.step()
         return Trained(model.get(module), plan.steps)
+
+
+def refusal(module: nn.Module, inputs: int) -> str:
+    """Return why DP-SGD cannot train a module, or an empty string.
+
+    A gradient for each example exists only where an example's output depends on no other of its batch.
+    Opacus names the layers that it knows to mix examples; the rest is tried on a batch of random records,
+    in training and in evaluation.
+    """
+    from opacus.validators import ModuleValidator
+
+    if errors := ModuleValidator.validate(module, strict=False):
+        return " ".join(str(errors[0]).split())
+    dtype = next(module.parameters()).dtype
+    x = torch.randn(6, inputs, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for mode in (True, False):
+            module.train(mode)
+            whole = _seeded(module, x)
+            if mode and not torch.equal(whole, _seeded(module, x, seed=1)):
+                continue  # it draws, as dropout does: then only its evaluation can be compared
+            try:
+                apart = torch.cat([_seeded(module, x[i : i + 1]) for i in range(len(x))])
+            except Exception as error:
+                return f"it fails on a batch of one example: {' '.join(str(error).split())}"
+            if whole.shape != apart.shape or not torch.allclose(whole, apart, rtol=1e-4, atol=1e-5):
+                return "an example's output depends on the other examples of its batch"
+    return ""
+
+
+def _seeded(module: nn.Module, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    made: torch.Tensor = module(x)
+    return made
 
 
 def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:

@@ -1,15 +1,17 @@
-"""The draws of local training, shared by all engines: Poisson batches and the seeds of the noise."""
+"""The draws of local training, shared by all engines: Poisson batches and the streams of the noise."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedtoll.clients.engines.base import Task
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.streams import Purpose, step_streams, torch_seeds
+from fedtoll.scenarios.streams import Purpose, step_streams
 
 
 def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
@@ -40,7 +42,49 @@ def batches(run: Run, task: Task) -> list[NDArray[np.int64]]:
     return [poisson(rng, held, task.plan.sampling_rate) for rng in streams]
 
 
-def noise_seeds(run: Run, task: Task) -> list[int]:
-    """Return the seed of the noise of each of a task's steps, from (client, round, step)."""
+Key = NDArray[np.uint32]
+"""The whole state of a Mersenne Twister: 624 words."""
+
+
+def noise_keys(run: Run, task: Task) -> list[Key]:
+    """Return what the noise of each of a task's steps begins with, from (client, round, step)."""
     key = (task.plan.id, task.round)
-    return torch_seeds(run.noise_seed, Purpose.NOISE, *key, steps=task.plan.steps)
+    streams = step_streams(run.noise_seed, Purpose.NOISE, *key, steps=task.plan.steps)
+    return [np.asarray(rng.bit_generator.random_raw(312)).view(np.uint32) for rng in streams]
+
+
+def begin(generator: torch.Generator, key: Key) -> None:
+    """Let a generator of torch begin with a key.
+
+    ``manual_seed`` keeps 32 bits on a processor, so among some 10,000 steps two may well share their
+    noise; a whole state cannot repeat. On a GPU the seed has 64 bits, and they are used.
+    """
+    if generator.device.type != "cpu":
+        generator.manual_seed(int(key[:2].view(np.int64)[0]))
+        return
+    state = _template().copy()
+    state[_WORDS].view(np.uint64)[:] = key
+    generator.set_state(torch.from_numpy(state))
+
+
+_WORDS = slice(24, 24 + 8 * 624)
+"""Where the words of the state stand in what ``get_state`` returns."""
+
+
+@lru_cache(maxsize=1)
+def _template() -> NDArray[np.uint8]:
+    """Return the state of a generator about to use all its words; checked against numpy's own twister."""
+    generator = torch.Generator()
+    generator.manual_seed(0)
+    state = generator.get_state().numpy().copy()
+    state[8:12].view(np.int32)[0] = 1  # words left before the next are made
+    state[16:24].view(np.uint64)[0] = 0
+    words = np.arange(1, 625, dtype=np.uint32) * np.uint32(2654435761)
+    state[_WORDS].view(np.uint64)[:] = words
+    generator.set_state(torch.from_numpy(state.copy()))
+    twister = np.random.MT19937(0)
+    twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": 624}}
+    drawn = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64).tolist()
+    if drawn != twister.random_raw(4)[1::2].tolist():
+        raise RuntimeError(f"torch {torch.__version__} keeps its generator's state in an unknown form")
+    return state

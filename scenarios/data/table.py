@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+REST = "(rest)"
+"""The group of all groups that are too small to stand alone, where a scenario states a floor."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Attribute:
     """A sensitive attribute of every record, or a crossing of several.
@@ -49,6 +53,25 @@ class Attribute:
     def counts(self) -> npt.NDArray[np.int64]:
         """The number of records of every group, an int64 array of shape (len(names),)."""
         return np.bincount(self.codes, minlength=len(self.names)).astype(np.int64)
+
+    def merged(self, floor: int) -> Attribute:
+        """Return the groups, those of fewer than ``floor`` records made into one at the end, :data:`REST`.
+
+        Where they have no record at all, they are left out.
+
+        Examples
+        --------
+        >>> Attribute("g", np.array([0, 0, 0, 1, 2]), ("a", "b", "c")).merged(2).names
+        ('a', '(rest)')
+        """
+        small = self.counts < floor
+        if not small.any():
+            return self
+        kept = np.flatnonzero(~small)
+        place = np.full(len(self.names), len(kept), dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        rest = (REST,) if self.counts[small].any() else ()
+        return Attribute(self.name, place[self.codes], (*(self.names[i] for i in kept), *rest))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fedtoll.server.report.words import budget, count
+from fedtoll.server.report.words import MOST_CLIENTS, budget, count
 from fedtoll.server.toll import EVERYBODY, MEASURES, ResultsLike
 
 if TYPE_CHECKING:
@@ -162,6 +162,37 @@ def weights(results: ResultsLike) -> Spec | None:
     )
     values = _values(rows, [*keys, "weight"])
     return _facet(panel, "weights", values, margin=60, by="strategy:N", least=200)
+
+
+def partition(results: ResultsLike) -> Spec | None:
+    """Return the chart of what every client is planned to hold, by group; ``None`` if unknown or too long."""
+    import altair as alt
+
+    planned = results.resolved.get("partition", {})
+    counts = planned.get("expected", [])
+    if not counts or len(counts) > MOST_CLIENTS:
+        return None
+    rows = [
+        {"panel": "records", "client": str(k), "group": group, "records": n, "rank": 0, "order": k}
+        for k, of in enumerate(counts)
+        for group, n in zip(planned["groups"], of, strict=True)
+        if n
+    ]
+    names = list(planned["groups"])
+    colour = alt.Color("group:N", scale=alt.Scale(domain=names, range=_cycle(COLOURS, len(names))))
+    clients = alt.Scale(domain=[str(k) for k in range(len(counts))])
+    panel = (
+        alt.Chart(alt.NamedData("partition"))
+        .mark_bar()
+        .encode(
+            alt.X("client:N", scale=clients, title="client", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            alt.Y("records:Q", title="records", stack=True),
+            colour,
+            tooltip=["client:N", "group:N", "records:Q"],
+        )
+        .properties(width=PANEL, height=200)
+    )
+    return _facet(panel, "partition", rows, margin=60, least=420)
 
 
 def effective_noise(results: ResultsLike) -> Spec | None:

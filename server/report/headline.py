@@ -68,7 +68,7 @@ def _cost(row: pd.Series[Any], unit: bool = False) -> str:
 
 
 def _what_others_do(tight: pd.DataFrame, leader: str, others: list[str]) -> str:
-    """Say which other strategy leaves the smallest toll gap, and what everybody pays for it."""
+    """Say which other strategy leaves the smallest toll gap, if less, and what everybody pays for it."""
     gaps = toll_gap(tight).set_index("strategy")["gap"]
     known = gaps[others].dropna()
     if known.empty or pd.isna(gaps[leader]):
@@ -79,11 +79,12 @@ def _what_others_do(tight: pd.DataFrame, leader: str, others: list[str]) -> str:
     if {leader, rival} <= set(everybody.index):
         loss = everybody["value"]
         changes += f" and everybody’s log-loss from {number(loss[leader])} to {number(loss[rival])}"
-    who = (
-        rival
-        if len(others) == 1
-        else f"Of the {len(others)} other strategies {rival} has the smallest gap: it"
-    )
+    if len(others) == 1:
+        who = rival
+    elif known.min() < gaps[leader]:
+        who = f"Of the {len(others)} other strategies {rival} narrows the gap most: it"
+    else:
+        who = f"None of the {len(others)} other strategies narrows the gap: {rival}, the nearest,"
     sentence = f"{who} changes {changes}."
     if rival in everybody.index and everybody["below_majority"][rival] >= 0.5:
         sentence += f" But {rival} does no better than predicting the majority."

@@ -114,6 +114,7 @@ def _content(results: ResultsLike) -> dict[str, Any]:
         "toll_tables": tables.toll_tables(tolls),
         "gap_table": tables.gap_table(results, loss),
         "group_table": tables.group_table(results, loss),
+        "partition": _chart("partition", "", charts.partition(results)),
         "client_table": tables.client_table(results),
         "weights": _chart("weights", "", charts.weights(results)),
         "weights_at": _tightest(results),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedtoll.clients import budget
 from fedtoll.server.report.words import MOST_CLIENTS, count, general, listed, span
 from fedtoll.server.toll import ResultsLike
 
@@ -25,6 +26,7 @@ NOT_COVERED = (
     "also drawn in floating point (float32 by default), whose gaps can leak what real numbers would not.",
     "More than one run. Each ε holds for a run released alone. Runs of one seed share their sampling masks "
     "and noise: paired runs must never be released together, for their difference reveals exact sums.",
+    "A part of the records that the scenario declares public for validation, where it does.",
     "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side channel, "
     "and so is the text of an error that a client’s own code raises.",
 )
@@ -98,6 +100,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     promised = listed(
         f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
     )
+    copies = int(scenario.get("partition", {}).get("copies", 1))
     clip = f" to norm {general(float(training['clip']))}" if "clip" in training else ""
     words = [
         ("Unit", "One record of one client."),
@@ -110,8 +113,8 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         (
             "Guarantee",
             f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
-            f"client by the {accountant} accountant. Clients hold disjoint records, so the ε of a run is its "
-            f"largest client’s. Spent at most: {promised}.",
+            f"client by the {accountant} accountant. {_of_a_record(ledger, copies)} "
+            f"Spent at most by a client: {promised}.",
         ),
         (
             "Mechanism",
@@ -138,6 +141,30 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             )
         )
     return words
+
+
+def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
+    """Say what a record's ε is, from those of the clients that hold it."""
+    if copies == 1:
+        return "Clients hold disjoint records, so the ε of a run is its largest client’s."
+    together: dict[float, float] = {}
+    for _, rows in ledger.groupby(["epsilon", "strategy"]):
+        epsilon = float(rows["epsilon"].iloc[0])
+        one = rows[rows["seed"] == rows["seed"].iloc[0]]
+        most = one.groupby("client")["epsilon_spent"].max().nlargest(copies).index
+        held = one[one["client"].isin(most)]
+        releases = zip(held["noise_multiplier"], held["sampling_rate"], held["count"], strict=True)
+        spent = budget.epsilon(
+            [budget.Event(float(z), float(q), int(n)) for z, q, n in releases],
+            float(one["delta"].iloc[0]),
+            str(one["accountant"].iloc[0]),
+        )
+        together[epsilon] = max(together.get(epsilon, 0.0), spent)
+    added = listed(f"{general(s)} of ε = {general(e)}" for e, s in sorted(together.items(), reverse=True))
+    return (
+        f"Each record is held by {copies} clients, so its ledgers add: a record’s ε is what {copies} clients "
+        f"spend together, at most {added}."
+    )
 
 
 def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int, dict[str, Any]]) -> Spent:

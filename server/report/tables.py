@@ -118,7 +118,7 @@ def flags(loss: pd.Series[Any], tpr: pd.Series[Any]) -> str:
         seeds = round(float(loss[column]) * runs)
         if seeds:
             words.append(f"{word} {seeds}/{runs}")
-    if tpr["undefined"]:
+    if tpr["undefined"] and not pd.isna(loss["positives"]):  # with several classes there is no TPR
         words.append(f"TPR undefined {int(tpr['undefined'])}/{runs}")
     unpaired = runs - int(loss["seeds"]) - int(loss["undefined"])
     if 0 < unpaired < runs:
@@ -217,7 +217,7 @@ def group_table(results: ResultsLike, tolls: pd.DataFrame) -> Table:
         sizes = span(mixed["size"].min(), mixed["size"].max(), "count")
         note = (
             f"{count(len(mixed))} clients of declared size {sizes} hold records of any group; their weight "
-            f"goes to groups as they hold them, which no strategy sees. {note}"
+            f"goes to groups as the plan expects them to hold them. {note}"
         )
     return Table(
         "Groups: held-out records, clients and weight",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def _scenarios() -> dict[str, str]:
@@ -12,18 +12,27 @@ def _scenarios() -> dict[str, str]:
 
 
 def _strategies() -> dict[str, str]:
+    from fedtoll.scenarios.errors import ScenarioError
     from fedtoll.strategies import registry
 
-    return {
-        name: ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
-        for name, path in registry.names().items()
-    }
+    told = {}
+    for name in registry.names():
+        try:
+            path, _ = registry.resolve(name)
+            told[name] = ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
+        except ScenarioError as error:
+            told[name] = f"cannot be loaded: {str(error).removeprefix('strategies: ')}"
+    return told
 
 
 def _data() -> dict[str, str]:
     from fedtoll.scenarios.data import SOURCES
 
-    return {name: f"{source.title}, {source.rows:,} records" for name, source in SOURCES.items()}
+    told = {
+        name: source.title + (f", {source.rows:,} records" if source.rows else "")
+        for name, source in SOURCES.items()
+    }
+    return {**told, "synthetic": "Made-up groups, as [data.synthetic] of a scenario describes them"}
 
 
 def _measures() -> dict[str, str]:
@@ -41,7 +50,7 @@ def _describe_scenario(name: str) -> str:
         "",
         s.description.strip(),
         "",
-        f"data        {s.data.source}, groups by {' x '.join(s.data.groups)}"
+        f"data        {s.data.source or s.data.file}, groups by {' x '.join(s.data.groups)}"
         + (f", without {', '.join(s.data.exclude)} among the features" if s.data.exclude else ""),
         f"model       {s.model.kind}, {s.training.rounds} rounds",
         f"ε           {', '.join(str(e) for e in s.privacy.epsilons)} (δ = {s.privacy.delta:g})",
@@ -58,7 +67,7 @@ def _describe_strategy(name: str) -> str:
 
     from fedtoll.strategies import registry
 
-    cls = registry.load(registry.names()[name])
+    cls = registry.load(registry.resolve(name)[0])
     stated = ", ".join(
         k if v is inspect.Parameter.empty else f"{k} = {v!r}" for k, v in registry.parameters(cls).items()
     )
@@ -66,13 +75,32 @@ def _describe_strategy(name: str) -> str:
 
 
 def _describe_data(name: str) -> str:
-    from fedtoll.scenarios.data import source
+    from fedtoll.scenarios.data import declared_or_cached, source
 
+    if name == "synthetic":
+        import inspect
+
+        from fedtoll.scenarios.data.section import Synthetic, SyntheticGroup
+
+        return "\n\n".join(f"{inspect.getdoc(part)}" for part in (Synthetic, SyntheticGroup))
     s = source(name)
-    lines = [f"{s.title}: {s.rows:,} records", f"label       {s.label} = {s.positive}", ""]
+    table = declared_or_cached(s)
+    rows = s.rows or (0 if table is None else len(table))
+    lines = [s.title + (f": {rows:,} records" if rows else ""), f"label       {s.label} = {s.positive}"]
+    if table is not None:
+        lines.append(f"features    {table.features.shape[1]}, of {len(s.columns)} columns")
     for attribute, names in s.attributes.items():
-        counts = s.counts.get(attribute, {})
-        lines += [f"{attribute}", *(f"  {g:<24}{counts.get(g, 0):>8,}" for g in names)]
+        lines += ["", f"{attribute:<28}{'n':>8}" + ("  positive" if table is not None else "")]
+        for code, group in enumerate(names):
+            n, rate = s.counts[attribute][group], ""
+            if table is not None and not s.rows:  # not declared, so counted
+                n = int(table.attributes[attribute].counts[code])
+            if table is not None and len(table.classes) == 2 and n:
+                share = float(table.label[table.attributes[attribute].codes == code].mean())
+                rate = f"{share:>10.1%}  {'█' * round(40 * share) or '▏'}"
+            lines.append(f"  {group:<26}{f'{n:,}' if rows else '–':>8}{rate}")
+    if table is None:
+        lines += ["", f"fedtoll data fetch {name} fetches the records; then base rates are shown here."]
     lines += [
         "",
         f"licence     {s.licence}",
@@ -89,6 +117,19 @@ def _describe_measure(name: str) -> str:
     measure = MEASURES[name]
     direction = "higher" if measure.higher_is_better else "lower"
     return f"{name}: {measure.title}{f' in {measure.unit}' if measure.unit else ''}; {direction} is better"
+
+
+def names(kind: str) -> Iterable[str]:
+    """Return the names of a kind, without loading what they name."""
+    if kind == "scenarios":
+        from fedtoll.scenarios.scenario import library
+
+        return library()
+    if kind == "strategies":
+        from fedtoll.strategies import registry
+
+        return registry.names()
+    return KINDS[kind]()
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {

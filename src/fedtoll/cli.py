@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fedtoll import __version__
-from fedtoll.catalogue import DESCRIBE, KINDS
+from fedtoll.catalogue import DESCRIBE, KINDS, names
 from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def describe(
             raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, files)}")
         typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
         return
-    known = {entry: kind for kind, entries in KINDS.items() for entry in entries()}
+    known = {entry: kind for kind in KINDS for entry in names(kind)}
     if name not in known:
         raise ScenarioError(f"describe {name!r}: nothing has this name{nearest(name, known)}")
     typer.echo(DESCRIBE[known[name]](name))
@@ -216,6 +216,48 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results
         raise typer.Exit(PARTIAL)
 
 
+data = typer.Typer(no_args_is_help=True, help="Fetch records, or check those that are there.")
+app.add_typer(data, name="data")
+Sources = Annotated[list[str], typer.Argument(metavar="NAME...", help='data sources, or "all"')]
+
+
+@data.command()
+def fetch(names: Sources) -> None:
+    """Fetch records into the cache, once; later there is no need for a network."""
+    from fedtoll.scenarios.data import archive, source, table
+
+    for name in _sources(names):
+        declared = source(name)
+        if names == ["all"] and declared.kept is not None and not declared.kept():
+            typer.echo(f"{name}: comes from outside the package index; fedtoll data fetch {name} fetches it")
+            continue
+        records = len(table(declared))
+        folder = archive.cache_folder() if declared.kept else archive.cache_file(declared)
+        made = declared.archive is None and declared.kept is None
+        typer.echo(f"{name}: {records:,} records, {'made anew each time' if made else f'in {folder}'}")
+
+
+@data.command("check")
+def check_data(names: Sources) -> None:
+    """Check the records of the cache against what is declared: every value, and every group's count."""
+    from fedtoll.scenarios.data import declared_or_cached, source
+
+    for name in _sources(names):
+        records = declared_or_cached(source(name))
+        if records is None and names == ["all"]:
+            typer.echo(f"{name}: not in the cache")
+            continue
+        if records is None:
+            raise ScenarioError(f"data {name!r} is not in the cache; fedtoll data fetch {name} fetches it")
+        typer.echo(f"{name}: {len(records):,} records as declared, {len(records.attributes)} attributes")
+
+
+def _sources(names: list[str]) -> list[str]:
+    from fedtoll.scenarios.data import SOURCES
+
+    return list(SOURCES) if names == ["all"] else names
+
+
 @app.command("new-strategy")
 def new_strategy(
     name: Annotated[str, typer.Argument(help="e.g. my-strategy")],
@@ -229,7 +271,8 @@ def new_strategy(
     strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(mine, ensure_ascii=False)}}}]'
     typer.echo(path)
     typer.echo(shlex.join(["fedtoll", "check-strategy", mine]))
-    typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies]))
+    quick = ["--seeds", "0:3", "--out", f"results/{name}"]
+    typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies, *quick]))
 
 
 @app.command("check-strategy")
@@ -243,7 +286,9 @@ def check_strategy(
     """Check a strategy by every property of the conformance kit."""
     from dataclasses import asdict
 
-    verdicts = _verdicts(name, _literals(override or ()))
+    from fedtoll.scenarios.scenario import assignment
+
+    verdicts = _verdicts(name, dict(assignment(pair, "t=5.0") for pair in override or ()))
     if as_json:
         content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
@@ -270,24 +315,6 @@ def _verdicts(name: str, parameters: dict[str, Any]) -> list[Verdict]:
     check_flower(cls, parameters)
     words = "the kit is for fedtoll's interface; checked that it takes these parameters and can run here"
     return [Verdict("a strategy of Flower's", "shown", words)]
-
-
-def _literals(pairs: Iterable[str]) -> dict[str, Any]:
-    """Return the parameters of ``key=value`` pairs, each value a TOML literal."""
-    import tomllib
-
-    parameters: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, literal = pair.partition("=")
-        if not equals or not key.strip():
-            raise ScenarioError(f"--set {pair}: must be key=value, e.g. t=5.0")
-        try:
-            parameters[key.strip()] = tomllib.loads(f"x = {literal}")["x"]
-        except tomllib.TOMLDecodeError:
-            raise ScenarioError(
-                f"--set {pair}: {literal.strip()!r} is not a TOML literal (a text needs quotes)"
-            ) from None
-    return parameters
 
 
 @contextmanager

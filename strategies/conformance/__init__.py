@@ -1,6 +1,6 @@
 """The conformance kit: whether the engine, and those who read its results, can rely on a strategy.
 
-``fedtoll check-strategy X`` prints what :func:`conform` finds. In a test of your own::
+``fedtoll check-strategy X`` prints what ``conform`` finds. In a test of your own:
 
     from fedtoll.strategies.conformance import assert_conforms
 
@@ -8,8 +8,8 @@
         assert_conforms(Mine(a=2.0))
 
 A strategy is shown synthetic cohorts of every kind (few and many clients, one-group and mixed, exact
-and noisy answers) and is driven through three rounds of each. It passes or fails every property; what a
-lying client gains and how long a round takes are shown, not judged.
+and noisy answers) and is driven through three rounds of each. It passes or fails every property; what
+becomes of a NaN, what a lying client gains and how long a round takes are shown, not judged.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class Verdict:
 
 
 STATISTICS, ROUNDS = "statistics are known", "rounds run"
-PURE = "same inputs, same outputs"
+WEIGHTS, PURE = "weights on the simplex", "same inputs, same outputs"
 
 PROPERTIES: dict[str, Callable[[Kit], Complaints]] = {
-    "weights on the simplex": properties.weights,
+    WEIGHTS: properties.weights,
     "model keeps its form": properties.model,
     "inputs unchanged": properties.inputs,
     PURE: properties.pure,
     "order irrelevant": properties.order,
     "one client": properties.one_client,
     "zero update": properties.zero_update,
-    "NaN refused": properties.nan,
+    "a missing client": properties.missing,
     "state round-trips": properties.state,
     "undeclared untouched": properties.undeclared,
     "instructions known": properties.instructions,
@@ -73,8 +73,8 @@ PROPERTIES: dict[str, Callable[[Kit], Complaints]] = {
 }
 """Every property that is judged once all rounds run, by name."""
 
-_COMPARING = {"order irrelevant", "state round-trips"}
-"""Properties that compare a strategy with itself: of one that is not pure they say nothing."""
+_NEEDS = {"order irrelevant": PURE, "state round-trips": PURE, "a missing client": WEIGHTS}
+"""Properties that say nothing of a strategy that fails another one."""
 
 
 def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
@@ -110,15 +110,15 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
             if verdict.outcome == "failed":
                 return verdicts
         kit = Kit(strategy, tuple(plays), seed)
-        pure = True
+        failed: set[str] = set()
         for name, judged in PROPERTIES.items():
-            if name in _COMPARING and not pure:
-                verdict = Verdict(name, "shown", f"not judged, for it fails {PURE!r}")
+            if (need := _NEEDS.get(name)) in failed:
+                verdict = Verdict(name, "shown", f"not judged, for it fails {need!r}")
             else:
                 verdict = _judge(name, partial(judged, kit), judged)
             verdicts.append(verdict)
-            pure = pure and not (name == PURE and verdict.outcome == "failed")
-        return [*verdicts, _lying(strategy, seed), _speed(strategy, seed)]
+            failed |= {name} if verdict.outcome == "failed" else set()
+        return [*verdicts, _nan(kit), _lying(strategy, seed), _speed(strategy, seed)]
 
 
 def assert_conforms(strategy: Strategy, *, seed: int = 0) -> None:
@@ -150,6 +150,15 @@ def _rounds(strategy: Strategy, seed: int, plays: list[Play]) -> Complaints:
             plays.append(play(strategy, each))
         except Exception as error:
             yield f"{each.title}: raises {_line(error)}"
+
+
+def _nan(kit: Kit) -> Verdict:
+    """Show whether a NaN would become a finite model or weights unseen (the engine lets none arrive)."""
+    unseen = sorted(set(properties.nan(kit)))
+    words = (
+        f"in {' or '.join(unseen)} would go unseen" if unseen else "would be seen in the weights or the model"
+    )
+    return Verdict("a NaN", "shown", f"{words}; the engine refuses a reply that has one")
 
 
 def _lying(strategy: Strategy, seed: int) -> Verdict:

@@ -2,7 +2,8 @@
 
 Clients have public sizes from 20 to 20,000. They hold the records of one declared group each, or of
 all groups (mixed). They answer exactly what the strategy asks for, with the noise of the mechanism
-(z · sensitivity), and their numbers need not be 0, 1, 2, ...
+(z · sensitivity), and their numbers need not be 0, 1, 2, ... Without noise answers are not clipped
+either, as at ε = ∞, and every third client has losses beyond the clip.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ NAMES = ("Sea", "Hill", "Plain")
 CLASSES = 2
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (3,), ())
 SIZES = (20, 20_000)
+BEYOND = 10.0
+"""So many times as high are the losses that pass the clip where nothing is clipped."""
 
 Counts = NDArray[np.int64]
 
@@ -158,11 +161,13 @@ def cohort(
 
     def report(k: int, t: int) -> Report:
         losses_GC = rng.uniform(0.1, 1.5, size=(groups, CLASSES)) * 0.8**t * (not low)
+        if noise == 0 and k % 3 == 0:
+            losses_GC *= BEYOND
         wrong_GC = rng.binomial(counts_KGC[k], 0.0 if low else rng.uniform(0.05, 0.4))
         own = slice(None) if mixed else slice(k % groups, k % groups + 1)
         answers = {}
         for statistic in requests:
-            exact = _exact(statistic, counts_KGC[k], losses_GC, wrong_GC, int(n[k]))
+            exact = _exact(statistic, counts_KGC[k], losses_GC, wrong_GC, int(n[k]), clipped=noise > 0)
             sd = np.zeros(exact.shape)
             sd[own if exact.shape else ()] = noise * statistic.sensitivity(int(n[k]))
             value = exact + sd * (np.full(exact.shape, -3.0) if low else rng.normal(size=exact.shape))
@@ -205,9 +210,17 @@ def _records(rng: np.random.Generator, size: int, group: int | None, groups: int
 
 
 def _exact(
-    statistic: Statistic, counts_GC: Counts, losses_GC: NDArray[np.float64], wrong_GC: Counts, size: int
+    statistic: Statistic,
+    counts_GC: Counts,
+    losses_GC: NDArray[np.float64],
+    wrong_GC: Counts,
+    size: int,
+    *,
+    clipped: bool,
 ) -> NDArray[np.float64]:
     """Return the un-noised answer."""
+    if clipped and isinstance(statistic, MeanLoss | GroupLoss | LabelGroupLoss):
+        losses_GC = np.minimum(losses_GC, statistic.clip)
     if isinstance(statistic, ErrorRate):
         return np.asarray(wrong_GC.sum() / size)
     if isinstance(statistic, GroupConfusion):
@@ -216,10 +229,9 @@ def _exact(
             np.stack([np.diag(r) + np.diag(w)[:, ::-1] for r, w in zip(right, wrong_GC, strict=True)]) * 1.0
         )
     if isinstance(statistic, MeanLoss):
-        return np.asarray((np.minimum(losses_GC, statistic.clip) * counts_GC).sum() / size)
+        return np.asarray((losses_GC * counts_GC).sum() / size)
     if isinstance(statistic, GroupLoss | LabelGroupLoss):
-        clipped = np.minimum(losses_GC, statistic.clip) * counts_GC / statistic.clip
-        pairs = np.stack([clipped, counts_GC], axis=-1)
+        pairs = np.stack([losses_GC * counts_GC / statistic.clip, counts_GC], axis=-1)
         return pairs.sum(axis=1) if isinstance(statistic, GroupLoss) else pairs
     raise NotImplementedError(f"no synthetic answer to {statistic!r}")
 

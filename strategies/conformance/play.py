@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedtoll.strategies.base import State, Strategy
+from fedtoll.strategies.base import State, Strategy, pair
 from fedtoll.strategies.conformance.cohorts import Cohort, Round
 
 
@@ -59,7 +58,7 @@ def step(strategy: Strategy, number: int, given: Round, state: State) -> Step:
     state = copy.deepcopy(state)
     before = freeze((given.reports, given.params, state))
     told = strategy.instructions(number, state)
-    weights, middle = strategy.weigh(given.reports, state)
+    weights, middle = pair(strategy.weigh(given.reports, state))
     between = freeze(weights), freeze(middle)
     first = copy.deepcopy(weights)
     model, last, coefficients = strategy.combine(given.params, given.reports, weights, middle)
@@ -110,54 +109,36 @@ def freeze(value: Any) -> Any:
     return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
-def round_trip(state: Any) -> Any:
+def round_trip(state: Any) -> State:
     """Return a memory after ``numpy.savez`` and ``numpy.load(allow_pickle=False)``.
-
-    Dicts with texts for keys, tuples and lists may hold plain arrays, numbers and texts, and each other.
 
     Raises
     ------
     TypeError
-        One line: where the memory holds something else.
+        One line: it is no dict of plain arrays, numbers and texts by name.
 
     Examples
     --------
-    >>> round_trip({"m": (np.array([1.0]), 2), "name": "x"})
-    {'m': (array([1.]), 2), 'name': 'x'}
+    >>> round_trip({"m": np.array([1.0]), "round": 2, "name": "x"})
+    {'m': array([1.]), 'round': 2, 'name': 'x'}
     """
-    arrays: list[np.ndarray[Any, Any]] = []
-    form = json.dumps(_form(state, "state", arrays))
-    np.savez(file := io.BytesIO(), np.array(form), *arrays)  # under the names arr_0, arr_1, ...
+    if not isinstance(state, dict):
+        raise TypeError(f"state is a {type(state).__name__} instead of a dict")
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise TypeError(f"state has the key {name!r}, which is not a text")
+        plain = isinstance(value, np.ndarray | np.generic | bool | int | float | str)
+        if not plain or np.asarray(value).dtype.hasobject:
+            kind = type(value).__name__
+            raise TypeError(f"state[{name!r}] is a {kind}, neither a plain array nor a number nor a text")
+    np.savez(file := io.BytesIO(), *state.values())  # under the names arr_0, arr_1, ...
     file.seek(0)
     with np.load(file, allow_pickle=False) as loaded:
-        saved = [loaded[f"arr_{i}"] for i in range(len(arrays) + 1)]
-    return _restore(json.loads(str(saved[0])), saved[1:])
+        return {name: _like(value, loaded[f"arr_{i}"]) for i, (name, value) in enumerate(state.items())}
 
 
-def _form(value: Any, where: str, arrays: list[np.ndarray[Any, Any]]) -> Any:
-    if isinstance(value, dict):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise TypeError(f"{where} has the key {odd[0]!r}, which is not a text")
-        return {"dict": {k: _form(v, f"{where}[{k!r}]", arrays) for k, v in value.items()}}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_form(v, f"{where}[{i}]", arrays) for i, v in enumerate(value)]}
-    kind = (
-        "array" if isinstance(value, np.ndarray) else "generic" if isinstance(value, np.generic) else "plain"
-    )
-    array = np.asarray(value)
-    if array.dtype.hasobject or (kind == "plain" and not isinstance(value, bool | int | float | str)):
-        raise TypeError(f"{where} is a {type(value).__name__}, neither a plain array nor a number nor a text")
-    arrays.append(array)
-    return {kind: len(arrays) - 1}
-
-
-def _restore(form: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> Any:
-    ((kind, inner),) = form.items()
-    if kind == "dict":
-        return {k: _restore(v, arrays) for k, v in inner.items()}
-    if kind in {"list", "tuple"}:
-        restored = [_restore(v, arrays) for v in inner]
-        return restored if kind == "list" else tuple(restored)
-    array = arrays[inner]
-    return array if kind == "array" else array[()] if kind == "generic" else array.item()
+def _like(value: Any, loaded: NDArray[Any]) -> Any:
+    """Return what was loaded as what was saved: an array, a number of numpy's, or a plain one."""
+    if isinstance(value, np.ndarray):
+        return loaded
+    return loaded[()] if isinstance(value, np.generic) else loaded.item()

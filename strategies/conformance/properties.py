@@ -5,6 +5,7 @@ The first line of a function's docstring says what the property demands.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.statistics import STATISTICS, Estimate
+from fedtoll.scenarios.statistics import Estimate
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Report, Strategy
 from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, cohort
 from fedtoll.strategies.conformance.play import Play, Step, freeze, play, round_trip, step
-
-TOLERANCE = 1e-9
-"""How far the sum of weights may be from 1, and a model in double precision from its twin."""
+from fedtoll.strategies.simplex import TOLERANCE, off_the_simplex
 
 WORDS = ("proximal_mu", "group_weights")
 """What clients understand beside the parameters."""
@@ -53,33 +52,17 @@ class Kit:
 
 def statistics(strategy: Strategy) -> Complaints:
     """Clients answer all that it asks for, and it asks once."""
-    names = [getattr(s, "name", "") for s in strategy.requests]
-    for statistic, name in zip(strategy.requests, names, strict=True):
-        if name not in STATISTICS:
-            yield f"asks for {name!r}, which no client answers{nearest(name, STATISTICS)}"
-        elif type(statistic) is not STATISTICS[name]:
-            yield f"asks for a {name!r} that is not the one of fedtoll.scenarios.statistics"
-        elif names.count(name) > 1:
-            yield f"asks for {name!r} twice"
+    try:
+        registry.asked(strategy)
+    except ScenarioError as error:
+        yield str(error)
 
 
 def weights(kit: Kit) -> Complaints:
     """Finite, 0 or more, and their sum is 1."""
     for where, of, _, done in kit.rounds():
-        if problem := _off_the_simplex(done.weights, len(of.members)):
+        if problem := off_the_simplex(done.weights, len(of.members)):
             yield f"{where}: {problem}"
-
-
-def _off_the_simplex(given: Any, count: int) -> str:
-    if not isinstance(given, np.ndarray):
-        return f"a {type(given).__name__} instead of an array"
-    if given.shape != (count,):
-        return f"shape {given.shape} instead of ({count},)"
-    if not np.isfinite(given).all():
-        return "not finite"
-    if (given < 0).any():
-        return f"{given.min():.3g} is negative"
-    return "" if abs(given.sum() - 1) <= TOLERANCE else f"sum {given.sum():.9g} instead of 1"
 
 
 def order(kit: Kit) -> Complaints:
@@ -127,7 +110,7 @@ def one_client(kit: Kit) -> Complaints:
         for mixed in (False, True):
             alone = cohort(kit.strategy.requests, seed=kit.seed, clients=1, mixed=mixed, noise=noise)
             for done in play(kit.strategy, alone).steps:
-                if problem := _off_the_simplex(done.weights, 1):
+                if problem := off_the_simplex(done.weights, 1):
                     yield f"{alone.title}: {problem}"
                 elif not _finite(done.model):
                     yield f"{alone.title}: the model is not finite"
@@ -168,13 +151,33 @@ def model(kit: Kit) -> Complaints:
             yield f"{where}: coefficients of shape {shape} for {len(of.members)} clients"
 
 
+def missing(kit: Kit) -> Complaints:
+    """Nothing breaks when one of the clients is missing from a round and is back in the next."""
+    for of in kit.small():
+        for k, absent in enumerate(of.members):
+            state = kit.strategy.init(of.members)
+            for number, given in enumerate(of.rounds, start=1):
+                there = given.reports[:k] + given.reports[k + (number == 2) :]
+                where = f"{of.title}, round {number}, client {absent.client} missing in round 2"
+                try:
+                    done = step(kit.strategy, number, Round(given.params, there).copy(), state)
+                except Exception as error:
+                    yield f"{where}: raises {type(error).__name__}: {error}"
+                    break
+                if problem := off_the_simplex(done.weights, len(there)):
+                    yield f"{where}: {problem}"
+                elif not _finite(done.model):
+                    yield f"{where}: the model is not finite"
+                state = done.state
+
+
 def nan(kit: Kit) -> Complaints:
-    """No NaN in a statistic or update is lost: it raises, or weights or model are NaN; the engine stops."""
+    """Yield where a NaN could stand and become finite weights and a finite model all the same."""
     for clean in kit.small():
         for k in range(len(clean.members)):
             for what in (*(s.name for s in kit.strategy.requests), "update"):
                 if not _refused(kit.strategy, clean, _poison(clean.rounds[0], k, what)):
-                    yield f"{clean.title}: a NaN in one client's {what} goes unnoticed"
+                    yield what
 
 
 def _poison(given: Round, k: int, what: str) -> Round:
@@ -280,6 +283,14 @@ def instructions(kit: Kit) -> Complaints:
 def parameters(kit: Kit) -> Complaints:
     """No unknown one is accepted; its own are, and make it again."""
     cls = type(kit.strategy)
+    own = {f.name: getattr(kit.strategy, f.name) for f in dataclasses.fields(cls) if f.init}
+    try:
+        again = registry.make(cls, own)
+    except ScenarioError as error:
+        yield f"its own parameters are refused: {error}"
+    else:
+        if freeze(again) != freeze(kit.strategy):
+            yield f"its own parameters make another strategy: {again!r}"
     known = registry.parameters(cls)
     wrong = next(iter(known), "parameter") + "x"
     while wrong in known:
@@ -290,17 +301,6 @@ def parameters(kit: Kit) -> Complaints:
     except ScenarioError as error:
         if "\n" in str(error) or not all(repr(name) in str(error) for name in list(known)[:1]):
             yield f"the unknown parameter {wrong!r} is not refused in one line with the nearest name"
-    try:
+    with contextlib.suppress(Exception):
         cls(**{wrong: 1})
         yield f"{cls.__name__}({wrong}=1) is accepted, though it knows no such parameter"
-    except Exception as error:
-        del error
-    if dataclasses.is_dataclass(cls):
-        own = {f.name: getattr(kit.strategy, f.name) for f in dataclasses.fields(cls) if f.init}
-        try:
-            again = registry.make(cls, own)
-        except ScenarioError as error:
-            yield f"its own parameters are refused: {error}"
-        else:
-            if freeze(again) != freeze(kit.strategy):
-                yield f"its own parameters make another strategy: {again!r}"

@@ -90,3 +90,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "file"))
     assert calibrate(8.0, sampling_rate=1.0, count=1, delta=DELTA) > 0
+
+
+def test_a_large_delta_at_which_a_little_noise_already_costs_nothing(cache):
+    sigma = calibrate(0.01, sampling_rate=0.1, count=100, delta=0.01)
+    assert epsilon([Event(sigma, 0.1, 100)], 0.01) <= 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -181,9 +182,9 @@ def test_a_client_ends_where_it_ends_alone(template):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize("outlier", [1.0, 1e6])
+@pytest.mark.parametrize(("outlier", "weight"), [(1.0, None), (1e6, None), (1.0, 50.0)])
 @pytest.mark.parametrize("architecture", MODELS)
-def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier):
+def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier, weight):
     """One record more or less, same public size, masks and noise injected: ‖B·Δw/η‖ ≤ C."""
     ends = []
     for held in (20, 19):
@@ -195,8 +196,11 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
             "batches",
             lambda run, task, held=held: [np.arange(held if task.plan.id == 0 else 8)],
         )
-        task = Task(
-            **{**vars(tasks[0]), "features_ND": features[:held], "labels_N": tasks[0].labels_N[:held]}
+        task = replace(
+            tasks[0],
+            features_ND=features[:held],
+            labels_N=tasks[0].labels_N[:held],
+            weights_N=None if weight is None else torch.full((held,), weight),
         )
         trained = CohortEngine().train(run, [task, tasks[1]])
         ends.append([np.concatenate([p.ravel() for p in t.parameters]) for t in trained])
@@ -289,13 +293,17 @@ def test_a_gpu_takes_the_same_steps(template, architecture):
 
 @pytest.mark.parametrize("limit", [0, 400_000, 10**9], ids=["nothing kept", "some kept", "all kept"])
 def test_kept_draws_change_no_bit(template, limit):
-    """Several runs of two seeds, forth and back, on one engine that keeps draws and on new ones."""
+    """Runs that differ in all that draws depend on, on one engine that keeps draws and on new ones."""
     engine = CohortEngine()
     engine._batches.limit = engine._noise.limit = limit
-    for seed in (0, 0, 1, 0):
+    fewer = [(held - 1, n, q, t) for held, n, q, t in TWENTY]
+    rarer = [(held, n, q / 2, t) for held, n, q, t in TWENTY]
+    shapes = [(TWENTY, "mlp", "float64"), (fewer, "mlp", "float64"), (rarer, "mlp", "float64")]
+    shapes += [(TWENTY, "logistic", "float64"), (TWENTY, "mlp", "float32")]
+    for seed, (clients, architecture, precision) in itertools.product((0, 0, 1, 0), shapes):
         for noise in (1.0, 2.0):
             for round in (1, 2):
-                run, tasks = cohort_of(template, MODELS["mlp"], 2, TWENTY)
+                run, tasks = cohort_of(template, MODELS[architecture], 2, clients, precision)
                 run = run.model_copy(update={"seed": seed, "noise_seed": seed})
                 update = {"noise_multiplier": noise}
                 tasks = [replace(t, round=round, plan=t.plan.model_copy(update=update)) for t in tasks]
@@ -304,3 +312,22 @@ def test_kept_draws_change_no_bit(template, limit):
                     for x, y in zip(a.parameters, b.parameters, strict=True):
                         np.testing.assert_array_equal(x, y)
     assert bool(engine._noise._rounds) == bool(engine._batches._rounds) == (limit > 0)
+
+
+def test_draws_that_were_begun_under_one_seed_are_not_kept_under_another():
+    kept = draws.Kept(10**6)
+    first = kept.steps(0, "key", 2, lambda step, keep: [torch.tensor([0.0 + step])])
+    next(first)
+    second = kept.steps(1, "key", 2, lambda step, keep: [torch.tensor([10.0 + step])])
+    assert [float(t) for (t,) in second] == [10.0, 11.0]
+    assert [float(t) for (t,) in first] == [1.0]
+    again = kept.steps(1, "key", 2, lambda step, keep: pytest.fail("it is kept"))
+    assert [float(t) for (t,) in again] == [10.0, 11.0]
+
+
+def test_a_round_that_was_broken_off_takes_no_room():
+    kept = draws.Kept(100)
+    for key in range(5):
+        next(kept.steps(0, key, 2, lambda step, keep: [torch.zeros(10)]))
+    list(kept.steps(0, "whole", 2, lambda step, keep: [torch.zeros(10)]))
+    assert list(kept._rounds) == [(0, "whole")]

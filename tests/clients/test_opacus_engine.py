@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedtoll.clients import losses, model
-from fedtoll.clients.engines import sampling
+from fedtoll.clients import engines, losses, model, statistics
+from fedtoll.clients.engines import opacus, sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.clients.engines.sampling import poisson
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import ClientPlan
-from fedtoll.scenarios.scenario import Model
+from fedtoll.scenarios.scenario import Model, Training
 
 INPUTS = 6
 LOGISTIC, MLP = Model(kind="logistic"), Model(kind="mlp", hidden=(5, 4))
@@ -239,3 +240,95 @@ def test_poisson_needs_no_records_and_takes_all_at_rate_one():
     assert len(poisson(rng, 0, 1.0)) == 0
     np.testing.assert_array_equal(poisson(rng, 4, 1.0), range(4))
     assert any(len(poisson(rng, 3, 0.01)) == 0 for _ in range(20))
+
+
+# Noise that cannot repeat.
+
+
+def test_a_generator_that_begins_with_a_key_is_numpys_twister_of_that_state():
+    key = np.random.default_rng(0).integers(0, 2**32, 624, dtype=np.uint32)
+    generator = torch.Generator()
+    generator.manual_seed(3)
+    torch.randn(5, generator=generator)  # whatever it did before
+    sampling.begin(generator, key)
+    drawn = torch.randint(0, 2**32, (400,), generator=generator, dtype=torch.int64)
+    twister = np.random.MT19937(0)
+    twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
+    np.testing.assert_array_equal(drawn.numpy(), twister.random_raw(800)[1::2])
+
+
+def test_steps_that_once_shared_a_seed_of_32_bits_share_no_noise(template):
+    """Seed 18, (client 2, round 6, step 22) and (client 7, round 9, step 19)."""
+    found = []
+    for client, round, step in ((2, 6, 22), (7, 9, 19)):
+        run, plan = prepare(template, steps=25)
+        run, plan = run.model_copy(update={"noise_seed": 18}), plan.model_copy(update={"id": client})
+        key = sampling.noise_keys(run, task(run, plan, data(3), round=round))[step]
+        generator = torch.Generator()
+        sampling.begin(generator, key)
+        found.append(torch.randn(50, generator=generator))
+    assert torch.isclose(found[0], found[1]).sum() == 0
+
+
+# Models that it must not, or can, train.
+
+
+class Centred(torch.nn.Module):
+    """A linear layer behind records that are centred over the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(INPUTS, 1)
+
+    def forward(self, x):
+        return self.linear(x - x.mean(0))
+
+
+class CentredInTraining(Centred):
+    def forward(self, x):
+        return super().forward(x) if self.training else self.linear(x)
+
+
+MIXES = {
+    "batch norm": torch.nn.Sequential(
+        torch.nn.Linear(INPUTS, 4),
+        torch.nn.BatchNorm1d(4, affine=False, track_running_stats=False),
+        torch.nn.Linear(4, 1),
+    ),
+    "centred": Centred(),
+    "centred in training": CentredInTraining(),
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_a_model_that_mixes_the_examples_of_a_batch_is_refused(name, monkeypatch):
+    monkeypatch.setattr(model, "_factory", lambda path: lambda i, o: MIXES[name])
+    training = Training(rounds=1, learning_rate=1.0, clip=1.0, sampling_rate=0.1, local_steps=1)
+    with pytest.raises(ScenarioError, match="DP-SGD cannot train it") as caught:
+        engines.choose(training, Model(kind="a:b"), INPUTS, 2)
+    assert "\n" not in str(caught.value)
+
+
+def drops(inputs, outputs):
+    return torch.nn.Sequential(torch.nn.Linear(inputs, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, outputs))
+
+
+def test_dropout_is_admitted_seeded_and_off_where_nothing_is_trained(template, monkeypatch):
+    monkeypatch.setattr(model, "_factory", lambda path: drops)
+    spec = Model(kind="a:b")
+    assert opacus.refusal(drops(INPUTS, 1), INPUTS) == ""
+    run, plan = prepare(template, spec, sigma=0.0, steps=3)
+    ends: list[np.ndarray] = []
+    for round in (1, 1, 2):
+        torch.manual_seed(len(ends))  # whatever came before in this process
+        torch.rand(7)
+        before = torch.get_rng_state()
+        (trained,) = OpacusEngine().train(run, [task(run, plan, data(20), round=round)])
+        assert torch.equal(torch.get_rng_state(), before)
+        ends.append(flat(trained.parameters))
+    np.testing.assert_array_equal(ends[0], ends[1])
+    assert not np.array_equal(ends[0], ends[2])
+    module = drops(INPUTS, 1).double()
+    of = torch.as_tensor(data(30)[0]), torch.zeros(30, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
+    first, again = (statistics.evaluate(module, *of, size=30, groups=1, classes=2) for _ in range(2))
+    np.testing.assert_array_equal(first.losses_N, again.losses_N)

@@ -256,6 +256,7 @@ def test_adult_is_fetched_anew_from_the_index(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_an_index_that_gives_another_adult_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
+    assert ADULT.archive is not None
     wrong = dataclasses.replace(ADULT, archive=dataclasses.replace(ADULT.archive, sha256="38" * 32))
     with pytest.raises(ScenarioError, match="not the pinned 383838383838…; it was refused"):
         archive.frame(wrong)

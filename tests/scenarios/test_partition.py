@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedtoll.scenarios.data import Attribute
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.partition import Client, clients, partition
-from fedtoll.scenarios.split import split
+from fedtoll.scenarios.partition import Client, Layout, clients, deal, layout
+from fedtoll.scenarios.scenario import Partition, Split
+from fedtoll.scenarios.split import split, validation
 
 PER_GROUP = {"White": 8, "Black": 2, "*": 1}
 
@@ -45,6 +50,13 @@ def test_public_sizes_come_from_counts_alone(make_table):
     assert [client.size for client in made[0]] == [13, 13, 13, 12, 12, 6, 6, 3, 3]
 
 
+def dealt(table, groups, train, seed, split=None, **how):
+    """The plan of a partition, and what its clients hold."""
+    wanted = Partition(**how)
+    plan: Layout = layout(table, groups, wanted, split or Split())
+    return plan, deal(plan, groups, wanted, train, seed)
+
+
 @given(
     codes=hnp.arrays(np.int64, st.integers(0, 150), elements=st.integers(0, 3)),
     per_group=st.fixed_dictionaries(
@@ -57,9 +69,10 @@ def test_every_training_row_is_held_once_by_a_client_of_its_group(make_table, co
     codes = np.concatenate([codes, np.repeat(np.arange(4), 12)])
     table = make_table(codes, label=np.arange(len(codes)) % 2)
     groups = table.groups(["group"])
-    made = clients(table, groups, per_group, "folds", k)
     train, _ = split(table, groups, "folds", k, seed)
-    held = partition(table, groups, made, train, seed)
+    plan, held = dealt(table, groups, train, seed, Split(folds=k), clients=per_group)
+    made = plan.clients
+    assert made == clients(table, groups, per_group, "folds", k)
 
     assert len(held) == len(made)
     np.testing.assert_array_equal(np.sort(np.concatenate(held)), train)
@@ -78,9 +91,10 @@ def test_every_training_row_is_held_once_by_a_client_of_its_group(make_table, co
 
 def test_the_shuffle_depends_on_the_seed_and_nothing_else(adult):
     race = adult.groups(["race"])
-    made = clients(adult, race, PER_GROUP, "canonical", 5)
     train, _ = split(adult, race, "canonical", 5, 0)
-    first, again, other = (partition(adult, race, made, train, seed) for seed in (0, 0, 1))
+    first, again, other = (
+        dealt(adult, race, train, seed, Split(kind="canonical"), clients=PER_GROUP)[1] for seed in (0, 0, 1)
+    )
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
@@ -92,11 +106,11 @@ def test_the_shuffle_depends_on_the_seed_and_nothing_else(adult):
 def test_held_and_public_sizes_do_differ(adult):
     """The records held are never recounted into a public size: on Adult some client holds one more."""
     race = adult.groups(["race"])
-    made = clients(adult, race, PER_GROUP, "folds", 5)
     differences = set()
     for seed in range(5):
-        held = partition(adult, race, made, split(adult, race, "folds", 5, seed)[0], seed)
-        differences |= {len(rows) - client.size for client, rows in zip(made, held, strict=True)}
+        train = split(adult, race, "folds", 5, seed)[0]
+        plan, held = dealt(adult, race, train, seed, clients=PER_GROUP)
+        differences |= {len(rows) - client.size for client, rows in zip(plan.clients, held, strict=True)}
     assert differences == {0, 1}
 
 
@@ -127,7 +141,157 @@ def test_a_group_that_the_canonical_split_only_tests_is_told(make_table):
         clients(table, table.groups(["group"]), {}, "canonical", 2)
 
 
-def test_rows_of_a_group_without_a_client_are_never_dropped(make_table):
-    table = make_table([0, 0, 1, 1])
-    with pytest.raises(ValueError, match="2 training rows of group 'b'"):
-        partition(table, table.groups(["group"]), [Client(0, "a", 2)], np.arange(4), 0)
+# The other kinds.
+
+SHARES = [[0.7, 0.1, 0.0, 0.5], [0.2, 0.1, 1.0, 0.25], [0.1, 0.8, 0.0, 0.25]]
+KINDS: dict[str, dict[str, Any]] = {
+    "iid": {"kind": "iid", "clients": 7},
+    "skewed": {"kind": "iid", "clients": 6, "skew": 1.0},
+    "column": {"kind": "column", "column": "place", "clients": {"north": 2}},
+    "dirichlet over groups": {"kind": "dirichlet", "clients": 4, "alpha": 0.7},
+    "dirichlet over labels": {"kind": "dirichlet", "clients": 4, "alpha": 0.7, "over": "label"},
+    "shares": {"kind": "shares", "shares": SHARES},
+}
+
+
+@pytest.fixture(scope="module")
+def places(make_table):
+    """Four groups of 400 to 40 records, in two places, of two labels."""
+    rng = np.random.default_rng(5)
+    codes = rng.permutation(np.repeat([0, 1, 2, 3], [400, 200, 80, 40]))
+    table = make_table(codes, label=rng.integers(0, 2, len(codes)))
+    place = Attribute("place", rng.integers(0, 2, len(codes)), ("north", "south"))
+    return dataclasses.replace(table, attributes={**table.attributes, "place": place})
+
+
+@pytest.mark.parametrize("seed", [0, 3, 11])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_deals_every_training_record_once_near_the_public_sizes(places, kind, seed):
+    groups = places.groups(["group"])
+    train, _ = split(places, groups, "folds", 5, seed)
+    plan, held = dealt(places, groups, train, seed, **KINDS[kind])
+    np.testing.assert_array_equal(np.sort(np.concatenate(held)), train)
+    assert {c.group for c in plan.clients} == {""}
+    assert [c.id for c in plan.clients] == list(range(len(held)))
+    strata = len(plan.strata.names)
+    for client, rows in zip(plan.clients, held, strict=True):
+        assert (np.diff(rows) > 0).all()
+        assert abs(len(rows) - client.size) <= strata + 1
+    of = np.array([np.bincount(groups.codes[rows], minlength=4) for rows in held])
+    np.testing.assert_allclose(plan.expected_KG.sum(axis=0), of.sum(axis=0), atol=1.01)
+    assert np.abs(plan.expected_KG - of).max() < 4 * np.sqrt(of.max())  # dealt at random within a stratum
+    again = dealt(places, groups, train, seed, **KINDS[kind])[1]
+    assert all(np.array_equal(a, b) for a, b in zip(held, again, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_and_sizes_do_not_depend_on_the_seed(places, kind):
+    groups = places.groups(["group"])
+    plans = [
+        dealt(places, groups, split(places, groups, "folds", 5, s)[0], s, **KINDS[kind])[0] for s in (0, 1)
+    ]
+    assert plans[0].clients == plans[1].clients
+
+
+def test_a_matrix_of_shares_is_what_clients_hold(places):
+    groups = places.groups(["group"])
+    train, _ = split(places, groups, "folds", 5, 0)
+    _, held = dealt(places, groups, train, 0, kind="shares", shares=SHARES)
+    of = np.bincount(groups.codes[train])
+    for row, rows in zip(SHARES, held, strict=True):
+        np.testing.assert_allclose(np.bincount(groups.codes[rows], minlength=4) / of, row, atol=0.02)
+
+
+def test_dirichlet_shares_spread_as_alpha_says(places):
+    groups = places.groups(["group"])
+    spread = []
+    for alpha in (0.3, 100.0):
+        plan = layout(places, groups, Partition(kind="dirichlet", clients=4, alpha=alpha, draw=2), Split())
+        shares = plan.shares_KS
+        np.testing.assert_allclose(shares.sum(axis=0), 1)
+        spread.append(shares.std())
+    assert spread[0] > 5 * spread[1]
+    other = layout(places, groups, Partition(kind="dirichlet", clients=4, alpha=100.0, draw=3), Split())
+    assert not np.array_equal(other.shares_KS, shares)
+
+
+def test_skewed_sizes_fall_as_stated(places):
+    groups = places.groups(["group"])
+    plan = layout(places, groups, Partition(kind="iid", clients=6, skew=1.0), Split())
+    sizes = np.array([c.size for c in plan.clients], dtype=float)
+    np.testing.assert_allclose(sizes[0] / sizes, np.arange(1, 7), rtol=0.05)
+
+
+def test_a_column_makes_clients_whose_group_is_not_public(places):
+    groups = places.groups(["group"])
+    train, _ = split(places, groups, "folds", 5, 0)
+    _, held = dealt(places, groups, train, 0, **KINDS["column"])
+    place = places.attributes["place"].codes
+    assert [sorted(set(place[rows])) for rows in held] == [[0], [0], [1]]
+
+
+@pytest.mark.parametrize("kind", [{"clients": {"a": 4}}, {"kind": "iid", "clients": 5}])
+def test_keeping_a_share_of_a_group_takes_its_training_records_alone(places, kind):
+    groups = places.groups(["group"])
+    train, _ = split(places, groups, "folds", 5, 1)
+    whole, all_ = dealt(places, groups, train, 1, **kind)
+    plan, held = dealt(places, groups, train, 1, **kind, keep={"a": 0.25})
+    kept, before = (np.bincount(groups.codes[np.concatenate(h)]) for h in (held, all_))
+    assert kept[0] == round(0.25 * before[0])
+    assert kept[1:].tolist() == before[1:].tolist()
+    assert sum(c.size for c in plan.clients) == pytest.approx(kept.sum(), abs=len(plan.clients) + 1)
+    assert sum(c.size for c in whole.clients) > sum(c.size for c in plan.clients)
+    fewer = dealt(places, groups, train, 1, **kind, keep={"a": 0.1})[1]
+    assert set(np.concatenate(fewer)) < set(np.concatenate(held))  # paired: less is a part of more
+
+
+@pytest.mark.parametrize("kind", [{"clients": {"*": 3}}, {"kind": "iid", "clients": 5}])
+def test_copies_are_held_by_as_many_different_clients(places, kind):
+    groups = places.groups(["group"])
+    train, _ = split(places, groups, "folds", 5, 1)
+    plan, held = dealt(places, groups, train, 1, **kind, copies=2)
+    rows, times = np.unique(np.concatenate(held), return_counts=True)
+    np.testing.assert_array_equal(rows, train)
+    assert set(times) == {2}
+    for client, own in zip(plan.clients, held, strict=True):
+        assert len(set(own)) == len(own)
+        assert abs(len(own) - client.size) <= 3
+
+
+WRONG = [
+    ({"kind": "column", "column": "plaice", "clients": {}}, "no attribute of 'made'; did you mean 'place'"),
+    ({"kind": "shares", "shares": [[1.0, 1.0]]}, "2 columns for 4 groups: a, b, c, d"),
+    ({"kind": "shares", "shares": [[1.0, 1.0, 0.4, 1.0]]}, "the shares of 'c' add up to 0.4, not 1"),
+    ({"kind": "iid", "clients": 5000}, "client 0 of 5000 would hold none of 576 training records"),
+    ({"keep": {"e": 0.5}}, "partition.keep: no group 'e'"),
+    ({"copies": 2}, "'a' has 1 clients; give 2 or more"),
+]
+
+
+@pytest.mark.parametrize(("how", "told"), WRONG)
+def test_other_mistakes_are_told_in_one_line(places, how, told):
+    with pytest.raises(ScenarioError) as caught:
+        layout(places, places.groups(["group"]), Partition(**how), Split())
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_validation_records_are_neither_trained_nor_tested_on(places):
+    groups = places.groups(["group"])
+    train, test = split(places, groups, "folds", 5, 2)
+    rest, public = validation(places, groups, train, 0.2, 2)
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest, public, test])), np.arange(len(places)))
+    of, taken = (np.bincount(groups.codes[rows], minlength=4) for rows in (train, public))
+    np.testing.assert_allclose(taken / of, 0.2, atol=0.03)
+    sizes = [
+        sum(c.size for c in layout(places, groups, Partition(), Split(validation=v)).clients)
+        for v in (0.0, 0.2)
+    ]
+    assert sizes[1] == pytest.approx(0.8 * sizes[0], abs=8)
+
+
+def test_small_cells_become_one_group(places):
+    merged = places.groups(["group"]).merged(100)
+    assert merged.names == ("a", "b", "(rest)")
+    assert merged.counts.tolist() == [400, 200, 120]
+    assert places.groups(["group"]).merged(0).names == ("a", "b", "c", "d")

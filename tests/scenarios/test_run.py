@@ -7,6 +7,7 @@ import pytest
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import read
 from fedtoll.server.plan import plan
+from tests.server.federation import FEDAVG, one
 
 
 def _hashes(*overrides, seeds="0:1", name="adult-race"):
@@ -111,3 +112,13 @@ def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
     a, b, c = (_hashes(f'strategies=[{{name="{tmp_path}/{f}/mine.py:Mine"}}]') for f in "abc")
     assert a == b
     assert not set(a.values()) & set(c.values())
+
+
+@pytest.mark.parametrize(
+    "change", [{"clip": None}, {"mechanism": "none"}, {"mechanism": "clip-only"}], ids=str
+)
+def test_a_mechanism_that_is_not_what_it_says_is_refused(change):
+    """Clip and noise go with the mechanism, or a finite ε would be charged for nothing."""
+    run = one(FEDAVG, 2.0)
+    with pytest.raises(ValueError, match="does not go with this clip and noise"):
+        Run.model_validate({**run.model_dump(), **change})

@@ -75,6 +75,10 @@ def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_pa
         ("training.rounds=many", ["'many'", "TOML literal"]),
         ("title.x=1", ["'title'", "not a section"]),
         ("training.round=3", ["training.round", "'rounds'"]),
+        ("training.rounds=[1,", ["'[1,' is not a TOML literal: ", "at end of document"]),
+        ('training.rounds="a', ["is not a TOML literal: "]),
+        ("strategies[1].t=5", ["one strategy's parameter cannot be overridden", 'strategies=[{name="term"']),
+        ("strategies.t=5", ["one strategy's parameter cannot be overridden"]),
     ],
 )
 def test_a_wrong_override_is_one_line(override, words):
@@ -82,6 +86,34 @@ def test_a_wrong_override_is_one_line(override, words):
         read("adult-race", [override])
     for word in words:
         assert word in str(caught.value)
+
+
+TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ('"fedavg"', f"strategies = 'fedavg': {TABLES}"),
+        ('{name="fedavg"}', f"strategies: {TABLES}"),
+        ('["fedavg"]', f"strategies[0] = 'fedavg': strategies {TABLES}"),
+        ('["fedavg", "uniform"]', f"strategies[0] = 'fedavg': strategies {TABLES} (and 1 more)"),
+        ('[{Name="fedavg"}]', "strategies[0].name: missing; 'Name' stands in its place"),
+        ('[{name="term"}, {t=5.0}]', "strategies[1].name: missing"),
+        ('[{name="term"}, {t=5.0}, {}]', "strategies[1].name: missing (and 1 more)"),
+        ("[{name=1}]", "strategies[0].name = 1: input should be a valid string"),
+        ("[]", "strategies = []: tuple should have at least 1 item after validation, not 0"),
+        (
+            '[{name="a.py:Mine"}, {name="b.py:Mine"}]',
+            "strategies: 'a.py:Mine' and 'b.py:Mine' are both called Mine in tables; rename one class",
+        ),
+        ('[{name="a.py:Mine"}, {name="a.py:Mine"}]', "strategies: Mine stands twice"),
+    ],
+)
+def test_a_mistake_in_the_strategies_is_one_line(value, line):
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [f"strategies={value}"])
+    assert str(caught.value) == f"adult-race.toml: {line}"
 
 
 def test_overrides_and_seeds_take_effect():
@@ -131,3 +163,8 @@ def test_anything_in_the_place_of_a_section_is_one_line_or_valid(value, key):
 def test_labels_tell_strategies_apart():
     assert StrategySpec(name="term", t=5.0, clip=1.0).label == "term(clip=1, t=5)"
     assert StrategySpec(name="flwr.serverapp.strategy:FedYogi").label == "FedYogi"
+    table = {"t": 5.0, "clip": 1}
+    assert (
+        StrategySpec(name="noise-fair", target="term", target_parameters=table).label
+        == "noise-fair(target=term, target_parameters={clip=1, t=5})"
+    )

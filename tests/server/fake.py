@@ -294,4 +294,10 @@ def _resolved(
             for s, e, c in itertools.product(strategies, [e for e in epsilons if e != INF], range(13))
         ],
         "mixed_with": [],
+        "partition": {
+            "groups": list(named.values()),
+            "expected": [
+                [c["size"] if c["group"] == g else 0 for g in named.values()] for c in _silos(named)
+            ],
+        },
     }

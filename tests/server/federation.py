@@ -17,6 +17,7 @@ from fedtoll.scenarios.scenario import Scenario, validate
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import Plan, plan
+from fedtoll.strategies import registry
 
 TOML = """\
 name = "adult-sex"
@@ -73,7 +74,8 @@ def one(strategy: dict[str, Any], epsilon: float | str = "inf", **changes: Any) 
 
 def with_strategy(run: Run, path: str, **parameters: Any) -> Run:
     """The same run under a strategy that no plan has checked."""
-    chosen = StrategyPlan(name=path.rpartition(":")[2], path=path, parameters=parameters)
+    digest = registry.resolve(path)[1]
+    chosen = StrategyPlan(name=path.rpartition(":")[2], path=path, parameters=parameters, digest=digest)
     return run.model_copy(update={"strategy": chosen})
 
 

@@ -71,8 +71,8 @@ class Weighs(Strategy):
         ("negative", "-0.5 is negative"),
         ("nan", "not finite"),
         ("infinite", "not finite"),
-        ("sum", "sum 1 instead of 1"),
-        ("zero", "sum 0 instead of 1"),
+        ("sum", "sum 1 instead of 1 (+1e-06)"),
+        ("zero", "sum 0 instead of 1 (-1)"),
         ("too few", "shape (2,) instead of (3,)"),
         ("too many", "shape (4,) instead of (3,)"),
         ("column", "shape (3, 1) instead of (3,)"),
@@ -89,6 +89,20 @@ def test_weights_off_the_simplex_end_the_run(plain, kind, problem):
 def test_weights_on_the_simplex_up_to_rounding_do_not(plain):
     good = simulate(with_strategy(plain, f"{__name__}:Weighs", kind="good"))
     assert good["groups"].equals(simulate(plain)["groups"])
+
+
+@dataclass(frozen=True)
+class Forgets(Strategy):
+    """Returns weights without a memory."""
+
+    def weigh(self, reports: Any, state: State) -> Any:
+        return sizes(reports)
+
+
+def test_a_forgotten_memory_is_told(plain):
+    assert (
+        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), and returned ndarray"
+    )
 
 
 # Ours: the model.
@@ -340,6 +354,10 @@ class Asks(FedAvg):
 
 class Fair(QFedAvg):
     pass
+
+class Fails(FedAvg):
+    def __init__(self, **kwargs):
+        {}["x"]
 """
 
 
@@ -363,6 +381,7 @@ def test_a_flower_strategy_of_the_users_own_runs(mine):
         ("Half", {}, "Half: .*missing.*'share'"),
         ("Half", {"shre": 1}, "Half: unknown parameter 'shre'; did you mean 'share'"),
         ("Fair", {"client_learning_rate": 0.1}, "Fair cannot run here: it reads a training loss"),
+        ("Fails", {}, "Fails: cannot be made: KeyError"),
     ],
 )
 def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, parameters, line):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fedtoll.server.app import simulate
-from fedtoll.server.evaluate import EVERYBODY, Auroc, HeldOut, auroc
+from fedtoll.server.evaluate import EVERYBODY, Auroc, HeldOut, _rates, auroc
 from tests.server.federation import FEDAVG, one
 
 NAMES = ("a", "b", "c")
@@ -280,3 +280,12 @@ def test_a_groups_share_of_the_weight_is_its_clients():
         assert share[round, EVERYBODY] == pytest.approx(1.0)
         for group, size in sizes.items():
             assert share[round, group] == pytest.approx(size / sum(sizes.values()))
+
+
+def test_of_several_classes_none_is_positive_and_a_group_of_one_class_is_not_judged():
+    rows = _rates(np.diag([30, 0, 0]), 1.0, Auroc())
+    assert math.isnan(rows["positives"])
+    assert (rows["collapsed"], rows["below_majority"]) == (False, False)
+    mixed = _rates(np.array([[20, 0, 0], [10, 0, 0], [0, 0, 0]]), 1.0, Auroc())
+    assert (mixed["collapsed"], mixed["below_majority"]) == (True, True)
+    assert _rates(np.diag([30, 0]), 1.0, Auroc())["collapsed"]  # two classes: predicts one, flagged

@@ -112,6 +112,38 @@ def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):
     assert all(p.stat().st_mtime_ns == t for p, t in others.items())
 
 
+LARGEST = """
+from dataclasses import dataclass
+import numpy as np
+from fedtoll.strategies.base import Strategy
+
+@dataclass(frozen=True)
+class One(Strategy):
+    def weigh(self, reports, state):
+        return np.eye(len(reports))[{which}], state
+"""
+
+
+def test_a_strategy_that_was_edited_while_the_sweep_ran_is_not_run(tmp_path):
+    file = tmp_path / "one.py"
+    file.write_text(LARGEST.format(which=0))
+    run = one({"name": f"{file}:One"}, 2.0)
+    file.write_text(LARGEST.format(which=1))
+    (line,) = executor.execute([run], Store(tmp_path / "out"), executor="serial")
+    assert "one.py:One: changed since the sweep was planned; run the command again" in line
+    again = one({"name": f"{file}:One"}, 2.0)
+    assert again.hash != run.hash
+    assert executor.execute([again], Store(tmp_path / "out"), executor="serial") == []
+
+
+def test_a_strategy_that_leaves_python_is_a_failed_run(tmp_path):
+    file = tmp_path / "leaves.py"
+    file.write_text(RAISES.replace('raise RuntimeError("no\\nweights")', "raise SystemExit(3)"))
+    run = one({"name": f"{file}:Raises"}, 2.0)
+    (line,) = executor.execute([run], Store(tmp_path / "out"), executor="serial")
+    assert "SystemExit: 3" in line
+
+
 def test_nothing_to_do_starts_nothing(runs, serial, monkeypatch):
     folder, *_ = serial
     monkeypatch.setattr(executor, "_Worker", None)

@@ -40,8 +40,8 @@ def factory(inputs, outputs):
 
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory) -> tuple[Plan, Store, list[str]]:
-    """FedAvg at ε = ∞ and TERM at ε = 2 under one SuperLink."""
-    every = planned(FEDAVG, TERM, privacy={"epsilons": ["inf", 2.0]}, training={"engine": "opacus"})
+    """FedAvg clipped and not noised, and TERM at ε = 2, under one SuperLink."""
+    every = planned(FEDAVG, TERM, privacy={"epsilons": ["clip-only", 2.0]}, training={"engine": "opacus"})
     plan = Plan(every.scenario, (every.runs[0], every.runs[3]))
     store = Store(tmp_path_factory.mktemp("flower"))
     store.open(plan.scenario, plan.runs, TOML, "test")

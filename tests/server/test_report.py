@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedtoll.server.report import headline, toll_table, write, write_figures
+from fedtoll.clients import budget
+from fedtoll.server.report import headline, privacy, toll_table, write, write_figures
 from fedtoll.server.report.page import render
 
 from .fake import INF, Fake, adult_race
@@ -138,7 +139,7 @@ def test_the_policy_admits_the_one_script_and_no_connection(page):
 def test_the_page_is_small_and_holds_vega_once(text, page):
     assert len(text.encode()) < 2_000_000
     assert len(page.code) == 1
-    assert len(page.specs) == 6
+    assert len(page.specs) == 7
 
 
 @pytest.mark.slow
@@ -243,7 +244,7 @@ def test_a_browser_draws_every_chart_and_complains_of_nothing(hostile, tmp_path)
         check=True,
     )
     drawn = Page(done.stdout)
-    assert len(drawn.all("svg")) == 6
+    assert len(drawn.all("svg")) == 7
     assert "CONSOLE" not in done.stderr
 
 
@@ -403,7 +404,27 @@ def test_unknown_weights_and_noise_leave_their_charts_out(results):
         "who-pays-tpr-spec",
         "who-pays-accuracy-spec",
         "tolls-spec",
+        "partition-spec",
     }
+
+
+def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results):
+    scenario = results.resolved["scenario"]
+    copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
+    card = privacy.card(replace(results, resolved={**results.resolved, "scenario": copied}))
+    guarantee = dict(card.promises)["Guarantee"]
+    assert "Each record is held by 2 clients, so its ledgers add" in guarantee
+    single, double = (budget.epsilon(_events(results, k), 1e-5) for k in (1, 2))
+    assert double > 1.2 * single
+    assert f"{double:.4g} of ε = 0.5" in guarantee
+    assert "Clients hold disjoint records" in dict(privacy.card(results).promises)["Guarantee"]
+
+
+def _events(results, clients):
+    """What so many equal clients of the strategy that spends most release at ε = .5, in one run."""
+    one = results.ledger.query("epsilon == 0.5 and strategy == 'term(t=5)' and seed == 0 and client == 0")
+    releases = zip(one["noise_multiplier"], one["sampling_rate"], one["count"], strict=True)
+    return [budget.Event(z, q, n) for z, q, n in releases] * clients
 
 
 def test_who_pays_goes_from_no_privacy_to_the_tightest(page):

@@ -46,7 +46,7 @@ class Tap(LocalGrid):
 def exact(run: Run, client: int, parameters: Any) -> dict[str, Any]:
     """Every statistic of one client without noise, clipped as declared, in full shape."""
     held = records(run)
-    features, labels, groups = clients._tensors(held, client, run.precision)
+    features, labels, groups = clients._tensors(held, run.precision)[client]
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
     model.put(module, parameters)
     plan = run.clients[client]
@@ -277,16 +277,15 @@ def test_the_average_of_all_models_is_evaluated_and_the_last_one_broadcast():
     assert first[0] == pytest.approx(first[1], rel=1e-12)
 
 
-def test_mixed_clients_hold_all_groups_and_their_weight_goes_to_groups_as_they_hold_them():
+def test_mixed_clients_hold_all_groups_and_their_weight_goes_to_groups_as_the_plan_expects():
     run = one(FEDAVG, "inf", **MIXED)
     held = records(run)
     assert [c.group for c in run.clients] == [""] * 4
     assert sorted(np.concatenate(held.held)) == sorted(set(range(len(held.table))) - set(held.test))
     assert max(map(len, held.held)) - min(map(len, held.held)) <= 1
     rows = simulate(run)["groups"].query("round == 1").set_index("group")["weight"]
-    training = np.concatenate(held.held)
-    share = np.bincount(held.groups.codes[training]) / len(training)
-    assert rows[list(held.groups.names)].to_numpy() == pytest.approx(share, abs=1e-4)
+    share = held.groups.counts / held.groups.counts.sum()  # the plan's, and no training record's
+    assert rows[list(held.groups.names)].to_numpy() == pytest.approx(share, abs=1e-12)
     assert rows["(all)"] == pytest.approx(1)
 
 
@@ -299,8 +298,8 @@ def test_mixed_clients_are_dealt_anew_for_every_seed():
     ("section", "words"),
     [
         ({"kind": "iid", "clients": {"Male": 2}}, "needs a number"),
-        ({"kind": "group", "clients": 3}, "needs a table of groups"),
-        ({"kind": "iid", "clients": 40_000}, "39073 training records are too few for 40000 clients"),
+        ({"kind": "group", "clients": 3}, "needs a table"),
+        ({"kind": "iid", "clients": 40_000}, "client 0 of 40000 would hold none of 39073 training records"),
     ],
 )
 def test_partitions_that_cannot_be_are_one_line(section, words):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
+from flwr.serverapp.strategy import FedAvg
 
 from fedtoll.clients import model
 from fedtoll.clients import train as clients
@@ -19,7 +20,7 @@ from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid, Strict
-from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, one, refusal
+from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, one, refusal, with_strategy
 
 ROUND, CLIENT = 2, 1
 WHERE = "round 2, client 1 (Male): "
@@ -151,7 +152,7 @@ MALFORMED = {
     ),
     "cell of NaN": (metric("mean_loss", [math.nan]), "metric mean_loss is not finite"),
     "statistic of NaN": (metric("mean_loss", math.nan), "metric mean_loss is not finite"),
-    "wrong sd": (metric("mean_loss.sd", 0.5), "mean_loss.sd is 0.5, not 0.0306"),
+    "wrong sd": (metric("mean_loss.sd", 0.5), "mean_loss.sd is 0.5, not 0.00765"),
     "no metrics": (remove("metrics"), "MetricRecords [] instead of one"),
     "two records of metrics": (
         extra("more", MetricRecord({"loss": 0.1})),
@@ -352,3 +353,34 @@ def test_an_instruction_is_charged_though_no_reply_arrives(private):
         grid.send_and_receive([instruction(private, n) for n in (1, 2, 3)])
     for plan in private.clients:
         assert grid.ledger.of(plan.id) == owed(private, plan, 1)
+
+
+# Rounds that must not repeat.
+
+
+class Repeats(FedAvg):
+    """Flower's FedAvg that calls every round round 1."""
+
+    def configure_train(self, server_round, arrays, config, grid):
+        return super().configure_train(1, arrays, config, grid)
+
+
+class TrainsTwice(FedAvg):
+    """Flower's FedAvg that has the clients trained once more, aside."""
+
+    def configure_train(self, server_round, arrays, config, grid):
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        grid.send_and_receive(messages)
+        return messages
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (Repeats, "round 2 of 2: the strategy calls it round 1"),
+        (TrainsTwice, "round 2 of 2: the strategy calls it round 1"),
+    ],
+)
+def test_a_rounds_batches_and_noise_are_never_used_twice(strategy, words):
+    run = with_strategy(one(FEDAVG, 2.0), f"{__name__}:{strategy.__name__}")
+    assert words in refusal(run, LocalGrid(run))

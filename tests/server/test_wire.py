@@ -69,7 +69,7 @@ def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsil
 # The wire.
 
 
-def exact_mean_loss(run: Run, client: int, parameters: Any) -> float:
+def exact_mean_loss(run: Run, client: int, parameters: Any, clip: float) -> float:
     held = records(run)
     rows = held.held[client]
     module = model.build(run.model, held.table.features.shape[1], run.classes, run.precision)
@@ -78,7 +78,7 @@ def exact_mean_loss(run: Run, client: int, parameters: Any) -> float:
         losses = per_example(
             module(torch.from_numpy(held.table.features[rows])), torch.from_numpy(held.table.label[rows])
         )
-    total: float = losses.double().sum().item()
+    total: float = losses.double().clamp(max=clip).sum().item()
     return total / run.clients[client].size
 
 
@@ -126,7 +126,9 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
             sd = statistic.noise_multiplier * statistic.parameters["clip"] / plan.size
             assert metrics.pop(f"{statistic.name}.sd") == pytest.approx(sd, rel=1e-12)
             assert recorded[statistic.name][plan.id, round] == metrics[statistic.name]
-            noise = metrics.pop(statistic.name) - exact_mean_loss(run, node - 1, broadcast)
+            noise = metrics.pop(statistic.name) - exact_mean_loss(
+                run, node - 1, broadcast, statistic.parameters["clip"]
+            )
             scores.append(noise / sd)
         assert not metrics
         ledger = dict(content.config_records[clients.LEDGER])

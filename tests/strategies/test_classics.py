@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.statistics import Estimate, MeanLoss
+from fedtoll.scenarios.statistics import MeanLoss
 from fedtoll.strategies import registry
 from fedtoll.strategies.afl import AFL
-from fedtoll.strategies.base import Report, sizes
+from fedtoll.strategies.base import sizes
 from fedtoll.strategies.fedadam import FedAdam
 from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.fedavgm import FedAvgM
 from fedtoll.strategies.fedprox import FedProx
 from fedtoll.strategies.fedyogi import FedYogi
 from fedtoll.strategies.qfedavg import QFedAvg
+from tests.strategies.reports import report
 
 SIZES = [10, 30, 60]
 START = (np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]]), np.array([0.25, -0.75]))
@@ -39,10 +40,6 @@ def identity():
         for name in ("_run_id", "_task_id", "_node_id"):
             patch.setattr(TaskIdentity, name, 1)
         yield
-
-
-def report(client, size=1, update=(), loss=0.5, sd=0.0, **more):
-    return Report(client, size, "g", update, {"mean_loss": Estimate(loss, sd)}, **more)
 
 
 def round_of(seed, losses=(0.5, 0.5, 0.5), scale=1.0, **more):
@@ -342,6 +339,16 @@ def test_the_loss_is_clamped_on_both_sides():
     np.testing.assert_allclose(strategy.weigh(reports, {})[0], np.array([0.5, 1.0, 2.0]) / 3.5)
 
 
+@pytest.mark.parametrize(("q", "with_floor", "without"), [(1.0, 1.2, 1.0), (2.0, 2.7, 3.0)])
+def test_noise_raises_the_mean_weight_of_a_noisy_client(q, with_floor, without):
+    """By what the docstring says, where the noise is 1.4 times the loss."""
+    rng = np.random.default_rng(0)
+    loss = 0.22
+    noisy = loss + 1.4 * loss * rng.normal(size=400_000)
+    assert np.mean(np.maximum(noisy, QFedAvg().floor) ** q) / loss**q == pytest.approx(with_floor, abs=0.05)
+    assert np.mean(noisy**q) / loss**q == pytest.approx(without, abs=0.05)
+
+
 def test_the_norm_is_debiased():
     """One client's coefficient is 1 / (1 + q ‖g‖² / (L F)), which gives back the ‖g‖² that was used."""
     rng = np.random.default_rng(0)
@@ -422,6 +429,18 @@ def test_afl_is_projected_ascent_whatever_the_order_of_the_reports():
         np.testing.assert_allclose(weights, expected[order], atol=1e-9)
         emptied += (weights == 0).sum()
     assert emptied > 0
+
+
+def test_a_missing_client_keeps_its_share_of_the_mixture():
+    strategy = AFL(gamma=0.2)
+    reports = [report(0, 60, loss=0.3), report(1, 30, loss=0.7), report(2, 10, loss=0.5)]
+    state = strategy.init(reports)
+    weights, state = strategy.weigh(reports[:2], state)
+    there = bisected(np.array([0.6 + 0.06, 0.3 + 0.14]))
+    np.testing.assert_allclose(weights, there, atol=1e-9)
+    weights, _ = strategy.weigh(reports, state)
+    expected = bisected(np.array([there[0] + 0.06, there[1] + 0.14, 0.1 + 0.1]))
+    np.testing.assert_allclose(weights, expected, atol=1e-9)
 
 
 def test_the_mean_of_the_models_is_the_minimax_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import namedtuple
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fedtoll.scenarios.statistics import STATISTICS, Estimate, MeanLoss
+from fedtoll.scenarios.run import StatisticPlan
+from fedtoll.scenarios.statistics import STATISTICS, Estimate, GroupLoss, LabelGroupLoss, MeanLoss
+from fedtoll.server.app import simulate
 from fedtoll.strategies import registry
-from fedtoll.strategies.base import Report, Strategy, recall, remember, sizes
+from fedtoll.strategies.afl import AFL
+from fedtoll.strategies.base import Member, Strategy, recall, remember, sizes
 from fedtoll.strategies.conformance import PROPERTIES, ROUNDS, Verdict, assert_conforms, conform
 from fedtoll.strategies.conformance import STATISTICS as ASKED
-from fedtoll.strategies.conformance.cohorts import Answers, cohort, many
+from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, cohort, many
 from fedtoll.strategies.conformance.play import freeze, play, round_trip
 from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.term import Term
 from fedtoll.strategies.uniform import Uniform
+from tests.server.federation import FEDAVG, one, with_strategy
 
 
 def failed(strategy):
@@ -63,6 +68,17 @@ class Twice(Asks):
     @property
     def requests(self):
         return (MeanLoss(1.0), MeanLoss(2.0))
+
+
+class NotATuple(Asks):
+    @property
+    def requests(self):
+        return MeanLoss()
+
+
+class OnlyWeights(FedAvg):
+    def weigh(self, reports, state):
+        return sizes(reports)
 
 
 class Raises(FedAvg):
@@ -160,9 +176,9 @@ class Hidden(FedAvg):
         return {}
 
     def weigh(self, reports, state):
-        before = MEMORY.get("weights", sizes(reports))
-        MEMORY["weights"] = np.full(len(reports), 1 / len(reports))
-        return before, state
+        seen = MEMORY.get("seen", False)
+        MEMORY["seen"] = True
+        return np.full(len(reports), 1 / len(reports)) if seen else sizes(reports), state
 
 
 class Random(FedAvg):
@@ -180,7 +196,8 @@ class PositionalMemory(FedAvg):
     """Averages its weights with those of the round before, by place."""
 
     def weigh(self, reports, state):
-        weights = (sizes(reports) + state.get("before", sizes(reports))) / 2
+        before = state.get("before", sizes(reports))
+        weights = (sizes(reports) + (before if len(before) == len(reports) else sizes(reports))) / 2
         return weights, {"before": weights}
 
 
@@ -211,6 +228,30 @@ class ByNorm(FedAvg):
     def combine(self, params, reports, weights, state):
         norms = np.array([math.sqrt(sum(float((u**2).sum()) for u in r.update)) for r in reports])
         return super().combine(params, reports, weights / norms, state)
+
+
+class ForgetsTheAbsent(FedAvg):
+    """Remembers the clients of the last round and no others."""
+
+    def init(self, cohort):
+        return {"client": np.array([m.client for m in cohort]), "share": sizes(cohort)}
+
+    def weigh(self, reports, state):
+        share = dict(zip(state["client"], state["share"], strict=True))
+        weights = np.array([share[r.client] for r in reports])
+        weights = weights / weights.sum()
+        return weights, {"client": np.array([r.client for r in reports]), "share": weights}
+
+
+class CountsOnEverybody(FedAvg):
+    """Gives an absent client its weight."""
+
+    def init(self, cohort):
+        return {"n": float(sum(m.size for m in cohort))}
+
+    def weigh(self, reports, state):
+        n = np.array([r.size for r in reports], dtype=float)
+        return (n / n.sum() if len(n) == 1 else n / state["n"]), state
 
 
 class LaundersStatistic(Asks):
@@ -261,6 +302,16 @@ class StateOfNothing(FedAvg):
 
 
 Pair = namedtuple("Pair", "a b")
+
+
+class StateOfLists(FedAvg):
+    def weigh(self, reports, state):
+        return sizes(reports), {"rounds": [*state.get("rounds", []), 1.0]}
+
+
+class StateOfDicts(FedAvg):
+    def init(self, cohort):
+        return {"of": {"n": 1.0}}
 
 
 class StateOfPairs(FedAvg):
@@ -335,8 +386,8 @@ class Refused(FedAvg):
 
 
 BROKEN: dict[str, list[type[Strategy]]] = {
-    ASKED: [Unknown, Forged, Twice],
-    ROUNDS: [Raises, Strategy],
+    ASKED: [Unknown, Forged, Twice, NotATuple],
+    ROUNDS: [Raises, Strategy, OnlyWeights],
     "weights on the simplex": [Negative, OverOne, Listed],
     "model keeps its form": [Flat, Double, NoCoefficient, OtherOutput],
     "inputs unchanged": [ChangesReports, ChangesParams, ChangesState, ChangesWeights],
@@ -344,8 +395,15 @@ BROKEN: dict[str, list[type[Strategy]]] = {
     "order irrelevant": [Positional, PositionalMemory, TiesByOrder],
     "one client": [NotAlone],
     "zero update": [Drifts, ByNorm],
-    "NaN refused": [LaundersStatistic, LaundersByMax, LaundersUpdate, AsksForNothing],
-    "state round-trips": [StateOfObjects, StateByNumber, StateOfNothing, StateOfPairs],
+    "a missing client": [ForgetsTheAbsent, CountsOnEverybody],
+    "state round-trips": [
+        StateOfObjects,
+        StateByNumber,
+        StateOfNothing,
+        StateOfPairs,
+        StateOfLists,
+        StateOfDicts,
+    ],
     "undeclared untouched": [ReadsUndeclared, LooksForUndeclared, TriesUndeclared],
     "instructions known": [UnknownInstruction, NegativeMu, InfiniteMu, MuByClient, TooFewGroups],
     "parameters checked": [Swallows, WrongDefault, Refused],
@@ -378,10 +436,25 @@ def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
         UnknownInstruction()
     )
     assert "before round 1: state['before'] is a NoneType" in words(StateOfNothing())
-    assert "another round 3" in words(StateOfPairs()) or "raises" in words(StateOfPairs())
+    assert words(StateOfPairs()) == (
+        "2 one-group clients, ε = ∞, after round 1: state['pair'] is a Pair, "
+        "neither a plain array nor a number nor a text"
+    )
+    assert words(ForgetsTheAbsent()) == (
+        "5 one-group clients, z = 1, round 3, client 2 missing in round 2: raises KeyError: 2"
+    )
+    assert words(OnlyWeights()).endswith(
+        "raises TypeError: weigh must return (weights, state), and returned ndarray"
+    )
+    assert words(NotATuple()).startswith("requests must be a @property that returns a tuple of declarations")
+    assert words(Negative()).endswith("is negative")
+    assert words(OverOne()).endswith("sum 1.1 instead of 1 (+0.1)")
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), Uniform(), Term(), Term(t=500.0), Asks()], ids=repr)
+GOOD = [FedAvg(), Uniform(), Term(), Term(t=500.0), Asks(), AsksForNothing(), LaundersByMax()]
+
+
+@pytest.mark.parametrize("strategy", GOOD, ids=repr)
 def test_good_strategies_pass(strategy):
     assert failed(strategy) == set()
     assert_conforms(strategy)
@@ -409,6 +482,23 @@ def test_what_cannot_be_judged_says_so():
     assert verdicts["order irrelevant"] == expected
 
 
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        (FedAvg(), "would be seen in the weights or the model"),
+        (Term(), "would be seen in the weights or the model"),
+        (LaundersStatistic(), "in mean_loss would go unseen"),
+        (LaundersByMax(), "in mean_loss would go unseen"),
+        (LaundersUpdate(), "in update would go unseen"),
+        (AsksForNothing(), "in mean_loss would go unseen"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_becomes_of_a_nan_is_shown(strategy, words):
+    (told,) = [v for v in conform(strategy) if v.property == "a NaN"]
+    assert told == Verdict("a NaN", "shown", f"{words}; the engine refuses a reply that has one")
+
+
 def test_a_liar_and_the_time_are_shown():
     liar, speed = conform(Term(t=5.0))[-2:]
     assert (liar.outcome, speed.outcome) == ("shown", "shown")
@@ -426,6 +516,7 @@ def test_a_memory_by_client_passes():
 
         def weigh(self, reports, state):
             weights = (recall(state, reports, "share") + 1 / len(reports)) / 2
+            weights = weights / weights.sum()  # who is missing has kept some
             return weights, remember(state, reports, share=weights)
 
     assert failed(Follows()) == set()
@@ -469,6 +560,17 @@ def test_synthetic_answers_agree_with_each_other():
         assert told["error_rate"] == pytest.approx(wrong / report.size)
 
 
+def test_exact_answers_are_not_clipped_and_some_exceed_the_clip():
+    asked = (MeanLoss(1.0), GroupLoss(1.0), LabelGroupLoss(1.0))
+    for noise, beyond in [(0.0, True), (1e-9, False)]:
+        of = cohort(asked, seed=0, clients=5, mixed=True, noise=noise)
+        told = [{n: np.asarray(e.value) for n, e in r.statistics.items()} for r in of.rounds[0].reports]
+        assert any(t["mean_loss"] > 1.001 for t in told) == beyond
+        for name in ("group_loss", "label_group_loss"):
+            assert any((t[name][..., 0] > 1.001 * t[name][..., 1]).any() for t in told) == beyond
+        assert min(t["mean_loss"] for t in told) < 1
+
+
 def test_cohorts_are_of_every_kind_and_seeded():
     first, again, other = (many((MeanLoss(),), seed) for seed in (0, 0, 1))
     assert len({c.title for c in first}) == len(first) == 22
@@ -487,26 +589,65 @@ def test_answers_refuse_what_was_not_declared():
 def test_a_memory_goes_through_savez_and_back():
     memory = {
         "file": 1,
-        "nested": {"a/b": np.arange(3), "": (True, 2.5, "text")},
-        "list": [np.float32(0.1), {}, ()],
+        "a/b": np.arange(3),
+        "": True,
+        "x": 2.5,
+        "text": "text",
+        "texts": np.array(["a", "bc"]),
+        "single": np.float32(0.1),
         "scalar": np.array(1.0),
     }
     restored = round_trip(memory)
     assert freeze(restored) == freeze(memory)
-    assert type(restored["list"][0]) is np.float32
+    assert list(restored) == list(memory)
+    assert type(restored["single"]) is np.float32
     assert isinstance(restored["scalar"], np.ndarray)
-    assert restored["nested"][""][0] is True
-    for bad in ({"x": [{1, 2}]}, {"x": 10**30}, {"x": np.array([None])}):
+    assert restored[""] is True
+    assert round_trip({}) == {}
+    wrong: list[Any] = [{1}, [1.0], (), {}, None, 10**30, np.array([None]), b"x", 1j]
+    for bad in wrong:
         with pytest.raises(TypeError, match=r"state\['x'\]"):
-            round_trip(bad)
+            round_trip({"x": bad})
+    with pytest.raises(TypeError, match="state is a list instead of a dict"):
+        round_trip([])
+
+
+WATCHED: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Watched(AFL):
+    """AFL, which keeps a memory, under the eyes of a test."""
+
+    def weigh(self, reports, state):
+        WATCHED.append({"reports": tuple(reports)})
+        return super().weigh(reports, state)
+
+    def instructions(self, round, state):
+        return {"proximal_mu": 0.1}
+
+    def combine(self, params, reports, weights, state):
+        WATCHED[-1] |= {"params": params, "weights": weights}
+        made, state, coefficients = super().combine(params, reports, weights, state)
+        WATCHED[-1] |= {"model": made, "coefficients": coefficients}
+        return made, state, coefficients
 
 
 def test_playing_is_what_the_engine_does():
-    of = cohort((MeanLoss(),), seed=3, clients=5, mixed=False, noise=1.0)
-    done = play(Term(t=2.0), of).steps[1]
-    reports: tuple[Report, ...] = of.rounds[1].reports
-    weights, _ = Term(t=2.0).weigh(reports, {})
-    np.testing.assert_array_equal(done.weights, weights)
-    expected = of.rounds[1].params[0] + sum(w * r.update[0] for w, r in zip(weights, reports, strict=True))
-    np.testing.assert_allclose(done.model[0], expected)
-    assert done.changed == ()
+    """What the adapter does with AFL in a real run, the kit does with the reports of that run."""
+    WATCHED.clear()
+    run = one(FEDAVG, 2.0, training={"rounds": 3})
+    asked = (StatisticPlan(name="mean_loss", parameters={"clip": 1.0}, noise_multiplier=20.0),)
+    simulate(with_strategy(run.model_copy(update={"statistics": asked}), f"{__name__}:Watched", gamma=0.5))
+    seen, rounds = list(WATCHED), tuple(Round(w["params"], w["reports"]) for w in WATCHED)
+    members = tuple(Member(c.id, c.size, c.group) for c in run.clients)
+    played = play(Watched(gamma=0.5), Cohort("a real run", members, len(run.groups), rounds))
+    assert len(seen) == len(played.steps) == 3
+    for there, step in zip(seen, played.steps, strict=True):
+        assert step.changed == ()
+        assert step.told == {"proximal_mu": 0.1}
+        for name in ("weights", "coefficients", "model"):
+            assert freeze(getattr(step, name)) == freeze(there[name])
+    assert freeze(seen[0]["weights"]) != freeze(seen[2]["weights"])
+    for before, after in itertools.pairwise(seen):
+        assert freeze(before["model"]) == freeze(after["params"])

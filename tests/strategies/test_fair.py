@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from fairlearn.metrics import equal_opportunity_difference
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from fedtoll.scenarios.statistics import Estimate, GroupConfusion, GroupLoss
 from fedtoll.strategies.afl import AFL
 from fedtoll.strategies.base import Report, remember, sizes
-from fedtoll.strategies.fairfed import FairFed
+from fedtoll.strategies.fairfed import CLEAR, FairFed, gap
 from fedtoll.strategies.fedminmax import HEAVIEST, FedMinMax
+from tests.strategies.reports import answering
 
 
 def project(point):
@@ -24,21 +27,12 @@ def project(point):
     return np.maximum(point + low, 0)
 
 
-def losses(sizes_, cells_KG2, groups=None, sd=0.0):
-    groups = groups or [""] * len(sizes_)
-    return [
-        Report(k, n, g, (), {"group_loss": Estimate(c, np.full(c.shape, float(sd)))})
-        for k, (n, g, c) in enumerate(zip(sizes_, groups, np.asarray(cells_KG2, dtype=float), strict=True))
-    ]
+losses = partial(answering, "group_loss")
 
 
 def confusions(counts_KGYY, sd=0.0, size=None):
-    counts_KGYY = np.asarray(counts_KGYY, dtype=float)
-    size = counts_KGYY.sum(axis=(1, 2, 3)) if size is None else size
-    return [
-        Report(k, int(n), "", (), {"group_confusion": Estimate(c, np.full(c.shape, float(sd)))})
-        for k, (n, c) in enumerate(zip(size, counts_KGYY, strict=True))
-    ]
+    size = np.sum(counts_KGYY, axis=(1, 2, 3)) if size is None else size
+    return answering("group_confusion", size, counts_KGYY, sd=sd)
 
 
 def declared(sizes_, groups, mean_losses, clip=1.0):
@@ -175,6 +169,29 @@ def test_mixed_clients_are_told_mu_over_rho_from_the_first_release_on():
         np.testing.assert_allclose(told["group_weights"], mu / rho, atol=1e-9)
 
 
+def test_the_weight_of_a_group_that_is_not_there_goes_to_the_others_and_comes_back():
+    n, groups = [300, 100, 50, 50], ["white", "white", "other", "black"]
+    strategy = FedMinMax(gamma=0.5)
+    reports = declared(n, groups, [0.2, 0.6, 0.9, 0.1])
+    start = strategy.init(reports)
+    weights, state = strategy.weigh([reports[k] for k in (0, 1, 3)], start)  # nobody of "other"
+    mu = project(np.array([0.1 + 0.05, 0.1, 0.8 + 0.15]))  # black, other, white
+    np.testing.assert_allclose(state["mu"], mu, atol=1e-9)
+    expected = np.array([0.75 * mu[2], 0.25 * mu[2], mu[0]])
+    np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-9)
+    mu = project(mu + 0.5 * np.array([0.1, 0.9, 0.3]))
+    np.testing.assert_allclose(
+        strategy.weigh(reports, state)[0], [0.75 * mu[2], 0.25 * mu[2], mu[1], mu[0]], atol=1e-9
+    )
+    # With one client of two the group is there, and that client has its weight.
+    weights, state = strategy.weigh(reports[1:], start)
+    mu = project(np.array([0.1 + 0.05, 0.1 + 0.45, 0.8 + 0.3]))
+    np.testing.assert_allclose(weights, [mu[2], mu[1], mu[0]], atol=1e-9)
+    # Where all the weight is of those who are not there, the sizes weigh.
+    alone = {**start, "mu": np.array([0.0, 5.0, 0.0])}
+    np.testing.assert_allclose(strategy.weigh([reports[0], reports[3]], alone)[0], [6 / 7, 1 / 7])
+
+
 def test_both_modes_take_the_same_step():
     rng = np.random.default_rng(5)
     group_N, client_N = rng.integers(0, 2, 90), rng.integers(0, 3, 90)
@@ -302,6 +319,26 @@ def test_the_accuracy_of_all_is_weighted_by_size():
 def test_without_a_step_fairfed_is_fedavg():
     reports, strategy = one_group_each(), FairFed(beta=0.0)
     np.testing.assert_allclose(strategy.weigh(reports, strategy.init(reports))[0], [0.9, 0.1])
+
+
+def test_noise_hides_the_gap_of_thirteen_mixed_clients_of_adult():
+    positives_G = 0.8 * np.array([10_607, 566, 409, 55, 50])  # of the training records, by race
+    z, clients = 100.0, 13
+
+    def counts(share):
+        right = share * positives_G * [0.6, 0.5, 0.6, 0.5, 0.4]
+        return np.stack([np.zeros((5, 2)), np.stack([share * positives_G - right, right], axis=-1)], axis=1)
+
+    variance = np.full((5, 2, 2), z**2)
+    assert np.isnan(gap(counts(1 / clients), variance))
+    assert np.isnan(gap(counts(1.0), clients * variance))
+    assert gap(counts(1 / clients), 0 * variance) == pytest.approx(0.2)
+    needed = CLEAR * z * np.sqrt(2)
+    assert needed == pytest.approx(283, abs=0.2)
+    assert (positives_G / clients > needed).tolist() == [True, False, False, False, False]
+    assert positives_G[1] / clients == pytest.approx(35, abs=0.5)
+    noise = np.random.default_rng(0).normal(size=(100_000, 2)).sum(axis=1)
+    assert 1 / np.mean(noise > CLEAR * np.sqrt(2)) == pytest.approx(44, abs=2)
 
 
 def test_who_errs_the_other_way_is_further_from_the_global_gap():

@@ -14,9 +14,9 @@ from scipy.optimize import LinearConstraint, minimize
 
 from fedtoll.scenarios.data.adult import ADULT
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.statistics import Estimate, GroupLoss, MeanLoss
+from fedtoll.scenarios.statistics import GroupLoss, MeanLoss
 from fedtoll.strategies import registry
-from fedtoll.strategies.base import Arrays, Report, Strategy, sizes
+from fedtoll.strategies.base import Arrays, Strategy, sizes
 from fedtoll.strategies.epsilon_weighted import EpsilonWeighted
 from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.fedminmax import FedMinMax
@@ -24,6 +24,7 @@ from fedtoll.strategies.inverse_variance import InverseVariance
 from fedtoll.strategies.noise_fair import NoiseFair
 from fedtoll.strategies.term import Term
 from fedtoll.strategies.uniform import Uniform
+from tests.strategies.reports import answering, cohort
 
 NOISE_FAIR = "fedtoll.strategies.noise_fair:NoiseFair"
 AFL = "fedtoll.strategies.afl:AFL"
@@ -31,27 +32,8 @@ FEDAVGM = "fedtoll.strategies.fedavgm:FedAvgM"
 
 
 def reports(sizes_, variances=None, epsilons=None, losses=None):
-    count = len(sizes_)
-    rng = np.random.default_rng(0)
-    return [
-        Report(k, n, "g", (rng.normal(size=3),), {"mean_loss": Estimate(f, 0.0)}, e, v)
-        for k, (n, v, e, f) in enumerate(
-            zip(
-                sizes_,
-                variances if variances is not None else [0.0] * count,
-                epsilons if epsilons is not None else [math.inf] * count,
-                losses if losses is not None else np.linspace(0.1, 0.9, count),
-                strict=True,
-            )
-        )
-    ]
-
-
-def mixed(sizes_, variances, cells):
-    return [
-        Report(k, n, "", (), {"group_loss": Estimate(c, np.zeros(c.shape))}, 1.0, v)
-        for k, (n, v, c) in enumerate(zip(sizes_, variances, cells, strict=True))
-    ]
+    losses = np.linspace(0.1, 0.9, len(sizes_)) if losses is None else losses
+    return cohort(sizes_, losses, variances=variances, epsilons=epsilons, shapes=[(3,)])
 
 
 def adult_by_race():
@@ -85,11 +67,11 @@ STRATEGIES = [
 
 @settings(deadline=None)
 @given(cohorts, st.sampled_from(STRATEGIES))
-def test_weights_are_on_the_simplex_and_follow_the_clients_not_their_order(cohort, strategy):
-    given_ = reports(*zip(*cohort, strict=True))
+def test_weights_are_on_the_simplex_and_follow_the_clients_not_their_order(drawn, strategy):
+    given_ = reports(*zip(*drawn, strict=True))
     state = strategy.init(given_)
     weights, _ = strategy.weigh(given_, state)
-    assert weights.shape == (len(cohort),)
+    assert weights.shape == (len(drawn),)
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1, abs=1e-12)
@@ -207,8 +189,8 @@ def test_noise_fair_is_the_minimum_that_scipy_finds(n, v, kappa):
     st.lists(st.tuples(st.integers(1, 1000), st.floats(1e-3, 1e3)), min_size=2, max_size=6),
     st.floats(1e-3, 1e3),
 )
-def test_the_conditions_of_karush_kuhn_and_tucker_hold(cohort, kappa):
-    n, v = (np.array(x, dtype=float) for x in zip(*cohort, strict=True))
+def test_the_conditions_of_karush_kuhn_and_tucker_hold(drawn, kappa):
+    n, v = (np.array(x, dtype=float) for x in zip(*drawn, strict=True))
     given_ = reports(n, v)
     p, _ = NoiseFair(kappa, "fedavg").weigh(given_, {})
     slope = p * v + kappa * v.mean() * (p - sizes(given_))
@@ -243,7 +225,7 @@ def test_the_target_asks_remembers_and_instructs_as_if_alone():
     alone = FedMinMax(gamma=0.5, clip=2.0)
     assert strategy.requests == (GroupLoss(2.0),)
     cells = np.array([[[30.0, 60.0], [8.0, 10.0]], [[2.0, 4.0], [20.0, 26.0]]])
-    given_ = mixed([70, 30], [1.0, 3.0], cells)
+    given_ = answering("group_loss", [70, 30], cells, variances=[1.0, 3.0])
     state, theirs = strategy.init(given_), alone.init(given_)
     for round in (1, 2, 3):
         assert strategy.instructions(round, state) == alone.instructions(round, theirs)
@@ -322,7 +304,7 @@ def test_noise_fair_is_built_from_what_a_run_holds():
     assert built == NoiseFair(2.0, "term", {"t": 5})
     assert hash(built) == hash(NoiseFair(2.0, "term", {"t": 5}))
     assert built != NoiseFair(2.0, "term", {"t": 4})
-    assert built.requests == (MeanLoss(4.0),)
+    assert built.requests == (MeanLoss(1.0),)
     assert registry.build(NOISE_FAIR, {}) == NoiseFair()
     np.testing.assert_allclose(
         Uniform().weigh(reports([9, 1]), {})[0], NoiseFair().weigh(reports([9, 1]), {})[0]

@@ -93,13 +93,12 @@ def test_two_packages_with_one_name_are_refused_and_both_named(tmp_path, monkeyp
     distribution(tmp_path / "a", "north", "1.0", "twin = fedtoll.strategies.fedavg:FedAvg", "own = x:X")
     distribution(tmp_path / "b", "south", "2.1", "twin = fedtoll.strategies.uniform:Uniform")
     monkeypatch.syspath_prepend(tmp_path / "a")
-    assert registry.names()["twin"] == "fedtoll.strategies.fedavg:FedAvg"
+    assert registry.resolve("twin") == ("fedtoll.strategies.fedavg:FedAvg", "")
     monkeypatch.syspath_prepend(tmp_path / "b")
-    for ask in (registry.names, lambda: registry.resolve("twin")):
-        with pytest.raises(ScenarioError) as caught:
-            ask()
-        assert "'twin' is the name of a strategy in north 1.0 and in south 2.1" in str(caught.value)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(ScenarioError) as caught:
+        registry.resolve("twin")
+    assert "'twin' is the name of a strategy in north 1.0 and in south 2.1" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert issubclass(registry.load(registry.resolve("fedavg")[0]), Strategy)
 
 
@@ -111,6 +110,33 @@ def test_nobody_takes_the_name_of_a_strategy_of_ours(tmp_path, monkeypatch):
     ):
         registry.resolve("fedavg")
     assert registry.resolve("uniform") == ("fedtoll.strategies.uniform:Uniform", "")
+
+
+def test_a_broken_or_doubled_strategy_leaves_the_others_be(here, tmp_path, monkeypatch):
+    (tmp_path / "boom.py").write_text("1 / 0\n")
+    broken = ["broken = boom:Strategy", "gone = no_such_package:X", "shapeless = boom"]
+    distribution(tmp_path / "a", "north", "1.0", "twin = fedtoll.strategies.fedavg:FedAvg", *broken)
+    distribution(tmp_path / "b", "south", "2.1", "twin = fedtoll.strategies.uniform:Uniform")
+    for folder in ("", "a", "b"):
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    code, out, err = here("list", "strategies")
+    assert (code, err) == (0, "")
+    told = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert told["uniform"] == "Every client counts the same, whatever its size."
+    for name, words in {
+        "twin": "'twin' is the name of a strategy in north 1.0 and in south 2.1",
+        "broken": "'boom:Strategy' raises when imported: ZeroDivisionError",
+        "gone": "'no_such_package:X' cannot be imported",
+        "shapeless": "",
+    }.items():
+        assert told[name].startswith(f"cannot be loaded: {words}")
+        code, out, err = here("describe", name)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+    for name in ("fedavg", "adult", "adult-race", "log_loss"):
+        assert here("describe", name)[0] == 0
+    assert here("new-strategy", "my-strategy")[0] == 0
+    assert here("new-strategy", "twin")[0] == 2
 
 
 def test_a_package_that_is_found_twice_is_one_package(tmp_path, monkeypatch):

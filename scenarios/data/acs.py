@@ -1,0 +1,277 @@
+"""ACS: who of the working people of six US states earned more than $50,000 in 2018.
+
+The successor of Adult (Ding and others 2021), with states as natural clients.
+Its records are too many for an archive of the package index: fairlearn fetches
+them from OpenML, once, and they are kept as Parquet in the cache folder.
+Nobody has pinned them, so neither their number nor a fingerprint is declared;
+the kept file carries its own fingerprint in its name.
+
+Other states: ``acs(("CA", "TX"))`` gives a source of your own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedtoll.scenarios.data import archive
+from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
+from fedtoll.scenarios.errors import ScenarioError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATES = ("AL", "GA", "HI", "LA", "MS", "NM")
+"""Six states of very different people."""
+
+# The published codes of the Public Use Microdata Sample of 2018 that the task's filter (over 16 years, at
+# work, with an income) leaves.
+_CODES = {
+    "workclass": (
+        "COW",
+        {
+            1: "Private for profit",
+            2: "Private not for profit",
+            3: "Local government",
+            4: "State government",
+            5: "Federal government",
+            6: "Self-employed",
+            7: "Self-employed, incorporated",
+            8: "Unpaid in the family",
+            9: "Unemployed",
+        },
+    ),
+    "marital": (
+        "MAR",
+        {1: "Married", 2: "Widowed", 3: "Divorced", 4: "Separated", 5: "Never married"},
+    ),
+    "sex": ("SEX", {1: "Male", 2: "Female"}),
+    "race": (
+        "RAC1P",
+        {
+            1: "White",
+            2: "Black",
+            3: "American Indian/Alaska Native",
+            4: "American Indian/Alaska Native",
+            5: "American Indian/Alaska Native",
+            6: "Asian",
+            7: "Pacific Islander",
+            8: "Other",
+            9: "Two or more",
+        },
+    ),
+    "relationship": (
+        "RELP",
+        {
+            0: "Reference person",
+            1: "Husband or wife",
+            2: "Child",
+            3: "Adopted child",
+            4: "Stepchild",
+            5: "Brother or sister",
+            6: "Parent",
+            7: "Grandchild",
+            8: "Parent-in-law",
+            9: "Child-in-law",
+            10: "Other relative",
+            11: "Roomer",
+            12: "Housemate",
+            13: "Unmarried partner",
+            14: "Foster child",
+            15: "Other nonrelative",
+            16: "In an institution",
+            17: "In other group quarters",
+        },
+    ),
+}
+# Long codes come in published blocks: the greatest code of each.
+_BLOCKS = {
+    "occupation": (
+        "OCCP",
+        {
+            440: "Management",
+            750: "Business",
+            960: "Finance",
+            1240: "Computers",
+            1560: "Engineering",
+            1980: "Science",
+            2060: "Community service",
+            2180: "Law",
+            2555: "Education",
+            2920: "Arts and media",
+            3550: "Medicine",
+            3655: "Health care support",
+            3960: "Protection",
+            4160: "Food",
+            4255: "Cleaning",
+            4655: "Personal care",
+            4965: "Sales",
+            5940: "Office",
+            6130: "Farming",
+            6765: "Construction",
+            6950: "Extraction",
+            7640: "Repair",
+            8990: "Production",
+            9760: "Transport",
+            9830: "Military",
+            9999: "Unemployed",
+        },
+    ),
+    "birthplace": (
+        "POBP",
+        {
+            59: "US state",
+            99: "US territory",
+            199: "Europe",
+            299: "Asia",
+            399: "Americas",
+            499: "Africa",
+            999: "Oceania or at sea",
+        },
+    ),
+}
+_NUMBERS = {"age": ("AGEP", 17, 99), "education": ("SCHL", 1, 24), "hours": ("WKHP", 1, 99)}
+_THRESHOLD = 50_000
+
+
+def acs(states: tuple[str, ...] = STATES) -> Source:
+    """Return the source of some states, by their two letters."""
+    vocabularies = {
+        name: tuple(dict.fromkeys(words.values())) for name, (_, words) in {**_CODES, **_BLOCKS}.items()
+    }
+    return Source(
+        name="acs",
+        kept=lambda: kept(states) is not None,
+        title=f"ACS income: above $50,000 in the US of 2018 ({', '.join(states)}; needs a connection once)",
+        archive=None,
+        read=functools.partial(read, states),
+        version=1,
+        fingerprint="",
+        licence="terms of use of the US Census Bureau (records); MIT (folktables)",
+        citation=(
+            "Frances Ding, Moritz Hardt, John Miller and Ludwig Schmidt (2021). Retiring Adult: New Datasets "
+            "for Fair Machine Learning. NeurIPS 34. From the American Community Survey, Public Use "
+            "Microdata Sample, 2018; OpenML 43141."
+        ),
+        rows=0,
+        label="income",
+        positive=">50K",
+        classes=("<=50K", ">50K"),
+        columns=(
+            *(Numeric.bounded(name, low, high) for name, (_, low, high) in _NUMBERS.items()),
+            *(Categorical(name, words) for name, words in vocabularies.items()),
+        ),
+        counts={
+            "race": dict.fromkeys(vocabularies["race"], 0),
+            "sex": dict.fromkeys(vocabularies["sex"], 0),
+            "age": dict.fromkeys(("<=29", "30-44", "45-59", "60+"), 0),
+            "state": dict.fromkeys(states, 0),
+        },
+        bins={"age": (29, 44, 59)},
+        traps=(
+            "Nothing pins the records: compare two results only if the same kept file made them.",
+            "One threshold for all states: $50,000 is more in Mississippi than in Hawaii, so base rates "
+            "differ by state as well as by group.",
+            "The survey's weights are left out.",
+        ),
+    )
+
+
+def kept(states: tuple[str, ...] = STATES) -> Path | None:
+    """Return the file of the cache that holds the records of some states, if there is one."""
+    return next(iter(sorted(archive.cache_folder().glob(f"{_stem(states)}-*.parquet"))), None)
+
+
+def read(states: tuple[str, ...], folder: Path) -> pd.DataFrame:
+    """Return the records of some states: those that are kept, else fetched and kept.
+
+    Raises
+    ------
+    ScenarioError
+        In one line, if they can be neither read nor fetched, or cannot be kept.
+    """
+    import pandas as pd
+
+    path = kept(states)
+    if path is not None:
+        try:
+            frame = pd.read_parquet(path)
+        except Exception as error:  # a damaged file makes its readers raise anything
+            raise ScenarioError(f"data 'acs': {path} is damaged; delete it and run again") from error
+        if not path.stem.endswith(archive.fingerprint(frame)[:12]):
+            raise ScenarioError(f"data 'acs': {path} holds other records than when it was kept; delete it")
+        return frame
+    folder = archive.cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # refuse before the download, not after
+            pass
+        frame = clean(_fetched(states))
+        _keep(frame, folder / f"{_stem(states)}-{archive.fingerprint(frame)[:12]}.parquet")
+    except OSError as error:
+        raise ScenarioError(
+            f"data 'acs' cannot be kept in the cache {folder} ({error.strerror or error}); "
+            f"set FEDTOLL_DATA to a folder with room that can be written to"
+        ) from error
+    return frame
+
+
+def _stem(states: tuple[str, ...]) -> str:
+    return f"acs-v1-{'-'.join(states)}"
+
+
+def _fetched(states: tuple[str, ...]) -> pd.DataFrame:
+    """Fetch the raw records; fairlearn drops the state, so the states come one at a time."""
+    import pandas as pd
+    from fairlearn.datasets import fetch_acs_income
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="fedtoll-") as scratch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of every attempt
+            parts = [fetch_acs_income(states=[s], data_home=scratch).frame.assign(state=s) for s in states]
+    except Exception as error:  # whatever the network, OpenML's answer and its parser raise
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ScenarioError(
+            f"data 'acs' is not in the cache {archive.cache_folder()} and could not be fetched through "
+            f"fairlearn ({why}); connect once and run the same command again"
+        ) from error
+    raw: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return raw
+
+
+def clean(raw: pd.DataFrame) -> pd.DataFrame:
+    """Turn the raw codes into the declared columns."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"state": raw["state"].astype(str)})
+    for name, (code, _, _) in _NUMBERS.items():
+        frame[name] = raw[code].astype(np.float64)
+    for name, (code, words) in _CODES.items():
+        frame[name] = raw[code].astype(np.float64).map(words).fillna("(unknown code)")
+    for name, (code, blocks) in _BLOCKS.items():
+        block = np.searchsorted(list(blocks), raw[code].astype(np.float64))
+        frame[name] = np.array([*blocks.values(), "(unknown code)"])[block]
+    frame["income"] = np.where(raw["PINCP"].astype(np.float64) > _THRESHOLD, ">50K", "<=50K")
+    return frame
+
+
+def _keep(frame: pd.DataFrame, path: Path) -> None:
+    """Write beside and rename once."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        frame.to_parquet(beside, engine="pyarrow", index=False)
+        beside.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+ACS = acs()

@@ -1,0 +1,30 @@
+"""The examples of every docstring give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.test_walls import ROOMS
+
+ROOT = Path(__file__).parents[1]
+FILES = [p.relative_to(ROOT) for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))]
+FILES += [p.relative_to(ROOT / "src" / "fedtoll") for p in sorted((ROOT / "src" / "fedtoll").glob("*.py"))]
+MODULES = [".".join(("fedtoll", *p.with_suffix("").parts)).removesuffix(".__init__") for p in FILES]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = doctest.testmod(importlib.import_module(name))
+    assert found.failed == 0
+
+
+def test_there_are_examples():
+    found = [doctest.DocTestFinder().find(importlib.import_module(name)) for name in MODULES]
+    assert sum(bool(example.examples) for examples in found for example in examples) > 40
