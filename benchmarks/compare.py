@@ -80,10 +80,9 @@ def training_alone(only: Collection[str], size: work.Size, tell: Tell) -> dict[s
     run = work.one(size.rounds)
     timed: dict[str, Callable[[], float]] = {}
     if "b" in only:
-        timed["b"] = InProcess(run, "opacus").round
+        timed["b"] = partial(InProcess(run, "opacus").rounds, 1)
     if "d" in only:
-        cohort = InProcess(run, "cohort")
-        timed["d"] = lambda: _mean(cohort.round)
+        timed["d"] = partial(InProcess(run, "cohort").rounds, CONSECUTIVE)
     if "f" in only:
         limit = Limit(run)
         timed |= {"products": lambda: _mean(limit.products), "draws": lambda: _mean(limit.draws)}

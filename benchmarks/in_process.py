@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 from unittest import mock
 
@@ -56,11 +58,16 @@ class InProcess:
         self.training.append(inside)
         return took
 
-    def round(self) -> float:
-        """Return the seconds of the training of one round alone."""
+    def rounds(self, count: int) -> float:
+        """Return the seconds of the training of a round alone: the mean of ``count`` rounds of a new seed.
+
+        A round before them brings that seed's records together, as the first round of every run does.
+        """
         run = self._fresh()
         with measure.one_core():
-            return measure.seconds(lambda: self._engine.train(run, self._tasks))
+            self._engine.train(run, self._tasks)
+            tasks = [[replace(t, round=1 + r) for t in self._tasks] for r in range(1, 1 + count)]
+            return sum(measure.seconds(partial(self._engine.train, run, t)) for t in tasks) / count
 
     def _fresh(self) -> Run:
         """Return the run with noise and batches of a seed that no other repetition had."""

@@ -235,10 +235,10 @@ def _clipped_sums(
         if isinstance(layer, _Linear):
             pairs[layer.first] = (layer, a_KBI, d_KBO)
             if clip is not None:
-                norm_KB = a_KBI.square().sum(2) if position else pool.squares_N[index_KB]
+                norm_KB = _squared_norms(a_KBI) if position else pool.squares_N[index_KB]
                 if layer.bias_KO is not None:
                     norm_KB += 1.0
-                squared_KB += norm_KB * d_KBO.square().sum(2)
+                squared_KB += norm_KB * _squared_norms(d_KBO)
             if position:
                 d_KBO = torch.bmm(d_KBO, layer.weight_KOI[:active])
         elif position:
@@ -260,6 +260,11 @@ def _clipped_sums(
         if layer.bias_KO is not None:
             sums.append(d_KBO.sum(1))
     return sums
+
+
+def _squared_norms(x_KBI: torch.Tensor) -> torch.Tensor:
+    norm_KB: torch.Tensor = torch.linalg.vector_norm(x_KBI, dim=2)  # reads once, and writes nothing as large
+    return norm_KB.square_()
 
 
 def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedtoll.clients.engines.base import Task
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.streams import Purpose, step_streams
+from fedtoll.scenarios.streams import Purpose, step_streams, stream
 
 
 def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
@@ -48,9 +48,9 @@ Key = NDArray[np.uint32]
 
 def noise_keys(run: Run, task: Task) -> list[Key]:
     """Return what the noise of each of a task's steps begins with, from (client, round, step)."""
-    key = (task.plan.id, task.round)
-    streams = step_streams(run.noise_seed, Purpose.NOISE, *key, steps=task.plan.steps)
-    return [np.asarray(rng.bit_generator.random_raw(312)).view(np.uint32) for rng in streams]
+    steps = task.plan.steps
+    bits = stream(run.noise_seed, Purpose.NOISE, task.plan.id, task.round).bit_generator
+    return list(np.asarray(bits.random_raw(312 * steps)).view(np.uint32).reshape(steps, 624))
 
 
 def begin(generator: torch.Generator, key: Key) -> None:

