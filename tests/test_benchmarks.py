@@ -1,0 +1,62 @@
+"""The benchmarks still run: their work trains, their sweep can be planned, their page be written."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _ours(monkeypatch):
+    """Some package ships a ``benchmarks`` too: ours is at the top of the repository."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    for name in [n for n in sys.modules if n.partition(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda f: f.stem)
+def test_every_module_can_be_imported(file):
+    module = importlib.import_module(f"benchmarks.{file.stem}")
+    assert Path(str(module.__file__)).parent == ROOT / "benchmarks"
+
+
+def test_synthetic_work_is_trained():
+    scaling = importlib.import_module("benchmarks.scaling")
+    point = scaling._engine(clients=3, rows=70, hidden=(4, 3), rounds=2)
+    assert point["seconds"]["n"] == 2
+    assert point["peak_mb"] > 0
+    gpu = importlib.import_module("benchmarks.gpu")
+    worst, moved = gpu.difference("cpu", clients=3, rows=70)
+    assert worst == 0 < moved
+
+
+@pytest.mark.slow
+def test_the_sweep_is_of_150_runs_and_one_of_them_is_timed_round_by_round():
+    work = importlib.import_module("benchmarks.work")
+    assert len(work.sweep(rounds=2)) == work.SWEEP == 150
+    in_process = importlib.import_module("benchmarks.in_process")
+    timed = in_process.InProcess(work.one(rounds=2), "cohort")
+    assert timed.rounds(1) > 0
+    assert timed.whole() > timed.training[0] > 0
+    assert 0.7 < timed.accuracy < 0.9
+
+
+def test_the_page_is_written_from_measurements():
+    report = importlib.import_module("benchmarks.report")
+    machine = importlib.import_module("benchmarks.measure").machine()
+    seconds = {
+        "b": [2.0, 2.1],
+        "d": [0.1, 0.11],
+        "f": [0.04, 0.04],
+        "products": [0.02] * 2,
+        "draws": [0.02] * 2,
+    }
+    results = {"quick": False, "size": {"rounds": 40}, "machine": machine, "load": {"start": 0.0, "end": 0.0}}
+    page = report.markdown({**results, "training": seconds})
+    assert "2.62" in page
+    assert "19.5 ×" in page or "19.6 ×" in page
