@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -101,12 +100,12 @@ def _processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
     A pipe that only the worker can write to ends when the worker does, even in the midst of a table:
     a pool that shares one pipe waits for the rest for ever.
     """
-    todo = deque(runs)
+    todo = list(runs)
     team = [_Worker() for _ in range(workers)]
     deaths = 0
     try:
         for worker in team:
-            worker.take(todo)
+            worker.take(todo, team)
         while busy := {worker.pipe: worker for worker in team if worker.run is not None}:
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
@@ -127,17 +126,18 @@ def _processes(runs: Sequence[Run], workers: int) -> Iterator[Outcome]:
                 else:
                     deaths = 0
                     yield (run, *outcome)
-                worker.take(todo)
+                worker.take(todo, team)
     finally:
         for worker in team:
             worker.end()
 
 
 class _Worker:
-    """A spawned process that trains one run after the other, and the run that it has now."""
+    """A spawned process that trains one run after the other; the run that it has now, and that run's seed."""
 
     def __init__(self) -> None:
         self.run: Run | None = None
+        self.seed: int | None = None
         self.pipe, its = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(target=_work, args=(its,), daemon=True)
         multiprocessing.resource_tracker.ensure_running()  # its start would let interrupts in again
@@ -150,10 +150,13 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         its.close()
 
-    def take(self, todo: deque[Run]) -> None:
-        """Send the next run that there is."""
-        self.run = todo.popleft() if todo else None
+    def take(self, todo: list[Run], team: Sequence[_Worker]) -> None:
+        """Send the next run: of the seed that this worker has at hand, or of one that no other has."""
+        taken = {worker.seed for worker in team if worker is not self and worker.run is not None}
+        self.run = min(todo, key=lambda run: (run.seed != self.seed, run.seed in taken), default=None)
         if self.run is not None:
+            todo.remove(self.run)
+            self.seed = self.run.seed
             with suppress(OSError):  # dead already, which the next read finds
                 self.pipe.send(self.run.to_json())
 
