@@ -8,7 +8,6 @@ scenario, 3 partial, 130 interrupted.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -20,17 +19,15 @@ import typer
 
 from fedtoll import __version__
 from fedtoll.catalogue import DESCRIBE, KINDS, names
+from fedtoll.console import console
+from fedtoll.options import DONE, FAILED, INTERRUPTED, PARTIAL, USAGE, Json, Name, Seeds, Set
 from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fedtoll.scenarios.run import Run
     from fedtoll.server.plan import Plan
     from fedtoll.server.results import Store
     from fedtoll.strategies.conformance import Verdict
-
-DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     name="fedtoll",
@@ -40,14 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Who pays the toll of privacy in federated learning, and which strategy makes it fairer?",
 )
-
-Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="a built-in scenario or a TOML file")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="override a key, e.g. training.rounds=10"),
-]
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A:B", help="seeds A to B-1, e.g. 0:5")]
 
 
 def main() -> NoReturn:
@@ -329,7 +318,7 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
         TimeRemainingColumn,
     )
 
-    err = _console(stderr=True)
+    err = console(stderr=True)
     there = sum(store.has(run) for run in planned.runs)
     if there:
         err.print(f"{there} of {len(planned.runs)} runs are there already")
@@ -360,15 +349,7 @@ def _report(results: Any) -> Path:
 def _show(results: Any) -> None:
     from fedtoll.server.report.terminal import toll_table
 
-    _console().print(toll_table(results))
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty() and stderr)
+    console().print(toll_table(results))
 
 
 if __name__ == "__main__":
