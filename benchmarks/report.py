@@ -191,6 +191,6 @@ def _resume(r: dict[str, Any]) -> str:
         ["torn runs", r["torn"]],
         ["tables that differ from the uninterrupted sweep's in a byte", r["different"]],
         ["resumes that failed", r["failed"]],
-        ["unfinished folders left beside the runs of finished sweeps", r["litter"]],
+        ["files left beside the runs of finished sweeps (one lock file a sweep is right)", r["litter"]],
     ]
     return text + "\n\n" + table(["found", "times"], [[what, str(n)] for what, n in rows])

@@ -37,7 +37,7 @@ class Findings:
         Runs that vanished, rows or runs that stand twice, runs with a file missing, tables that are not
         the uninterrupted sweep's, resumes that did not end with 0. All must be 0.
     litter
-        Unfinished folders, beside the runs, that a resumed sweep left there: no results, but not tidy.
+        What a resumed sweep left beside the runs: its lock file, and nothing else.
     present
         Whole runs in the folder after each kill: it shows that the moments spread over the sweep.
     """
