@@ -143,6 +143,8 @@ def _is_canonical(kind: str) -> bool:
 
 
 def _check_folds(k: int, n: int) -> None:
+    if n < 2:
+        raise ScenarioError(f"split: {n} records cannot be split into a training and a test part")
     if not 2 <= k <= n:
         raise ScenarioError(f"split: {k} folds of {n} records; give a number from 2 to {n}")
 

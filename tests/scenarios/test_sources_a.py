@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pyarrow.parquet
 import pytest
 
 from fedtoll.scenarios import data
 from fedtoll.scenarios.data import Table, archive
+from fedtoll.scenarios.data.declaration import Numeric
 from fedtoll.scenarios.split import split
 
 # Group: records, share of positives; from a study of the raw files. The share is None where nobody stated it.
@@ -57,13 +60,14 @@ SHAPES = {
 }
 
 # Accuracy, balanced accuracy and AUROC of a central logistic regression without privacy, measured apart from
-# fedtoll. The AUROC of credit was .722 with amounts of money as they are; their logarithm makes it .747.
+# fedtoll. The AUROC of credit is with the logarithm of amounts of money; as they are, it is CREDIT_AS_IT_IS.
 REFERENCE = {
     "census-income": (0.935, 0.694, 0.922),
     "compas": (0.679, 0.667, 0.734),
     "credit": (0.811, 0.606, 0.747),
     "law": (0.892, 0.559, 0.772),
 }
+CREDIT_AS_IT_IS = (0.811, 0.606, 0.722)
 
 sources = pytest.mark.parametrize("name", sorted(KNOWN))
 
@@ -139,19 +143,33 @@ def central(table: Table, test: np.ndarray) -> tuple[float, float, float]:
     )
 
 
+def central_mean(table):
+    """On the source's own split, or the mean of five folds of a fifth each."""
+    if table.canonical_test is not None:
+        return central(table, table.canonical_test)
+    groups = table.groups(["sex"])
+    tested = [split(table, groups, "folds", 5, seed)[1] for seed in range(5)]
+    return np.mean([central(table, np.isin(np.arange(len(table)), rows)) for rows in tested], axis=0)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param("census-income", marks=pytest.mark.slow), "compas", "credit", "law"]
 )
 def test_central_logistic_regression_reaches_the_reference(name):
-    """On the source's own split, or on the mean of five folds of a fifth each."""
-    table = data.load(name)
-    if table.canonical_test is not None:
-        found = [central(table, table.canonical_test)]
-    else:
-        groups = table.groups(["sex"])
-        tested = [split(table, groups, "folds", 5, seed)[1] for seed in range(5)]
-        found = [central(table, np.isin(np.arange(len(table)), rows)) for rows in tested]
-    np.testing.assert_allclose(np.mean(found, axis=0), REFERENCE[name], rtol=0, atol=0.015)
+    np.testing.assert_allclose(central_mean(data.load(name)), REFERENCE[name], rtol=0, atol=0.015)
+
+
+def test_credit_without_logarithms_is_the_known_reference():
+    """The published figure is of amounts as they are: the logarithm that we declare ranks people better."""
+    source = data.source("credit")
+    columns = tuple(
+        dataclasses.replace(c, centre=100_000.0, scale=100_000.0, transform="identity")
+        if isinstance(c, Numeric) and c.transform == "log1p"
+        else c
+        for c in source.columns
+    )
+    plain = data.table(dataclasses.replace(source, columns=columns))
+    np.testing.assert_allclose(central_mean(plain), CREDIT_AS_IT_IS, rtol=0, atol=0.015)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from statistics import NormalDist
 from types import SimpleNamespace
@@ -447,6 +448,55 @@ def test_looking_at_acs_fetches_nothing(fetches):
     assert dataclasses.replace(acs(), title="").checksum == data.source("acs").checksum
     assert acs(("GA",)).checksum != data.source("acs").checksum
     assert fetches == []
+
+
+# Working people that the task's filter leaves, about as many as each state had in 2018.
+PEOPLE = {"AL": 22_000, "GA": 51_000, "HI": 8_000, "LA": 21_000, "MS": 13_000, "NM": 9_000}
+
+
+def survey(state: str, people: int) -> pd.DataFrame:
+    """Raw records in the survey's own codes; income grows with schooling, age and hours."""
+    rng = np.random.default_rng([ord(letter) for letter in state])
+    raw = pd.DataFrame(
+        {
+            "AGEP": rng.integers(17, 95, people),
+            "COW": rng.integers(1, 9, people),
+            "SCHL": rng.integers(1, 25, people),
+            "MAR": rng.integers(1, 6, people),
+            "OCCP": rng.choice([10, 800, 1021, 2310, 4110, 5240, 6260, 9130], people),
+            "POBP": rng.choice([13, 72, 110, 217, 303], people),
+            "RELP": rng.integers(0, 18, people),
+            "WKHP": rng.integers(1, 100, people),
+            "SEX": rng.integers(1, 3, people),
+            "RAC1P": rng.choice(
+                range(1, 10), people, p=[0.62, 0.25, 0.01, 0.005, 0.015, 0.04, 0.01, 0.02, 0.03]
+            ),
+        }
+    ).astype(float)
+    score = 0.12 * raw["SCHL"] + 0.02 * raw["AGEP"] + 0.03 * raw["WKHP"] + rng.logistic(size=people)
+    return raw.assign(PINCP=np.where(score > 4.5, 60_000.0, 30_000.0))
+
+
+@pytest.mark.slow
+def test_the_scenario_of_acs_runs_on_records_of_the_recorded_shape(here, tmp_path, monkeypatch):
+    """Real records cannot be fetched in every test: these have their codes, their size and no meaning."""
+
+    def fetch(*, states, data_home, **options):
+        (state,) = states
+        return SimpleNamespace(frame=survey(state, PEOPLE[state]))
+
+    monkeypatch.setattr("fairlearn.datasets.fetch_acs_income", fetch)
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "cache"))
+    code, out, _ = here("data", "fetch", "acs")
+    assert code == 0
+    assert f"{sum(PEOPLE.values()):,} records" in out
+    code, out, err = here(
+        "run", "acs-state", "--seeds", "0:1", "--set", 'privacy.epsilons=["inf", 0.5]', "--json"
+    )
+    assert (code, err) == (0, "")
+    tolls = pd.DataFrame(json.loads(out)["toll"])
+    assert len(tolls) == 2 * 3 * 8  # two ε, three strategies, seven groups and everybody
+    assert tolls[tolls["group"] == "(all)"]["n"].unique() == [sum(PEOPLE.values()) // 5]
 
 
 # --- The catalogue --------------------------------------------------------------------------------------

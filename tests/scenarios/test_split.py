@@ -45,6 +45,8 @@ def test_folds_do_not_follow_the_order_of_the_file():
 def test_folds_out_of_range_are_refused(k):
     with pytest.raises(ScenarioError, match=f"{k} folds of 10 records"):
         folds(np.zeros(10, np.int64), k)
+    with pytest.raises(ScenarioError, match="1 records cannot be split"):
+        folds(np.zeros(1, np.int64), 2)
 
 
 def test_consecutive_seeds_test_every_record_exactly_once(adult):
