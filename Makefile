@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-race
@@ -20,6 +20,9 @@ lint: $(VENV)/.developer  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.developer  ## build the pages of docs/ into build/docs; a broken link or reference is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q -E docs build/docs
+
 bench: $(VENV)/.developer  ## measure speed side by side and write benchmarks/*.md
 	$(BIN)/python -m benchmarks
 
@@ -33,5 +36,5 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.developer: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,docs]'
 	touch $@ $(VENV)/.installed

@@ -9,20 +9,17 @@ Two accountants: ``rdp`` (Rényi DP; Mironov 2017, Mironov, Talwar and Zhang
 composition of privacy-loss random variables; Gopi, Lee and Wutschitz 2021),
 both computed by Opacus. Both are bounds; approximations such as GDP are
 refused. RDP is linear in the number of releases, so one curve a (q, σ) serves
-every client and every round.
+every client and every round. PRV is never reported above RDP, for both hold.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import math
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.data.archive import cache_folder
+from fedtoll.clients import calibrations
 from fedtoll.scenarios.errors import ScenarioError
 
 ORDERS: tuple[float, ...] = (
@@ -44,8 +41,30 @@ ORDERS: tuple[float, ...] = (
 LIMITS = (0.2, 1e6)
 """Noise multipliers that calibration searches."""
 
+ACCOUNTANTS = ("rdp", "prv")
+
+FINEST = 2**21
+"""Points of the grid on which PRV composes, at most: some seconds, and 100 MB."""
+
 _RDP = "opacus.accountants.analysis.rdp"
+_NO_BOUND = {"gdp": "Gaussian DP", "clt": "the central limit", "ma": "the old moments accountant"}
 _VERSION = 1  # raised when this arithmetic changes: part of every cached calibration's key
+
+
+def check_accountant(name: str) -> None:
+    """Refuse what is no bound, or unknown, in one line.
+
+    Raises
+    ------
+    ScenarioError
+        With why, and what to use.
+    """
+    if name in ACCOUNTANTS:
+        return
+    if name in _NO_BOUND:
+        why = f"{_NO_BOUND[name]} is an approximation here and no bound"
+        raise ScenarioError(f"accountant {name!r}: {why}; use 'rdp' or 'prv'")
+    raise ScenarioError(f"accountant {name!r}: must be 'rdp' or 'prv'")
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,11 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
     float
         0 for no events, infinity as soon as one is not noised.
 
+    Raises
+    ------
+    ScenarioError
+        For another accountant.
+
     Examples
     --------
     >>> round(epsilon([Event(1.0, 0.02, 1000)], 1e-5), 3)
@@ -127,6 +151,7 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
     >>> epsilon([Event(0.0)], 1e-5)
     inf
     """
+    check_accountant(accountant)
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
@@ -146,19 +171,36 @@ def _compose(events: tuple[tuple[float, float, int], ...], delta: float, account
     rdp = max(0.0, float(np.min(total + _conversion(delta))))
     if accountant == "rdp" or rdp > 100:  # beyond that PRV takes minutes, and no number matters
         return rdp
-    if accountant == "prv":
-        return _prv(events, delta)
-    raise ValueError(f"accountant {accountant!r}: must be 'rdp' or 'prv'")
+    return min(rdp, _prv(events, delta))
 
 
 def _prv(events: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """Return PRV's upper bound; infinity where its arithmetic gives up and RDP's has to do.
+
+    The grid is as fine as an error of .01 in ε asks for. Where that is finer than ``FINEST`` the error
+    allowed is more; it is part of the bound.
+    """
     from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+    from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
 
     accountant = PRVAccountant()
     accountant.history = list(events)
-    with warnings.catch_warnings():
+    fine, slack = 0.01, delta / 1000
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return float(accountant.get_epsilon(delta=delta))
+        prvs = [PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in events]
+        counts = [count for _, _, count in events]
+        try:
+            half = compute_safe_domain_size(prvs, counts, fine, slack)
+            points = 2 * half * math.sqrt(sum(counts) * math.log(12 / slack) / 2) / fine
+            error = fine * max(1.0, points / FINEST)
+            if not error < 1:  # its guarantee is for small errors
+                return math.inf
+            bound = float(accountant.get_epsilon(delta=delta, eps_error=error))
+        except (RuntimeError, ValueError, OverflowError):
+            return math.inf
+    return bound if bound >= 0 else math.inf  # not a number is no bound
 
 
 def calibrate(
@@ -198,33 +240,39 @@ def calibrate(
     >>> round(calibrate(4.324, sampling_rate=0.02, count=1000, delta=1e-5), 2)
     1.0
     """
-    key = json.dumps(
-        [_VERSION, ORDERS, target, sampling_rate, count, delta, accountant]
-        + [[e.noise_multiplier, e.sampling_rate, e.count] for e in beside]
-    )
-    file = cache_folder() / "budget" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    check_accountant(accountant)
+    key = [
+        *(_VERSION, ORDERS, target, sampling_rate, count, delta, accountant),
+        *([e.noise_multiplier, e.sampling_rate, e.count] for e in beside),
+    ]
 
     def spends(sigma: float) -> float:
         return epsilon([Event(sigma, sampling_rate, count), *beside], delta, accountant)
 
-    try:
-        cached = float(json.loads(file.read_text())["noise_multiplier"])
-        if LIMITS[0] <= cached <= LIMITS[1] and spends(cached) <= target:
-            return cached
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    sigma = _round_up(_root(spends, target, beside, delta, accountant))
+    cached = calibrations.recall(key)
+    if cached is not None and LIMITS[0] <= cached <= LIMITS[1] and spends(cached) <= target:
+        return cached
+    start = 1.0
+    if accountant != "rdp":  # a dear function: begin where the cheap one, which lies above it, ends
+        with suppress(ScenarioError):
+            start = calibrate(target, sampling_rate=sampling_rate, count=count, delta=delta, beside=beside)
+    sigma = _round_up(_root(spends, target, beside, delta, accountant, start))
     while spends(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
-    _remember(file, key, sigma)
+    calibrations.remember(key, sigma)
     return sigma
 
 
 def _root(
-    spends: Callable[[float], float], target: float, beside: Sequence[Event], delta: float, accountant: str
+    spends: Callable[[float], float],
+    target: float,
+    beside: Sequence[Event],
+    delta: float,
+    accountant: str,
+    start: float,
 ) -> float:
     """Return where ``spends`` crosses ``target``: a bracket by doubling, then Brent's method."""
-    low = high = 1.0
+    low = high = start
     while spends(high) > target:
         low, high = high, 2 * high
         if high > LIMITS[1]:
@@ -233,8 +281,9 @@ def _root(
             raise ScenarioError(
                 f"privacy.epsilons: ε = {target:g} cannot be reached at δ = {delta:g}{because}"
             )
+    shorter = 1.5 if accountant == "rdp" else 1.1
     while low >= LIMITS[0] and spends(low) <= target:
-        low, high = low / 1.5, low
+        low, high = low / shorter, low
     if low < LIMITS[0]:
         low = LIMITS[0]
         if spends(low) <= target:
@@ -245,7 +294,7 @@ def _root(
         lambda x: math.log(max(spends(math.exp(x)), 1e-300) / target),
         math.log(low),
         math.log(high),
-        xtol=1e-9,
+        xtol=1e-9 if accountant == "rdp" else 1e-6,
     )
     return math.exp(float(crossing))
 
@@ -254,15 +303,3 @@ def _round_up(value: float) -> float:
     """Round up to five significant digits."""
     digits = 4 - math.floor(math.log10(value))
     return float(round(math.ceil(value * 10**digits * (1 - 1e-12)) / 10**digits, digits))
-
-
-def _remember(file: os.PathLike[str], key: str, sigma: float) -> None:
-    """Write one calibration beside and rename it; a cache that cannot be written costs time only."""
-    try:
-        folder = os.path.dirname(file)  # noqa: PTH120
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as beside:
-            json.dump({"noise_multiplier": sigma, "key": json.loads(key)}, beside)
-        os.replace(beside.name, file)  # noqa: PTH105
-    except OSError:
-        return

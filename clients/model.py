@@ -52,7 +52,12 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
             layers += [nn.Linear(width_in, width_out), nn.ReLU()]
         module = nn.Sequential(*layers, nn.Linear((inputs, *model.hidden)[-1], outputs))
     else:
-        module = _factory(model.kind)(inputs, outputs)
+        try:
+            module = _factory(model.kind)(inputs, outputs)
+        except ScenarioError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ScenarioError(f"model.kind = {model.kind!r}: raises {error!r}") from None
         if not isinstance(module, nn.Module):
             raise ScenarioError(f"model.kind = {model.kind!r}: returned no torch module")
         if any(True for _ in module.buffers()):
@@ -64,7 +69,10 @@ def digest(model: Model) -> str:
     """Return the SHA-256 of a factory's source file, empty for our own models."""
     if ":" not in model.kind:
         return ""
-    return hashlib.sha256(Path(inspect.getfile(_factory(model.kind))).read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(Path(inspect.getfile(_factory(model.kind))).read_bytes()).hexdigest()
+    except (OSError, TypeError) as error:
+        raise ScenarioError(f"model.kind = {model.kind!r}: its source cannot be read: {error}") from None
 
 
 def _factory(path: str) -> Callable[[int, int], nn.Module]:
@@ -73,6 +81,8 @@ def _factory(path: str) -> Callable[[int, int], nn.Module]:
         loaded = importlib.import_module(module)
     except ImportError as error:
         raise ScenarioError(f"model.kind = {path!r}: cannot be imported: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ScenarioError(f"model.kind = {path!r}: raises when imported: {error!r}") from None
     if not callable(factory := getattr(loaded, name, None)):
         known = nearest(name, vars(loaded))
         raise ScenarioError(f"model.kind = {path!r}: {module} has no factory of this name{known}")

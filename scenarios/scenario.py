@@ -23,10 +23,16 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
+from fedtoll.scenarios.compare import Compare, kept
 from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.mistakes import one_line
 from fedtoll.scenarios.section import Count, Epsilon, Positive, Rate, Section, Seed
+from fedtoll.scenarios.tune import Tune
+
+MOST_BYTES = 2**20
+"""How large a scenario's file may be: more is refused before it is parsed."""
 
 
 class Split(Section):
@@ -233,9 +239,15 @@ class Scenario(Section):
     privacy: Privacy
     statistics: Statistics = Statistics()
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
+    compare: Compare | None = None
+    source: Source | None = None
+    setting: tuple[Setting, ...] = ()
+    claim: tuple[Claim, ...] = ()
+    tune: Tune | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Scenario:
+        consistent(self.source, self.setting, self.claim, self.tune)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: the same seed twice")
         known: dict[str, StrategySpec] = {}
@@ -256,6 +268,11 @@ def library() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "library").glob("*.toml"))}
 
 
+def findings() -> dict[str, Path]:
+    """Return the built-in findings by name: published results, as scenarios with claims."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "library/findings").glob("*.toml"))}
+
+
 def find(name: str) -> Path:
     """Return the file of a built-in scenario's name or of a path.
 
@@ -264,15 +281,18 @@ def find(name: str) -> Path:
     ScenarioError
         When it is neither.
     """
-    builtin = library()
+    builtin = {**library(), **findings()}
     if name in builtin:
         return builtin[name]
     path = Path(name)
     if path.suffix in {".toml", ".json"}:
-        if path.is_file():
-            return path
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise ScenarioError(f"{name[:200]}: cannot be read: {error.strerror}") from None
         raise ScenarioError(f"{name}: no such file")
-    raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, builtin)}")
+    raise ScenarioError(f"{name[:200]}: no built-in scenario of this name{nearest(name[:200], builtin)}")
 
 
 def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> Scenario:
@@ -294,12 +314,19 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
     """
     path = find(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ScenarioError(f"{path.name}: has more than 1 MB, and no scenario needs that")
+        text = content.decode("utf-8")
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {why}") from None
+    if not isinstance(table, dict):
+        raise ScenarioError(f"{path.name}: holds no table of sections")
     for override in overrides:
         _override(table, override)
     if seeds is not None:
@@ -307,7 +334,8 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
     data = table.get("data")
     if isinstance(data, dict) and isinstance(file := data.get("file"), str) and file:
         data["file"] = _absolute(file, path)
-    return validate(table, path.name)
+    scenario = validate(table, path.name)
+    return scenario.model_copy(update={"compare": kept(scenario, path.name, overrides, seeds)})
 
 
 def _absolute(file: str, scenario: Path) -> str:
@@ -347,7 +375,9 @@ def assignment(text: str, example: str) -> tuple[str, Any]:
         raise ScenarioError(f"--set {text}: must be key=value, e.g. {example}")
     try:
         return key, tomllib.loads(f"x = {literal}")["x"]
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ScenarioError(f"--set {key[:200]}: is nested too deeply") from None
+    except ValueError as error:  # not TOML, or a number of thousands of digits
         bare = all(c.isalnum() or c in " _-./:" for c in literal)
         why = " (a text needs quotes)" if bare else f": {error}"
         raise ScenarioError(f"--set {text}: {literal!r} is not a TOML literal{why}") from None

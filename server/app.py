@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ Tables = dict[str, pd.DataFrame]
 Spent = dict[tuple[int, int], float]
 """ε by client and round."""
 
+Look = Callable[[int, tuple[NDArray[Any], ...]], None]
+"""Called with every round (0 is the first model) and the model that is evaluated there."""
+
 app = ServerApp()
 
 
@@ -49,12 +53,12 @@ def main(grid: Grid, context: Context) -> None:
     print(f"{run.label}\n{last.to_string(index=False)}")  # noqa: T201  (what `flwr run` shows)
 
 
-def simulate(run: Run) -> Tables:
-    """Run one training with all its clients in this process."""
-    return federate(LocalGrid(run), run)
+def simulate(run: Run, look: Look | None = None) -> Tables:
+    """Run one training with all its clients in this process; as :func:`federate`."""
+    return federate(LocalGrid(run), run, look)
 
 
-def federate(grid: Grid, run: Run) -> Tables:
+def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
     """Drive one run over a Grid: roll call, rounds, and held-out evaluation of every group.
 
     Parameters
@@ -63,6 +67,8 @@ def federate(grid: Grid, run: Run) -> Tables:
         Ours, Flower's simulation or a SuperLink's.
     run
         What to train.
+    look
+        Shown the model of every round; an auditor's place, and no strategy's.
 
     Returns
     -------
@@ -100,6 +106,8 @@ def federate(grid: Grid, run: Run) -> Tables:
             raise RunError(f"round {round}: {run.strategy.name} made a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
         final["probabilities"] = probabilities
+        if look is not None:
+            look(round, made)
 
     strategy.start(
         grid=strict,

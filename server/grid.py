@@ -195,8 +195,8 @@ class Strict(_Delegating):
                 self._check(client, message, reply)
             except KeyError as error:
                 raise RunError(f"{where}: the reply is malformed: it has no {error}") from None
-            except (ValueError, TypeError, EOFError) as error:
-                raise RunError(f"{where}: the reply is malformed: {error}") from None
+            except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
+                raise RunError(f"{where}: the reply is malformed: {_one_line(str(error))}") from None
         return [reply for (reply,) in replies.values()]
 
     def _next_round(self, sent: Sequence[Message]) -> int:
@@ -316,11 +316,11 @@ def _round(message: Message) -> int:
 
 
 def _one_line(reason: str | None) -> str:
-    """Return a reason on one line; of a traceback its end."""
+    """Return a reason on one line, without control characters; of a traceback its end."""
     lines = (reason or "").strip().splitlines() or ["no reason given"]
     if lines[0].startswith("Traceback "):
         lines = lines[-1:]
-    return " ".join(" ".join(lines).split())
+    return "".join(c if c.isprintable() else "�" for c in " ".join(" ".join(lines).split()))
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:

@@ -98,9 +98,12 @@ def _seconds(run: Run) -> tuple[float, float]:
 
 
 def _text(content: dict[str, Any]) -> str:
+    counts = [len(content[name]) for name in ("strategies", "epsilons", "seeds")]
+    strategies = "strategy" if counts[0] == 1 else "strategies"
+    seeds = "seed" if counts[2] == 1 else "seeds"
     lines = [
-        f"{content['scenario']}: {content['runs']} runs = {len(content['strategies'])} strategies"
-        f" x {len(content['epsilons'])} ε x {len(content['seeds'])} seeds",
+        f"{content['scenario']}: {content['runs']} runs = "
+        f"{counts[0]} {strategies} x {counts[1]} ε x {counts[2]} {seeds}",
         f"strategies  {', '.join(content['strategies'])}",
         f"ε           {', '.join(str(e) for e in content['epsilons'])}",
         f"seeds       {', '.join(str(s) for s in content['seeds'])}",

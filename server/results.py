@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fedtoll.clients import budget
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.records import layout
@@ -35,6 +37,18 @@ TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
 _BESIDE = ".beside-"  # what is written under such a name is not there yet
 _BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
+
+MOST_BYTES = 2**28
+"""How large ``resolved.json`` may be: a sweep of a million runs needs less."""
+
+_TEXTS = {"group", "release", "engine"}
+_COLUMNS = {
+    "groups": ("round", "group", "n"),
+    "clients": ("round", "client", "group", "public_size", "weight", "coefficient", "epsilon_spent"),
+    "rounds": ("round", "effective_noise", "replies", "engine"),
+    "ledger": ("client", "round", "release", "sampling_rate", "noise_multiplier", "count", "epsilon_spent"),
+    "predictions": ("record", "group", "label"),
+}
 
 
 def versions() -> dict[str, str]:
@@ -81,6 +95,30 @@ class Results:
     predictions: pd.DataFrame
     missing: tuple[str, ...] = ()
 
+    def toll(self, measure: str = "log_loss") -> pd.DataFrame:
+        """Return what each group pays: :func:`fedtoll.server.toll.toll` with the folds of this scenario."""
+        from fedtoll.server.toll import folds_of, toll
+
+        return toll(self.groups, measure, folds_of(self.resolved))
+
+    def toll_gap(self, measure: str = "log_loss") -> pd.DataFrame:
+        """Return who pays most and least by strategy and ε: :func:`fedtoll.server.toll.toll_gap`."""
+        from fedtoll.server.toll import toll_gap
+
+        return toll_gap(self.toll(measure))
+
+    def comparisons(self) -> pd.DataFrame:
+        """Return the declared tests of strategies: :func:`fedtoll.server.toll.comparisons`."""
+        from fedtoll.server.toll import comparisons
+
+        return comparisons(self)
+
+    def joint_intervals(self, measure: str = "log_loss") -> pd.DataFrame:
+        """Return the tolls' intervals for the population: :func:`fedtoll.server.toll.joint_intervals`."""
+        from fedtoll.server.toll import joint_intervals
+
+        return joint_intervals(self, measure)
+
 
 class Store:
     """Reads and writes one results folder.
@@ -108,10 +146,12 @@ class Store:
         """
         runs = self.folder / "runs"
         try:
+            no_links(self.folder)
             runs.mkdir(parents=True, exist_ok=True)
             file = (runs / ".lock").open("w")
-        except OSError as error:
-            raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:  # a NUL is a ValueError
+            why = getattr(error, "strerror", None) or error
+            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {why}") from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,10 +231,28 @@ class Store:
 
     def _resolved(self) -> dict[str, Any]:
         try:
-            content = json.loads((self.folder / "resolved.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            with (self.folder / "resolved.json").open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
+            content = json.loads(text) if len(text) <= MOST_BYTES else {}
+        except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def no_links(folder: Path) -> None:
+    """Refuse a results folder with a symbolic link in it: what is written there must stay there.
+
+    Raises
+    ------
+    ScenarioError
+        One line that names the link.
+    """
+    for inside in (folder, folder / "runs", folder / "figures", folder / "errors", folder / "audit"):
+        if inside != folder and inside.is_symlink():
+            raise ScenarioError(f"{inside}: is a symbolic link, and fedtoll writes inside its folder alone")
+        for path in inside.iterdir() if inside.is_dir() else ():
+            if path.is_symlink():
+                raise ScenarioError(f"{path}: is a symbolic link, and fedtoll writes inside its folder alone")
 
 
 def load(folder: str | Path) -> Results:
@@ -208,27 +266,49 @@ def load(folder: str | Path) -> Results:
     store = Store(Path(folder))
     resolved = store._resolved()
     if "runs" not in resolved:
-        raise ScenarioError(f"{folder}: holds no results of fedtoll (no readable resolved.json)")
+        told = str(folder)[:200]
+        raise ScenarioError(f"{told}: holds no results of fedtoll (no readable resolved.json)")
+    try:
+        return _joined(store, resolved)
+    except ScenarioError:
+        raise
+    except Exception as error:  # files of others make their readers raise anything
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})") from None
+
+
+def _joined(store: Store, resolved: dict[str, Any]) -> Results:
+    """Read the tables of all runs that stand in ``resolved.json``."""
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
-    missing = []
+    missing, keys = [], []
     for run in resolved["runs"]:
+        if not re.fullmatch("[0-9a-f]{16}", run["hash"]):
+            raise ValueError(f"{run['hash']!r} is not the name of a run")
         if not (store.folder / "runs" / run["hash"]).is_dir():
             missing.append(f"{run['strategy']}, ε = {run['epsilon']}, seed {run['seed']}")
             continue
-        key = {
-            "strategy": run["strategy"],
-            "mechanism": run["mechanism"],
-            "epsilon": float(run["epsilon"]),
-            "seed": run["seed"],
-        }
+        keys.append((run["strategy"], run["mechanism"], float(run["epsilon"]), run["seed"]))
         for name, table in store.read(run["hash"]).items():
-            for position, (column, value) in enumerate(key.items()):
-                table.insert(position, column, value)
+            _check(name, table)
             frames[name].append(table)
     if not frames["groups"]:
-        raise ScenarioError(f"{folder}: no run is finished yet")
+        raise ScenarioError(f"{store.folder}: no run is finished yet")
     joined = {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
+    for name, table in joined.items():
+        rows = [len(part) for part in frames[name]]
+        for position, column in enumerate(("strategy", "mechanism", "epsilon", "seed")):
+            values = pd.Series([key[position] for key in keys])
+            table.insert(position, column, values.repeat(rows).reset_index(drop=True))
     return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
+
+
+def _check(name: str, table: pd.DataFrame) -> None:
+    """Raise unless a table has the columns that every such table has, numbers where numbers belong."""
+    for column in _COLUMNS[name]:
+        if column not in table:
+            raise ValueError(f"{name}.parquet has no column {column!r}")
+        if column not in _TEXTS and not pd.api.types.is_numeric_dtype(table[column]):
+            raise ValueError(f"{name}.parquet: the column {column!r} holds no numbers")
 
 
 def _resolved(
@@ -281,6 +361,7 @@ def _resolved(
             for run in runs
         ],
         "noise": list(noise.values()),
+        "rdp_orders": list(budget.ORDERS),
     }
 
 

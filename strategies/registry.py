@@ -83,7 +83,11 @@ def resolve(name: str) -> tuple[str, str]:
             raise ScenarioError(f"strategies: {name!r} is unknown{nearest(name, installed)}")
         module, _, attribute = _only(name, installed[name]).rpartition(":")
     if module.endswith(".py"):
-        module = str(Path(module).expanduser().resolve())
+        try:
+            module = str(Path(module).expanduser().resolve())
+            Path(module).is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
+            raise _mistake(f"{name[:200]!r}: not a file: {error}") from None
     path = f"{module}:{attribute}"
     cls = load(path)
     own_file = module.endswith(".py")
@@ -105,9 +109,9 @@ def load(path: str) -> type:
         loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except ImportError as error:
         file = Path(module.replace(".", "/") + ".py")
-        meant = f"; did you mean '{file}:{attribute}'?" if file.is_file() else ""
+        meant = f"; did you mean '{file}:{attribute}'?" if len(module) < 200 and file.is_file() else ""
         raise _mistake(f"{path!r} cannot be imported: {error}{meant}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _mistake(f"{path!r} raises when imported: {error!r}") from None
     found = getattr(loaded, attribute, None)
     if not inspect.isclass(found):

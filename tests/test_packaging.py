@@ -44,7 +44,13 @@ def test_sdist_wheel_and_an_installation_apart(tmp_path):
         assert any(n.endswith("scenarios/library/adult-race.toml") for n in archive.getnames())
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names} == {"fedtoll", f"fedtoll-{fedtoll.__version__}.dist-info"}
-    for data in ("py.typed", "scenarios/library/adult-race.toml", "server/report/page.html"):
+    for data in (
+        "py.typed",
+        "scenarios/library/adult-race.toml",
+        "scenarios/library/findings/poor-become-poorer.toml",
+        "server/report/page.html",
+        "server/findings/findings.html",
+    ):
         assert f"fedtoll/{data}" in names
 
     apart = tmp_path / "apart"

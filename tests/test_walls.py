@@ -20,7 +20,7 @@ MAY_USE = {  # room: the other rooms that it may import
 ONLY = {  # library: the files that may import it
     "flwr": {"clients/app.py", "clients/train.py", "server/app.py", "server/adapter.py", "server/grid.py"},
     "opacus": {"clients/engines/opacus.py", "clients/budget.py"},
-    "fairlearn": {"server/evaluate.py", "server/toll.py", "scenarios/data/acs.py"},
+    "fairlearn": {"server/evaluate.py", "server/findings/reductions.py", "scenarios/data/acs.py"},
     "ray": {"server/executor.py"},
 }
 MADE_BY_SKLEARN = {"scenarios/data/digits.py", "scenarios/data/synthetic.py"}

@@ -238,7 +238,7 @@ class SyntheticGroup(Section):
 class Synthetic(Section):
     """Made-up records: groups, and how many features tell anything."""
 
-    groups: dict[str, SyntheticGroup] = Field(min_length=1)
+    groups: dict[Word, SyntheticGroup] = Field(min_length=1)
     features: Annotated[int, Field(strict=True, ge=2, le=500)] = 10
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
 

@@ -1,7 +1,9 @@
-"""What a person reads: the page, the figures, the table in the terminal, and the headline of all three."""
+"""What a person reads: the page, the figures, the screen in the terminal, and the headline of all three."""
 
+from fedtoll.server.report.digest import Digest
+from fedtoll.server.report.figures import write_figures
 from fedtoll.server.report.headline import headline
-from fedtoll.server.report.page import write, write_figures
-from fedtoll.server.report.terminal import toll_table
+from fedtoll.server.report.page import write
+from fedtoll.server.report.terminal import story
 
-__all__ = ["headline", "toll_table", "write", "write_figures"]
+__all__ = ["Digest", "headline", "story", "write", "write_figures"]

@@ -8,34 +8,39 @@ group's name could smuggle in, nor any connection.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fedtoll.server.report import charts, privacy, tables
-from fedtoll.server.report.headline import headline
+from fedtoll.server.report import alternatives, charts, privacy, tables
+from fedtoll.server.report.digest import Digest
+from fedtoll.server.report.files import replace
+from fedtoll.server.report.headline import sentences
 from fedtoll.server.report.words import budget, listed
-from fedtoll.server.toll import FEW_SEEDS, RUN, ResultsLike, folds_of, toll
+from fedtoll.server.toll import FEW_SEEDS, RUN, ResultsLike
 
 _HERE = Path(__file__).parent
-_MEASURES = ("log_loss", "tpr", "accuracy", "balanced_accuracy")
-_PNG_SCALE = 2.0  # pixels a point, for print
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart on the page: its element's id, its caption, and its specification as JSON."""
+    """A chart on the page: its element's id, its text alternative and its specifications as JSON.
+
+    ``narrow`` is drawn in place of ``json`` where there is little room; empty if that one fits anywhere.
+    """
 
     id: str
-    caption: str
+    alternative: str
     json: str
+    caption: str = ""
+    narrow: str = ""
 
 
-def write(results: ResultsLike, path: Path) -> None:
+def write(results: ResultsLike | Digest, path: Path) -> None:
     """Write the report as one HTML file, beside and renamed.
 
     The same results give the same bytes. The page opens no connection and needs no other file.
@@ -43,37 +48,14 @@ def write(results: ResultsLike, path: Path) -> None:
     Parameters
     ----------
     results
-        The results of a scenario.
+        The results of a scenario, or their digest.
     path
         The file to write, e.g. ``report.html``; its folder must exist.
     """
-    _replace(Path(path), render(results).encode())
+    replace(Path(path), render(results).encode())
 
 
-def write_figures(results: ResultsLike, folder: Path) -> list[Path]:
-    """Write the main chart, who pays, as ``who-pays.svg`` and ``who-pays.png``; make the folder.
-
-    Returns
-    -------
-    list of Path
-        The files written.
-    """
-    import vl_convert
-
-    tolls = _tolls(results)
-    spec = charts.stacked([charts.who_pays(tolls[m], m) for m in _MEASURES[:3]])
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    nothing: list[str] = []  # no address may be read
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=nothing).encode()
-    png = vl_convert.vegalite_to_png(spec, scale=_PNG_SCALE, allowed_base_urls=nothing)
-    files = [folder / "who-pays.svg", folder / "who-pays.png"]
-    for file, content in zip(files, (svg, png), strict=True):
-        _replace(file, content)
-    return files
-
-
-def render(results: ResultsLike) -> str:
+def render(results: ResultsLike | Digest) -> str:
     """Return the report as a string of HTML."""
     import jinja2
 
@@ -84,52 +66,82 @@ def render(results: ResultsLike) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["packed"] = packed
     script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html")
-    return page.render(script=script, script_hash=f"sha256-{digest}", **_content(results)) + "\n"
+    content = _content(Digest.of(results))
+    return page.render(script=script, script_hash=f"sha256-{digest}", **content) + "\n"
 
 
-def _content(results: ResultsLike) -> dict[str, Any]:
+def script_json(value: Any) -> str:
+    """Write a value as JSON that is safe inside a script element of HTML."""
+    # In a script element only "<" could end or open anything; the rest is for other parsers' sake.
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def folded(spec: charts.Spec) -> str:
+    """Write a specification as JSON in which the fields of a data set's rows are named once."""
+    datasets = {
+        name: {"fields": list(rows[0]), "rows": [list(row.values()) for row in rows]}
+        for name, rows in spec["datasets"].items()
+    }
+    return script_json(spec | {"datasets": datasets})
+
+
+def packed(text: str) -> str:
+    """Return a text compressed (gzip) and written in base64: what a table is downloaded from."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _content(digest: Digest) -> dict[str, Any]:
     """Return everything that the template shows."""
-    resolved = results.resolved
+    from fedtoll.server.audit.section import audit_section
+
+    resolved = digest.results.resolved
     scenario = resolved.get("scenario", {})
-    tolls = _tolls(results)
-    loss = tolls["log_loss"]
-    seeds = sorted(results.groups["seed"].unique())
+    said = sentences(digest)
+    payers = 2 if len(said) > 2 else 1  # who pays most and who least; then what can be done, and how sure
+    card = privacy.card(digest.results)
     return {
         "name": scenario.get("name", "results"),
+        "file": str(scenario.get("name", "results")),
         "title": scenario.get("title") or scenario.get("name", "Results"),
         "description": scenario.get("description", ""),
-        "headline": headline(results),
-        "seeds": len(seeds),
+        "lead": said[:payers],
+        "more": said[payers:],
+        "any_few": bool(digest.loss["too_few"].any()),
+        "attribute": digest.attribute,
+        "leader": digest.leader,
+        "seeds": digest.seeds,
         "few_seeds": FEW_SEEDS,
-        "missing": _missing(results),
-        "who_pays": [
-            _chart(f"who-pays-{m}", _WHO_PAYS[m], charts.who_pays(tolls[m], m)) for m in _MEASURES[:3]
-        ],
-        "toll_chart": _chart("tolls", "", charts.toll_intervals(loss))
-        if loss["toll"].abs().sum() > 0
-        else None,
-        "toll_tables": tables.toll_tables(tolls),
-        "gap_table": tables.gap_table(results, loss),
-        "group_table": tables.group_table(results, loss),
-        "partition": _chart("partition", "", charts.partition(results)),
-        "client_table": tables.client_table(results),
-        "weights": _chart("weights", "", charts.weights(results)),
-        "weights_at": _tightest(results),
-        "noise": _chart("noise", "", charts.effective_noise(results)),
-        "card": privacy.card(results),
+        "several_classes": digest.several_classes,
+        "epsilon": digest.epsilon_text,
+        "missing": _missing(digest),
+        **_charts(digest),
+        "toll_table": tables.toll_table(digest),
+        "utility_table": tables.utility_table(digest),
+        "gap_table": tables.gap_table(digest),
+        "disparity_table": tables.disparity_table(digest),
+        "comparison_table": tables.comparison_table(digest),
+        "literature_table": tables.literature_table(digest),
+        "group_table": tables.group_table(digest),
+        "client_table": tables.client_table(digest),
+        "weights_at": _tightest(digest),
+        "card": card,
+        "exposed": audit_section(digest.results),
+        "spent_table": tables.spent_table(card),
+        "spent_by_client": tables.spent_by_client(card),
+        "runs_table": tables.runs_table(digest),
         "resolved": resolved,
         "setting": _setting(scenario),
-        "runs": [
-            (r["hash"], r["strategy"], budget(r["mechanism"], float(r["epsilon"])), r["seed"], r["engine"])
-            for r in resolved.get("runs", [])
-        ],
     }
 
 
-_WHO_PAYS = {
+_CAPTIONS = {
     "log_loss": "Log-loss resolves the smallest groups best.",
     "tpr": (
         "The share of a group’s positives that are found: "
@@ -139,42 +151,60 @@ _WHO_PAYS = {
 }
 
 
-def _tolls(results: ResultsLike) -> tables.Tolls:
-    folds = folds_of(results.resolved)
-    return {m: toll(results.groups, m, folds) for m in _MEASURES}
+def _charts(digest: Digest) -> dict[str, Any]:
+    """Return every chart that can be drawn, by its name in the template; ``None`` for the others."""
+    made: dict[str, Any] = {"who_pays": None, "others": None, "split": None, "front": None}
+    if len(digest.tight):
+        wide, narrow = charts.who_pays(digest), charts.who_pays_narrow(digest)
+        alternative = alternatives.who_pays(digest)
+        made["who_pays"] = Chart("who-pays", alternative, folded(wide), narrow=folded(narrow))
+        made["others"] = _chart("others", charts.others(digest), alternatives.others, digest)
+        made["split"] = _chart("split", charts.split(digest), alternatives.split, digest)
+    made["front"] = _chart("front", charts.front(digest), alternatives.front, digest)
+    captions = _CAPTIONS | ({"accuracy": ""} if digest.several_classes else {})
+    made["utility"] = [
+        Chart(
+            f"utility-{m}",
+            alternatives.utility(digest, m),
+            folded(charts.utility(digest, m)),
+            captions[m],
+        )
+        for m in digest.measures
+        if m in captions
+    ]
+    made["partition"] = _chart("partition", charts.partition(digest), alternatives.partition, digest)
+    made["weights"] = _chart("weights", charts.weights(digest), alternatives.weights, digest)
+    made["noise"] = _chart("noise", charts.effective_noise(digest), alternatives.noise, digest)
+    return made
 
 
-def _chart(id: str, caption: str, spec: charts.Spec | None) -> Chart | None:
-    if spec is None:
-        return None
-    # In a script element only "<" could end or open anything; the rest is for other parsers' sake.
-    text = json.dumps(spec, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Chart(id, caption, text)
+def _chart(id: str, spec: charts.Spec | None, alternative: Any, digest: Digest) -> Chart | None:
+    return None if spec is None else Chart(id, alternative(digest), folded(spec))
 
 
 @cache
 def _script() -> str:
-    """Return Vega, Vega-Lite, vega-embed and ``page.js`` as one script that is safe inside HTML."""
+    """Return Vega, Vega-Lite, vega-embed and our own scripts as one that is safe inside HTML."""
     import vl_convert
 
-    bundle = str(vl_convert.javascript_bundle((_HERE / "page.js").read_text(encoding="utf-8")))
+    ours = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "tables.js"))
+    bundle = str(vl_convert.javascript_bundle(ours))
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
 
 
-def _missing(results: ResultsLike) -> list[str]:
+def _missing(digest: Digest) -> list[str]:
     """Name the runs that were planned and are not here."""
-    here = {tuple(run) for run in results.groups[RUN].drop_duplicates().itertuples(index=False, name=None)}
+    groups = digest.results.groups
+    here = {tuple(run) for run in groups[RUN].drop_duplicates().itertuples(index=False, name=None)}
     return [
         f"{r['strategy']}, ε = {budget(r['mechanism'], float(r['epsilon']))}, seed {r['seed']}"
-        for r in results.resolved.get("runs", [])
+        for r in digest.results.resolved.get("runs", [])
         if (r["strategy"], r["mechanism"], float(r["epsilon"]), r["seed"]) not in here
     ]
 
 
-def _tightest(results: ResultsLike) -> str:
-    epsilon = results.groups["epsilon"].min()
+def _tightest(digest: Digest) -> str:
+    epsilon = digest.results.groups["epsilon"].min()
     return "∞" if epsilon == float("inf") else f"{epsilon:g}"
 
 
@@ -195,11 +225,3 @@ def _setting(scenario: dict[str, Any]) -> list[tuple[str, str]]:
             text = "; ".join(f"{k.replace('_', ' ')} {word(v)}" for k, v in values.items() if v is not None)
             rows.append((section, text))
     return rows
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside and rename it, so that nobody reads half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as beside:
-        beside.write(content)
-    Path(beside.name).chmod(0o644)
-    Path(beside.name).replace(path)

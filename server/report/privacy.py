@@ -15,22 +15,6 @@ from fedtoll.clients import budget
 from fedtoll.server.report.words import MOST_CLIENTS, count, general, listed, span
 from fedtoll.server.toll import ResultsLike
 
-NOT_COVERED = (
-    "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s headline.",
-    "What is declared public: every client’s size and group, and each column’s centre, scale, transform and "
-    "categories.",
-    "The held-out measures of this page. They come from records that no strategy and no client’s guarantee "
-    "touches: the experimenter’s view, which a deployment would not have.",
-    "The noise itself. It is drawn from seeds that are published here, so that anybody can repeat the runs, "
-    "and who knows a seed can subtract the noise: this is a simulation, not a deployable guarantee. It is "
-    "also drawn in floating point (float32 by default), whose gaps can leak what real numbers would not.",
-    "More than one run. Each ε holds for a run released alone. Runs of one seed share their sampling masks "
-    "and noise: paired runs must never be released together, for their difference reveals exact sums.",
-    "A part of the records that the scenario declares public for validation, where it does.",
-    "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side channel, "
-    "and so is the text of an error that a client’s own code raises.",
-)
-
 
 @dataclass(frozen=True)
 class Spent:
@@ -83,7 +67,7 @@ def card(results: ResultsLike) -> Card:
     columns, by_client = _by_client(cells, sizes)
     return Card(
         promises=tuple(_promises(results, ledger)),
-        not_covered=NOT_COVERED,
+        not_covered=tuple(_not_covered(results)),
         spent=tuple(_spent(s, e, rows, sizes) for s, e, rows in cells),
         by_client=by_client,
         columns=columns,
@@ -119,8 +103,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         (
             "Mechanism",
             "DP-SGD: each local step draws a Poisson sample of the client’s records, clips every record’s "
-            f"gradient{clip} and adds Gaussian noise. Sampling rate q, number of steps T and noise "
-            "multiplier σ depend on the declared size of a client, never on the records it holds.",
+            f"gradient{clip} and adds Gaussian noise. {_constants(training)}",
         ),
     ]
     kinds = ledger.loc[ledger["release"] != "dp-sgd", ["strategy", "release"]].drop_duplicates()
@@ -140,6 +123,61 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
                 f"The runs at ε = ∞{clipped} are the reference: exact updates, exact statistics, no promise.",
             )
         )
+    return words
+
+
+def _constants(training: dict[str, Any]) -> str:
+    """Say what q, T and σ follow from."""
+    if training.get("sampling_rate") is not None:
+        return (
+            "Sampling rate q, number of steps T and noise multiplier σ are the scenario’s, whatever records "
+            "a client holds; the normaliser B = q·n follows from its declared size n."
+        )
+    return (
+        "Sampling rate q, number of steps T and noise multiplier σ depend on the declared size of a client, "
+        "never on the records it holds."
+    )
+
+
+def _not_covered(results: ResultsLike) -> list[str]:
+    """Name what no ε here covers, as far as these runs have it."""
+    resolved = results.resolved
+    scenario = resolved.get("scenario", {})
+    grouped = any(c.get("group") for c in resolved.get("clients", []))
+    precision = str(scenario.get("training", {}).get("precision", "float32"))
+    runs = resolved.get("runs", [])
+    public = float(scenario.get("split", {}).get("validation", 0.0))
+    words = [
+        "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s "
+        "headline.",
+        f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
+        "centre, scale, transform and categories.",
+        "The held-out measures of this page. They come from records that no strategy and no client’s "
+        "guarantee touches: the experimenter’s view, which a deployment would not have.",
+        "The noise itself. It is drawn from seeds that are published here, so that anybody can repeat the "
+        "runs, and who knows a seed can subtract the noise: this is a simulation, not a deployable "
+        f"guarantee. It is also drawn in floating point ({precision}), whose gaps can leak what real numbers "
+        "would not.",
+    ]
+    if len(runs) > 1:
+        shared = len({r["seed"] for r in runs}) < len(runs)
+        words.append(
+            "More than one run. Each ε holds for a run released alone."
+            + (
+                " Runs of one seed share their sampling masks and noise: paired runs must never be released "
+                "together, for their difference reveals exact sums."
+                if shared
+                else ""
+            )
+        )
+    if public:
+        words.append(
+            f"The {public:.0%} of the training records that the scenario declares public for validation."
+        )
+    words.append(
+        "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side "
+        "channel, and so is the text of an error that a client’s own code raises."
+    )
     return words
 
 

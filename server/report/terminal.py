@@ -1,105 +1,192 @@
-"""The tolls in the terminal: one screen, readable without colour and when piped."""
+"""The story in the terminal: one screen of 100 by 40, readable without colour and when piped."""
 
 from __future__ import annotations
 
+import math
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.headline import headline
-from fedtoll.server.report.words import UNDEFINED, budget, count, number, plus_minus
-from fedtoll.server.toll import EVERYBODY, ResultsLike, folds_of, toll
+from fedtoll.server.report.tables.compared import verdict
+from fedtoll.server.report.words import UNDEFINED, chance, count, interval, named, number
+from fedtoll.server.toll import EVERYBODY, ResultsLike
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import RenderableType
     from rich.table import Table
 
 ACROSS = 3
-"""How many strategies fit beside each other in 100 columns; more go beneath."""
+"""How many strategies fit beside each other in 100 columns; the page has the others."""
+
+MOST_GROUPS, MOST_GROUPS_ALONE = 7, 10
+"""With more groups than this, those that pay least are left to the page; one strategy leaves more room."""
+
+MOST_COMPARISONS = 4
+MOST_BUDGETS = 6
 
 _NAME = 24  # characters of a group's name in one line
 
 
-def toll_table(results: ResultsLike) -> RenderableType:
-    """Return the tolls of every group, a table for each finite ε, and the headline.
-
-    Each strategy has the toll in log-loss with its standard error, and the toll in the true-positive rate.
+def story(results: ResultsLike | Digest) -> RenderableType:
+    """Return who pays at the tightest ε, the leader's tolls over ε, the comparisons, and the headline.
 
     Parameters
     ----------
     results
-        The results of a scenario.
+        The results of a scenario, or their digest.
 
     Examples
     --------
-    ``rich.console.Console().print(toll_table(results))``
+    ``rich.console.Console().print(story(results))``
     """
     from rich.console import Group
-    from rich.padding import Padding
     from rich.text import Text
 
-    folds = folds_of(results.resolved)
-    loss, tpr = toll(results.groups, "log_loss", folds), toll(results.groups, "tpr", folds)
-    loss["tpr_toll"] = tpr["toll"]
-    private = loss[loss["mechanism"] == "dp-sgd"]
-    strategies = list(private["strategy"].unique())
+    digest = Digest.of(results)
     parts: list[RenderableType] = []
-    for epsilon, rows in private.groupby("epsilon", sort=False):
-        for first in range(0, len(strategies), ACROSS):
-            some = strategies[first : first + ACROSS]
-            table = _table(budget("dp-sgd", float(str(epsilon))), rows[rows["strategy"].isin(some)], some)
-            parts.append(Padding(table, (0, 0, 1, 0)))
-    if marks := _legend(private):
-        parts.append(Text(marks))
+    if len(digest.tight):
+        most = MOST_GROUPS if len(digest.strategies) > 1 else MOST_GROUPS_ALONE
+        groups = digest.order if len(digest.order) <= most else digest.order[: most - 1]
+        within = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
+        title = f"Who pays at ε = {digest.epsilon_text}: log-loss lost to privacy in nats{within}"
+        parts += [Text(title), _who_pays(digest, groups), Text()]
+        budgets = _budgets(digest)
+        if len(budgets) > 1:
+            title = f"The same under {digest.leader} as ε tightens"
+            parts += [Text(title), _over_epsilon(digest, groups, budgets), Text()]
+        notes = _notes(digest, groups)
+        parts += [Text(notes), Text()] if notes else []
+        compared = _compared(digest)
+        parts += [compared, Text()] if compared is not None else []
     # Text, not markup: a group may be called "[red]".
-    return Group(*parts, Text(headline(results)))
+    return Group(*parts, Text(headline(digest)))
 
 
-def _table(epsilon: str, rows: pd.DataFrame, strategies: list[str]) -> Table:
-    """Return the table of one ε: one row a group, two columns a strategy."""
+def _who_pays(digest: Digest, groups: list[str]) -> Table:
+    """Return the tolls at the tightest ε: a row a group, most first, a column a strategy."""
+    from rich.text import Text
+
+    some = _strategies(digest)
+    table = _table(digest)
+    table.add_column(Text("n"), justify="right", no_wrap=True)
+    if not digest.several_classes:
+        table.add_column(Text("pos."), justify="right", no_wrap=True)
+    for strategy in some:
+        table.add_column(Text(strategy), justify="right", overflow="fold")
+    blank = " " if (digest.tight["collapsed"] > 0).any() else ""  # keeps the digits aligned
+    for group in [*groups, EVERYBODY]:
+        own = digest.tight[digest.tight["group"] == group].set_index("strategy")
+        if own.empty:
+            continue
+        cells = [_name(group, digest), count(own["n"].iloc[0])]
+        few = "*" if own["too_few"].any() else ""
+        if digest.several_classes:
+            cells[1] += few
+        else:
+            cells.append(count(own["positives"].iloc[0]) + few)
+        for strategy in some:
+            cells.append(_toll(own.loc[strategy], blank) if strategy in own.index else UNDEFINED)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _toll(row: Any, blank: str) -> str:
+    mark = "!" if row["collapsed"] > 0 else blank
+    half = (row["toll_high"] - row["toll_low"]) / 2
+    return number(row["toll"]) + ("" if math.isnan(half) else f" ± {number(half)}") + mark
+
+
+def _over_epsilon(digest: Digest, groups: list[str], budgets: list[float]) -> Table:
+    """Return the leader's tolls as ε tightens."""
+    from rich.text import Text
+
+    table = _table(digest)
+    own = digest.loss[(digest.loss["strategy"] == digest.leader) & (digest.loss["mechanism"] == "dp-sgd")]
+    for epsilon in budgets:
+        table.add_column(Text(f"ε = {epsilon:g}"), justify="right", no_wrap=True)
+    tolls = own.set_index(["group", "epsilon"])["toll"]
+    for group in [*groups, EVERYBODY]:
+        known = [number(tolls.get((group, e), float("nan"))) for e in budgets]
+        table.add_row(*(Text(cell) for cell in [_name(group, digest), *known]))
+    return table
+
+
+def _compared(digest: Digest) -> RenderableType | None:
+    """Return the comparisons, a line each, those of the tightest ε first; ``None`` if there are none."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    frame = digest.comparisons.sort_values("epsilon", kind="stable")
+    if frame.empty:
+        return None
+    reasons = set(frame["reason"])
+    if len(reasons) == 1 and "" not in reasons:
+        return Text(f"{len(frame)} comparisons, no test: {reasons.pop()}.")
+    table = Table.grid(padding=(0, 2))
+    shown = frame.head(MOST_COMPARISONS)
+    more = len(frame) - len(shown)
+    baselines, budgets = set(shown["baseline"]), set(shown["epsilon"])
+    against = f"Against {baselines.pop()}" if len(baselines) == 1 else "Strategies compared"
+    at = f" at ε = {budgets.pop():g}" if len(budgets) == 1 else ""
+    rest = f"; {more} more in the report" if more else ""
+    title = f"{against}{at}: difference (95% interval), p after Holm over {len(frame)} comparisons{rest}"
+    for width in (30, 18, 26, None, None):
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
+    for _, row in shown.iterrows():
+        within = interval(row["low"], row["high"])
+        table.add_row(
+            Text(row["strategy"]),
+            Text(row["quantity"] if at else f"{row['quantity']}, ε = {row['epsilon']:g}"),
+            Text(number(row["difference"]) + ("" if within == "none" else f" ({within})")),
+            Text(f"p {chance(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
+            Text(verdict(row).replace("no significant difference", "not significant")),
+        )
+    return Group(Text(title), table)
+
+
+def _table(digest: Digest) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left", collapse_padding=True
-    )
-    table.title = Text(f"ε = {epsilon}: what privacy costs, in log-loss (± s.e.) and in TPR")
-    table.add_column(Text("group"), no_wrap=True)
-    table.add_column(Text("n"), justify="right", no_wrap=True)
-    table.add_column(Text("pos."), justify="right", no_wrap=True)
-    for strategy in strategies:
-        table.add_column(Text(f"{strategy}\nlog-loss"), justify="right", overflow="fold")
-        table.add_column(Text("\nTPR"), justify="right", no_wrap=True)
-    blank = " " if (rows["collapsed"] > 0).any() else ""  # keeps the digits aligned
-    for group in dict.fromkeys(rows["group"]):
-        own = rows[rows["group"] == group].set_index("strategy")
-        mark = "*" if own["too_few"].any() else ""
-        name = "everybody" if group == EVERYBODY else str(group)
-        cells = [
-            "\n".join(textwrap.wrap(name, _NAME)),
-            count(own["n"].iloc[0]),
-            count(own["positives"].iloc[0]) + mark,
-        ]
-        for strategy in strategies:
-            if strategy not in own.index:
-                cells += [UNDEFINED, UNDEFINED]
-                continue
-            row = own.loc[strategy]
-            mark = "!" if row["collapsed"] > 0 else blank
-            cells += [
-                plus_minus(row["toll"], row["toll_se"]).replace(" ", "") + mark,
-                number(row["tpr_toll"], 2),
-            ]
-        table.add_row(*(Text(c) for c in cells))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    table.add_column(Text(digest.attribute), no_wrap=True)
     return table
 
 
-def _legend(rows: pd.DataFrame) -> str:
-    """Explain the marks that the tables use."""
-    marks = []
+def _notes(digest: Digest, groups: list[str]) -> str:
+    """Explain the marks of the tables, and say what they leave to the page."""
+    notes = []
+    rows = digest.tight[digest.tight["group"].isin([*groups, EVERYBODY])]
     if rows["too_few"].any():
-        marks.append("* too few records or positives for a claim")
+        notes.append("* too few records or positives for a claim")
     if (rows["collapsed"] > 0).any():
-        marks.append("! collapsed in some seeds: useless for that group, whatever the toll")
-    return f"{'; '.join(marks)}." if marks else ""
+        notes.append("! collapsed in some seeds: useless for that group, whatever the toll")
+    left = []
+    if len(groups) < len(digest.order):
+        left.append(f"groups that pay less ({len(digest.order) - len(groups)})")
+    if len(digest.strategies) > ACROSS:
+        left.append(f"strategies with wider gaps ({len(digest.strategies) - ACROSS})")
+    if left:
+        notes.append(f"left to the report: {' and '.join(left)}")
+    return f"{'; '.join(notes)}." if notes else ""
+
+
+def _strategies(digest: Digest) -> list[str]:
+    """Return the strategies to show: the leader, then those with the smallest toll gaps, in their order."""
+    here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
+    by_gap = digest.gaps[here].sort_values("gap", kind="stable")["strategy"]
+    chosen = list(dict.fromkeys([digest.leader, *by_gap, *digest.strategies]))[:ACROSS]
+    return [s for s in digest.strategies if s in chosen]
+
+
+def _budgets(digest: Digest) -> list[float]:
+    private = digest.loss[digest.loss["mechanism"] == "dp-sgd"]
+    return sorted(map(float, private["epsilon"].unique()), reverse=True)[-MOST_BUDGETS:]
+
+
+def _name(group: str, digest: Digest) -> str:
+    """Return a group's name in lines of at most 24 characters."""
+    return "\n".join(textwrap.wrap(named(group, digest.attribute), _NAME)[:2])

@@ -4,12 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
+
+from fedtoll.server.toll import EVERYBODY
 
 MOST_CLIENTS = 100
 """With more clients than this the page leaves single clients to the tables on disk."""
 
 UNDEFINED = "–"
 """What stands where a number is undefined or unknown; never a zero."""
+
+
+_SAY_OF_WHAT = {
+    "other",
+    "others",
+    "yes",
+    "no",
+    "true",
+    "false",
+    "unknown",
+    "missing",
+    "none",
+    "mixed",
+    "both",
+}
+"""Names that mean nothing without their attribute."""
+
+
+def attribute(resolved: dict[str, Any]) -> str:
+    """Return what the groups are groups of, as the scenario says: ``race``, ``race/sex``; else ``group``."""
+    groups = resolved.get("scenario", {}).get("data", {}).get("groups") or ["group"]
+    return "/".join(str(g) for g in groups)
+
+
+def named(group: str, of: str = "group") -> str:
+    """Name a group so that a sentence can hold it: a name that is no word is introduced.
+
+    Parameters
+    ----------
+    group
+        Its name in the tables.
+    of
+        What :func:`attribute` returned.
+
+    Examples
+    --------
+    >>> named("White", "race"), named("8", "digit"), named("Other", "race"), named("(all)", "race")
+    ('White', 'digit “8”', 'race “Other”', 'everybody')
+    """
+    if group == EVERYBODY:
+        return "everybody"
+    word = sum(c.isalpha() for c in group) > 2 and group.casefold().strip("()") not in _SAY_OF_WHAT
+    return group if word else f"{of} “{group}”"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -78,6 +124,32 @@ def budget(mechanism: str, epsilon: float) -> str:
     if mechanism == "none":
         return "∞"
     return "∞ clip" if mechanism == "clip-only" else general(epsilon, 6)
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """Write an interval, or say that there is none.
+
+    Examples
+    --------
+    >>> interval(0.209, 0.413), interval(float("nan"), float("nan"))
+    ('0.209 to 0.413', 'none')
+    """
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "none"
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def chance(p: float) -> str:
+    """Write a p-value: two significant digits, and never a plain 0.
+
+    Examples
+    --------
+    >>> chance(0.0432), chance(0.00002), chance(1.0), chance(float("nan"))
+    ('0.043', 'below 0.0001', '1', '–')
+    """
+    if p is None or math.isnan(p):
+        return UNDEFINED
+    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -122,9 +122,9 @@ def _describe_measure(name: str) -> str:
 def names(kind: str) -> Iterable[str]:
     """Return the names of a kind, without loading what they name."""
     if kind == "scenarios":
-        from fedtoll.scenarios.scenario import library
+        from fedtoll.scenarios.scenario import findings, library
 
-        return library()
+        return {**library(), **findings()}
     if kind == "strategies":
         from fedtoll.strategies import registry
 

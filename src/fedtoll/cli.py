@@ -19,6 +19,7 @@ import typer
 
 from fedtoll import __version__
 from fedtoll.catalogue import DESCRIBE, KINDS, names
+from fedtoll.commands import audit, budget, compare, findings
 from fedtoll.console import console
 from fedtoll.options import DONE, FAILED, INTERRUPTED, PARTIAL, USAGE, Json, Name, Seeds, Set
 from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
@@ -60,7 +61,9 @@ def main() -> NoReturn:
 
 
 def _complain(message: str) -> None:
-    print(f"fedtoll: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    line = "".join(c if c.isprintable() else "�" for c in " ".join(message.split()))
+    line = line if len(line) <= 2000 else f"{line[:2000]}…"
+    print(f"fedtoll: {line}", file=sys.stderr)  # noqa: T201
 
 
 def _version(wanted: bool) -> None:
@@ -101,10 +104,10 @@ def describe(
     toml: Annotated[bool, typer.Option("--toml", help="print a scenario's file, to copy")] = False,
 ) -> None:
     """Describe one thing by its name."""
-    from fedtoll.scenarios.scenario import library
+    from fedtoll.scenarios import scenario as scenarios
 
     if toml:
-        files = library()
+        files = {**scenarios.library(), **scenarios.findings()}
         if name not in files:
             raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, files)}")
         typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
@@ -203,6 +206,12 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results
     if results.missing:
         _complain(f"{len(results.missing)} runs are not finished, e.g. {results.missing[0]}")
         raise typer.Exit(PARTIAL)
+
+
+app.command("compare")(compare.compare)
+app.command("budget")(budget.budget)
+app.command("audit")(audit.audit)
+app.command("findings")(findings.findings)
 
 
 data = typer.Typer(no_args_is_help=True, help="Fetch records, or check those that are there.")
@@ -339,17 +348,20 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
 
 def _report(results: Any) -> Path:
     from fedtoll.server import report as page
+    from fedtoll.server.results import no_links
 
+    no_links(results.folder)
     path: Path = results.folder / "report.html"
-    page.write(results, path)
-    page.write_figures(results, results.folder / "figures")
+    digest = page.Digest(results)  # every figure is computed once, for both
+    page.write(digest, path)
+    page.write_figures(digest, results.folder / "figures")
     return path
 
 
 def _show(results: Any) -> None:
-    from fedtoll.server.report.terminal import toll_table
+    from fedtoll.server.report import story
 
-    console().print(toll_table(results))
+    console().print(story(results))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
+from fedtoll.clients.breakdown import breakdown
 from fedtoll.clients.budget import Event, calibrate, epsilon
 from fedtoll.scenarios.errors import ScenarioError
 
@@ -50,8 +52,58 @@ def test_the_corners():
     assert epsilon([], DELTA) == 0.0
     assert epsilon([Event(1.0, 0.1, 0)], DELTA) == 0.0
     assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA) == math.inf
-    with pytest.raises(ValueError, match="must be 'rdp' or 'prv'"):
-        epsilon([Event(1.0)], DELTA, "gdp")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gdp", "approximation"),
+        ("clt", "approximation"),
+        ("ma", "approximation"),
+        ("RDP", "must be"),
+        ("", "must be"),
+    ],
+)
+@pytest.mark.parametrize("events", [[], [Event(1.0)], [Event(0.1, 1.0, 100)]], ids=["none", "one", "ε > 100"])
+def test_what_is_no_bound_is_refused_in_one_line(name, words, events):
+    with pytest.raises(ScenarioError, match=f"^accountant {name!r}: .*{words}.*'rdp' or 'prv'$") as caught:
+        epsilon(events, DELTA, name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ScenarioError, match="accountant"):
+        calibrate(1.0, sampling_rate=0.1, count=10, delta=DELTA, accountant=name)
+
+
+def test_prv_is_never_above_rdp_and_gives_up_where_no_number_matters():
+    for event in (Event(1.0, 0.02, 1000), Event(300.0, 1.0, 1), Event(0.5, 1.0, 2000), Event(0.3, 1e-4, 1)):
+        assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA)
+    assert epsilon([Event(0.5, 1.0, 2000)], DELTA, "prv") == epsilon([Event(0.5, 1.0, 2000)], DELTA) > 100
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
+def test_prv_asks_for_less_noise_than_rdp(target, cache):
+    beside = [Event(100.0, 1.0, 30)]
+    settings: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "beside": beside}
+    tight, loose = (calibrate(target, accountant=a, **settings) for a in ("prv", "rdp"))
+    assert tight < loose
+    spent = epsilon([Event(tight, 0.02, 300), *beside], DELTA, "prv")
+    assert 0.999 * target < spent <= target
+
+
+def test_parts_alone_and_added():
+    events = {"dp-sgd": Event(1.5, 0.1, 500), "mean_loss": Event(20.0, 1.0, 50)}
+    for accountant in ("rdp", "prv"):
+        training, statistic = breakdown(events, DELTA, accountant)
+        whole = epsilon(list(events.values()), DELTA, accountant)
+        assert training.alone == epsilon([events["dp-sgd"]], DELTA, accountant)
+        assert statistic.adds == pytest.approx(whole - training.alone)
+        assert whole < training.alone + statistic.alone  # parts do not add up
+        assert training.adds + statistic.adds < whole
+    (only,) = breakdown({"dp-sgd": Event(1.0, 0.1, 10)}, DELTA)
+    assert only.adds == only.alone
+    exact, noised = breakdown({"dp-sgd": Event(0.0), "mean_loss": Event(20.0)}, DELTA)
+    assert exact.alone == math.inf
+    assert math.isnan(exact.adds)
+    assert 0 < noised.alone < 1
 
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.5, 2.0, 8.0, 100.0])

@@ -24,8 +24,8 @@ TOLL = dict(zip(GROUPS, (0.049, 0.107, 0.252, 0.135, 0.172), strict=True))
 UNIFORM_TOLL = dict(zip(GROUPS, (0.60, 0.56, 1.18, 0.74, 0.93), strict=True))
 TPR_TOLL = dict(zip(GROUPS, (0.03, 0.14, 0.22, 0.15, 0.14), strict=True))
 SPREAD = dict(zip(GROUPS, (0.005, 0.026, 0.054, 0.036, 0.040), strict=True))
-PRIVACY = {INF: 0.0, 8.0: 0.12, 2.0: 0.4, 0.5: 1.0}
-NOISE_MULTIPLIER = {8.0: 0.65, 2.0: 1.12, 0.5: 2.86}
+PRIVACY = {INF: 0.0, 8.0: 0.12, 2.0: 0.4, 1.0: 0.65, 0.5: 1.0}
+NOISE_MULTIPLIER = {8.0: 0.65, 2.0: 1.12, 1.0: 1.7, 0.5: 2.86}
 
 
 @dataclass
@@ -163,7 +163,7 @@ def _rounds(run: tuple[str, str, float, int], rounds: int) -> list[dict[str, Any
     variance = 36 if strategy.startswith("uniform") else 1 + ("term" in strategy)
     noise = NOISE_MULTIPLIER.get(epsilon, 0.0) ** 2 * variance * 1e-6
     return [
-        _run(run) | {"round": r, "effective_noise": noise * (1 + 0.02 * r), "engine": "opacus"}
+        _run(run) | {"round": r, "effective_noise": noise * (1 + 0.02 * r), "replies": 13, "engine": "opacus"}
         for r in range(1, rounds + 1)
     ]
 
@@ -294,6 +294,7 @@ def _resolved(
             for s, e, c in itertools.product(strategies, [e for e in epsilons if e != INF], range(13))
         ],
         "mixed_with": [],
+        "rdp_orders": [1.25, 1.5, 2.0, 64.0],
         "partition": {
             "groups": list(named.values()),
             "expected": [

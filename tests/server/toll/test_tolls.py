@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,45 +10,8 @@ import pytest
 from scipy import stats
 
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.server.toll import MEASURES, fairness, folds_of, sign_flip, toll, toll_gap
-
-INF = float("inf")
-NAN = float("nan")
-
-
-def table(*rows: Any, **columns: Any) -> pd.DataFrame:
-    """Make a groups table from (strategy, mechanism, epsilon, seed, group, log_loss) and further columns."""
-    frame = pd.DataFrame(rows, columns=["strategy", "mechanism", "epsilon", "seed", "group", "log_loss"])
-    defaults = {
-        "round": 5,
-        "n": 500,
-        "positives": 100,
-        "tpr": 0.5,
-        "collapsed": False,
-        "below_majority": False,
-    }
-    return frame.assign(**(defaults | columns))
-
-
-def pair(
-    losses: Any, strategy: str = "fedavg", group: str = "a", epsilon: float = 1.0, **columns: Any
-) -> pd.DataFrame:
-    """One strategy and group at ∞ and at ε: ``losses`` holds a pair (at ∞, at ε) for each seed."""
-    rows = [
-        (strategy, mechanism, e, seed, group, loss[i])
-        for i, (mechanism, e) in enumerate((("none", INF), ("dp-sgd", epsilon)))
-        for seed, loss in enumerate(losses)
-    ]
-    return table(*rows, **columns)
-
-
-def at(frame: pd.DataFrame, mechanism: str = "dp-sgd", **where: Any) -> Any:
-    """Return the one row of a mechanism (and of further columns)."""
-    rows = frame[frame["mechanism"] == mechanism]
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    assert len(rows) == 1
-    return rows.iloc[0]
+from fedtoll.server.toll import MEASURES, folds_of, toll
+from tests.server.toll.tables import INF, NAN, at, pair, table
 
 
 def test_the_toll_is_the_mean_of_the_paired_differences():
@@ -211,118 +173,58 @@ def test_every_measure_has_a_way_and_log_loss_comes_first():
     }
 
 
-def test_the_gap_is_taken_of_seed_means():
-    # Per seed the groups are .2 apart, one way and the other; in the mean they pay the same.
-    a = pair([(0.2, 0.3), (0.2, 0.5)], group="a")
-    b = pair([(0.2, 0.5), (0.2, 0.3)], group="b")
-    row = at(toll_gap(toll(pd.concat([a, b]))))
-    assert row["gap"] == pytest.approx(0)
-    assert row["groups"] == 2
+def split(clipped: float | None) -> pd.DataFrame:
+    """Two seeds, at ∞ .20 and .30, clip-only .21 and .35, at ε .30 and .50; a third without clip-only."""
+    groups = [pair([(0.20, 0.30), (0.30, 0.50), (0.2, 0.9)])]
+    if clipped is not None:
+        groups.append(
+            table(*[("fedavg", "clip-only", INF, s, "a", v) for s, v in enumerate((0.21, clipped))])
+        )
+    return pd.concat(groups)
 
 
-def test_the_gap_names_who_pays_most_and_least():
-    parts = [pair([(0.2, 0.2 + cost)] * 2, group=g) for g, cost in (("a", 0.05), ("b", 0.25), ("c", -0.01))]
-    row = at(toll_gap(toll(pd.concat(parts))))
-    assert row["gap"] == pytest.approx(0.26)
-    assert (row["worst_group"], row["best_group"]) == ("b", "c")
-    assert (row["worst_toll"], row["best_toll"]) == pytest.approx((0.25, -0.01))
-    assert row["disparity"] == pytest.approx(0.26)
+def test_the_toll_splits_into_clipping_and_noise():
+    frame = toll(split(0.35))
+    row = at(frame)
+    assert row[["clipping", "noise"]].tolist() == pytest.approx(
+        [0.03, 0.12]
+    )  # seeds 0 and 1, who have all three
+    assert row["clipping_se"] == pytest.approx(0.02)  # .01 and .05
+    assert row["noise_se"] == pytest.approx(0.03)  # .09 and .15
+    assert (row["toll"], row["seeds"]) == (pytest.approx(1 / 3), 3)
+    assert at(frame, "clip-only")[["clipping", "noise"]].isna().all()
+    assert at(frame, "clip-only")["toll"] == pytest.approx(0.03)
 
 
-def test_everybody_and_groups_with_too_few_records_take_no_part_in_the_gap():
-    parts = [pair([(0.2, 0.2 + cost)] * 2, group=g) for g, cost in (("a", 0.05), ("b", 0.06), ("(all)", 0.5))]
-    parts.append(pair([(0.2, 0.9)] * 2, group="tiny", n=20, positives=4))
-    row = at(toll_gap(toll(pd.concat(parts))))
-    assert (row["groups"], row["worst_group"]) == (2, "b")
-    assert row["gap"] == pytest.approx(0.01)
+def test_parts_add_up_to_the_toll_where_every_seed_has_them():
+    groups = split(0.35)
+    row = at(toll(groups[groups["seed"] < 2]))
+    assert row["clipping"] + row["noise"] == pytest.approx(row["toll"])
 
 
-def test_one_group_has_no_gap():
-    row = at(toll_gap(toll(pair([(0.2, 0.3)] * 2))))
-    assert row[["gap", "worst_toll", "disparity"]].isna().all()
-    assert pd.isna(row["worst_group"])
+@pytest.mark.parametrize("missing", [None, NAN])
+def test_without_clip_only_there_are_no_parts(missing):
+    row = at(toll(split(missing).query("seed == 1")))
+    assert row[["clipping", "clipping_se", "noise", "noise_se"]].isna().all()
+    assert row["toll"] == pytest.approx(0.2)
 
 
-def test_disparity_is_that_of_the_utility_at_epsilon():
-    parts = [pair([(0.3, 0.5), (0.3, 0.7)], group="a"), pair([(0.2, 0.1), (0.2, 0.3)], group="b")]
-    frame = toll_gap(toll(pd.concat(parts)))
-    assert at(frame)["disparity"] == pytest.approx(0.6 - 0.2)
-    assert at(frame, "none")["disparity"] == pytest.approx(0.1)
+def test_the_price_has_an_interval():
+    groups = pd.concat([pair([(0.20, 0.25), (0.22, 0.27)]), pair([(0.50, 0.51), (0.50, 0.51)], strategy="q")])
+    row = at(toll(groups), strategy="q")
+    half = stats.t.ppf(0.975, 1) * 0.01
+    assert (row["price_low"], row["price_high"]) == pytest.approx((0.30 - half, 0.30 + half))
 
 
-def predictions(seed: int, n: int = 300, groups: str = "abc") -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "strategy": "fedavg",
-            "mechanism": "dp-sgd",
-            "epsilon": 1.0,
-            "seed": seed,
-            "record": np.arange(n),
-            "group": rng.choice(list(groups), n),
-            "label": rng.integers(0, 2, n),
-            "score": rng.uniform(size=n),
-        }
-    )
+def test_a_measure_that_resolves_nothing_gives_no_interval():
+    # Ten records and the same nine hits in every seed: no spread seen is no certainty.
+    groups = pair([(0.2, 0.3)] * 10)
+    groups["tpr"] = np.where(groups["mechanism"] == "none", 0.9, 0.8)
+    row = at(toll(groups, "tpr"))
+    assert row["toll"] == pytest.approx(0.1)
+    assert row[["toll_low", "toll_high"]].isna().all()
 
 
-def test_fairness_equals_fairlearn():
-    from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
-
-    runs = [predictions(seed) for seed in range(4)]
-    expected = [
-        [
-            metric(run["label"], run["score"] >= 0.5, sensitive_features=run["group"])
-            for metric in (demographic_parity_difference, equalized_odds_difference)
-        ]
-        for run in runs
-    ]
-    row = at(fairness(pd.concat(runs)))
-    assert row["demographic_parity_difference"] == pytest.approx(np.mean(expected, axis=0)[0])
-    assert row["equalized_odds_difference"] == pytest.approx(np.mean(expected, axis=0)[1])
-    assert row["equalized_odds_difference_se"] == pytest.approx(stats.sem(expected)[1])
-    assert (row["seeds"], row["undefined"]) == (4, 0)
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_a_group_without_positives_makes_no_difference_out_of_nothing(missing):
-    from fairlearn.metrics import equalized_odds_difference
-
-    run = predictions(0)
-    run.loc[run["group"] == "c", "label"] = 1 - missing
-    silent = equalized_odds_difference(run["label"], run["score"] >= 0.5, sensitive_features=run["group"])
-    assert silent > 0.3  # fairlearn reads the missing rate as zero
-    alone = at(fairness(run))
-    assert np.isnan(alone["equalized_odds_difference"])
-    assert alone["demographic_parity_difference"] > 0
-    both = at(fairness(pd.concat([run, predictions(1)])))
-    assert both["equalized_odds_difference"] == pytest.approx(
-        at(fairness(predictions(1)))["equalized_odds_difference"]
-    )
-    assert (both["seeds"], both["undefined"]) == (2, 1)
-
-
-def test_fairness_is_undefined_with_one_group_and_with_many_classes():
-    one = at(fairness(predictions(0, groups="a")))
-    many = at(fairness(predictions(0).rename(columns={"score": "score_0"})))
-    for row in (one, many):
-        assert row[["demographic_parity_difference", "equalized_odds_difference"]].isna().all()
-
-
-def test_sign_flip_is_exact():
-    assert sign_flip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
-    x = np.array([0.3, -0.1, 0.4, 0.2, 0.5, -0.2, 0.6])
-    means = [(x * signs).mean() for signs in product((-1, 1), repeat=7)]
-    tail = np.mean(np.array(means) >= x.mean() - 1e-12)
-    assert sign_flip(x) == pytest.approx(2 * tail)
-    assert sign_flip([*x, NAN]) == sign_flip(x)
-
-
-def test_five_seeds_cannot_be_tested():
-    assert np.isnan(sign_flip([0.1, 0.2, 0.3, 0.4, 0.5]))
-
-
-def test_a_strategy_with_itself_is_rarely_significant():
-    rng = np.random.default_rng(1)
-    rejected = [sign_flip(rng.normal(size=8)) <= 0.05 for _ in range(200)]
-    assert np.mean(rejected) <= 0.09  # .05 and three standard errors
+def test_the_reference_has_a_toll_of_nothing_and_that_is_certain():
+    row = at(toll(pair([(0.2, 0.3), (0.4, 0.5)])), "none")
+    assert (row["toll"], row["toll_low"], row["toll_high"]) == (0, 0, 0)

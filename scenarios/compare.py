@@ -1,0 +1,196 @@
+"""Which strategies are compared, declared before the figures are seen: a family of tests.
+
+Holm's correction holds over the whole family. A two-sided test that swaps or
+flips within S paired seeds has no p-value below 2 / 2^S, so S seeds can bear
+at most .05 · 2^S / 2 comparisons: none with five, one with six, 25 with ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.section import Positive, Section
+
+if TYPE_CHECKING:
+    from fedtoll.scenarios.scenario import Scenario
+
+LEVEL = 0.05
+"""The level of every test: the chance of one false claim in a family of true nulls."""
+
+FEW_SEEDS = 5
+"""With this many seeds or fewer, a two-sided sign-flip test cannot reach .05."""
+
+EXACT = 16
+"""Up to this many seeds tests go through all 2^S sign flips; beyond, through :data:`DRAWS` of them."""
+
+DRAWS = 100_000
+
+Quantity = Literal["toll gap", "utility"]
+MeasureName = Literal["log_loss", "tpr", "accuracy", "balanced_accuracy", "auroc", "fpr"]
+
+
+class Compare(Section):
+    """The family of comparisons that the scenario declares: every strategy against one baseline.
+
+    ``baseline`` is ``fedavg`` where the scenario has it, else the first strategy; ``strategies`` are all
+    others, by name or label; ``epsilons`` the tightest finite one. ``quantities``: the toll gap in
+    ``measure``, and everybody's utility.
+    """
+
+    baseline: str = ""
+    strategies: tuple[str, ...] = ()
+    measure: MeasureName = "log_loss"
+    epsilons: tuple[Positive, ...] = ()
+    quantities: Annotated[tuple[Quantity, ...], Field(min_length=1)] = ("toll gap", "utility")
+
+    @model_validator(mode="after")
+    def _check(self) -> Compare:
+        for key in ("strategies", "epsilons", "quantities"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: the same one twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test of a family: a strategy against the baseline, at one ε, in one quantity."""
+
+    strategy: str
+    baseline: str
+    measure: str
+    epsilon: float
+    quantity: str
+
+
+def family(
+    declared: Compare | None, strategies: Mapping[str, str], epsilons: Sequence[float | str]
+) -> tuple[Comparison, ...]:
+    """Return the comparisons of a scenario, in the order ε, strategy, quantity.
+
+    Parameters
+    ----------
+    declared
+        The section, or ``None`` where the scenario has none: then the defaults make the family.
+    strategies
+        The name of every strategy by its label; the section may say either.
+    epsilons
+        The budgets of the scenario. Infinity and ``"clip-only"`` are no budget to compare at.
+
+    Raises
+    ------
+    ScenarioError
+        If the section names a strategy or an ε that the scenario has not, with the nearest.
+
+    Examples
+    --------
+    >>> for c in family(None, {"fedavg": "fedavg", "term(t=5)": "term"}, [float("inf"), 8.0, 0.5]):
+    ...     print(c.strategy, "against", c.baseline, "at", c.epsilon, "in", c.quantity)
+    term(t=5) against fedavg at 0.5 in toll gap
+    term(t=5) against fedavg at 0.5 in utility
+    """
+    section = declared or Compare()
+    usual = next((label for label, name in strategies.items() if name == "fedavg"), next(iter(strategies)))
+    baseline = _label("baseline", section.baseline, strategies) if section.baseline else usual
+    if section.strategies:
+        chosen = [_label("strategies", s, strategies) for s in section.strategies]
+    else:
+        chosen = [label for label in strategies if label != baseline]
+    if baseline in chosen:
+        raise ScenarioError(f"compare.strategies = {baseline!r}: is the baseline itself")
+    if len(set(chosen)) != len(chosen):
+        raise ScenarioError("compare.strategies: the same one twice, by its name and by its label")
+    finite = [float(e) for e in epsilons if not isinstance(e, str) and e < float("inf")]
+    for epsilon in section.epsilons:
+        if epsilon not in finite:
+            words = ", ".join(f"{e:g}" for e in finite) or "none"
+            raise ScenarioError(f"compare.epsilons = {epsilon:g}: not in privacy.epsilons; finite: {words}")
+    return tuple(
+        Comparison(strategy, baseline, section.measure, epsilon, quantity)
+        for epsilon in section.epsilons or sorted(finite)[:1]
+        for strategy in chosen
+        for quantity in section.quantities
+    )
+
+
+def _label(key: str, word: str, strategies: Mapping[str, str]) -> str:
+    """Return the label of a strategy by its label or name."""
+    if word in strategies:
+        return word
+    named = [label for label, name in strategies.items() if name == word]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        labels = " and ".join(repr(label) for label in named)
+        raise ScenarioError(f"compare.{key} = {word!r}: could be {labels}")
+    raise ScenarioError(
+        f"compare.{key} = {word!r}: not a strategy of this scenario{nearest(word, [*strategies])}"
+    )
+
+
+def most(seeds: int) -> int:
+    """Return how many comparisons a family of so many paired seeds can bear: floor(.05 / least p).
+
+    Examples
+    --------
+    >>> [most(seeds) for seeds in (5, 6, 8, 10)]
+    [0, 1, 6, 25]
+    """
+    least = 2 / 2**seeds if seeds <= EXACT else 1 / (DRAWS + 1)
+    return int(LEVEL / least + 1e-9)
+
+
+def unreachable(count: int, seeds: int) -> str:
+    """Say why no test of a family can reject at .05, or nothing where one can.
+
+    Examples
+    --------
+    >>> unreachable(4, 10)
+    ''
+    >>> unreachable(4, 3)
+    'too few seeds: with 3 no two-sided test can reach .05, 6 are the fewest'
+    """
+    if seeds <= FEW_SEEDS:
+        fewest = FEW_SEEDS + 1
+        return f"too few seeds: with {seeds} no two-sided test can reach .05, {fewest} are the fewest"
+    if count > most(seeds):
+        return f"family too large: {seeds} seeds can bear {most(seeds)} comparisons, these are {count}"
+    return ""
+
+
+def kept(scenario: Scenario, file: str, overrides: Sequence[str], seeds: str | None) -> Compare | None:
+    """Return the family that a scenario declares; refuse it where it does not fit.
+
+    Parameters
+    ----------
+    scenario, file
+        What was read, and how mistakes call it.
+    overrides, seeds
+        What the command line changed. The family was declared for the file's own question: where that is
+        another now and the family does not fit, it is dropped: the default one is reported, never refused.
+
+    Raises
+    ------
+    ScenarioError
+        If it names what is not there, compares nothing, or holds more comparisons than the seeds can bear.
+    """
+    if scenario.compare is None:
+        return None
+    try:
+        labels = {s.label: s.name for s in scenario.strategies}
+        comparisons = family(scenario.compare, labels, scenario.privacy.epsilons)
+        if not comparisons:
+            raise ScenarioError("compare: nothing to compare; it takes two strategies and a finite ε")
+        if why := unreachable(len(comparisons), len(scenario.seeds)):
+            raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")
+    except ScenarioError as error:
+        narrowed = seeds is not None or bool(overrides)
+        if narrowed and not any(o.startswith("compare") for o in overrides):
+            return None
+        raise ScenarioError(f"{file}: {error}") from None
+    return scenario.compare

@@ -1,0 +1,34 @@
+"""Refutation by tuning: what is chosen anew at every ε, on records that are declared public."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedtoll.scenarios.section import Count, Positive, Section, Seed
+
+
+class Tune(Section):
+    """Values among which every ε, infinity too, chooses its own.
+
+    All combinations are trained, and the least mean log-loss on the validation part
+    (``split.validation``, which is declared public) wins: of everybody, or of the worst group. An empty
+    list leaves the scenario's own value. Choosing on the public part costs no privacy.
+    """
+
+    learning_rates: tuple[Positive, ...] = ()
+    clips: tuple[Positive, ...] = ()
+    batch_sizes: tuple[Count, ...] = ()
+    by: Literal["everybody", "worst group"] = "everybody"
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1000, 1001)
+
+    @model_validator(mode="after")
+    def _check(self) -> Tune:
+        for key in ("learning_rates", "clips", "batch_sizes", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: the same value twice")
+        if max(len(self.learning_rates), len(self.clips), len(self.batch_sizes)) < 2:
+            raise ValueError("nothing to choose from; give two values or more of one constant")
+        return self

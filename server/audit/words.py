@@ -1,0 +1,85 @@
+"""What an audit found, for the terminal; and which settings it is of."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fedtoll.server.audit.attacks import FEWEST
+from fedtoll.server.report.words import budget, general, number
+
+SETTINGS = ("data", "split", "partition", "model", "training", "privacy", "statistics")
+"""The sections of a scenario that an audit is of; of ``privacy`` not which ε."""
+
+
+def settings(scenario: dict[str, Any]) -> dict[str, Any]:
+    """Return what an audit is of, from a scenario as JSON; the folder of a user's records does not matter."""
+    kept = {key: dict(scenario.get(key, {})) for key in SETTINGS}
+    kept["privacy"].pop("epsilons", None)
+    if "file" in kept["data"]:
+        kept["data"]["file"] = Path(str(kept["data"]["file"])).name
+    return kept
+
+
+def value(cell: Any) -> float:
+    """Read a number of ``audit.json``: null is NaN, ``"inf"`` infinity."""
+    return math.nan if cell is None else float(cell)
+
+
+def text(content: dict[str, Any]) -> str:
+    """Return the tables of ``audit.json`` as lines."""
+    canary = [
+        (
+            row["strategy"],
+            general(value(row["epsilon"])),
+            row["group"],
+            general(value(row["noise_multiplier"])),
+            number(value(row["claim"]), 2),
+            number(value(row["bound"]), 2),
+            number(value(row["run_claim"]), 2),
+            number(value(row["run_bound"]), 2),
+        )
+        for row in content["canary"]
+    ]
+    head = ("strategy", "ε", "group", "σ", "ε of a step", "at least", "ε of the run", "at least")
+    lines = ["White box: what is claimed, and what an attacker who put the record there can show", ""]
+    lines += _aligned([head, *canary], left=(0, 2))
+    lines += ["", verdict(content), "", "Membership by group: the attacker's advantage TPR − FPR", ""]
+    head = ("strategy", "ε", "attack", "group", "members", "advantage", "95% interval", "at most")
+    rows = [
+        (
+            row["strategy"],
+            budget(row["mechanism"], value(row["epsilon"])),
+            row["attack"],
+            row["group"] or "(all)",
+            f"{round(row['members']):,}{' (few)' if row['members'] < FEWEST else ''}",
+            number(value(row["advantage"])),
+            f"{number(value(row['low']))} to {number(value(row['high']))}",
+            number(value(row["ceiling"])),
+        )
+        for row in content["membership"]
+        if row["attack"] == "lira"
+    ]
+    lines += _aligned([head, *rows], left=(0, 2, 3))
+    return "\n".join(lines)
+
+
+def verdict(content: dict[str, Any]) -> str:
+    """Say in a sentence whether the bounds fit the claims."""
+    bounds, over = len(content["canary"]), content["over_claim"]
+    fit = f"{over} of {bounds} bounds of one step lie above their claim"
+    sure, by_chance = f"at {content['confidence']:.0%} confidence", bounds * (1 - content["confidence"])
+    told = f"{fit}; {sure} a sound mechanism has at most {by_chance:.1f} on average."
+    return f"BROKEN: {told}" if content["broken"] else told
+
+
+def _aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            f"{cell:<{w}}" if i in left else f"{cell:>{w}}"
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

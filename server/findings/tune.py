@@ -1,0 +1,174 @@
+"""Refutation by tuning: every ε chooses its own constants, on records that are declared public.
+
+Does a toll gap come from privacy, or from constants that were fit for ε = ∞ alone? (De Oliveira et al. 2023
+and Demelius et al. 2025 disagree.) The choice is made with seeds of its own and costs no privacy, for their
+validation parts are public by declaration. The parts of other seeds hold other records, so a record that is
+public here may be tested on there: the choice may flatter a little, and the same at every ε.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.tune import Tune
+from fedtoll.server.plan import Plan
+
+Losses = dict[str, float]
+"""Mean log-loss on the validation part by group, and of everybody."""
+
+
+def tuned(
+    name: str, planned: Plan, folder: Path, workers: int | None = None
+) -> tuple[Plan, dict[str, tuple[str, ...]]]:
+    """Return a plan whose every ε has the constants that it chose, and what each chose.
+
+    Parameters
+    ----------
+    name
+        The scenario's name or file.
+    planned
+        The setting before tuning.
+    folder
+        The setting's results folder: what was trained to choose is kept in it, and found by the next command.
+    workers
+        Processes, by default one a core.
+    """
+    how = planned.scenario.tune
+    if how is None:
+        raise ScenarioError(f"{name}: a tuned setting needs [tune]")
+    candidates = {e: combinations(how, e) for e in planned.scenario.privacy.epsilons}
+    plans: dict[tuple[float | str, tuple[str, ...]], Plan] = {}
+    for epsilon in planned.scenario.privacy.epsilons:
+        for overrides in candidates[epsilon]:
+            plans[epsilon, overrides] = _with(planned, epsilon, overrides, how.seeds)
+    losses = _losses([run for made in plans.values() for run in made.runs], folder / "tuning", workers)
+    chosen: dict[float | str, tuple[str, ...]] = {}
+    for epsilon in planned.scenario.privacy.epsilons:
+        scores = {
+            c: _score([losses[r.hash] for r in plans[epsilon, c].runs], how) for c in candidates[epsilon]
+        }
+        chosen[epsilon] = min(candidates[epsilon], key=lambda c: scores[c])
+    seeds = planned.scenario.seeds
+    parts = {e: _with(planned, e, overrides, seeds) for e, overrides in chosen.items()}
+    runs = tuple(run for part in parts.values() for run in part.runs)
+    words = {"inf" if e == math.inf else str(e): overrides for e, overrides in chosen.items()}
+    return Plan(planned.scenario, runs), words
+
+
+def combinations(how: Tune, epsilon: float | str) -> list[tuple[str, ...]]:
+    """Return every combination as overrides, in the order of the file; at ε = ∞ nothing is clipped.
+
+    Examples
+    --------
+    >>> how = Tune(learning_rates=(0.5, 2.0), clips=(1.0,))
+    >>> combinations(how, 1.0)
+    [('training.learning_rate=0.5', 'training.clip=1.0'), ('training.learning_rate=2.0', 'training.clip=1.0')]
+    >>> combinations(how, math.inf)
+    [('training.learning_rate=0.5',), ('training.learning_rate=2.0',)]
+    """
+    axes = {
+        "training.learning_rate": how.learning_rates,
+        "training.clip": () if epsilon == math.inf else how.clips,
+        "training.batch_size": how.batch_sizes,
+    }
+    stated = [[f"{key}={value}" for value in values] for key, values in axes.items() if values]
+    return list(itertools.product(*stated))
+
+
+def _with(planned: Plan, epsilon: float | str, overrides: Sequence[str], seeds: Sequence[int]) -> Plan:
+    """Return the plan of one ε with other constants."""
+    from fedtoll.server.plan import plan
+
+    scenario = planned.scenario
+    training = scenario.training.model_dump()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        word = key.removeprefix("training.")
+        training[word] = int(value) if word == "batch_size" else float(value)
+        if word == "batch_size":
+            training["sampling_rate"] = None
+    narrowed = scenario.model_copy(
+        update={
+            "seeds": tuple(seeds),
+            "training": type(scenario.training)(**training),
+            "privacy": scenario.privacy.model_copy(update={"epsilons": (epsilon,)}),
+        }
+    )
+    return plan(narrowed, f"{scenario.name} (tuned)")
+
+
+def _score(losses: Sequence[Losses], how: Tune) -> float:
+    """Return what is made least: the mean over seeds of everybody's loss, or of the worst group's."""
+    from fedtoll.server.evaluate import EVERYBODY
+
+    each = [
+        loss[EVERYBODY] if how.by == "everybody" else max(v for k, v in loss.items() if k != EVERYBODY)
+        for loss in losses
+    ]
+    return float(np.mean(each))
+
+
+def _losses(runs: Sequence[Run], folder: Path, workers: int | None) -> dict[str, Losses]:
+    """Return the losses of every run on the validation part, trained or found."""
+    known = {}
+    for run in runs:
+        file = folder / f"{run.hash}.json"
+        if file.exists():
+            known[run.hash] = json.loads(file.read_text(encoding="utf-8"))
+    todo = {run.hash: run for run in runs if run.hash not in known}
+    if not todo:
+        return known
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    texts = [run.to_json() for run in sorted(todo.values(), key=lambda r: r.seed)]
+    if count == 1:
+        found = map(validation_losses, texts)
+        return known | {h: _keep(folder, h, loss) for h, loss in found}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=spawn) as pool:
+        return known | {h: _keep(folder, h, loss) for h, loss in pool.map(validation_losses, texts)}
+
+
+def _keep(folder: Path, run: str, losses: Losses) -> Losses:
+    from fedtoll.server.report.files import replace
+
+    replace(folder / f"{run}.json", json.dumps(losses).encode())
+    return losses
+
+
+def validation_losses(text: str) -> tuple[str, Losses]:
+    """Train one run, given as JSON, and return its hash and its model's losses on the validation part."""
+    import torch
+
+    from fedtoll.clients import losses, model
+    from fedtoll.scenarios.records import records
+    from fedtoll.server.app import simulate
+    from fedtoll.server.evaluate import EVERYBODY
+
+    torch.set_num_threads(1)
+    run = Run.from_json(text)
+    last: dict[str, Any] = {}
+    simulate(run, lambda round, made: last.update(model=made))
+    of = records(run)
+    features = torch.from_numpy(of.table.features[of.validation]).to(model.DTYPES[run.precision])
+    module = model.build(run.model, features.shape[1], run.classes, run.precision)
+    model.put(module, last["model"])
+    with torch.no_grad():
+        labels = torch.from_numpy(of.table.label[of.validation])
+        nats = losses.per_example(module(features), labels).double().numpy()
+    codes = of.groups.codes[of.validation]
+    there = [(code, name) for code, name in enumerate(of.groups.names) if (codes == code).any()]
+    by_group = {name: float(nats[codes == code].mean()) for code, name in there}
+    return run.hash, {**by_group, EVERYBODY: float(nats.mean())}

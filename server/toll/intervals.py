@@ -1,0 +1,158 @@
+"""Intervals and exact tests on plain arrays: one row a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedtoll.scenarios.compare import DRAWS, EXACT, FEW_SEEDS
+
+Floats = NDArray[np.float64]
+
+_TIE = 1e-9  # of the largest value: sums of the same numbers in another order are the same
+
+
+def half_width(se: ArrayLike, seeds: ArrayLike, alpha: float | Floats = 0.05) -> Any:
+    """Return half the width of a t interval over seeds; NaN with one seed.
+
+    Parameters
+    ----------
+    se
+        Standard error of the mean over seeds.
+    seeds
+        How many there are behind it: degrees of freedom and one.
+    alpha
+        1 − coverage.
+    """
+    from scipy import stats
+
+    freedom = np.asarray(seeds, dtype=float) - 1
+    with np.errstate(invalid="ignore"):
+        return stats.t.ppf(1 - np.asarray(alpha) / 2, np.where(freedom > 0, freedom, np.nan)) * np.asarray(se)
+
+
+def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
+    """Return mean, low and high of the studentised interval over seeds, the first axis; NaN is dropped.
+
+    Its estimand is the mean over all seeds that could have been drawn: of *this* table of records, cut into
+    its folds. A zero width is no certainty but a measure that cannot resolve the difference, and gives NaN.
+
+    Examples
+    --------
+    >>> [round(float(v), 3) for v in t_interval([0.10, 0.02, 0.06])]
+    [0.06, -0.039, 0.159]
+    """
+    values = np.asarray(x, dtype=float)
+    there = ~np.isnan(values)
+    count = there.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+        squares = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0)
+        se = np.sqrt(squares / np.where(count > 1, count - 1, np.nan) / count)
+    half = half_width(resolved(se, np.abs(mean)), count)
+    return mean, mean - half, mean + half
+
+
+def resolved(se: Any, scale: Any = 1.0) -> Any:
+    """Return standard errors, NaN where they are zero but for rounding: no spread was seen."""
+    values = np.asarray(se, dtype=float)
+    return np.where(values > 1e-12 * np.maximum(np.asarray(scale, dtype=float), 1e-12), values, np.nan)
+
+
+def wilson(successes: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any]:
+    """Return the interval of Wilson (1927) for a rate of one run: coverage .91 to .96 from n = 10 on.
+
+    Parameters
+    ----------
+    successes, n
+        Counts, scalars or arrays of one shape.
+    alpha
+        1 − coverage.
+
+    Returns
+    -------
+    low, high
+        As the counts are shaped; NaN where n is 0.
+
+    Examples
+    --------
+    >>> low, high = wilson([19, 0, 0], [20, 10, 0])
+    >>> low.round(3), high.round(3)
+    (array([0.764, 0.   ,   nan]), array([0.991, 0.278,   nan]))
+    """
+    from scipy import stats
+
+    z = stats.norm.ppf(1 - alpha / 2)
+    n = np.asarray(n, dtype=float)
+    n = np.where(n > 0, n, np.nan)
+    rate = np.asarray(successes, dtype=float) / n
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+@lru_cache(maxsize=32)
+def signs(seeds: int) -> Floats:
+    """Return sign flips of so many seeds, shape ``[flips, seeds]``, the identity first.
+
+    Up to :data:`~fedtoll.scenarios.compare.EXACT` seeds all of them, less their mirror images (the last
+    sign stays +1), which a two-sided test counts alike; beyond,
+    :data:`~fedtoll.scenarios.compare.DRAWS` draws from a fixed stream.
+    """
+    if seeds <= EXACT:
+        codes = np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds)
+        return np.asarray(1 - 2 * (codes & 1), dtype=np.float64)
+    drawn = np.random.default_rng(0).integers(0, 2, (DRAWS, seeds), dtype=np.int8)
+    return np.concatenate([np.ones((1, seeds)), 1.0 - 2.0 * drawn.astype(np.float64)])
+
+
+def share_as_far(statistics: Floats) -> float:
+    """Return a permutation test's p: the share of statistics as far from 0 as the first, itself among them.
+
+    Among all flips that is exact; among draws it is (1 + count) / (1 + draws), which never lies below the
+    true level (Phipson and Smyth 2010).
+    """
+    sizes = np.abs(statistics)
+    return float(np.mean(sizes >= sizes[0] * (1 - _TIE)))
+
+
+def sign_flip(differences: Iterable[float]) -> float:
+    """Return the two-sided p-value of the sign-flip permutation test that paired differences centre on 0.
+
+    Exact up to 16 seeds, 100,000 draws from a fixed stream beyond. The least value it can return is
+    2 / 2^S for S seeds, .0625 for five: below six seeds it cannot reject at .05, and NaN is returned.
+
+    Parameters
+    ----------
+    differences
+        One paired difference a seed, shape ``(seeds,)``; NaN is dropped.
+    """
+    x = np.asarray(list(differences), dtype=float)
+    x = x[~np.isnan(x)]
+    return float("nan") if x.size <= FEW_SEEDS else share_as_far(signs(x.size) @ x)
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Return p-values adjusted by Holm (1979) over their whole family.
+
+    Parameters
+    ----------
+    p
+        One value a comparison. NaN, a comparison that could not be tested, counts as one of the family
+        and stays NaN.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)  # NaN last
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return adjusted

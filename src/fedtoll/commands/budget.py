@@ -1,0 +1,209 @@
+"""``fedtoll budget``: from ε to noise and back, for stated steps or for a scenario's clients."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+import typer
+
+from fedtoll.options import Json, Set
+from fedtoll.scenarios.errors import ScenarioError
+
+NOTE = (
+    "alone: the ε of a part if nothing else were released; adds: the whole's ε less that without the part.\n"
+    "Releases compose as Rényi divergences or as distributions, so parts do not add up in ε."
+)
+
+
+def budget(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="a built-in scenario or a TOML file")
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="total ε of a client: gives the noise")] = None,
+    sigma: Annotated[float | None, typer.Option(help="noise multiplier σ: gives the ε")] = None,
+    rate: Annotated[float | None, typer.Option(help="sampling rate q, without a scenario")] = None,
+    steps: Annotated[int | None, typer.Option(help="DP-SGD steps T in all, without a scenario")] = None,
+    statistic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="Z:N", help="N releases of noise multiplier Z beside, without a scenario"),
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="δ, by default 1e-5 or the scenario's")] = None,
+    accountant: Annotated[str | None, typer.Option(metavar="rdp|prv", help="how releases compose")] = None,
+    override: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Say what noise an ε asks for, what ε a noise spends, and what each part of it costs."""
+    from fedtoll.clients import budget as budgets
+
+    if accountant is not None:
+        budgets.check_accountant(accountant)
+    for option, value in (("epsilon", epsilon), ("sigma", sigma)):
+        if value is not None and not 0 < value < math.inf:
+            raise ScenarioError(f"--{option} {value:g}: must be a finite number greater than 0")
+    if delta is not None and not 0 < delta < 1:
+        raise ScenarioError(f"--delta {delta:g}: must lie between 0 and 1")
+    if name is None:
+        if override:
+            raise ScenarioError("--set: belongs to a scenario, and none is named")
+        rows = [_stated(epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or "rdp")]
+    else:
+        for option, stated, key in (
+            ("rate", rate, "training.sampling_rate"),
+            ("steps", steps, "training.local_steps"),
+            ("statistic", statistic, "statistics.noise_multiplier"),
+        ):
+            if stated:
+                raise ScenarioError(
+                    f"--{option}: a scenario says it itself; override it with --set {key}=..."
+                )
+        rows = _of_scenario(name, override or [], epsilon, sigma, delta, accountant)
+    if as_json:
+        typer.echo(json.dumps(_plain(rows if name else rows[0]), ensure_ascii=False, indent=1))
+    else:
+        typer.echo("\n\n".join(_text(row) for row in rows))
+        if any(len(row["parts"]) > 1 for row in rows):
+            typer.echo(f"\n{NOTE}")
+
+
+def _stated(
+    epsilon: float | None,
+    sigma: float | None,
+    rate: float | None,
+    steps: int | None,
+    statistic: list[str],
+    delta: float,
+    accountant: str,
+) -> dict[str, Any]:
+    """Account for stated releases."""
+    from fedtoll.clients import budget as budgets
+    from fedtoll.clients.budget import Event
+    from fedtoll.clients.ledger import DP_SGD
+    from fedtoll.server.spending import spending
+
+    if rate is None or steps is None or (epsilon is None) == (sigma is None):
+        raise ScenarioError(
+            "budget: name a scenario, or give --rate, --steps, and one of --epsilon and --sigma, e.g. "
+            "fedtoll budget --epsilon 2 --rate 0.02 --steps 300"
+        )
+    if not 0 < rate <= 1:
+        raise ScenarioError(f"--rate {rate:g}: must be greater than 0 and at most 1")
+    if steps < 1:
+        raise ScenarioError(f"--steps {steps}: must be 1 or more")
+    beside = {f"statistic {i + 1}": _statistic(text) for i, text in enumerate(statistic)}
+    if sigma is None:
+        assert epsilon is not None
+        try:
+            sigma = budgets.calibrate(
+                epsilon,
+                sampling_rate=rate,
+                count=steps,
+                delta=delta,
+                accountant=accountant,
+                beside=tuple(beside.values()),
+            )
+        except ScenarioError as error:
+            raise ScenarioError(str(error).replace("privacy.epsilons:", "--epsilon:")) from None
+    return spending({DP_SGD: Event(sigma, rate, steps), **beside}, delta, accountant, epsilon)
+
+
+def _statistic(text: str) -> Any:
+    from fedtoll.clients.budget import Event
+
+    z, _, times = text.partition(":")
+    try:
+        noise, count = float(z), int(times)
+    except ValueError:
+        noise, count = 0.0, 0
+    if not (0 < noise < math.inf and count >= 1):
+        raise ScenarioError(
+            f"--statistic {text}: must be a noise multiplier and a number of releases, e.g. 100:30"
+        )
+    return Event(noise, 1.0, count)
+
+
+def _of_scenario(
+    name: str,
+    override: list[str],
+    epsilon: float | None,
+    sigma: float | None,
+    delta: float | None,
+    accountant: str | None,
+) -> list[dict[str, Any]]:
+    """Account for the clients of a scenario."""
+    from fedtoll.scenarios.scenario import find, read
+    from fedtoll.server.spending import of_scenario
+
+    stated = [
+        f"privacy.{key}={value}"
+        for key, value in (
+            ("epsilons", None if epsilon is None else [epsilon]),
+            ("delta", delta),
+            ("accountant", None if accountant is None else json.dumps(accountant)),
+        )
+        if value is not None
+    ]
+    return of_scenario(read(name, [*override, *stated]), find(name).name, sigma)
+
+
+def _text(row: dict[str, Any]) -> str:
+    """Return one row of the account as lines."""
+    head = f"δ = {row['delta']:g}, {row['accountant']}"
+    if "strategy" in row:
+        sizes = row["public_sizes"]
+        alike = f"client{'s' if len(sizes) > 1 else ''} {_ranges(row['clients'])}"
+        if len(row["groups"]) == 1:
+            alike += f", {row['groups'][0]}"
+        of = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+        head = f"{row['strategy']}, ε = {row['epsilon']:g}: {alike} (public size {of}); {head}"
+    table = [("part", "releases", "q", "noise multiplier", "alone", "adds")]
+    table += [
+        (
+            part["what"],
+            f"{part['releases']:,}",
+            f"{part['sampling_rate']:g}",
+            f"{part['noise_multiplier']:g}",
+            _number(part["alone"]),
+            _number(part["adds"]),
+        )
+        for part in row["parts"]
+    ]
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            f"{cell:<{w}}" if i == 0 else f"{cell:>{w}}"
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in table
+    ]
+    total = f"total ε = {_number(row['spent'])}"
+    if "left" in row:
+        total += f" of {row['epsilon']:g}, left {_number(row['left'])}"
+    return "\n".join([head, *(f"  {line}" for line in lines), f"  {total}"])
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.4f}"
+
+
+def _ranges(ids: list[int]) -> str:
+    """Write ids in short: 0 to 7, 9."""
+    runs: list[list[int]] = []
+    for i in ids:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+
+
+def _plain(value: Any) -> Any:
+    """Return values for JSON: infinity as text, undefined as null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value

@@ -1,0 +1,177 @@
+"""``fedtoll compare DIR DIR``: two results folders beside each other, in one screen."""
+
+from __future__ import annotations
+
+import json
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedtoll.console import console
+from fedtoll.options import Json
+from fedtoll.scenarios.errors import ScenarioError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+SETTINGS = 12
+"""How many settings are told apart on the screen; JSON has all."""
+
+ACROSS = 3
+"""How many strategies fit beside each other in 100 columns."""
+
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]
+
+
+def compare(
+    first: _Folder,
+    second: _Folder,
+    measure: Annotated[str, typer.Option(help="see fedtoll list measures")] = "log_loss",
+    as_json: Json = False,
+) -> None:
+    """Compare two results folders: what differs in their settings, and in what groups pay."""
+    from fedtoll.server.results import load
+    from fedtoll.server.toll import MEASURES, difference, settings
+
+    if measure not in MEASURES:
+        raise ScenarioError(f"--measure {measure!r}: unknown measure{nearest(measure, MEASURES)}")
+    a, b = load(first), load(second)
+    try:
+        apart, frame = settings(a.resolved, b.resolved), difference(a, b, measure)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ScenarioError(f"{first}, {second}: no results of fedtoll ({_short(error)})") from None
+    if as_json:
+        content = {
+            "first": str(first),
+            "second": str(second),
+            "measure": measure,
+            "settings": [{"key": k, "first": x, "second": y} for k, x, y in apart],
+            "differences": json.loads(frame.to_json(orient="records", double_precision=15)),
+        }
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        return
+    console().print(_screen(*_names(first, second), measure, apart, frame))
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """Call the folders by their own names, and by the ends of their paths where these are the same."""
+    if first.name and second.name and first.name != second.name:
+        return first.name, second.name
+    a, b = str(first), str(second)
+    return a if len(a) <= 30 else f"…{a[-29:]}", b if len(b) <= 30 else f"…{b[-29:]}"
+
+
+def _short(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return text if len(text) <= 120 else f"{text[:120]}…"
+
+
+def _screen(
+    first: str, second: str, measure: str, apart: list[tuple[str, Any, Any]], frame: pd.DataFrame
+) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from fedtoll.server.report.words import budget
+    from fedtoll.server.toll import MEASURES
+
+    parts: list[RenderableType] = [_settings(first, second, apart), Text()]
+    private = frame[frame["mechanism"] == "dp-sgd"] if len(frame) else frame
+    if private.empty:
+        return Group(*parts, Text("No strategy and finite ε in common: there is no toll to compare."))
+    epsilon = private["epsilon"].min()
+    tight = private[private["epsilon"] == epsilon]
+    strategies = list(dict.fromkeys(tight["strategy"]))
+    title = f"ε = {budget('dp-sgd', epsilon)}: toll in {MEASURES[measure].title}, {second} minus {first}"
+    parts.append(Text(title))
+    for at in range(0, len(strategies), ACROSS):
+        parts += [_table(tight[tight["strategy"].isin(strategies[at : at + ACROSS])]), Text()]
+    return Group(*parts, *(Text(line) for line in _notes(private, tight)))
+
+
+def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
+    """Say how the differences were taken, and what is not shown."""
+    from fedtoll.server.report.words import general, listed
+
+    why = tight["unpaired"].iloc[0]
+    if why:
+        a, b = int(tight["seeds_a"].max()), int(tight["seeds_b"].max())
+        lines = [f"Unpaired, {a} and {b} seeds: {why}. ±: Welch's 95% interval."]
+    else:
+        seeds = int(tight["seeds"].max())
+        lines = [
+            f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition. "
+            + ("±: 95% t interval." if seeds > 1 else "One seed: no interval.")
+        ]
+    lines.append("Above 0: the second costs more.")
+    if tight["too_few"].any():
+        lines.append("* too few records or positives for a claim")
+    others = sorted(set(private["epsilon"]) - set(tight["epsilon"]), reverse=True)
+    if others:
+        lines.append(f"Also at ε = {listed(general(e) for e in others)}: --json has every row.")
+    return lines
+
+
+def _settings(first: str, second: str, apart: list[tuple[str, Any, Any]]) -> RenderableType:
+    """Return the settings that differ, beside each other."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not apart:
+        return Text("The same settings, records and versions.")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(Text("differs in"), overflow="ellipsis", no_wrap=True, min_width=24)
+    for head in (first, second):
+        table.add_column(Text(head), overflow="ellipsis", no_wrap=True)
+    for row in apart[:SETTINGS]:
+        table.add_row(*(Text(_word(cell)) for cell in row))
+    if len(apart) > SETTINGS:
+        table.add_row(Text(f"and {len(apart) - SETTINGS} more: --json"))
+    return table
+
+
+def _word(value: Any) -> str:
+    """Write a setting's value in one line."""
+    if value is None:
+        return "–"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    """Return the differences of one ε: one row a group, one column a strategy."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedtoll.server.report.words import UNDEFINED, count, number
+    from fedtoll.server.toll import EVERYBODY
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(Text("group"), no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column(Text("n"), justify="right", no_wrap=True)
+    strategies = list(dict.fromkeys(rows["strategy"]))
+    for strategy in strategies:
+        table.add_column(Text(strategy), justify="right", overflow="fold")
+    for group in dict.fromkeys(rows["group"]):
+        own = rows[rows["group"] == group].set_index("strategy")
+        n = own[["n_a", "n_b"]].min().min()
+        cells = [
+            "everybody" if group == EVERYBODY else str(group),
+            count(n) + ("*" if own["too_few"].any() else ""),
+        ]
+        for strategy in strategies:
+            if strategy not in own.index or own.loc[strategy, "seeds_b"] == 0:
+                cells.append(UNDEFINED)
+                continue
+            row = own.loc[strategy]
+            half = (row["high"] - row["low"]) / 2
+            cells.append(number(row["difference"]) + ("" if isnan(half) else f" ± {number(half)}"))
+        table.add_row(*(Text(c) for c in cells))
+    return table

@@ -1,0 +1,134 @@
+"""``fedtoll findings [NAME...]``: published results, reproduced or refuted, claim by claim."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedtoll.console import console
+from fedtoll.options import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.table import Table
+
+    from fedtoll.scenarios.run import Run
+    from fedtoll.server.findings.conduct import Finding, Prepared
+
+PAGE = "findings.html"
+
+
+def findings(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="findings, or files with claims; else all")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="two seeds and two rounds: runs all and decides nothing")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="by default results/findings")] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="serial|processes|ray", help="how the runs are spread")
+    ] = "processes",
+    workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
+    force: Annotated[bool, typer.Option("--force", help="mix with runs made by other versions")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check published claims on real records; the same command again resumes, and gives the same verdicts."""
+    from fedtoll.server import findings as rooms
+    from fedtoll.server import study
+
+    study.check_options(executor, "local")
+    folder = out or Path("results") / ("findings-quick" if quick else "findings")
+    prepared = [rooms.prepare(name, quick=quick) for name in rooms.names(names or [])]
+    command = shlex.join(["fedtoll", *sys.argv[1:]])
+    made = []
+    with _progress(prepared) as finished:
+        for one in prepared:
+            made.append(
+                rooms.conduct(
+                    one,
+                    folder / one.scenario.name,
+                    executor=executor,
+                    workers=workers,
+                    command=command,
+                    force=force,
+                    finished=finished,
+                    waiting=lambda: typer.echo(f"{folder}: another command is at work; waiting", err=True),
+                )
+            )
+    page = folder / PAGE
+    rooms.write(made, page, command)
+    if as_json:
+        content = {"page": str(page), "quick": quick, "findings": [_plain(f) for f in made]}
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        return
+    for finding in made:
+        console().print(_table(finding))
+    typer.echo(f"page: {page}")
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """Return a finding as JSON can hold it: what is undefined is null."""
+    rows = [
+        {key: _number(value) for key, value in asdict(outcome).items()}
+        | {"sides": [{"what": what, "mean": _number(mean)} for what, mean in outcome.sides]}
+        for outcome in finding.outcomes
+    ]
+    return {
+        "name": finding.scenario.name,
+        "title": finding.scenario.title,
+        "folder": str(finding.folder),
+        "tuned": finding.tuned,
+        "outcomes": rows,
+    }
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(finding: Finding) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedtoll.server.findings.page import interval
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
+    table.title = Text(f"{finding.scenario.name}: {finding.scenario.title}")
+    table.add_column(Text("claim"), no_wrap=True)
+    for head in ("setting", "ours", "verdict"):
+        table.add_column(Text(head), overflow="fold")
+    for o in finding.outcomes:
+        verdict = o.verdict if o.verdict != "undecided" else f"undecided: {o.why}"
+        cells = (o.claim, o.setting, interval(o.mean, o.low, o.high), verdict)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+@contextmanager
+def _progress(prepared: Sequence[Prepared]) -> Iterator[Callable[[Run], None]]:
+    """Show a bar on a terminal; yield what to call after each run."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    err = console(stderr=True)
+    columns = (
+        TextColumn("findings"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("runs", total=sum(one.runs for one in prepared))
+        yield lambda run: bar.advance(task)

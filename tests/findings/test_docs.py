@@ -1,0 +1,45 @@
+"""docs/findings.md says what the code says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+from fedtoll.scenarios.claims import Claim, Kind, Of
+from fedtoll.scenarios.scenario import findings, read, validate
+from fedtoll.server.findings import VERDICTS
+
+GUIDE = (Path(__file__).parents[2] / "docs/findings.md").read_text(encoding="utf-8")
+
+
+def test_every_finding_kind_quantity_and_verdict_is_there():
+    rows = re.findall(r"^\| `([\w-]+)` \|", GUIDE, re.M)
+    assert set(rows) == {*findings(), *get_args(Kind)}
+    for word in (*get_args(Of), "rises", "falls", "peaks", "flat"):
+        assert f"`{word}`" in GUIDE
+    for verdict in VERDICTS:
+        assert f"\n{verdict}\n: " in GUIDE
+
+
+def test_the_example_is_a_claim_of_the_built_in_finding():
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", GUIDE, re.M | re.S)
+    scenario = read("imbalance-makes-it").model_dump(mode="json", exclude_none=True)
+    example = tomllib.loads(text)
+    validate({**scenario, **example, "tune": None}, "docs/findings.md")
+    (claim,) = example["claim"]
+    ours = next(c for c in read("imbalance-makes-it").claim if c.says == claim["says"])
+    told = Claim.model_validate(claim)
+    assert (told.published, told.a, told.b, told.epsilon) == (ours.published, ours.a, ours.b, ours.epsilon)
+
+
+def test_the_python_example_is_of_names_that_exist():
+    from fairlearn.reductions import DemographicParity, GridSearch
+
+    from fedtoll.sklearn import DPClassifier
+
+    (code,) = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+    assert "from fedtoll.sklearn import DPClassifier" in code
+    made = DPClassifier(epsilon=1.0, public_size=39_073)
+    assert GridSearch(made, DemographicParity(), grid_size=71).grid_size == 71

@@ -1,0 +1,76 @@
+"""A grid of fairlearn's over our classifier: what is picked, what is measured, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
+
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
+from fedtoll.scenarios.scenario import findings, read
+from fedtoll.server.findings import prepare
+from fedtoll.server.findings.reductions import check, disparities, reduced
+from fedtoll.server.plan import plan
+
+FEW = ["training.rounds=1", 'privacy.epsilons=["inf", 1]']
+
+
+def test_disparities_are_fairlearns():
+    rng = np.random.default_rng(0)
+    label, codes = rng.integers(0, 2, 500), rng.integers(0, 3, 500)
+    predicted = (rng.random(500) < 0.2 + 0.2 * codes).astype(np.int64)
+    ours = disparities(predicted, label, codes)
+    parity = demographic_parity_difference(label, predicted, sensitive_features=codes)
+    odds = equalized_odds_difference(label, predicted, sensitive_features=codes)
+    assert ours == {"demographic parity": pytest.approx(parity), "equalized odds": pytest.approx(odds)}
+    none = disparities(predicted, np.where(codes == 0, 0, label), codes)
+    assert np.isnan(none["equalized odds"])  # a group without positives has no rate, and not 0
+
+
+def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, monkeypatch):
+    planned = plan(read("private-reductions", FEW, "0:1"), "x")
+    how = Reduction(constraint="demographic parity", points=9)
+    table = reduced(planned, how, tmp_path, workers=1)
+    assert set(table["strategy"]) == {ACCURATE, FAIR}
+    assert set(table["mechanism"]) == {"none", "dp-sgd"}
+    assert len(table) == 2 * 2 * 3  # ε, model, and two sexes with everybody
+    for _, one in table.groupby("mechanism"):
+        by = one.set_index(["strategy", "group"])
+        apart = {
+            s: abs(np.diff(by.loc[s]["selection_rate"].loc[["Male", "Female"]])[0]) for s in (ACCURATE, FAIR)
+        }
+        assert apart[FAIR] < apart[ACCURATE] / 2
+        accuracy = by["accuracy"].xs("(all)", level="group")
+        assert accuracy[ACCURATE] > accuracy[FAIR]
+        assert set(by["n"].xs("(all)", level="group")) == {9769}
+    monkeypatch.setattr("fedtoll.server.findings.reductions.grid", None)  # nothing is trained again
+    again = reduced(planned, how, tmp_path, workers=1)
+    assert again.equals(table)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (['partition={kind="iid", clients=2}'], "needs one client"),
+        (
+            ["training={rounds=1, batch_size=100, local_steps=3, learning_rate=1.0, clip=1.0}"],
+            "local_epochs = 1",
+        ),
+    ],
+)
+def test_where_it_has_no_sense_it_is_refused(overrides, words):
+    with pytest.raises(ScenarioError, match=words):
+        check(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
+
+
+def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
+    table = tomllib.loads(findings()["private-reductions"].read_text(encoding="utf-8"))
+    table["claim"][0]["settings"] = ["parity", "base"]
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(table))
+    with pytest.raises(ScenarioError, match="strategy = 'grid: most accurate': not here"):
+        prepare(str(file))

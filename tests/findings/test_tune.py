@@ -1,0 +1,86 @@
+"""Refutation by tuning: every ε chooses on the public part, and what it chose is what is trained."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fedtoll.scenarios.records import records
+from fedtoll.scenarios.scenario import read
+from fedtoll.server.app import simulate
+from fedtoll.server.findings.tune import combinations, tuned, validation_losses
+from fedtoll.server.plan import plan
+
+TUNE = [
+    "split.validation=0.1",
+    "training.rounds=2",
+    'privacy.epsilons=["inf", 1, 0.05]',
+    "tune={learning_rates=[0.01, 2.0], clips=[3.0], seeds=[1000]}",
+]
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return plan(read("adult-central", TUNE, "0:2"), "x")
+
+
+def test_the_loss_is_that_of_the_public_part_alone(planned):
+    run = planned.runs[0]
+    name, losses = validation_losses(run.to_json())
+    assert name == run.hash
+    seen = []
+    simulate(run, lambda round, made: seen.append(made))
+    of = records(run)
+    assert len(of.validation) == pytest.approx(0.1 * 0.8 * 48_842, rel=0.01)
+    assert not set(of.validation) & ({*of.test} | {*np.concatenate(of.held)})
+    weight, bias = seen[-1]
+    logit = of.table.features[of.validation].astype(float) @ weight[0].astype(float) + float(bias[0])
+    label = of.table.label[of.validation]
+    nats = np.logaddexp(0, np.where(label == 1, -logit, logit))
+    assert losses["(all)"] == pytest.approx(nats.mean(), rel=1e-5)
+    codes = of.groups.codes[of.validation]
+    for code, group in enumerate(of.groups.names):
+        assert losses[group] == pytest.approx(nats[codes == code].mean(), rel=1e-5)
+
+
+def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypatch):
+    made, chosen = tuned("x", planned, tmp_path, workers=1)
+    assert list(chosen) == ["inf", "1.0", "0.05"]
+    kept = {f.stem: json.loads(f.read_text()) for f in (tmp_path / "tuning").glob("*.json")}
+    assert len(kept) == 6
+    assert planned.scenario.tune is not None
+    assert all(c in combinations(planned.scenario.tune, float(e)) for e, c in chosen.items())
+    assert chosen["inf"] == ("training.learning_rate=2.0",)  # at ∞ there is no clip to choose
+    assert chosen["inf"][0] == "training.learning_rate=2.0"  # .01 hardly moves in 20 steps
+    assert {(r.epsilon, r.seed) for r in made.runs} == {
+        (e, s) for e in (float("inf"), 1.0, 0.05) for s in (0, 1)
+    }
+    for run in made.runs:
+        word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
+        assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
+    monkeypatch.setattr("fedtoll.server.findings.tune.validation_losses", None)  # nothing is trained again
+    again, same = tuned("x", planned, tmp_path, workers=1)
+    assert (again.runs, same) == (made.runs, chosen)
+
+
+def test_the_choice_is_the_least_loss(planned, tmp_path):
+    """With the losses planted, each ε takes its least; by the worst group where that is asked."""
+    for by, wanted in (("everybody", "0.01"), ("worst group", "2.0")):
+        scenario = planned.scenario.model_copy(
+            update={"tune": planned.scenario.tune.model_copy(update={"by": by})}
+        )
+        folder = tmp_path / by.replace(" ", "-")
+        (folder / "tuning").mkdir(parents=True)
+        from fedtoll.server.findings import tune
+        from fedtoll.server.plan import Plan
+
+        for epsilon in scenario.privacy.epsilons:
+            for overrides in combinations(scenario.tune, epsilon):
+                for run in tune._with(planned, epsilon, overrides, scenario.tune.seeds).runs:
+                    slow = run.learning_rate == 0.01
+                    losses = {"(all)": 0.3 if slow else 0.4, "White": 0.1, "Other": 0.9 if slow else 0.5}
+                    (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
+        _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
+        assert {c[0] for c in chosen.values()} == {f"training.learning_rate={wanted}"}

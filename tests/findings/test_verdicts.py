@@ -1,0 +1,217 @@
+"""Every verdict, from tables in which the truth is planted."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fedtoll.scenarios.claims import LEAST_SEEDS, Claim, Term
+from fedtoll.server.findings.cases import outcomes
+from fedtoll.server.findings.verdicts import Case, Part, fieller, judge
+from fedtoll.server.toll.intervals import holm, sign_flip, t_interval
+from tests.findings.planted import study
+
+TIGHT, LOOSE = {"big": 0.05, "small": 0.15}, {"big": 0.01, "small": 0.02}
+PLANTED = {8.0: LOOSE, 1.0: TIGHT}
+
+
+def claim(kind, **fields):
+    sides = {"a": Term(groups=("small",)), "b": Term(groups=("big",))}
+    if kind == "threshold":
+        del sides["b"]
+    usual = {"name": "x", "says": "x", "kind": kind, "measure": "accuracy", "epsilon": 1.0, **sides}
+    return Claim(**{**usual, **fields})
+
+
+def verdict(one, **planted):
+    (outcome,) = outcomes([one], {"base": study(PLANTED, **planted)})
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (claim("order"), "reproduced"),
+        (claim("order", a=Term(groups=("big",)), b=Term(groups=("small",))), "contradicted"),
+        (claim("order", b=Term(groups=("small",), epsilon=1.0)), "not reproduced"),  # with itself
+        (claim("difference", at_least=0.05, at_most=0.15), "reproduced"),
+        (claim("difference", at_least=0.2), "contradicted"),
+        (claim("difference", at_least=0.1), "not reproduced"),  # the bound is where the truth is
+        (claim("difference", at_most=0.05), "contradicted"),
+        (claim("threshold", at_least=0.1), "reproduced"),
+        (claim("threshold", at_most=0.1), "contradicted"),
+        (claim("threshold", at_least=0.145, at_most=0.155, epsilon=8.0), "contradicted"),
+        (claim("ratio", at_least=2.0), "reproduced"),
+        (claim("ratio", at_least=2.0, at_most=4.0), "reproduced"),
+        (claim("ratio", at_least=4.5), "contradicted"),
+        (claim("ratio", at_most=3.0), "not reproduced"),
+        (claim("shape", shape="rises", over=(8, 1), b=None), "reproduced"),
+        (claim("shape", shape="falls", over=(8, 1), b=None), "contradicted"),
+        (claim("shape", shape="rises", over=(8, 1)), "reproduced"),  # of a − b
+        (claim("shape", shape="flat", over=(8, 1), margin=0.2, b=None), "reproduced"),
+        (claim("shape", shape="flat", over=(8, 1), margin=0.05, b=None), "contradicted"),
+        (claim("shape", shape="flat", over=(8, 1), margin=0.13, b=None), "not reproduced"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else f"{x.kind}-{x.shape or ''}{x.at_least}{x.at_most}",
+)
+def test_each_kind_of_claim_gets_each_verdict(one, expected):
+    outcome = verdict(one)
+    assert outcome.verdict == expected, outcome
+    assert outcome.seeds == 10
+    assert outcome.p == outcome.p_holm  # alone in its family
+
+
+def test_a_curve_that_peaks_and_one_with_a_step_the_other_way():
+    tolls = {e: {"g": t} for e, t in ((8.0, 0.05), (2.0, 0.2), (1.0, 0.1))}
+    over = (8, 2, 1)
+    made = {
+        shape: outcomes(
+            [claim("shape", shape=shape, over=over, a=Term(groups=("g",)), b=None, **more)],
+            {"base": study(tolls)},
+        )[0]
+        for shape, more in (("peaks", {"peak": 2}), ("rises", {}), ("falls", {}))
+    }
+    assert made["peaks"].verdict == "reproduced"
+    assert made["rises"].verdict == "contradicted"  # from first to last it rises, but its last step falls
+    assert made["falls"].verdict == "contradicted"
+    assert made["peaks"].figure == "peak − higher end"
+    assert made["peaks"].mean == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_shape_over_settings_pairs_seeds_between_them():
+    studies = {
+        name: study({1.0: {"small": t, "big": 0.05}}, salt=i)
+        for i, (name, t) in enumerate([("base", 0.05), ("half", 0.1), ("tenth", 0.2)])
+    }
+    rising = claim("shape", shape="rises", over=("base", "half", "tenth"))
+    (outcome,) = outcomes([rising], studies)
+    assert outcome.verdict == "reproduced"
+    assert outcome.region == "a − b rises over base, half, tenth"
+    assert len(outcome.sides) == 6
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ({"seeds": 5}, "too few seeds: 5, and 10 are the fewest"),
+        ({"seeds": LEAST_SEEDS - 1}, "too few seeds: 9"),
+        ({"undefined": 3}, "too few seeds: 7"),
+        ({"undefined": 10}, "undefined in every seed"),
+        ({"n": {"small": 15}}, "too few records: small"),
+    ],
+)
+def test_what_cannot_be_decided_says_why(planted, words):
+    outcome = verdict(claim("order"), **planted)
+    assert outcome.verdict == "undecided"
+    assert words in outcome.why
+
+
+def test_quick_decides_nothing():
+    (outcome,) = outcomes([claim("order")], {"base": study(PLANTED)}, barred="quick: few seeds")
+    assert (outcome.verdict, outcome.why) == ("undecided", "quick: few seeds")
+    assert outcome.mean == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_family_too_large_for_its_seeds_decides_nothing():
+    few = outcomes([claim("order", name=f"x{i}") for i in range(25)], {"base": study(PLANTED)})
+    many = outcomes([claim("order", name=f"x{i}") for i in range(26)], {"base": study(PLANTED)})
+    assert {o.verdict for o in few} == {"reproduced"}
+    assert {o.verdict for o in many} == {"undecided"}
+    assert "family too large" in many[0].why
+
+
+def test_holm_is_over_all_claims_and_can_take_a_verdict_away():
+    rng = np.random.default_rng(3)
+    draws = (rng.normal(0.7, 1.0, 12) for _ in range(1000))
+    x = next(x for x in draws if 0.02 < sign_flip(x) < 0.05 and t_interval(x)[1] > 0)
+    alone = judge([Case((Part(x, low=0.0),))])[0]
+    assert alone.verdict == "reproduced"
+    others = [Case((Part(rng.normal(0, 1, 12), low=0.0),)) for _ in range(9)]
+    crowd = judge([Case((Part(x, low=0.0),)), *others])
+    assert crowd[0].p == alone.p
+    assert crowd[0].p_holm > alone.p
+    assert [c.p_holm for c in crowd] == pytest.approx(list(holm([c.p for c in crowd])))
+    assert crowd[0].verdict == "not reproduced"
+    assert "Holm" in crowd[0].why
+
+
+def test_verdicts_rest_on_the_tolls_own_statistics():
+    outcome = verdict(claim("order"))
+    made = study(PLANTED)
+    small, big = (made.quantity(claim("order").terms("base")[i]).seeds for i in (0, 1))
+    assert (outcome.mean, outcome.low, outcome.high) == pytest.approx(
+        [float(v) for v in t_interval(small - big)]
+    )
+    assert outcome.p == sign_flip(small - big)
+    assert outcome.seeds == len(small)
+
+
+def test_a_ratio_to_nothing_is_not_reproduced():
+    one = claim("ratio", at_least=2.0)
+    none = {1.0: {"small": 0.2, "big": 0.0}}
+    (outcome,) = outcomes([one], {"base": study(none)})
+    assert outcome.verdict == "not reproduced"
+    assert "there is no ratio" in outcome.why
+    assert math.isnan(outcome.low)
+
+
+def test_fieller_covers_the_ratio():
+    """95% of intervals hold the true ratio of 3, with sides that share their noise."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        shared = rng.normal(0, 0.02, 10)
+        a, b = 0.15 + shared + rng.normal(0, 0.02, 10), 0.05 + shared / 3 + rng.normal(0, 0.01, 10)
+        _, low, high = fieller(a, b)
+        covered += low <= 3.0 <= high
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_false_claims_are_seldom_reproduced():
+    """Under a null of no difference both false verdicts together come at most 5% of the time."""
+    rng = np.random.default_rng(1)
+    words = [judge([Case((Part(rng.normal(0, 1, 10), low=0.0),))])[0].verdict for _ in range(1000)]
+    assert words.count("not reproduced") > 930
+    assert words.count("reproduced") > 0  # by chance: the test is no formality
+    band = [
+        judge([Case((Part(rng.normal(1, 1, 10), -1.0, 1.0),))])[0].verdict for _ in range(500)
+    ]  # the truth lies on the bound of equivalence
+    assert band.count("reproduced") / 500 < 0.05
+
+
+def test_equal_values_in_every_seed_are_judged_too():
+    made = study(PLANTED, collapsed=1.0)
+    always = claim("threshold", of="value", measure="collapsed", a=Term(), at_least=0.9)
+    never = claim("threshold", name="y", of="value", measure="collapsed", a=Term(), epsilon=8.0, at_most=0.1)
+    wrong = claim("threshold", name="z", of="value", measure="collapsed", a=Term(), at_most=0.5)
+    assert [o.verdict for o in outcomes([always, never, wrong], {"base": made})] == [
+        "reproduced",
+        "reproduced",
+        "contradicted",
+    ]
+
+
+@pytest.mark.parametrize("of", ["toll", "price", "value", "spread", "weight"])
+def test_every_quantity_is_what_it_says(of):
+    made = study({**PLANTED, "clip-only": LOOSE}, noise=0.0, start={"big": 0.9, "small": 0.7})
+    groups = ("small",) if of != "spread" else ("small", "big")
+    term = Term(groups=groups, of=of, measure="accuracy", epsilon=1.0, setting="base")
+    rows = made.groups.query("mechanism == 'dp-sgd' and epsilon == 1 and group == 'small'").set_index("seed")
+    found = made.quantity(term).seeds
+    if of in {"toll", "price"}:
+        assert found.to_numpy() == pytest.approx(0.15)
+    elif of == "value":
+        assert found.to_numpy() == pytest.approx(rows["accuracy"].to_numpy())
+    elif of == "weight":
+        assert found.to_numpy() == pytest.approx(0.5)
+    else:
+        big = made.groups.query("mechanism == 'dp-sgd' and epsilon == 1 and group == 'big'").set_index("seed")
+        apart = (big["accuracy"] - rows["accuracy"]).abs()
+        assert found.to_numpy() == pytest.approx(apart.to_numpy())
+    clipped = made.quantity(
+        term.model_copy(update={"epsilon": "clip-only", "of": "toll", "groups": ("big",)})
+    )
+    assert clipped.seeds.to_numpy() == pytest.approx(0.01)
+    assert "clip-only" in clipped.words

@@ -1,0 +1,211 @@
+"""The ledger: R rounds are one ledger of R·T steps, and nothing leaves a client that it lacks.
+
+The releases that are due are written down here from the scenario; the ε of them is integrated from the
+definition of Rényi divergence, not computed by what fedtoll computes it with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message_type import MessageType
+
+from fedtoll.clients import train as clients
+from fedtoll.clients.ledger import COLUMNS, DP_SGD
+from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.run import Run
+from fedtoll.server.app import federate
+from fedtoll.server.grid import LocalGrid, Strict
+from tests.gate import tables
+from tests.gate.noise import EMPTY
+from tests.gate.replay import SENSITIVITY
+from tests.gate.system import DELTA, EPSILON, RATE, Answer, System, Z, ask, check, forget, runs, start
+from tests.peers.test_accounting import integrated
+
+ROUNDS, STEPS, EVERY = 3, 2, 2
+KINDS = {"roll-call": {"partition-id", "fedtoll", "numerics"}}
+
+Row = tuple[int, str, float, float, int]
+"""Round, what, q, σ, how often."""
+
+
+def due(run: Run, client: int, until: int = ROUNDS) -> list[Row]:
+    """What the scenario lets a client release: statistics in every other round, T steps in each."""
+    rows: list[Row] = []
+    for round in range(1, until + 1):
+        if round % EVERY == 1:
+            rows += [(round, name, 1.0, Z, 1) for name in ("mean_loss", "group_loss", "label_group_loss")]
+            rows += [(round, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion")]
+        rows.append((round, DP_SGD, RATE, run.clients[client].noise_multiplier, STEPS))
+    return rows
+
+
+class Tap(LocalGrid):
+    """Keeps what every client sent, by round and client; round 0 is the roll call."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.received: dict[tuple[int, int], list[RecordDict]] = {}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        sent = list(messages)
+        replies = super().send_and_receive(sent, timeout=timeout)
+        for message, reply in zip(sent, replies, strict=True):
+            told: Any = message.content.config_records.get("config", {"server-round": 0})
+            key = (told["server-round"], message.metadata.dst_node_id - 1)
+            content = RecordDict() if reply.has_error() else copy.deepcopy(reply.content)
+            self.received.setdefault(key, []).append(content)
+        return replies
+
+
+def tapped(system: System) -> tuple[Run, Tap, pd.DataFrame]:
+    """Drive a run of all statistics, every other round, over a tapped Grid."""
+    private, _ = runs(system, rounds=ROUNDS, steps=STEPS, every=EVERY)
+    ledger = federate(tap := Tap(private), private)["ledger"]
+    return private, tap, ledger
+
+
+def rows_of(ledger: pd.DataFrame, client: int) -> list[Row]:
+    own = ledger[ledger["client"] == client]
+    return list(
+        own[["round", "release", "sampling_rate", "noise_multiplier", "count"]].itertuples(
+            index=False, name=None
+        )
+    )
+
+
+@check("one ledger")
+def composition(system: System) -> None:
+    """After R rounds a client has spent what one ledger of R·T steps and all its statistics spend: ≤ ε."""
+    run, _, ledger = tapped(system)
+    for client in range(len(run.clients)):
+        own = ledger[ledger["client"] == client]
+        assert rows_of(ledger, client) == due(run, client), f"client {client}: the ledger is not what is due"
+        assert set(own["delta"]) == {DELTA}
+        spent = own.groupby("round")["epsilon_spent"].agg(["min", "max"])
+        assert (spent["min"] == spent["max"]).all()
+        for round in range(1, ROUNDS + 1):
+            one = _merged(due(run, client, round))
+            expected, told = integrated(one, DELTA), float(spent["max"][round])
+            assert math.isclose(told, expected, rel_tol=1e-6), (
+                f"client {client}, round {round}: ε = {told:.4g} is told, {expected:.4g} is spent"
+            )
+        assert 0.98 * EPSILON < told <= EPSILON * (1 + 1e-9), (
+            f"client {client} spends {told:.4g} of {EPSILON}"
+        )
+
+
+def _merged(rows: list[Row]) -> tuple[tuple[str, float, float, int], ...]:
+    """All rounds as one: each mechanism once, as often as it ran."""
+    counts: dict[tuple[str, float, float], int] = {}
+    for _, what, rate, noise, count in rows:
+        key = ("dp-sgd" if what == DP_SGD else "statistic", rate, noise)
+        counts[key] = counts.get(key, 0) + count
+    return tuple((*key, count) for key, count in sorted(counts.items()))
+
+
+@check("wire tap")
+def wire(system: System) -> None:
+    """Every number that leaves a client is a public constant or a release that the ledger holds."""
+    run, tap, ledger = tapped(system)
+    assert len(tap.received) == (ROUNDS + 1) * len(run.clients)
+    shapes = [a.shape for a in start(run)]
+    cells = {s.name: math.prod(s.declaration.shape(len(run.groups), run.classes)) for s in run.statistics}
+    for (round, client), contents in tap.received.items():
+        assert len(contents) == 1, f"round {round}, client {client}: {len(contents)} replies"
+        (content,) = contents
+        if round == 0:
+            assert {k: set(v) for k, v in content.items()} == KINDS, (
+                f"client {client} tells more in the roll call"
+            )
+            continue
+        lines = rows_of(ledger, client)
+        charged = [row for row in lines if row[0] == round]
+        left = _released(content, client, shapes, cells)
+        entered = sorted(what for _, what, *_ in charged)
+        assert sorted(left) == entered, (
+            f"round {round}, client {client}: {sorted(left)} left, charged: {entered}"
+        )
+        steps = sum(count for _, what, _, _, count in charged if what == DP_SGD)
+        assert steps == STEPS, f"round {round}, client {client}: {steps} steps are charged, {STEPS} were told"
+        own: Any = content[clients.LEDGER]
+        assert set(own) == set(COLUMNS)
+        theirs = list(zip(*(own[c] for c in COLUMNS), strict=True))
+        assert theirs == [row for row in lines if row[0] <= round], f"client {client} keeps another ledger"
+
+
+def _released(
+    content: RecordDict, client: int, shapes: list[tuple[int, ...]], cells: dict[str, int]
+) -> list[str]:
+    """Name every release in a reply; whatever is neither one nor public fails."""
+    left: list[str] = []
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            assert [a.shape for a in record.to_numpy_ndarrays()] == shapes, f"client {client}: other arrays"
+            left.append(DP_SGD)
+        elif isinstance(record, MetricRecord):
+            metrics: dict[str, Any] = dict(record)
+            assert metrics.pop("num-examples", None) == tables.SIZES[client], f"client {client}: its records"
+            for key in [k for k in metrics if not k.endswith(".sd")]:
+                value, sd = metrics.pop(key), metrics.pop(f"{key}.sd", None)
+                assert key in SENSITIVITY, f"client {client} sends {key!r}, which nobody declared"
+                assert np.size(value) == cells[key], f"client {client}: {np.size(value)} cells of {key}"
+                public = Z * SENSITIVITY[key](tables.SIZES[client])
+                assert sd is not None and math.isclose(sd, public), f"client {client}: sd of {key}"  # noqa: PT018
+                left.append(key)
+            assert not metrics, f"client {client} sends {sorted(metrics)} beside"
+        else:
+            assert isinstance(record, ConfigRecord)
+            assert name == clients.LEDGER, f"client {client} sends {name!r}, which nobody declared"
+    return left
+
+
+@check("retry")
+def retry(system: System) -> None:
+    """The same instruction, given again to a process that knows nothing of the first, is no new release."""
+    private, _ = runs(system, steps=STEPS)
+    parameters = start(private)
+    answers: list[list[Answer]] = []
+    for _ in range(2):
+        forget()
+        answers.append(ask(private, parameters, 2))
+    for a, b in zip(*answers, strict=True):
+        assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with other draws"
+        assert a.metrics == b.metrics, f"client {a.client}: a retry releases other statistics"
+
+
+@check("lost reply")
+def lost(system: System) -> None:
+    """What a client was told to release is charged before it is known whether its reply arrives."""
+    private, _ = runs(system, rounds=ROUNDS, steps=STEPS, every=EVERY)
+    tap = Tap(private)
+    deliver = tap.send_and_receive
+
+    def loses(messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        replies = deliver(messages, timeout=timeout)
+        training = replies[0].metadata.message_type == MessageType.TRAIN
+        return [r for r in replies if not (training and r.metadata.src_node_id == EMPTY + 1)]
+
+    tap.send_and_receive = loses  # type: ignore[method-assign]
+    strict = Strict(tap, private)
+    strict.roll_call()
+    config = ConfigRecord({"run": private.to_json(), "server-round": 1})
+    content = RecordDict({"arrays": ArrayRecord(start(private)), "config": config})
+    try:
+        strict.send_and_receive([Message(content, node, MessageType.TRAIN) for node in strict.get_node_ids()])
+        refused = ""
+    except RunError as error:
+        refused = str(error)
+    assert "the reply is missing" in refused, f"a lost reply is answered by {refused or 'nothing'}"
+    for client in range(len(private.clients)):
+        rows = [
+            (r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count) for r in strict.ledger.of(client)
+        ]
+        assert rows == due(private, client, 1), f"client {client}: {len(rows)} releases are charged"
+        assert strict.ledger.epsilon(client) > 0

@@ -1,0 +1,332 @@
+"""Broken mechanisms: small patches of fedtoll, each of which the gate must notice.
+
+A mutant patches both engines, or names the one that it can. It is as quiet as it can be: where the client and
+the server would disagree about it, and fedtoll itself would refuse, both are patched.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from fedtoll.clients.engines import cohort, draws, opacus, sampling
+from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.scenarios.run import Run
+from tests.gate.system import forget
+
+BOTH = ("cohort", "opacus")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A broken fedtoll: ``with mutant():`` breaks it, in the engines named."""
+
+    name: str
+    breaks: str
+    patches: Callable[[], Sequence[Any]]
+    engines: tuple[str, ...] = BOTH
+
+    def __call__(self) -> AbstractContextManager[None]:
+        return self._broken()
+
+    @contextmanager
+    def _broken(self) -> Any:
+        forget()
+        try:
+            with ExitStack() as stack:
+                for one in self.patches():
+                    stack.enter_context(one)
+                yield
+        finally:
+            forget()
+
+
+MUTANTS: dict[str, Mutant] = {}
+"""Every mutant by its name."""
+
+
+def mutant(breaks: str, engines: tuple[str, ...] = BOTH) -> Callable[[Any], Any]:
+    """Register a function that returns patches; its name is the mutant's."""
+
+    def register(patches: Callable[[], Sequence[Any]]) -> Callable[[], Sequence[Any]]:
+        name = patches.__name__.replace("_", " ")
+        MUTANTS[name] = Mutant(name, breaks, patches, engines)
+        return patches
+
+    return register
+
+
+# Where the engines are taken hold of.
+
+Tensors = list[torch.Tensor]
+
+
+def optimizer(change: Callable[[Any, Run, Task], None]) -> Any:
+    """Patch what wraps Opacus's optimizer of one client."""
+    original = opacus._private
+
+    def private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
+        made = original(sgd, run, task)
+        change(made, run, task)
+        return made
+
+    return patch.object(opacus, "_private", private)
+
+
+def clipping(sums: Callable[..., Tensors], accumulate: Callable[[Tensors, float], Tensors]) -> list[Any]:
+    """Patch how either engine clips: the cohort's sums, and Opacus's from per-example gradients."""
+
+    def change(made: Any, run: Run, task: Task) -> None:
+        def clip_and_accumulate() -> None:
+            for p, total in zip(made.params, accumulate(made.grad_samples, made.max_grad_norm), strict=True):
+                p.summed_grad = total
+
+        made.clip_and_accumulate = clip_and_accumulate
+
+    return [patch.object(cohort, "_clipped_sums", sums), optimizer(change)]
+
+
+def noising(factor: Callable[[Run, Task], float]) -> list[Any]:
+    """Patch the size of either engine's noise."""
+    original = draws.normals
+
+    def normals(run: Run, tasks: Sequence[Task], parameters: Any, kept: Any) -> Any:
+        factors = [factor(run, task) for task in tasks]
+        for noise in original(run, tasks, parameters, kept):
+            yield [torch.stack([x * f for x, f in zip(n, factors, strict=False)]) for n in noise]
+
+    def change(made: Any, run: Run, task: Task) -> None:
+        made.noise_multiplier *= factor(run, task)
+
+    return [patch.object(cohort, "normals", normals), optimizer(change)]
+
+
+def keys(change: Callable[[Run, Task], list[sampling.Key]]) -> list[Any]:
+    """Patch what the noise of each step begins with."""
+    return [patch.object(owner, "noise_keys", change) for owner in (opacus, draws)]
+
+
+def batches(change: Callable[[Run, Task], list[Any]]) -> list[Any]:
+    """Patch the batches of a round."""
+    return [patch.object(owner, "batches", change) for owner in (opacus, draws)]
+
+
+def engines(
+    task: Callable[[Task], Task] = lambda t: t, steps: Callable[[Run, Task], int] = lambda r, t: t.plan.steps
+) -> list[Any]:
+    """Patch what an engine is given, and how many steps it says that it made (by default what is planned)."""
+    patches = []
+    for engine in (cohort.CohortEngine, opacus.OpacusEngine):
+
+        def train(self: Any, run: Run, tasks: Sequence[Task], original: Any = engine.train) -> list[Trained]:
+            made = original(self, run, [task(t) for t in tasks])
+            return [replace(x, steps=steps(run, t)) for x, t in zip(made, tasks, strict=True)]
+
+        patches.append(patch.object(engine, "train", train))
+    return patches
+
+
+# Clipping.
+
+_SUMS: Callable[..., Tensors] = cohort._clipped_sums
+
+
+def _examples(
+    network: Any, active: int, pool: Any, index_KB: Any, factor_KB: Any, weight_KB: Any
+) -> list[Tensors]:
+    """Every example's gradients × factor, without a clip: ``[example][parameter][client, ...]``."""
+    columns = [slice(b, b + 1) for b in range(index_KB.shape[1])]
+    return [
+        _SUMS(network, active, pool, index_KB[:, c], factor_KB[:, c],
+              None if weight_KB is None else weight_KB[:, c], None)
+        for c in columns
+    ]  # fmt: skip
+
+
+def _total(examples: Sequence[Tensors]) -> Tensors:
+    return [torch.stack(parts).sum(0) for parts in zip(*examples, strict=True)]
+
+
+def _shrunk(x: torch.Tensor, norm: torch.Tensor, most: Any) -> torch.Tensor:
+    factor: torch.Tensor = (most / (norm + 1e-30)).clamp(max=1.0)
+    return x * factor.view(-1, *(1,) * (x.dim() - 1))
+
+
+@mutant("each layer is clipped by itself, so that a record moves the model by more than C")
+def per_layer_clipping() -> list[Any]:
+    def sums(
+        network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
+    ) -> Tensors:
+        examples = _examples(network, active, pool, index, factor, weight)
+        limits = [clip * factor[:, b].abs() for b in range(index.shape[1])]
+        return _total(
+            [
+                [_shrunk(x, x.flatten(1).norm(dim=1), most) for x in one]
+                for one, most in zip(examples, limits, strict=True)
+            ]
+        )
+
+    return clipping(
+        sums, lambda grads, clip: [_shrunk(g, g.flatten(1).norm(dim=1), clip).sum(0) for g in grads]
+    )
+
+
+@mutant("no gradient is clipped")
+def no_clipping() -> list[Any]:
+    return clipping(lambda *a: _SUMS(*a[:6], None), lambda grads, clip: [g.sum(0) for g in grads])
+
+
+@mutant("the mean of the batch is clipped, and not each record's gradient")
+def clip_after_averaging() -> list[Any]:
+    def sums(
+        network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
+    ) -> Tensors:
+        totals = _SUMS(network, active, pool, index, factor, weight, None)
+        taken, scale = (factor != 0).sum(1).clamp(min=1), factor.abs().amax(1)
+        norm = torch.stack([t.flatten(1).norm(dim=1) for t in totals]).norm(dim=0)
+        return [_shrunk(t, norm, clip * taken * scale) for t in totals]
+
+    def accumulate(grads: Tensors, clip: float) -> Tensors:
+        totals = [g.sum(0) for g in grads]
+        norm = torch.stack([t.norm() for t in totals]).norm()
+        return [t * (clip * len(grads[0]) / (norm + 1e-30)).clamp(max=1.0) for t in totals]
+
+    return clipping(sums, accumulate)
+
+
+@mutant("a record's weight multiplies its gradient after the clip", engines=("cohort",))
+def weights_outside_the_clip() -> list[Any]:
+    def sums(
+        network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
+    ) -> Tensors:
+        return _SUMS(network, active, pool, index, factor * (1.0 if weight is None else weight), None, clip)
+
+    return [patch.object(cohort, "_clipped_sums", sums)]
+
+
+# Noise of training.
+
+
+@mutant("the noise is σ and not σ C")
+def noise_not_scaled_to_the_clip() -> list[Any]:
+    return noising(lambda run, task: 1 / (run.clip or 1.0))
+
+
+@mutant("the noise is divided by B once more than the gradients")
+def noise_divided_by_B_twice() -> list[Any]:
+    return noising(lambda run, task: 1 / task.plan.batch_size)
+
+
+@mutant("a tenth of the noise is missing")
+def noise_times_nine_tenths() -> list[Any]:
+    return noising(lambda run, task: 0.9)
+
+
+@mutant("nothing is noised, and a finite ε is claimed")
+def clip_only_claimed_as_private() -> list[Any]:
+    return noising(lambda run, task: 0.0)
+
+
+@mutant("all steps of a round have the same noise")
+def noise_reused_every_step() -> list[Any]:
+    original = sampling.noise_keys
+    return keys(lambda run, task: [original(run, task)[0]] * task.plan.steps)
+
+
+@mutant("all rounds have the same noise")
+def noise_reused_every_round() -> list[Any]:
+    original = sampling.noise_keys
+    return keys(lambda run, task: original(run, replace(task, round=1)))
+
+
+@mutant("two clients have the same noise, which the difference of their updates lacks")
+def same_stream_for_two_clients() -> list[Any]:
+    original = sampling.noise_keys
+    return keys(
+        lambda run, task: original(
+            run, replace(task, plan=task.plan.model_copy(update={"id": task.plan.id // 2}))
+        )
+    )
+
+
+@mutant("a run that is trained again draws other noise, which nobody charges")
+def retry_with_new_noise() -> list[Any]:
+    original = sampling.noise_keys
+    return keys(lambda run, task: [k ^ np.uint32(secrets.randbits(32)) for k in original(run, task)])
+
+
+@mutant("a step whose batch is empty adds no noise")
+def empty_batches_without_noise() -> list[Any]:
+    original = draws.normals
+
+    def normals(run: Run, tasks: Sequence[Task], parameters: Any, kept: Any) -> Any:
+        empty = [[len(rows) == 0 for rows in sampling.batches(run, t)] for t in tasks]
+        for step, noise in enumerate(original(run, tasks, parameters, kept)):
+            yield [torch.stack([x * (not e[step]) for x, e in zip(n, empty, strict=False)]) for n in noise]
+
+    def change(made: Any, run: Run, task: Task) -> None:
+        clip, sigma = made.clip_and_accumulate, made.noise_multiplier
+
+        def clip_and_accumulate() -> None:
+            made.noise_multiplier = sigma if len(made.grad_samples[0]) else 0.0
+            clip()
+
+        made.clip_and_accumulate = clip_and_accumulate
+
+    return [patch.object(cohort, "normals", normals), optimizer(change)]
+
+
+# Batches, and what is public about a client.
+
+
+@mutant("batches are dealt from a shuffled deck, while the ledger charges Poisson sampling")
+def shuffled_batches() -> list[Any]:
+    def dealt(run: Run, task: Task) -> list[Any]:
+        rng = np.random.default_rng([run.seed, task.plan.id, task.round])
+        held = len(task.labels_N)
+        size = round(task.plan.sampling_rate * held)
+        deck = np.concatenate([rng.permutation(held) for _ in range(2 + task.plan.steps)])
+        return [np.sort(deck[t * size : (t + 1) * size]) for t in range(task.plan.steps)]
+
+    return batches(dealt)
+
+
+@mutant("two steps in a row have the same batch, and the ledger charges them as two samples")
+def same_batch_released_twice() -> list[Any]:
+    original = sampling.batches
+    return batches(lambda run, task: [original(run, task)[t // 2 * 2] for t in range(task.plan.steps)])
+
+
+@mutant("all rounds have the same batches")
+def same_batches_every_round() -> list[Any]:
+    original = sampling.batches
+    return batches(lambda run, task: original(run, replace(task, round=1)))
+
+
+def _from_held(change: Callable[[Task, int], dict[str, float]]) -> list[Any]:
+    def task(t: Task) -> Task:
+        return replace(t, plan=t.plan.model_copy(update=change(t, max(1, len(t.labels_N)))))
+
+    return engines(task)
+
+
+@mutant("q is B over the records held")
+def rate_from_records_held() -> list[Any]:
+    return _from_held(lambda t, held: {"sampling_rate": min(1.0, t.plan.batch_size / held)})
+
+
+@mutant("T grows with the records held")
+def steps_from_records_held() -> list[Any]:
+    return _from_held(lambda t, held: {"steps": max(1, round(t.plan.steps * held / t.plan.size))})
+
+
+@mutant("the normaliser B is q times the records held")
+def normaliser_from_records_held() -> list[Any]:
+    return _from_held(lambda t, held: {"batch_size": t.plan.sampling_rate * held})

@@ -1,0 +1,283 @@
+"""Broken mechanisms beside training: records, statistics, the ledger, what is told."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from fedtoll.clients import budget, calibrations, ledger, statistics
+from fedtoll.clients import train as clients
+from fedtoll.clients.engines import cohort, opacus, sampling
+from fedtoll.clients.ledger import DP_SGD, Ledger, Release
+from fedtoll.scenarios import data
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.streams import stream
+from fedtoll.server import grid, plan
+from fedtoll.server.grid import Strict
+from tests.gate.mutants import engines, mutant
+
+
+class Proxy:
+    """A module of which some functions are others."""
+
+    def __init__(self, of: Any, **changed: Any) -> None:
+        self._of, self._changed = of, changed
+
+    def __getattr__(self, name: str) -> Any:
+        return self._changed[name] if name in self._changed else getattr(self._of, name)
+
+
+# Records.
+
+
+def _standardised(x: np.ndarray) -> np.ndarray:
+    return np.asarray((x - x.mean(0)) / (x.std(0) + 1e-6), dtype=x.dtype) if len(x) else x
+
+
+@mutant("columns are centred and scaled by the records of the table, and not by declared facts")
+def scaler_fitted_on_records() -> list[Any]:
+    original = data.encode
+
+    def encode(frame: Any, source: Any) -> Any:
+        made = original(frame, source)
+        return replace(made, features=_standardised(made.features))
+
+    return [patch.object(data, "encode", encode)]
+
+
+@mutant("every client centres and scales by its own records")
+def scaler_fitted_by_each_client() -> list[Any]:
+    original = clients._tensors
+
+    def tensors(held: Any, precision: str) -> Any:
+        return [(torch.from_numpy(_standardised(x.numpy())), y, g) for x, y, g in original(held, precision)]
+
+    return [patch.object(clients, "_tensors", functools.lru_cache(maxsize=1)(tensors))]
+
+
+@mutant("a record whose gradient is not finite ends the round")
+def non_finite_record_aborts() -> list[Any]:
+    def isfinite(x: torch.Tensor) -> torch.Tensor:
+        if not (found := torch.isfinite(x)).all():
+            raise ValueError("a gradient is not finite")
+        return found
+
+    return [patch.object(module, "torch", Proxy(torch, isfinite=isfinite)) for module in (cohort, opacus)]
+
+
+@mutant("a gradient that is not finite is added to the others")
+def non_finite_gradient_is_kept() -> list[Any]:
+    kept = Proxy(torch, isfinite=lambda x: torch.ones_like(x, dtype=torch.bool))
+    return [patch.object(module, "torch", kept) for module in (cohort, opacus)]
+
+
+# Statistics.
+
+
+@mutant("a loss that is not finite is not brought down to the clip")
+def non_finite_loss_is_kept() -> list[Any]:
+    return [patch.object(statistics, "np", Proxy(np, nan_to_num=lambda x, **_: x))]
+
+
+@mutant("statistics leave without noise")
+def statistic_without_noise() -> list[Any]:
+    class Silent:
+        def normal(self, mean: float, sd: float, shape: Any) -> Any:
+            return np.zeros(shape)
+
+    return [patch.object(statistics, "stream", lambda *key: Silent())]
+
+
+@mutant("a tenth of the statistics' noise is missing")
+def statistic_noise_times_nine_tenths() -> list[Any]:
+    original = stream
+
+    class Less:
+        def __init__(self, *key: Any) -> None:
+            self.rng = original(*key)
+
+        def normal(self, mean: float, sd: float, shape: Any) -> Any:
+            return self.rng.normal(mean, 0.9 * sd, shape)
+
+    return [patch.object(statistics, "stream", Less)]
+
+
+@mutant("two clients have the same noise in their statistics")
+def same_statistic_noise_for_two_clients() -> list[Any]:
+    original = statistics.release
+
+    def release(*given: Any, client: int, **key: Any) -> Any:
+        return original(*given, client=client // 2, **key)
+
+    return [patch.object(statistics, "release", release)]
+
+
+@mutant("a mean is over the records held, of which its sensitivity for the public size knows nothing")
+def statistic_over_records_held() -> list[Any]:
+    def mean_loss(held: Any, losses_N: Any, clip: float) -> float:
+        return float(losses_N.sum()) / max(1, len(losses_N))
+
+    def error_rate(held: Any, losses_N: Any, clip: float) -> float:
+        return float((held.predicted_N != held.labels_N).sum()) / max(1, len(losses_N))
+
+    return [patch.dict(statistics._VALUES, {"mean_loss": mean_loss, "error_rate": error_rate})]
+
+
+@mutant("losses enter statistics as they are")
+def statistic_without_a_clip() -> list[Any]:
+    kept = {n: f for n, f in statistics._VALUES.items() if n.endswith("loss")}
+    return [
+        patch.dict(
+            statistics._VALUES,
+            {n: lambda held, losses, clip, f=f: f(held, held.losses_N, clip) for n, f in kept.items()},
+        )
+    ]
+
+
+# The ledger.
+
+
+def _no_memory() -> list[Any]:
+    """Calibrations of a broken account are not kept."""
+    return [
+        patch.object(calibrations, "recall", lambda key: None),
+        patch.object(calibrations, "remember", lambda key, sigma: None),
+    ]
+
+
+def _entered(keeps: Any) -> list[Any]:
+    """Patch which releases either side enters, so that the two agree."""
+    owed, enter = ledger.owed, clients._enter
+
+    def owes(*given: Any) -> tuple[Release, ...]:
+        return tuple(keeps(owed(*given)))
+
+    def enters(state: Any, releases: Any) -> None:
+        enter(state, list(keeps(releases)))
+
+    return [patch.object(grid, "owed", owes), patch.object(clients, "_enter", enters)]
+
+
+@mutant("a client's ledger begins anew in each round")
+def ledger_reset_each_round() -> list[Any]:
+    original = Ledger.charge
+
+    def charge(self: Ledger, releases: Any) -> None:
+        releases = list(releases)
+        for release in releases:
+            if release.round > max((r.round for r in self.of(release.client)), default=0):
+                self._counts[release.client] = {}
+        original(self, releases)
+
+    return [patch.object(Ledger, "charge", charge)]
+
+
+@mutant("the noise is calibrated for one round")
+def calibrated_for_one_round() -> list[Any]:
+    original = plan._client
+
+    def client(scenario: Any, *rest: Any) -> Any:
+        training = scenario.training.model_copy(update={"rounds": 1})
+        return original(scenario.model_copy(update={"training": training}), *rest)
+
+    return [patch.object(plan, "_client", client)]
+
+
+@mutant("a hidden choice of half the cohort is claimed, while the server sees who takes part")
+def amplification_for_visible_sampling() -> list[Any]:
+    original = budget.epsilon
+
+    def epsilon(events: Any, *rest: Any) -> float:
+        return original([replace(e, sampling_rate=e.sampling_rate / 2) for e in events], *rest)
+
+    return [patch.object(owner, "epsilon", epsilon) for owner in (budget, ledger)] + _no_memory()
+
+
+@mutant("all steps of a round are charged as one")
+def steps_charged_once() -> list[Any]:
+    return _entered(lambda rows: [replace(r, count=1) for r in rows])
+
+
+@mutant("statistics are released, and not charged")
+def statistic_not_charged() -> list[Any]:
+    return _entered(lambda rows: [r for r in rows if r.what == DP_SGD])
+
+
+@mutant("a step whose batch is empty is not charged")
+def empty_batches_not_charged() -> list[Any]:
+    return engines(steps=lambda run, task: sum(len(rows) > 0 for rows in sampling.batches(run, task)))
+
+
+@mutant("a release is charged when its reply arrives, and not when it is asked for")
+def charged_on_arrival() -> list[Any]:
+    owed, check = ledger.owed, Strict._check
+
+    def checks(self: Strict, client: int, message: Any, reply: Any) -> None:
+        self.ledger.charge(owed(self._plan, self._clients[client], grid._round(message)))
+        check(self, client, message, reply)
+
+    return [patch.object(grid, "owed", lambda *_: ()), patch.object(Strict, "_check", checks)]
+
+
+# What is told.
+
+
+def _replies(change: Any) -> list[Any]:
+    original = clients._reply
+
+    def reply(job: Any, trained: Any) -> Any:
+        made = original(job, trained)
+        (metrics,) = made.content.metric_records.values()
+        change(metrics, job, trained)
+        return made
+
+    return [patch.object(clients, "_reply", reply)]
+
+
+@mutant("a client sends a number about its records beside, as it is, and nobody minds")
+def number_beside() -> list[Any]:
+    def beside(metrics: Any, job: Any, trained: Any) -> None:
+        metrics["positives"] = int(job.task.labels_N.sum())
+
+    metrics = Strict._metrics
+
+    def lenient(self: Strict, client: int, round: int) -> Any:
+        public, cells = metrics(self, client, round)
+        return public, {**cells, "positives": ()}
+
+    return [*_replies(beside), patch.object(Strict, "_metrics", lenient)]
+
+
+@mutant("a client says how many records it holds")
+def size_is_what_is_held() -> list[Any]:
+    return _replies(lambda metrics, job, trained: metrics.update({"num-examples": len(job.task.labels_N)}))
+
+
+@mutant("statistics are released in every round, and charged in every other")
+def statistics_between_their_rounds() -> list[Any]:
+    original, metrics = clients._answers, Strict._metrics
+
+    def often(run: Run) -> Run:
+        return run.model_copy(
+            update={"statistics": tuple(s.model_copy(update={"every": 1}) for s in run.statistics)}
+        )
+
+    def answers(run: Run, task: Any, groups: Any) -> Any:
+        return original(often(run), task, groups)
+
+    def enter(state: Any, releases: Any, original: Any = clients._enter) -> None:
+        original(state, [r for r in releases if r.what == DP_SGD or r.round % 2])
+
+    def lenient(self: Strict, client: int, round: int) -> Any:
+        return metrics(self, client, 1)
+
+    return [
+        patch.object(clients, "_answers", answers),
+        patch.object(clients, "_enter", enter),
+        patch.object(Strict, "_metrics", lenient),
+    ]

@@ -1,0 +1,159 @@
+"""The noise: as large as the ledger charges, and fresh wherever a key differs.
+
+N standardised draws have a sum of squares of χ² with N degrees of freedom: their sd is held to its quantiles
+of one case in a million, ±1.1% for 10⁵ draws. Two fresh vectors of P draws have a correlation within
+±5.5 / √P but for 4 cases in 10⁸.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from fedtoll.clients import statistics as mechanisms
+from fedtoll.scenarios.run import Run
+from tests.gate import tables
+from tests.gate.replay import PLACE, SENSITIVITY
+from tests.gate.system import (
+    CLIP,
+    RATE,
+    STEP,
+    Answer,
+    Parameters,
+    System,
+    Z,
+    ask,
+    check,
+    runs,
+    start,
+    with_plans,
+)
+
+DRAWS = 100_000
+FALSE_ALARM = 1e-6
+EMPTY = PLACE["E"]
+
+
+def close(z: NDArray[np.float64], what: str) -> None:
+    """Hold standardised draws to a standard deviation of 1."""
+    sd = math.sqrt(float(np.mean(z**2)))
+    low, high = (math.sqrt(chi2.ppf(p, z.size) / z.size) for p in (FALSE_ALARM / 2, 1 - FALSE_ALARM / 2))
+    assert low < sd < high, f"{what}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
+
+
+def independent(vectors: NDArray[np.float64], what: str) -> None:
+    """Hold the rows of a matrix to be uncorrelated, and no number to stand twice."""
+    found = np.abs(np.corrcoef(vectors) - np.eye(len(vectors))).max()
+    within = 5.5 / math.sqrt(vectors.shape[1])
+    assert found < within, f"{what}: two of {len(vectors)} have a correlation of {found:.3f} (± {within:.3f})"
+    gap = np.diff(np.sort(vectors.ravel())).min()
+    assert gap > 1e-13, f"{what}: a draw stands twice"
+
+
+def unit(client: int, sigma: float) -> float:
+    """The sd of the noise in one coordinate of one step's change of the weights: η σ C / B."""
+    return STEP * sigma * CLIP / (RATE * tables.SIZES[client])
+
+
+def drawn(private: Run, clipped: Run, parameters: Parameters, round: int) -> list[NDArray[np.float64]]:
+    """The noise of every client's one step, standardised: what DP-SGD returns less what clipping returns."""
+    noisy, exact = ask(private, parameters, round), ask(clipped, parameters, round)
+    return [
+        (a.update - b.update) / unit(plan.id, plan.noise_multiplier)
+        for plan, a, b in zip(private.clients, noisy, exact, strict=True)
+    ]
+
+
+def of_steps(private: Run, parameters: Parameters, steps: int, round: int = 1) -> NDArray[np.float64]:
+    """The sum of the noise of so many steps of the client without records, standardised by one step's."""
+    (answer,) = ask(with_plans(private, steps=steps), parameters, round, [EMPTY])
+    return answer.update / unit(EMPTY, private.clients[EMPTY].noise_multiplier)
+
+
+@check("noise of training")
+def training(system: System) -> None:
+    """Each step's noise has the sd σ C / B by the public size: with records, without, and over four steps."""
+    private, clipped = runs(system, asks=False)
+    parameters = start(private)
+    count = sum(a.size for a in parameters)
+    rounds = range(1, 2 + DRAWS // (count * len(private.clients)))
+    z = np.concatenate([np.concatenate(drawn(private, clipped, parameters, r)) for r in rounds])
+    close(z, "one step")
+    rounds = range(1, 2 + DRAWS // count // (1 if system.full else 4))
+    close(np.concatenate([of_steps(private, parameters, 4, r) for r in rounds]) / 2, "four steps")
+
+
+@check("freshness of training's noise")
+def fresh(system: System) -> None:
+    """Another seed, client, round or step is other noise."""
+    private, clipped = runs(system, asks=False)
+    parameters = start(private)
+    reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
+    vectors = [
+        v for run in (private, reseeded) for r in (1, 2, 3) for v in drawn(run, clipped, parameters, r)
+    ]
+    for round in (1, 2):
+        sums = [of_steps(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
+        vectors += list(np.diff(sums, axis=0))  # the first is among those above
+    independent(np.array(vectors), "noise of training")
+
+
+def released(private: Run, parameters: Parameters, round: int) -> NDArray[np.float64]:
+    """The noise of every client's statistics, standardised, ``[client, cell]``.
+
+    It is that of two seeds, one less the other: what lies below is the same and cancels.
+    """
+    reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
+    rows = []
+    for a, b in zip(ask(private, parameters, round), ask(reseeded, parameters, round), strict=True):
+        rows.append(np.concatenate([_cells(a, b, name) for name in SENSITIVITY]))
+    return np.array(rows)
+
+
+def _cells(a: Answer, b: Answer, name: str) -> NDArray[np.float64]:
+    sd = Z * SENSITIVITY[name](tables.SIZES[a.client])
+    for answer in (a, b):
+        told = answer.metrics[f"{name}.sd"]
+        assert abs(told / sd - 1) < 1e-12, f"{name} of client {a.client}: its sd is told as {told}, not {sd}"
+    return (a.statistic(name) - b.statistic(name)) / (sd * math.sqrt(2))
+
+
+@check("noise of statistics")
+def statistics(system: System) -> None:
+    """Every cell of every statistic has noise of z times the sensitivity, and of its own."""
+    private, _ = runs(system)
+    parameters = start(private)
+    rounds = range(1, 1 + (200 if system.full else 30))
+    z = np.array([released(private, parameters, round) for round in rounds])  # round, client, cell
+    close(z, "all statistics")
+    lengths = np.cumsum([len(_cells_of(private, name)) for name in SENSITIVITY])
+    for name, part in zip(SENSITIVITY, np.split(z, lengths[:-1], axis=2), strict=True):
+        close(part, name)
+    independent(z.transpose(1, 0, 2).reshape(z.shape[1], -1), "statistics of two clients")
+    independent(z.transpose(2, 0, 1).reshape(z.shape[2], -1), "cells of statistics")
+    independent(z.reshape(len(z), -1), "statistics of two rounds")
+
+
+def _cells_of(run: Run, name: str) -> NDArray[np.float64]:
+    (plan,) = (s for s in run.statistics if s.name == name)
+    return np.zeros(plan.declaration.shape(len(run.groups), run.classes)).ravel() if name else np.zeros(0)
+
+
+def in_full(system: System, name: str) -> None:
+    """10⁵ draws of one statistic, from the mechanism itself: the wire would take minutes for a number."""
+    private, _ = runs(system)
+    (index,) = (i for i, s in enumerate(private.statistics) if s.name == name)
+    plan, none = private.statistics[index], np.zeros(0, dtype=np.int64)
+    held = mechanisms.Held(np.zeros(0), none, none, none, 20, len(private.groups), private.classes)
+    cells = plan.declaration.shape(held.groups, held.classes)
+    draws = [
+        mechanisms.release(
+            plan, held, group=None, seed=system.seed, client=client, round=round, index=index
+        ).value
+        for client in range(10)
+        for round in range(1, 1 + math.ceil(DRAWS / 10 / math.prod(cells)))
+    ]
+    close(np.array(draws) / (Z * SENSITIVITY[name](20)), name)

@@ -1,0 +1,139 @@
+"""Grey-box replay: the same run on two raw tables that differ by one record.
+
+The masks are injected, for the gaps between sampled rows are geometric and one record more would shift all
+later ones; the noise is that of the seed, so it is the same and cancels. One step. Then
+B · (w_after − w_before) / η of the two differ by the clipped gradient of the one record, and a statistic by
+what the record adds to it before the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.gate import tables
+from tests.gate.system import (
+    CLIP,
+    LOSS_CLIP,
+    RATE,
+    STEP,
+    Answer,
+    System,
+    ask,
+    check,
+    everybody,
+    masks,
+    neighbours,
+    start,
+    with_plans,
+)
+
+SENSITIVITY: dict[str, Callable[[int], float]] = {
+    "mean_loss": lambda n: LOSS_CLIP / n,
+    "error_rate": lambda n: 1 / n,
+    "group_loss": lambda n: 2**0.5,
+    "label_group_loss": lambda n: 2**0.5,
+    "group_confusion": lambda n: 1.0,
+}
+"""The L2 sensitivity of every statistic for a public size n, derived by hand."""
+
+ROUNDING = 1e-8
+
+WEIGHED: dict[str, Any] = {"group_weights": [4.0, 0.5], "proximal_mu": 0.3}
+"""What clients may be told beside the model."""
+
+MODELS: list[tuple[int, int, dict[str, Any]]] = [(1, 1, {}), (1, -1, WEIGHED), (2, 1, WEIGHED), (2, -1, {})]
+"""Seed and sign of the weights that are broadcast, and the instructions: a record that one model finds easy
+surprises its negative."""
+
+PLACE = {site: i for i, site in enumerate(tables.SITES)}
+
+
+def moves(system: System) -> tuple[str, ...]:
+    return tuple(tables.MOVES)[: None if system.full else 3]
+
+
+def pairs(system: System, group: str = "") -> list[tuple[str, list[Answer], list[Answer]]]:
+    """Return the answers of all clients with and without a record, from several models.
+
+    Where a group is given, the plan declares it to be every client's: they release its cells alone.
+    """
+    found = []
+    with masks(everybody):
+        for seed, sign, told in MODELS[: None if system.full else 2]:
+            known: dict[str, list[Answer]] = {}
+            for moved in moves(system):
+                whole, without = (with_plans(run, group=group) for run in neighbours(system, moved))
+                parameters = [sign * a for a in start(whole, seed)]
+                if not known:
+                    known[""] = ask(whole, parameters, **told)
+                found.append((moved, known[""], ask(without, parameters, **told)))
+    return found
+
+
+def distance(a: Answer, b: Answer) -> float:
+    """‖B · Δw / η‖ of two answers of one client."""
+    return float(np.linalg.norm(RATE * tables.SIZES[a.client] * (a.update - b.update) / STEP))
+
+
+def touched(moved: str) -> set[int]:
+    """The clients whose records differ: one loses the record, one gets another."""
+    return {PLACE[tables.MOVES[moved]], PLACE["Z"]}
+
+
+@check("replay of training")
+def training(system: System) -> None:
+    """One record moves a client's step by at most the clip, and the step of others not at all."""
+    reached = dict.fromkeys(moves(system), 0.0)
+    for moved, whole, without in pairs(system):
+        for a, b in zip(whole, without, strict=True):
+            limit = CLIP if a.client in touched(moved) else 0.0
+            found = distance(a, b)
+            assert found <= limit + ROUNDING, (
+                f"{moved}: client {a.client} moves by {found:.4g}, more than {limit:g}"
+            )
+        of = PLACE[tables.MOVES[moved]]
+        reached[moved] = max(reached[moved], distance(whole[of], without[of]))
+    for moved, most in reached.items():
+        assert most > CLIP / 10, f"{moved}: the record moves its client by {most:.4g} only: nothing is tested"
+
+
+@check("replay of statistics")
+def statistics(system: System) -> None:
+    """One record changes a statistic, before its noise, by at most the sensitivity that is charged."""
+    reached = dict.fromkeys(SENSITIVITY, 0.0)
+    declared = [pair for group in tables.SEXES * system.full for pair in pairs(system, group)]
+    for moved, whole, without in [*pairs(system), *declared]:
+        for a, b in zip(whole, without, strict=True):
+            for name, bound in SENSITIVITY.items():
+                limit = bound(tables.SIZES[a.client]) if a.client in touched(moved) else 0.0
+                found = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
+                assert found <= limit * (1 + ROUNDING) + ROUNDING, (
+                    f"{moved}: {name} of client {a.client} moves by {found:.4g}, more than {limit:.4g}"
+                )
+                if limit:
+                    reached[name] = max(reached[name], found / limit)
+    for name, most in reached.items():
+        assert most > 0.1, f"{name}: no record moves it by more than {most:.2g} of its sensitivity"
+
+
+@check("non-finite record")
+def not_finite(system: System) -> None:
+    """A record whose loss and gradient overflow neither ends the round nor moves more than any other."""
+    whole, without = neighbours(system, "outlier")
+    parameters = start(whole)
+    parameters[0] = parameters[0].copy()
+    parameters[0][:, -1] *= 1e303  # of x3, which is 0 for all records but the outlier: overflows for it alone
+    with masks(everybody):
+        one, other = ask(whole, parameters), ask(without, parameters)
+    for a, b in zip(one, other, strict=True):
+        limit = CLIP if a.client in touched("outlier") else 0.0
+        assert distance(a, b) <= limit + ROUNDING, f"client {a.client} moves by {distance(a, b):.4g}"
+        for name, bound in SENSITIVITY.items():
+            found = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
+            most = bound(tables.SIZES[a.client]) if a.client in touched("outlier") else 0.0
+            assert found <= most * (1 + ROUNDING) + ROUNDING, (
+                f"{name} of client {a.client} moves by {found:.4g}"
+            )

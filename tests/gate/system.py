@@ -1,0 +1,244 @@
+"""What a check is given, and how it talks to clients: runs through a scenario, messages over a Grid."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.message_type import MessageType
+from numpy.typing import NDArray
+
+from fedtoll.clients import engines, model
+from fedtoll.clients import train as clients
+from fedtoll.clients.engines import sampling
+from fedtoll.scenarios import data, records
+from fedtoll.scenarios.errors import FedtollError
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import validate
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.plan import plan
+from tests.gate import tables
+
+CLIP, RATE, STEP, Z = 0.3, 0.25, 0.7, 30.0
+"""C (which is not 1), q, the learning rate η, and the noise multiplier of the statistics."""
+
+EPSILON, DELTA = 8.0, 1e-5
+LOSS_CLIP = 4.0
+EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything", "clip": LOSS_CLIP}
+FEDAVG: dict[str, Any] = {"name": "fedavg"}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "logistic": {"kind": "logistic"},
+    "mlp": {"kind": "mlp", "hidden": [8]},
+    "plug-in": {"kind": "tests.gate.models:tanh"},
+    "gated": {"kind": "tests.gate.models:Gated"},
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to train: what every check is run on.
+
+    Parameters
+    ----------
+    engine, model, classes
+        ``cohort`` or ``opacus``; one of :data:`MODELS`; 2 or 3.
+    seed
+        Of the draws: an even number, for the records that train are those of an even seed.
+    full
+        Whether to draw as much as the slow suite can afford.
+    """
+
+    engine: str
+    model: str = "mlp"
+    classes: int = 2
+    seed: int = 0
+    full: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.model}-{self.classes}"
+
+
+Check = Callable[[System], None]
+
+CHECKS: dict[str, Check] = {}
+"""Every check by its name."""
+
+
+def check(name: str) -> Callable[[Check], Check]:
+    """Register a check. It begins with nothing kept from before, and what fedtoll refuses fails it."""
+
+    def register(body: Check) -> Check:
+        @functools.wraps(body)
+        def checked(system: System) -> None:
+            forget()
+            try:
+                with patch.object(data, "SOURCES", tables.sources()):
+                    body(system)
+            except FedtollError as error:
+                raise AssertionError(f"fedtoll refuses: {error}") from error
+
+        CHECKS[name] = checked
+        return checked
+
+    return register
+
+
+def forget() -> None:
+    """Forget all that fedtoll and the gate keep: what a mutant made must not outlive it."""
+    for cached in (
+        engines.engine,
+        clients._run,
+        clients._module,
+        clients._tensors,
+        records._records,
+        records._table,
+        records._layout,
+        data.table,
+        data._declared,
+        runs,
+    ):
+        cached.cache_clear()
+
+
+@functools.lru_cache(maxsize=64)
+def runs(
+    system: System,
+    moved: str = "",
+    *,
+    asks: bool = True,
+    rounds: int = 5,
+    steps: int = 1,
+    every: int = 1,
+    rate: float = RATE,
+    step: float = STEP,
+    groups: tuple[str, ...] = ("sex",),
+    exclude: tuple[str, ...] = (),
+) -> tuple[Run, Run]:
+    """Make a run with DP-SGD and one that only clips, through a scenario from a raw table."""
+    table = {
+        "name": "gate",
+        "title": "The gate",
+        "seeds": [system.seed],
+        "data": tables.section(system.classes, moved, groups, exclude),
+        "split": {"folds": 2},
+        "partition": {"kind": "column", "column": "site"},
+        "model": MODELS[system.model],
+        "training": {
+            "rounds": rounds,
+            "local_steps": steps,
+            "sampling_rate": rate,
+            "learning_rate": step,
+            "clip": CLIP,
+            "engine": system.engine,
+            "device": "cpu",
+            "precision": "float64",
+        },
+        "privacy": {"epsilons": [EPSILON, "clip-only"], "delta": DELTA},
+        "statistics": {"noise_multiplier": Z, "every": every},
+        "strategies": [EVERYTHING if asks else FEDAVG],
+    }
+    private, clipped = plan(validate(table, "gate.toml"), "gate.toml").runs
+    return private, clipped
+
+
+def neighbours(system: System, moved: str, **how: Any) -> tuple[Run, Run]:
+    """Return the runs with and without one record; all that is public must be the same."""
+    whole, without = runs(system, **how)[0], runs(system, moved, **how)[0]
+    assert whole.clients == without.clients, "the plan of neighbours differs"
+    assert tuple(c.size for c in whole.clients) == tables.SIZES, "public sizes are not ⌊count / 2⌋"
+    return whole, without
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one client replied: the change of its weights, flat, its statistics, and all of it."""
+
+    client: int
+    update: NDArray[np.float64]
+    metrics: dict[str, Any]
+    content: RecordDict = field(repr=False)
+
+    def statistic(self, name: str) -> NDArray[np.float64]:
+        return np.atleast_1d(np.asarray(self.metrics[name], dtype=np.float64))
+
+
+Parameters = Sequence[NDArray[np.floating]]
+
+
+def start(run: Run, seed: int = 1, scale: float = 0.3) -> list[NDArray[np.floating]]:
+    """Return weights to broadcast, at which no gradient is small."""
+    features = records.records(run).table.features.shape[1]
+    rng = np.random.default_rng(seed)
+    initial = model.initial(run.model, features, run.classes, run.precision, seed=1)
+    return [a + scale * rng.normal(size=a.shape) for a in initial]
+
+
+def ask(
+    run: Run,
+    parameters: Parameters,
+    round: int = 1,
+    clients_: Sequence[int] | None = None,
+    **told: float | list[float],
+) -> list[Answer]:
+    """Send the clients of a run, or some of them, what a server sends, each for the first time."""
+    grid = LocalGrid(run)
+    arrays = ArrayRecord(list(parameters))
+    told_all: dict[str, Any] = {"run": run.to_json(), "server-round": round, **told}
+    asked = range(len(run.clients)) if clients_ is None else clients_
+    messages = [
+        Message(
+            RecordDict({"arrays": arrays, "config": ConfigRecord(dict(told_all))}),
+            client + 1,
+            MessageType.TRAIN,
+        )
+        for client in asked
+    ]
+    before = flat(parameters)
+    answers = []
+    for client, reply in zip(asked, grid.send_and_receive(messages), strict=True):
+        assert not reply.has_error(), f"client {client} fails: {reply.error.reason}"
+        after = flat(clients.only(ArrayRecord, reply.content).to_numpy_ndarrays())
+        assert np.isfinite(after).all(), f"the weights of client {client} are not finite"
+        metrics: dict[str, Any] = {}
+        for record in reply.content.metric_records.values():
+            metrics |= record
+        answers.append(Answer(client, after - before, metrics, reply.content))
+    return answers
+
+
+def flat(arrays: Parameters) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(a, dtype=np.float64).ravel() for a in arrays])
+
+
+Masks = Callable[[np.random.Generator, int, float], NDArray[np.int64]]
+
+
+@contextmanager
+def masks(chosen: Masks) -> Iterator[None]:
+    """Let a function of the stream, the records held and the rate draw every batch."""
+    engines.engine.cache_clear()  # which may keep batches
+    with patch.object(sampling, "poisson", chosen):
+        yield
+    engines.engine.cache_clear()
+
+
+def everybody(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
+    """The batch of all records."""
+    return np.arange(held)
+
+
+def nobody(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
+    """The empty batch."""
+    return np.arange(0)
+
+
+def with_plans(run: Run, **update: Any) -> Run:
+    """The run with other constants for all clients."""
+    return run.model_copy(update={"clients": tuple(c.model_copy(update=update) for c in run.clients)})

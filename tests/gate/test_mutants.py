@@ -1,0 +1,61 @@
+"""The gate kills every mutant, and docs/gate.md says by which checks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gate import table
+from tests.gate.mutants import BOTH, MUTANTS
+from tests.gate.system import CHECKS, System
+
+PAGE = table.PAGE.read_text(encoding="utf-8") if table.PAGE.exists() else ""
+ROWS = table.lines(PAGE)
+
+CHEAP = (
+    *("retry", "lost reply", "replay of training", "non-finite record", "one ledger", "wire tap"),
+    *("no records", "public sizes", "replay of statistics", "freshness of training's noise"),
+    *("noise of training", "sampler", "noise of statistics"),
+)
+"""The checks, from the quickest on."""
+
+
+def test_the_page_is_of_these_mutants_and_checks():
+    assert sorted(CHEAP) == sorted(CHECKS)
+    assert list(ROWS) == list(MUTANTS)
+    assert len(MUTANTS) >= 14
+    assert table.page(ROWS) == PAGE
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_is_killed(name):
+    """On the quicker engine, by the quickest of the checks that the page names."""
+    mutant = MUTANTS[name]
+    engine = mutant.engines[0]
+    check = min(table.killers(ROWS[name], engine), key=CHEAP.index)
+    with mutant():
+        assert table.alarm(check, System(engine)), f"{engine}: {check!r} does not kill it"
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_mutant_leaves_nothing_behind(engine):
+    """The checks that have just failed pass again."""
+    with MUTANTS["clip only claimed as private"]():
+        assert table.alarm("no records", System(engine))
+    assert not table.alarm("no records", System(engine))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_page_says_what_is_measured(name):
+    """``python -m tests.gate.table`` writes it anew.
+
+    Of the slow checks on the slow engine, only those are run here that the page says kill the mutant.
+    """
+    mutant = MUTANTS[name]
+    named = {engine: table.killers(ROWS[name], engine) for engine in mutant.engines}
+    assert all(named.values()), f"it survives: {named}"
+    checks = {
+        "cohort": list(CHECKS),
+        "opacus": [c for c in CHECKS if c not in CHEAP[-3:] or c in named.get("opacus", ())],
+    }
+    assert ROWS[name] == table.line(mutant, table.killed(mutant, checks))

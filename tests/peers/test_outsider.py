@@ -1,0 +1,78 @@
+"""The script of docs/threat-model.md recomputes every ε from a results folder alone."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedtoll.clients import budget
+from fedtoll.server.app import simulate
+from fedtoll.server.results import Store
+from fedtoll.strategies import registry
+from tests.peers.test_accounting import WHOLE
+from tests.server.federation import TOML, planned
+
+PAGE = (Path(__file__).parents[2] / "docs/threat-model.md").read_text(encoding="utf-8")
+OURS = sorted(n for n in registry.names() if registry.resolve(n)[0].startswith("fedtoll."))
+
+
+def script() -> str:
+    (found,) = re.findall(r"^```python\n(# recompute\.py.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def whole_orders(monkeypatch) -> Iterator[None]:
+    monkeypatch.setattr(budget, "ORDERS", WHOLE)
+    caches = (budget._compose, budget._curve, budget._conversion)
+    for each in caches:
+        each.cache_clear()
+    yield
+    for each in caches:
+        each.cache_clear()
+
+
+def recomputed(folder, capsys, monkeypatch) -> list[tuple[float, float]]:
+    """What the script prints of each run and client: the ledger's ε, and its own."""
+    monkeypatch.setattr(sys, "argv", ["recompute.py", str(folder)])
+    exec(compile(script(), "recompute.py", "exec"), {"__name__": "__main__"})
+    lines = capsys.readouterr().out.splitlines()
+    return [(float(ours), float(theirs)) for _, _, ours, theirs in (line.split() for line in lines)]
+
+
+def stored(folder: Path, *names: str) -> int:
+    """Write real results of these strategies at two ε; return how many private clients they have."""
+    plan = planned(*({"name": n} for n in names), privacy={"epsilons": ["inf", 3.0, 0.7]})
+    store = Store(folder)
+    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    for run in plan.runs:
+        store.write(run, simulate(run))
+    return sum(len(run.clients) for run in plan.runs if run.mechanism == "dp-sgd")
+
+
+def test_the_script_is_short():
+    assert len(script().splitlines()) <= 16
+    assert len(OURS) >= 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OURS)
+def test_the_oracle_agrees_at_the_same_orders(name, tmp_path, capsys, monkeypatch, whole_orders):
+    clients = stored(tmp_path, name)
+    pairs = recomputed(tmp_path, capsys, monkeypatch)
+    assert len(pairs) == clients
+    for ours, theirs in pairs:
+        assert ours > 0.5
+        assert theirs == pytest.approx(ours, rel=1e-6)
+
+
+def test_with_fractional_orders_the_oracle_is_a_little_above(tmp_path, capsys, monkeypatch):
+    clients = stored(tmp_path, "term")
+    pairs = recomputed(tmp_path, capsys, monkeypatch)
+    assert len(pairs) == clients
+    for ours, theirs in pairs:
+        assert theirs * (1 - 1e-3) < ours <= theirs * (1 + 1e-9)

@@ -1,0 +1,84 @@
+"""The tutorial runs as it stands: its files are written, its commands typed, its outputs compared."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GUIDE = (Path(__file__).parents[1] / "docs/tutorial.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def steps() -> Iterator[tuple[str, str]]:
+    """Yield ("file", text) for every file, and (command, output) for every command, in order."""
+    for kind, text in BLOCK.findall(GUIDE):
+        if kind == "python":
+            yield "file", text
+            continue
+        for command in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            found = re.match(r"((?:.*\\\n)*.*\n)([\s\S]*)", command)
+            assert found
+            line, output = found.groups()
+            yield line.replace("\\\n", " ").strip(), output
+
+
+def same(said: str, told: str) -> None:
+    """Assert that a command said what the page says; "..." stands for the rest of a line, or for lines."""
+    pattern = "".join(
+        r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + "\n"
+        for line in told.splitlines()
+    )
+    plain = "".join(f"{line.rstrip()}\n" for line in said.splitlines())
+    assert re.fullmatch(pattern, plain), f"the page says\n{told}\nand the command\n{plain}"
+
+
+def write(folder: Path, text: str) -> None:
+    found = re.match(r"# (\w+\.py)\n", text)
+    assert found, "a file begins with its name"
+    (folder / found.group(1)).write_text(text, encoding="utf-8")
+
+
+def said(here, folder: Path, command: str, told: str) -> None:
+    """Type a command of fedtoll, and hold what it says to the page."""
+    command, _, file = command.partition(" > ")
+    serial = ["--executor", "serial"] if command.startswith("fedtoll run ") else []  # changes no byte
+    _, out, err = here(*shlex.split(command)[1:], *serial)
+    if file:
+        (folder / file).write_text(out, encoding="utf-8")
+        out = ""
+    same(err + out, told)
+
+
+def test_the_cheap_commands_say_what_the_page_says(here, tmp_path):
+    cheap = ("fedtoll describe ", "fedtoll check ", "fedtoll check-strategy ")
+    asked = 0
+    for step, told in steps():
+        if step == "file":
+            write(tmp_path, told)
+        elif step.startswith(cheap):
+            said(here, tmp_path, step, told)
+            asked += 1
+    assert asked == 5
+
+
+@pytest.mark.slow
+def test_the_whole_tutorial(here, tmp_path):
+    for step, told in steps():
+        if step == "file":
+            write(tmp_path, told)
+        elif step.startswith("fedtoll "):
+            said(here, tmp_path, step, told)
+        else:
+            python, file = step.split()
+            assert python == "python"
+            same(subprocess.check_output([sys.executable, file], cwd=tmp_path, text=True), told)
+    figure = (tmp_path / "toll.svg").read_text(encoding="utf-8")
+    assert figure.startswith("<svg")
+    for group in ("White", "Black", "Asian-Pac-Islander", "Amer-Indian-Eskimo", "Other"):
+        assert group in figure
