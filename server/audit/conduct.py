@@ -25,7 +25,7 @@ from fedtoll.server.audit.targets import Attacked, attacked, replace, targets
 from fedtoll.server.audit.white_box import one_run, one_step
 from fedtoll.server.audit.words import settings
 from fedtoll.server.plan import Plan, plan
-from fedtoll.server.results import versions
+from fedtoll.server.results import no_links, versions
 from fedtoll.server.spending import of_client
 
 FEWEST_TARGETS = 4
@@ -124,6 +124,7 @@ def conduct(
         When the folder cannot be written, or a run fails.
     """
     place = Path(folder) / "audit"
+    no_links(Path(folder))
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -126,7 +126,7 @@ def statistics(system: System) -> None:
     """Every cell of every statistic has noise of z times the sensitivity, and of its own."""
     private, _ = runs(system)
     parameters = start(private)
-    rounds = range(1, 1 + (200 if system.full else 30))
+    rounds = range(1, 1 + (60 if system.full else 30))
     z = np.array([released(private, parameters, round) for round in rounds])  # round, client, cell
     close(z, "all statistics")
     lengths = np.cumsum([len(_cells_of(private, name)) for name in SENSITIVITY])
