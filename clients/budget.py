@@ -10,6 +10,10 @@ composition of privacy-loss random variables; Gopi, Lee and Wutschitz 2021),
 both computed by Opacus. Both are bounds; approximations such as GDP are
 refused. RDP is linear in the number of releases, so one curve a (q, σ) serves
 every client and every round. PRV is never reported above RDP, for both hold.
+
+Opacus composes PRV in one direction alone: the loss of a record's removal, log(with/without) over outputs
+with it. RDP bounds both (Mironov, Talwar and Zhang 2019). That the removal is the worse one of a *composed*
+sampled Gaussian is not proved; tests/peers/test_pld.py compares with an oracle of both directions.
 """
 
 from __future__ import annotations
@@ -152,23 +156,71 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
     inf
     """
     check_accountant(accountant)
+    merged = _merged(events)
+    if not merged:
+        return 0.0
+    if any(noise == 0 for noise, _, _ in merged):
+        return math.inf
+    return _compose(merged, delta, accountant)
+
+
+def of_a_record(
+    clients: Sequence[Sequence[Event]], copies: int, delta: float, accountant: str = "rdp"
+) -> float:
+    """Return an ε that no record exceeds, each of which any ``copies`` of the clients hold.
+
+    Parameters
+    ----------
+    clients
+        All releases of each client.
+    copies
+        How many clients hold a record; its ledgers add.
+    delta, accountant
+        As in :func:`epsilon`.
+
+    Returns
+    -------
+    float
+        For one copy the largest client's ε; for several and clients that all release the same, the ε of
+        that many times what one releases. Else RDP's, whatever the accountant: at every order the
+        ``copies`` largest curves are added. (The largest ε of a client's own releases taken ``copies``
+        times is no bound: two clients' best orders may differ.)
+
+    Examples
+    --------
+    >>> many, loud = [Event(2.0, 0.02, 1000)], [Event(5.0)]
+    >>> of_a_record([many, loud], 1, 1e-5) == max(epsilon(many, 1e-5), epsilon(loud, 1e-5))
+    True
+    >>> math.isclose(of_a_record([many, loud], 2, 1e-5), epsilon(many + loud, 1e-5))
+    True
+    """
+    check_accountant(accountant)
+    kinds = {_merged(events) for events in clients}
+    if copies == 1 or len(kinds) <= 1 or any(noise == 0 for kind in kinds for noise, _, _ in kind):
+        return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
+    curve_KA = np.array([_rdp(_merged(events)) for events in clients])
+    most_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
+    return max(0.0, float(np.min(most_A + _conversion(delta))))
+
+
+def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
+    """Return distinct (σ, q, count), in order; without what releases nothing."""
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
         merged[key] = merged.get(key, 0) + event.count
-    merged = {key: count for key, count in merged.items() if count > 0 and key[1] > 0}
-    if not merged:
-        return 0.0
-    if any(noise == 0 for noise, _ in merged):
-        return math.inf
-    return _compose(tuple(sorted((*key, count) for key, count in merged.items())), delta, accountant)
+    return tuple(sorted((*key, n) for key, n in merged.items() if n > 0 and key[1] > 0))
+
+
+def _rdp(events: tuple[tuple[float, float, int], ...]) -> NDArray[np.float64]:
+    """Return the RDP of a composition at every order."""
+    return sum((count * _curve(noise, rate) for noise, rate, count in events), np.zeros(len(ORDERS)))
 
 
 @lru_cache(maxsize=65536)
 def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
     """Return ε of distinct (σ, q, count): equal clients share one computation a round."""
-    total = sum(count * _curve(noise, rate) for noise, rate, count in events)
-    rdp = max(0.0, float(np.min(total + _conversion(delta))))
+    rdp = max(0.0, float(np.min(_rdp(events) + _conversion(delta))))
     if accountant == "rdp" or rdp > 100:  # beyond that PRV takes minutes, and no number matters
         return rdp
     return min(rdp, _prv(events, delta))

@@ -7,6 +7,7 @@ pipelines, and fairlearn's reductions and post-processing.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -94,6 +95,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
       computed from other records (as reductions do: theirs depend on the groups' frequencies and on
       earlier models) is an input from outside, which ε does not cover.
     - several fits with one whole-number ``random_state`` share their noise: never release them together.
+    - without ``public_size`` and ``classes`` the number of records and the labels are taken from the data and
+      become public: they set q, B, the steps and the shape of the model. ``fit`` warns of that.
     - a fit that fails because of what a record holds (not finite, an undeclared label) tells so.
     - ``ThresholdOptimizer`` and other post-processing that looks at records again is not covered.
 
@@ -110,6 +113,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> from sklearn.datasets import load_breast_cancer
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> facts = {"centre": [15, 20, 90], "scale": [5, 5, 25]}  # known beforehand, not computed
+    >>> facts |= {"public_size": 569, "classes": [0, 1]}
     >>> made = DPClassifier(epsilon=2.0, batch_size=64, random_state=0, **facts).fit(X[:, :3], y)
     >>> made.epsilon_ <= 2.0, made.n_steps_, made.predict(X[:2, :3])
     (True, 180, array([0, 0]))
@@ -166,8 +170,14 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             For a parameter out of its range, records that are not numbers, fewer than two classes, or an ε
             that no noise reaches.
+
+        Warns
+        -----
+        UserWarning
+            Where ε is finite and the public size or the classes are taken from the data.
         """
         self._check()
+        self._warn()
         records: NDArray[np.float64]
         records, given = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(given)
@@ -306,6 +316,18 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.random_state, np.random.RandomState):
             return int(self.random_state.randint(2**31 - 1))
         return int(self.random_state)
+
+    def _warn(self) -> None:
+        """Warn of what this fit will make public though nobody declared it."""
+        if self.epsilon == CLIP_ONLY or math.isinf(float(self.epsilon)):
+            return
+        taken = [name for name in ("public_size", "classes") if getattr(self, name) is None]
+        if taken:
+            warnings.warn(
+                f"{' and '.join(taken)} not given: taken from the data, which makes them public outside ε",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _check(self) -> None:
         """Refuse parameters that are out of their range."""

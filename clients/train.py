@@ -7,6 +7,7 @@ own; statistics, ledger and encoding are written once, here.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ from fedtoll.scenarios.statistics import Estimate
 LEDGER = "fedtoll.ledger"
 """The record in which a client keeps, and reports, everything that it has released."""
 
+ANSWERED = "fedtoll.answered"
+"""The record in which a client keeps which round of which run it answered last, and to what."""
+
 CLIENT_FAILED = 1
 """Code of the error reply of a client that raised."""
 
@@ -53,11 +57,14 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
     size as ``num-examples``, the private statistics that are due as ``<name>`` (a number, or a flat list
     of cells) and ``<name>.sd``, and the client's ledger.
 
+    Batches and noise come from (run, client, round, step). So a client answers a round once: again
+    only to the same broadcast, bit for bit, with the same reply and free of charge.
+
     A client that raises answers with an error; the others are not affected.
     """
     replies: dict[int, Message] = {}
     jobs: list[_Job] = []
-    decoded: dict[int, list[NDArray[np.floating]]] = {}  # all messages of a round share one record
+    decoded: dict[int, _Arrays] = {}  # all messages of a round share one record
     for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
             jobs.append(_prepare(i, message, context, decoded))
@@ -67,6 +74,10 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
     for batch in [jobs] if jobs and together else [[job] for job in jobs]:
         replies |= _train_batch(batch)
     return [replies[i] for i in range(len(messages))]
+
+
+_Arrays = tuple[list[NDArray[np.floating]], bytes]
+"""A broadcast model, and the digest of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,8 @@ def _reply(job: _Job, trained: Trained) -> Message:
     plan, round = job.task.plan, job.task.round
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
     released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
-    _enter(job.context.state, released)
+    if not _entered(job.context.state, round):
+        _enter(job.context.state, released)
     metrics: dict[str, Any] = {"num-examples": plan.size}
     for statistic, estimate in job.answers:
         cells = estimate.value
@@ -125,9 +137,7 @@ def roll_call(message: Message, context: Context) -> Message:
     return Message(RecordDict({"roll-call": content}), reply_to=message)
 
 
-def _prepare(
-    index: int, message: Message, context: Context, decoded: dict[int, list[NDArray[np.floating]]]
-) -> _Job:
+def _prepare(index: int, message: Message, context: Context, decoded: dict[int, _Arrays]) -> _Job:
     """Read one message; answer its statistics at the broadcast model, before training."""
     config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
     if unknown := sorted(set(config) - _KNOWN):
@@ -137,17 +147,55 @@ def _prepare(
     plan = run.clients[client]
     features, labels, groups = _tensors(held, run.precision)[client]
     if id(arrays) not in decoded:
-        decoded[id(arrays)] = arrays.to_numpy_ndarrays()
+        decoded[id(arrays)] = arrays.to_numpy_ndarrays(), _digest(arrays)
+    parameters, digest = decoded[id(arrays)]
     task = Task(
         plan=plan,
         round=int(config["server-round"]),  # type: ignore[arg-type]
-        parameters=decoded[id(arrays)],
+        parameters=parameters,
         features_ND=features,
         labels_N=labels,
         proximal_mu=float(config.get("proximal_mu", 0.0)),  # type: ignore[arg-type]
         weights_N=_example_weights(config.get("group_weights"), groups, run, features.dtype),
     )
+    _claim(context.state, config, digest)
     return _Job(index, message, context, run, task, _answers(run, task, groups))
+
+
+def _claim(state: RecordDict, config: ConfigRecord, model_digest: bytes) -> None:
+    """Note which broadcast a round is answered to, before anything is drawn.
+
+    Raises
+    ------
+    ValueError
+        When the round would use its batches and noise a second time: it lies before the last one, or is
+        the last one with another model or other instructions; or when it is of another run.
+    """
+    run, round = _digest_of_run(str(config["run"])), int(config["server-round"])  # type: ignore[arg-type]
+    instructions = repr(sorted((key, value) for key, value in config.items() if key != "run"))
+    broadcast = hashlib.sha256(model_digest + instructions.encode()).hexdigest()
+    last: Any = state.get(ANSWERED, {})
+    if last and last["run"] != run:
+        raise ValueError(f"round {round} is of another run than round {last['round']}, which was answered")
+    if last and round < last["round"]:
+        raise ValueError(f"round {round} comes after round {last['round']}, which was answered")
+    if last and round == last["round"] and broadcast != last["broadcast"]:
+        raise ValueError(f"round {round} was answered already, to another broadcast")
+    state.config_records[ANSWERED] = ConfigRecord({"run": run, "round": round, "broadcast": broadcast})
+
+
+def _digest(arrays: ArrayRecord) -> bytes:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        head = (name, array.dtype, tuple(array.shape), array.stype, len(array.data))
+        digest.update(repr(head).encode())
+        digest.update(array.data)
+    return digest.digest()
+
+
+@lru_cache(maxsize=2)
+def _digest_of_run(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _example_weights(told: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype) -> torch.Tensor | None:
@@ -210,6 +258,12 @@ def _tensors(held: Records, precision: str) -> list[tuple[torch.Tensor, torch.Te
         )
         for rows in held.held
     ]
+
+
+def _entered(state: RecordDict, round: int) -> bool:
+    """Whether the ledger holds a round already: then this is a retry."""
+    ledger: Any = state.get(LEDGER, {})
+    return bool(ledger) and ledger["round"][-1] == round
 
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:

@@ -27,7 +27,7 @@ LEAST_SEEDS = 10
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
 Of = Literal["toll", "price", "value", "spread", "weight"]
-Kind = Literal["order", "ratio", "difference", "threshold", "shape"]
+Kind = Literal["order", "ratio", "difference", "threshold", "shape", "correlation"]
 MeasureName = Literal[
     "log_loss",
     "tpr",
@@ -45,6 +45,9 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 VALUED = ("selection_rate", "collapsed", "below_majority")
 """Measures of which there is a value and no toll."""
+
+FLAGS = ("collapsed", "below_majority")
+"""Those that are 0 or 1: their mean is a share of seeds."""
 
 
 class Source(Section):
@@ -115,6 +118,9 @@ class Claim(Section):
     - ``shape``: along ``over`` (values of ε, or settings), a (or a − b) ``rises`` or ``falls`` (from the
       first to the last, and at no step the other way), ``peaks`` (is greater at ``peak`` than at both ends),
       or is ``flat`` (everywhere within ``margin`` of the first)
+    - ``correlation``: over the groups, Spearman's correlation of a with the trait ``along`` is ``at_least``
+      and ``at_most`` so much; with ``given``, the partial one. Groups of too few records do not count;
+      the groups shuffled must seldom give as much
 
     Parameters
     ----------
@@ -130,6 +136,9 @@ class Claim(Section):
         In which settings it is asked, ``base`` among them or not; each has a verdict of its own.
     a, b
         The two sides.
+    along, given
+        Of a correlation: how unlike the crowd a group is, or how many records it has; and what is held
+        constant.
     published
         The source's figure, as text; empty where the claim is ours.
     reason
@@ -152,6 +161,8 @@ class Claim(Section):
     over: tuple[Step, ...] = ()
     peak: Step | None = None
     margin: Positive | None = None
+    along: Literal["atypicality", "size"] | None = None
+    given: Literal["size"] | None = None
     published: str = ""
     reason: str = ""
 
@@ -160,7 +171,7 @@ class Claim(Section):
         two = self.kind in {"order", "ratio", "difference"}
         if two != (self.b is not None) and self.kind != "shape":
             raise ValueError(f"b: kind = {self.kind!r} {'needs it' if two else 'has one side, a'}")
-        bounded = self.kind in {"ratio", "difference", "threshold"}
+        bounded = self.kind in {"ratio", "difference", "threshold", "correlation"}
         stated = self.at_least is not None or self.at_most is not None
         if bounded != stated:
             need = "needs one of them" if bounded else "has none"
@@ -170,9 +181,17 @@ class Claim(Section):
         if (self.kind == "shape") != (self.shape is not None):
             raise ValueError("shape: belongs to kind = 'shape', and that needs it")
         self._check_shape()
+        self._check_correlation()
         for side in (self.a, self.b or self.a):
             if (side.measure or self.measure) in VALUED and (side.of or self.of) in {"toll", "price"}:
                 raise ValueError(f"measure: {side.measure or self.measure!r} has no toll; use of = 'value'")
+        for side in (self.a, self.b or self.a):
+            if (side.of or self.of) == "spread" and len(side.groups) == 1:
+                raise ValueError("groups: a 'spread' needs two groups or more, or none for all")
+            if (flag := side.measure or self.measure) in FLAGS and (
+                (side.of or self.of) != "value" or len(side.groups) > 1
+            ):
+                raise ValueError(f"measure: {flag!r} takes of = 'value', of one group or of everybody")
         return self
 
     def _check_shape(self) -> None:
@@ -188,6 +207,23 @@ class Claim(Section):
             raise ValueError("peak: must stand between the first and the last of over")
         if (self.shape == "flat") != (self.margin is not None):
             raise ValueError("margin: belongs to shape = 'flat', and that needs it")
+
+    def _check_correlation(self) -> None:
+        if (self.kind == "correlation") != (self.along is not None):
+            raise ValueError("along: belongs to kind = 'correlation', and that needs it")
+        if self.given is not None and self.along != "atypicality":
+            raise ValueError("given: 'size' belongs to along = 'atypicality'")
+        if self.kind == "correlation" and (self.a.of or self.of) not in {"toll", "price", "value"}:
+            raise ValueError("of: a correlation is of a 'toll', a 'price' or a 'value'")
+
+    @property
+    def parts(self) -> int:
+        """In how many ways figures can contradict it: p is multiplied by that."""
+        if self.kind == "ratio":
+            return sum(bound is not None for bound in (self.at_least, self.at_most))
+        if self.kind != "shape":
+            return 1
+        return 2 if self.shape == "peaks" else len(self.over) - 1
 
     def terms(self, setting: str) -> list[Term]:
         """Return the sides of the claim in a setting, every field filled in but a missing strategy.

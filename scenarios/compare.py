@@ -7,7 +7,7 @@ at most .05 · 2^S / 2 comparisons: none with five, one with six, 25 with ten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -159,20 +159,26 @@ def unreachable(count: int, seeds: int) -> str:
         fewest = FEW_SEEDS + 1
         return f"too few seeds: with {seeds} no two-sided test can reach .05, {fewest} are the fewest"
     if count > most(seeds):
-        return f"family too large: {seeds} seeds can bear {most(seeds)} comparisons, these are {count}"
+        bears = f"{most(seeds)} comparison{'' if most(seeds) == 1 else 's'}"
+        return f"family too large: {seeds} seeds can bear {bears}, these are {count}"
     return ""
 
 
-def kept(scenario: Scenario, file: str, overrides: Sequence[str], seeds: str | None) -> Compare | None:
+def kept(
+    scenario: Scenario, file: str, overrides: Sequence[str] = (), alone: Callable[[], Scenario] | None = None
+) -> Compare | None:
     """Return the family that a scenario declares; refuse it where it does not fit.
 
     Parameters
     ----------
     scenario, file
         What was read, and how mistakes call it.
-    overrides, seeds
-        What the command line changed. The family was declared for the file's own question: where that is
-        another now and the family does not fit, it is dropped: the default one is reported, never refused.
+    overrides
+        What the command line set.
+    alone
+        Reads the scenario as its file has it; ``None`` where the command line changed nothing. The family was
+        declared for the file's own question. Where it fits that one and the command line asks another, it is
+        dropped: the default one is reported, never refused.
 
     Raises
     ------
@@ -182,15 +188,19 @@ def kept(scenario: Scenario, file: str, overrides: Sequence[str], seeds: str | N
     if scenario.compare is None:
         return None
     try:
-        labels = {s.label: s.name for s in scenario.strategies}
-        comparisons = family(scenario.compare, labels, scenario.privacy.epsilons)
-        if not comparisons:
-            raise ScenarioError("compare: nothing to compare; it takes two strategies and a finite ε")
-        if why := unreachable(len(comparisons), len(scenario.seeds)):
-            raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")
+        _fits(scenario, scenario.compare)
     except ScenarioError as error:
-        narrowed = seeds is not None or bool(overrides)
-        if narrowed and not any(o.startswith("compare") for o in overrides):
-            return None
-        raise ScenarioError(f"{file}: {error}") from None
+        if alone is None or any(o.startswith("compare") for o in overrides):
+            raise ScenarioError(f"{file}: {error}") from None
+        kept(alone(), file)  # a mistake of the file stays one, whatever the command line asks
+        return None
     return scenario.compare
+
+
+def _fits(scenario: Scenario, section: Compare) -> None:
+    labels = {s.label: s.name for s in scenario.strategies}
+    comparisons = family(section, labels, scenario.privacy.epsilons)
+    if not comparisons:
+        raise ScenarioError("compare: nothing to compare; it takes two strategies and a finite ε")
+    if why := unreachable(len(comparisons), len(scenario.seeds)):
+        raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")

@@ -28,6 +28,7 @@ from fedtoll.scenarios.compare import Compare, kept
 from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.mistakes import one_line
+from fedtoll.scenarios.overrides import override
 from fedtoll.scenarios.section import Count, Epsilon, Positive, Rate, Section, Seed
 from fedtoll.scenarios.tune import Tune
 
@@ -319,7 +320,8 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         if len(content) > MOST_BYTES:
             raise ScenarioError(f"{path.name}: has more than 1 MB, and no scenario needs that")
         text = content.decode("utf-8")
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        parse = json.loads if path.suffix == ".json" else tomllib.loads
+        table = parse(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
@@ -327,15 +329,22 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {why}") from None
     if not isinstance(table, dict):
         raise ScenarioError(f"{path.name}: holds no table of sections")
-    for override in overrides:
-        _override(table, override)
+    for pair in overrides:
+        override(table, pair)
     if seeds is not None:
         table["seeds"] = seeds
     data = table.get("data")
     if isinstance(data, dict) and isinstance(file := data.get("file"), str) and file:
         data["file"] = _absolute(file, path)
     scenario = validate(table, path.name)
-    return scenario.model_copy(update={"compare": kept(scenario, path.name, overrides, seeds)})
+
+    def alone() -> Scenario:
+        asked = {k: v for k, v in parse(text).items() if k in {"seeds", "privacy", "strategies", "compare"}}
+        return validate(table | asked, path.name)
+
+    changed = bool(overrides) or seeds is not None
+    family = kept(scenario, path.name, overrides, alone if changed else None)
+    return scenario.model_copy(update={"compare": family})
 
 
 def _absolute(file: str, scenario: Path) -> str:
@@ -354,46 +363,3 @@ def validate(table: Mapping[str, Any], file: str) -> Scenario:
         return Scenario.model_validate(table)
     except ValidationError as error:
         raise ScenarioError(f"{file}: {one_line(error, Scenario)}") from None
-
-
-def assignment(text: str, example: str) -> tuple[str, Any]:
-    """Return the key and the value of ``key=value``, the value a TOML literal.
-
-    Raises
-    ------
-    ScenarioError
-        It is something else: one line, with the example where it is no ``key=value``.
-
-    Examples
-    --------
-    >>> assignment("t = 5.0", "t=5.0")
-    ('t', 5.0)
-    """
-    key, equals, literal = text.partition("=")
-    key, literal = key.strip(), literal.strip()
-    if not equals or not key:
-        raise ScenarioError(f"--set {text}: must be key=value, e.g. {example}")
-    try:
-        return key, tomllib.loads(f"x = {literal}")["x"]
-    except RecursionError:
-        raise ScenarioError(f"--set {key[:200]}: is nested too deeply") from None
-    except ValueError as error:  # not TOML, or a number of thousands of digits
-        bare = all(c.isalnum() or c in " _-./:" for c in literal)
-        why = " (a text needs quotes)" if bare else f": {error}"
-        raise ScenarioError(f"--set {text}: {literal!r} is not a TOML literal{why}") from None
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    key, value = assignment(override, "training.rounds=10")
-    if key.startswith(("strategies[", "strategies.")):
-        raise ScenarioError(
-            f"--set {override}: one strategy's parameter cannot be overridden; write all of them, "
-            'e.g. strategies=[{name="term", t=5.0}]'
-        )
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = table.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ScenarioError(f"--set {override}: {section!r} is not a section")
-        table = inner
-    table[last] = value

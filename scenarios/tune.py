@@ -14,7 +14,8 @@ class Tune(Section):
 
     All combinations are trained, and the least mean log-loss on the validation part
     (``split.validation``, which is declared public) wins: of everybody, or of the worst group. An empty
-    list leaves the scenario's own value. Choosing on the public part costs no privacy.
+    list leaves the scenario's own value. Each candidate is trained on private records: picking among them
+    costs their composition, which is not counted.
     """
 
     learning_rates: tuple[Positive, ...] = ()

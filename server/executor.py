@@ -32,6 +32,13 @@ Outcome = tuple[Run, dict[str, Any] | None, str, str]
 """A run, its tables or ``None``, and for a failure one line and its traceback."""
 
 
+def cores() -> int:
+    """Return how many cores this process may use; outside Linux, how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def execute(
     runs: Sequence[Run],
     store: Store,
@@ -70,7 +77,7 @@ def execute(
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
     if not todo:
         return []
-    count = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    count = min(workers or cores(), len(todo))
     if executor == "ray":
         spread = _ray(todo, workers)
     elif executor == "serial" or count == 1:
@@ -192,7 +199,7 @@ def _ray(runs: Sequence[Run], workers: int | None) -> Iterator[Outcome]:
     ours = not ray.is_initialized()
     if ours:
         size: dict[str, Any] = {
-            "num_cpus": workers or len(os.sched_getaffinity(0)),
+            "num_cpus": workers or cores(),
             "include_dashboard": False,
         }
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from typing import Any
 
 from fedtoll.clients.ledger import Ledger, owed
 from fedtoll.scenarios.run import Run
+from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan
 
 _STARTUP = 8.0
@@ -21,7 +21,7 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
 
     The time is extrapolated from three rounds of a private and of a non-private run, trained here.
     """
-    processes = min(workers or len(os.sched_getaffinity(0)), len(plan.runs))
+    processes = min(workers or cores(), len(plan.runs))
     content = {
         "scenario": plan.scenario.name,
         "runs": len(plan.runs),

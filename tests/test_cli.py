@@ -58,7 +58,7 @@ def test_the_command_line_imports_nothing_heavy(tmp_path, heavy):
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["scenarios", "strategies", "data", "measures"])
+@pytest.mark.parametrize("kind", ["scenarios", "findings", "strategies", "data", "measures"])
 def test_list_and_describe(here, kind):
     code, out, err = here("list", kind, "--json")
     assert (code, err) == (0, "")
@@ -78,6 +78,20 @@ def test_describe_toml_prints_a_scenario_to_copy(here, tmp_path):
     assert (code, out) == (0, BASE)
     (tmp_path / "mine.toml").write_text(out)
     assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 150 runs\n")
+
+
+def test_a_finding_is_described_with_its_source_settings_and_claims(here, tmp_path):
+    code, out, err = here("describe", "poor-become-poorer")
+    assert (code, err) == (0, "")
+    assert "\nsource      Kulynych, " in out
+    assert "            federated: 13 clients of one race each\n" in out
+    claim = "At ε = 1 the three smallest groups lose on average about three times as much as White people"
+    assert f"\nClaim: {claim} (published: 17.9 / 5.6 = 3.2).\n" in out
+    assert out.endswith("fedtoll findings poor-become-poorer checks the claims.\n")
+    code, text, _ = here("describe", "poor-become-poorer", "--toml")
+    assert (code, text.count("[[claim]]")) == (0, out.count("\nClaim: "))
+    (tmp_path / "mine.toml").write_text(text)
+    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 100 runs\n")
 
 
 BAD = {

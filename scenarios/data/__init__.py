@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from fedtoll.scenarios.data import archive
 from fedtoll.scenarios.data.acs import ACS
 from fedtoll.scenarios.data.adult import ADULT
+from fedtoll.scenarios.data.adult_phd import ADULT_PHD
 from fedtoll.scenarios.data.census_income import CENSUS_INCOME
 from fedtoll.scenarios.data.compas import COMPAS
 from fedtoll.scenarios.data.credit import CREDIT
@@ -49,7 +50,8 @@ __all__ = [
 ]
 
 SOURCES: dict[str, Source] = {
-    s.name: s for s in (ADULT, CENSUS_INCOME, COMPAS, CREDIT, LAW, TV16, TV16_HARD, NESARC, DIGITS, ACS)
+    s.name: s
+    for s in (ADULT, ADULT_PHD, CENSUS_INCOME, COMPAS, CREDIT, LAW, TV16, TV16_HARD, NESARC, DIGITS, ACS)
 }
 """Every built-in source by name."""
 

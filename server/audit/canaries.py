@@ -22,6 +22,7 @@ from fedtoll.clients.engines import engine
 from fedtoll.clients.engines.base import Task
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.server.audit.bounds import SEEN
 
 MOST = 128
 """Canaries, at most."""
@@ -57,9 +58,17 @@ class Canaries:
     def __len__(self) -> int:
         return len(self.labels_M)
 
-    def first(self) -> Canaries:
-        """Return the first canary alone."""
-        return Canaries(self.features_MD[:1], self.labels_M[:1], self.directions_MP[:1], True, self.start)
+    def seen(self) -> Canaries:
+        """Return those that the model does not ignore."""
+        return self._some(np.linalg.norm(self.directions_MP, axis=1) >= SEEN, self.orthogonal)
+
+    def longest(self) -> Canaries:
+        """Return the one alone whose direction is longest."""
+        longest = np.linalg.norm(self.directions_MP, axis=1).argmax()
+        return self._some(np.arange(len(self)) == longest, orthogonal=True)
+
+    def _some(self, which_M: NDArray[np.bool_], orthogonal: bool) -> Canaries:
+        return Canaries(*self.held(which_M), self.directions_MP[which_M], orthogonal, self.start)
 
     def held(self, which_M: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the features and labels of some of them."""
@@ -113,8 +122,9 @@ def released(
     start: Sequence[NDArray[np.floating]],
     held: Sequence[tuple[torch.Tensor, torch.Tensor]],
     rounds: Sequence[int],
+    onto_PM: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return what single steps of a client release, each from the same parameters, ``[S, P]``.
+    """Return what single steps of a client release, each from the same parameters, ``[S, P]`` or ``[S, M]``.
 
     Parameters
     ----------
@@ -126,16 +136,22 @@ def released(
         The features and labels that the client holds at each step.
     rounds
         The round of each step: the key of its draws.
+    onto_PM
+        What the releases are projected onto, a block of steps at a time: all of an MLP's, as long as its
+        parameters, would take gigabytes.
     """
     one = client.model_copy(update={"steps": 1})
-    compute = engine(run.engine, run.device)
     before = _flat(start)
+    scale = -client.batch_size / (run.learning_rate * (run.clip or 1.0))
     made = []
     for first in range(0, len(rounds), AT_ONCE):
+        # An engine of its own: one keeps the noise that it drew, and here none is drawn twice.
+        compute = engine.__wrapped__(run.engine, run.device)
         block = zip(rounds[first : first + AT_ONCE], held[first : first + AT_ONCE], strict=True)
         tasks = [Task(one, round, start, features, labels) for round, (features, labels) in block]
-        made += [_flat(t.parameters) - before for t in compute.train(run, tasks)]
-    return np.array(made) * (-client.batch_size / (run.learning_rate * (run.clip or 1.0)))
+        block_SP = np.array([_flat(t.parameters) - before for t in compute.train(run, tasks)]) * scale
+        made.append(block_SP if onto_PM is None else block_SP @ onto_PM)
+    return np.concatenate(made)
 
 
 def _flat(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

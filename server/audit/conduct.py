@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedtoll.clients.budget import Event, epsilon
+from fedtoll.clients.budget import epsilon, of_a_record
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.records import layout, records
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario, find, read
 from fedtoll.server.audit import attacks
-from fedtoll.server.audit.bounds import LEVEL, ceiling, mu_at_least
+from fedtoll.server.audit.bounds import LEVEL, mu_at_least, replaced_ceiling
 from fedtoll.server.audit.canaries import canaries
 from fedtoll.server.audit.targets import Attacked, attacked, replace, targets
 from fedtoll.server.audit.white_box import one_run, one_step
-from fedtoll.server.audit.words import settings
+from fedtoll.server.audit.words import settings, things
 from fedtoll.server.plan import Plan, plan
 from fedtoll.server.results import no_links, versions
 from fedtoll.server.spending import of_client
@@ -137,6 +137,7 @@ def conduct(
         "settings": settings(prepared.scenario.model_dump(mode="json")),
         "versions": versions(),
         "numerics": NUMERICS,
+        **things(run.model_dump(mode="json") for run in prepared.planned.runs),
         "seeds": list(prepared.seeds),
         "confidence": 1 - LEVEL,
         "over_claim": sum(row["bound"] > row["claim"] for row in canary),
@@ -165,6 +166,7 @@ def _broken(canary: list[dict[str, Any]]) -> bool:
     return any(
         bool(mu_at_least(r["false_positives"], r["false_negatives"], r["counted"], level) > r["mu"])
         for r in canary
+        if r["counted"]
     )
 
 
@@ -233,7 +235,7 @@ def _membership(
         cells.setdefault((run.strategy.name, run.mechanism, run.epsilon), []).append(run)
     for (strategy, mechanism, budget), runs in cells.items():
         logit_TN, member_TN, codes_N = _common(runs, [models[run.hash] for run in runs])
-        most = ceiling(_of_a_record(runs[0]), runs[0].delta or 0.0)
+        most = replaced_ceiling(_of_a_record(runs[0]), runs[0].delta or 0.0)
         key = {"strategy": strategy, "mechanism": mechanism, "epsilon": budget}
         for attack in attacks.ATTACKS:
             score_TN = attacks.lira(logit_TN, member_TN) if attack == "lira" else attacks.loss(logit_TN)
@@ -262,15 +264,8 @@ def _of_a_record(run: Run) -> float:
     """Return a record's ε: its client's, or what all the clients that hold a copy spend together."""
     if run.mechanism != "dp-sgd":
         return math.inf
-    copies = run.partition.copies
-    spent = []
-    for client in run.clients:
-        events = [
-            Event(e.noise_multiplier, e.sampling_rate, e.count * copies)
-            for e in of_client(run, client).values()
-        ]
-        spent.append(epsilon(events, run.delta or 0.0, run.accountant or "rdp"))
-    return max(spent)
+    clients = [list(of_client(run, client).values()) for client in run.clients]
+    return of_a_record(clients, run.partition.copies, run.delta or 0.0, run.accountant or "rdp")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedtoll.server.audit.attacks import FEWEST
-from fedtoll.server.audit.words import settings, value, verdict
+from fedtoll.server.audit.words import differs, settings, things, value, verdict
 from fedtoll.server.report.tables.table import (
     Cell,
     Row,
@@ -35,12 +35,15 @@ def audit_section(results: ResultsLike) -> dict[str, Any] | None:
     -------
     dict or None
         ``title``; ``sentences``, the first of which says who is exposed most; ``tables`` of the page. An
-        audit of other settings gives one sentence that says so, and no table.
+        audit of other settings, records, model code or strategies gives one sentence that says so, and no
+        table.
     """
     try:
         content = json.loads((results.folder / "audit" / "audit.json").read_text(encoding="utf-8"))
         if content["settings"] != settings(results.resolved.get("scenario", {})):
             told = "The audit in this folder is of other settings than these results, so it is not shown."
+            return {"title": TITLE, "sentences": [told], "tables": []}
+        if told := _not_of_these(content, results):
             return {"title": TITLE, "sentences": [told], "tables": []}
         return {
             "title": TITLE,
@@ -49,6 +52,19 @@ def audit_section(results: ResultsLike) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _not_of_these(content: dict[str, Any], results: ResultsLike) -> str:
+    """Say in a sentence that an audit is not of these results' own records and code; empty where it is."""
+    if "checksums" not in content:
+        return "This audit was made before audits kept what they are of: run fedtoll audit again."
+    runs = []
+    for run in results.resolved["runs"]:
+        file = results.folder / "runs" / run["hash"] / "run.json"
+        if file.is_file():
+            runs.append(json.loads(file.read_text(encoding="utf-8")))
+    other = differs(content, things(runs))
+    return f"The audit in this folder is of {other} than these results, so it is not shown." if other else ""
 
 
 def _most_exposed(content: dict[str, Any]) -> str:
@@ -135,7 +151,8 @@ def _membership(content: dict[str, Any]) -> Table:
         rows=tuple(rows),
         csv=csv(_frame(content["membership"])),
         note="By LiRA; beside it the advantage of a threshold on the loss alone. The ceiling is what (ε, δ) "
-        "allows any attack: (e^ε − 1 + 2δ)/(e^ε + 1); without ε it is 1.",
+        "allows any attack on halves of fixed size, where another record stands in for one that is out: "
+        "(e^2ε − 1 + 2δ′)/(e^2ε + 1) with δ′ = (1 + e^ε)δ; without ε it is 1.",
     )
 
 

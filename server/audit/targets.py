@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.records import records, table_of
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
+from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan, plan
 from fedtoll.server.results import versions
 
@@ -106,8 +107,11 @@ def attacked(
     ------
     RunError
         When a run failed, or a worker died.
+    ScenarioError
+        When the folder cannot be written; the models that it holds by then are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     marked = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]
     files = {run.hash: folder / f"{run.hash}-{marked}.parquet" for run in runs}
     made: dict[str, Attacked] = {}
@@ -118,11 +122,21 @@ def attacked(
         else:
             made[run.hash] = kept
             finished()
-    for run, result in _trained(todo, workers or len(os.sched_getaffinity(0))):
-        _keep(files[run.hash], result)
+    for run, result in _trained(todo, workers or cores()):
+        with _written(folder):
+            _keep(files[run.hash], result)
         made[run.hash] = result
         finished()
     return made
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Tell an error of the disk in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ScenarioError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _trained(runs: Sequence[Run], workers: int) -> Iterator[tuple[Run, Attacked]]:

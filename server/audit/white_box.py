@@ -36,7 +36,7 @@ class Step:
     claim
         The exact ε of one step that surely holds the record.
     bound
-        The lower bound of ε that was shown.
+        The lower bound of ε that was shown; undefined (NaN) where the model ignores every canary.
     mu, mu_bound
         1/σ, and the lower bound of it.
     observations
@@ -93,13 +93,18 @@ def one_step(
     observations, level
         How many of each side at least, and the chance that the bound is wrong.
     """
-    made = canaries(run, client) if made is None else made
-    made = made if made.orthogonal else made.first()
+    made = (canaries(run, client) if made is None else made).seen()
+    delta, mu = run.delta or 0.0, 1 / client.noise_multiplier
+    claim = gaussian_epsilon(mu, delta)
+    if not len(made):
+        return Step(claim, math.nan, mu, math.nan, 0, 0, 0, 0, 0)
+    made = made if made.orthogonal else made.longest()
+    onto_PM = unit(made.directions_MP).T
     with_M = np.arange(len(made)) % 2 == 0
     of, rows = records(run), records(run).held[client.id][:BESIDE]
     features_ND = torch.from_numpy(of.table.features[rows]).to(made.features_MD)
     beside = (features_ND, torch.from_numpy(of.table.label[rows]))
-    known_P = released(exact(run), whole(client, 0.0), made.start, [beside], [1])[0]
+    known_M = released(exact(run), whole(client, 0.0), made.start, [beside], [1], onto_PM)[0]
 
     def holding(which_M: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
         own, theirs = made.held(which_M), beside
@@ -110,15 +115,14 @@ def one_step(
     seen = []
     for turn, which_M in enumerate((with_M, ~with_M)):
         rounds = range(1 + turn * steps, 1 + (turn + 1) * steps)
-        steps_SP = released(keyed, whole(client), made.start, [holding(which_M)] * steps, rounds)
-        seen.append((steps_SP - known_P) @ unit(made.directions_MP).T)
+        held = [holding(which_M)] * steps
+        seen.append(released(keyed, whole(client), made.start, held, rounds, onto_PM) - known_M)
     even_SM, odd_SM = seen
     in_N = np.where(with_M, even_SM, odd_SM).ravel()
     out_N = np.where(with_M, odd_SM, even_SM).ravel()
-    delta, mu = run.delta or 0.0, 1 / client.noise_multiplier
     found = separation(out_N, in_N, level)
     return Step(
-        claim=gaussian_epsilon(mu, delta),
+        claim=claim,
         bound=gaussian_epsilon(found.mu, delta),
         mu=mu,
         mu_bound=found.mu,
@@ -146,22 +150,23 @@ def one_run(
     seed
         Of coins, samples and noise.
     """
-    made = canaries(run, client) if made is None else made
+    made = (canaries(run, client) if made is None else made).seen()
+    quarter = len(made) // 4
+    if quarter == 0:
+        return OneRun(math.nan, 0, 0, len(made))
     coin_M = np.random.default_rng([seed, 1]).random(len(made)) < 0.5
     steps = client.steps * run.rounds
     keyed = run.model_copy(update={"seed": seed, "noise_seed": seed})
-    steps_SP = released(keyed, client, made.start, [made.held(coin_M)] * steps, range(1, steps + 1))
     gram = made.directions_MP @ made.directions_MP.T
     decode = np.linalg.pinv(gram, rcond=1e-6, hermitian=True)
-    x_SM = steps_SP @ made.directions_MP.T @ decode
+    held = [made.held(coin_M)] * steps
+    onto_PM = made.directions_MP.T @ decode
+    x_SM = released(keyed, client, made.start, held, range(1, steps + 1), onto_PM)
     variance_M = np.maximum(np.diag(decode), 1e-12) * client.noise_multiplier**2
     q = client.sampling_rate
     base = math.log1p(-q) if q < 1 else -math.inf
     ratio_SM = np.logaddexp(base, math.log(q) + (x_SM - 0.5) / variance_M)
     order = np.argsort(ratio_SM.sum(axis=0), kind="stable")
-    quarter = len(made) // 4
     correct = int((~coin_M[order[:quarter]]).sum() + coin_M[order[len(made) - quarter :]].sum())
-    if quarter == 0:
-        return OneRun(math.nan, 0, 0, len(made))
     bound = one_run_epsilon(correct, 2 * quarter, len(made), run.delta or 0.0, level)
     return OneRun(bound, correct, 2 * quarter, len(made))

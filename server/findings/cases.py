@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.claims import Claim
+from fedtoll.scenarios.claims import FLAGS, Claim
 from fedtoll.server.findings.quantities import Quantity, Study
 from fedtoll.server.findings.verdicts import Case, Outcome, Part, fieller, judge
 
@@ -31,7 +31,7 @@ def outcomes(
         Why nothing is decided, e.g. ``quick``.
     """
     asked = [(claim, setting) for claim in claims for setting in claim.settings]
-    sides = [[studies[t.setting or ""].quantity(t) for t in claim.terms(s)] for claim, s in asked]
+    sides = [[studies[t.setting or ""].side(claim, t) for t in claim.terms(s)] for claim, s in asked]
     values = [_aligned(quantities) for quantities in sides]
     cases = [
         _case(claim, x, quantities, barred)
@@ -62,6 +62,8 @@ def outcomes(
                 seeds=min(part.seeds for part in case.parts),
                 p=judged.p,
                 p_holm=judged.p_holm,
+                over=case.over[0] if case.over else "",
+                p_over=case.over[1] if case.over else math.nan,
             )
         )
     return tuple(made)
@@ -79,9 +81,11 @@ def _case(claim: Claim, x: Sequence[Floats], quantities: Sequence[Quantity], bar
         barred = f"too few records: {', '.join(few)}"
     void = ""
     if claim.kind == "ratio":
-        _, low, _ = Part(x[1]).interval()
-        void = "" if low > 0 else "there is no ratio: what it would divide by is not clearly above 0"
-    return Case(tuple(parts(claim, x)), barred=barred, void=void)
+        mean, low, _ = Part(x[1]).interval()
+        same = math.isnan(low) and mean > 0  # FedAvg's weights are those of sizes, in every seed
+        void = "" if low > 0 or same else "there is no ratio: what it would divide by is not clearly above 0"
+    over = next((q.over for q in quantities if q.over is not None), None)
+    return Case(tuple(parts(claim, x)), barred=barred, void=void, over=over)
 
 
 def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
@@ -100,8 +104,9 @@ def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
         return [Part(x[0] - x[1], low=0.0)]
     if claim.kind == "difference":
         return [Part(x[0] - x[1], low, high)]
-    if claim.kind == "threshold":
-        return [Part(x[0], low, high)]
+    if claim.kind in {"threshold", "correlation"}:
+        share = claim.kind == "threshold" and (claim.a.measure or claim.measure) in FLAGS
+        return [Part(x[0], low, high, share=share)]
     if claim.kind == "ratio":  # a / b ≥ r is a − r·b ≥ 0, which pairs
         made = [Part(x[0] - low * x[1], low=0.0)] if math.isfinite(low) else []
         return made + ([Part(x[0] - high * x[1], high=0.0)] if math.isfinite(high) else [])
@@ -124,6 +129,8 @@ def _figure(claim: Claim, x: Sequence[Floats], case: Case) -> tuple[str, tuple[f
     """Return what the page shows of ours, with its interval."""
     if claim.kind == "ratio":
         return "a / b", fieller(x[0], x[1])
+    if claim.kind == "correlation":
+        return "ρ", case.parts[0].interval()
     if claim.kind == "threshold":
         return "a", case.parts[0].interval()
     if claim.kind in {"order", "difference"}:
@@ -154,7 +161,9 @@ def region(claim: Claim) -> str:
         more = f" at {claim.peak}" if claim.peak is not None else ""
         more += f" within {claim.margin:g}" if claim.margin is not None else ""
         return f"{'a' if claim.b is None else 'a − b'} {claim.shape}{more} over {over}"
-    what = {"order": "a − b", "difference": "a − b", "threshold": "a", "ratio": "a / b"}[claim.kind]
+    what = {"order": "a − b", "difference": "a − b", "threshold": "a", "ratio": "a / b", "correlation": "ρ"}[
+        claim.kind
+    ]
     if claim.kind == "order":
         return f"{what} is greater than 0"
     bounds = [

@@ -9,16 +9,21 @@ from pathlib import Path
 import pandas as pd
 
 from fedtoll.scenarios import scenario as scenarios
-from fedtoll.scenarios.claims import BASE, Claim
-from fedtoll.scenarios.compare import unreachable
+from fedtoll.scenarios.claims import BASE, FLAGS, LEAST_SEEDS, Claim
+from fedtoll.scenarios.compare import LEVEL, most, unreachable
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.records import table_of
 from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import study
 from fedtoll.server.findings import reductions, tune
+from fedtoll.server.findings.atypicality import traits
 from fedtoll.server.findings.cases import outcomes
+from fedtoll.server.findings.front import Point, front
 from fedtoll.server.findings.quantities import Study
+from fedtoll.server.findings.shares import against
+from fedtoll.server.findings.survival import Survival, survival
 from fedtoll.server.findings.verdicts import Outcome
 from fedtoll.server.plan import Plan
 from fedtoll.server.results import Store, load
@@ -41,12 +46,18 @@ class Finding:
         One a claim and setting, in the order of the file.
     tuned
         What ``[tune]`` chose: by setting, the overrides by ε.
+    survives
+        Whether it outlives tuning, and leaving the sensitive attributes out.
+    front
+        The points of the three-way front, where a claim is about a spread over groups.
     """
 
     scenario: Scenario
     folder: Path
     outcomes: tuple[Outcome, ...]
     tuned: dict[str, dict[str, tuple[str, ...]]]
+    survives: tuple[Survival, Survival]
+    front: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,9 +114,8 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     scenario = scenarios.read(name)
     if not scenario.claim:
         raise ScenarioError(f"{file}: no finding: it has no [[claim]]")
-    family = sum(len(claim.settings) for claim in scenario.claim)
-    if (why := unreachable(family, len(scenario.seeds))) and seeds is None and not quick:
-        raise ScenarioError(f"{file}: claim: {why}; take more seeds or fewer claims")
+    if (why := undecidable(scenario.claim, len(scenario.seeds))) and seeds is None and not quick:
+        raise ScenarioError(f"{file}: claim: {why}")
     own = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
     made = {}
@@ -126,6 +136,37 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     except ScenarioError as error:
         raise ScenarioError(f"{file}: claim {claim.name!r}: {error}") from None
     return Prepared(name, scenario, made, quick)
+
+
+def undecidable(claims: Sequence[Claim], seeds: int) -> str:
+    """Say why so many seeds cannot decide every claim, either way; nothing where they can.
+
+    Parameters
+    ----------
+    claims
+        Of one finding: the family of Holm's correction, each once a setting.
+    seeds
+        How many. The least p is 2 / 2^S; that times its parts contradicts a claim of several, and that times
+        the size of the family is the least after Holm.
+    """
+    family = sum(len(claim.settings) for claim in claims)
+    parts = max(claim.parts for claim in claims)
+    if seeds < LEAST_SEEDS:
+        return f"too few seeds: {seeds}, and {LEAST_SEEDS} are the fewest; take more seeds"
+    if why := unreachable(family, seeds):
+        return f"{why}; take more seeds or fewer claims"
+    if family * parts > most(seeds):
+        told = f"{family} verdicts, of which one has {parts} parts, need p ≤ .05 / {family * parts}"
+        return f"family too large: {told}, which {seeds} seeds cannot reach; take more seeds or fewer steps"
+    for claim in claims:
+        flag = claim.kind == "threshold" and (claim.a.measure or claim.measure) in FLAGS
+        for key, bound in (("at_least", claim.at_least), ("at_most", claim.at_most)):
+            if flag and bound is not None:
+                whole = 1.0 if key == "at_least" else 0.0
+                least = against(int(whole * seeds), seeds, bound, above=key == "at_least")
+                if least * family > LEVEL:
+                    return f"{claim.name!r}: {key} = {bound:g}: {seeds} seeds that agree do not show it"
+    return ""
 
 
 def _quick(scenario: Scenario, tuned: bool) -> list[str]:
@@ -211,6 +252,7 @@ def conduct(
     text = scenarios.find(prepared.name).read_text(encoding="utf-8")
     tuned = {s.name for s in prepared.scenario.setting if s.tuned}
     grids = {s.name: s.reduction for s in prepared.scenario.setting}
+    correlated = any(claim.along is not None for claim in prepared.scenario.claim)
     studies: dict[str, Study] = {}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {}
     for setting, planned in prepared.plans.items():
@@ -236,7 +278,10 @@ def conduct(
                     [groups, reductions.reduced(ready, how, store.folder, workers)], ignore_index=True
                 )
         label = planned.scenario.strategies[0].label
-        studies[setting] = Study(groups, folds_of(results.resolved), label)
+        about = traits(*table_of(ready.runs[0].data)) if correlated else None
+        studies[setting] = Study(groups, folds_of(results.resolved), label, about)
     barred = "quick: few seeds and rounds" if prepared.quick else ""
     made = outcomes(prepared.scenario.claim, studies, barred=barred)
-    return Finding(prepared.scenario, folder, made, chosen)
+    scenario = prepared.scenario
+    points = front(scenario.claim, studies)
+    return Finding(scenario, folder, made, chosen, survival(scenario.setting, made), points)

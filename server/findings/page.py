@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fedtoll.scenarios.claims import BASE
+from fedtoll.server.findings import front
 from fedtoll.server.findings.conduct import Finding
+from fedtoll.server.findings.survival import did_not_hold
 from fedtoll.server.findings.verdicts import VERDICTS, Outcome, Word
 from fedtoll.server.report import files
 from fedtoll.server.report.words import UNDEFINED, listed, number
@@ -48,6 +50,7 @@ def render(findings: Sequence[Finding], command: str) -> str:
             version=__version__,
             command=command,
             lead=_lead(len(findings), counts),
+            fell=did_not_hold((f.scenario.name, o) for f, o in every),
             fallen=fallen,
             findings=[_section(f) for f in findings],
             counts=[Counter(o.verdict for o in f.outcomes) for f in findings],
@@ -81,10 +84,35 @@ def _section(finding: Finding) -> dict[str, Any]:
         "description": scenario.description,
         "source": scenario.source,
         "settings": settings,
+        "whole": {s.name: "chooses its constants first" for s in scenario.setting if s.tuned}
+        | {s.name: "trains its grid beside it" for s in scenario.setting if s.reduction is not None},
         "tuned": finding.tuned,
+        "survives": finding.survives,
+        "panels": _panels(finding),
+        "constant": front.summary(finding.front) if finding.front else "",
         "seeds": sorted({o.seeds for o in finding.outcomes}),
         "rows": [_row(finding, o) for o in finding.outcomes],
     }
+
+
+def _panels(finding: Finding) -> list[dict[str, Any]]:
+    """Return the front's charts, one a setting, each with its words and its rows."""
+    made = []
+    for setting in dict.fromkeys(p.setting for p in finding.front):
+        own = [p for p in finding.front if p.setting == setting]
+        rows = [
+            (
+                p.strategy,
+                p.epsilon,
+                interval(*p.accuracy),
+                interval(*p.disparity),
+                f"{p.collapsed:.0%}",
+                p.standing,
+            )
+            for p in own
+        ]
+        made.append({"setting": setting, "image": front.drawing(own), "told": front.told(own), "rows": rows})
+    return made
 
 
 def _row(finding: Finding, o: Outcome) -> dict[str, Any]:
@@ -100,6 +128,7 @@ def _row(finding: Finding, o: Outcome) -> dict[str, Any]:
         "ours": interval(o.mean, o.low, o.high),
         "sides": _sides(finding, o),
         "seeds": o.seeds,
+        "over": o.over and f"over {o.over}: {number(o.p_over, 4)}",
         "p": UNDEFINED if math.isnan(o.p_holm) else f"{o.p_holm:.3g}",
         "verdict": o.verdict,
         "style": o.verdict.replace(" ", "-"),

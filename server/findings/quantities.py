@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from fedtoll.scenarios.claims import VALUED, Term
+from fedtoll.scenarios.claims import VALUED, Claim, Term
 from fedtoll.scenarios.section import CLIP_ONLY
+from fedtoll.server.findings.atypicality import rank_correlation, shuffled
 from fedtoll.server.toll import EVERYBODY
 from fedtoll.server.toll.tolls import counted, paired
 
@@ -26,11 +27,14 @@ class Quantity:
         The groups of it that have too few records for a claim.
     words
         What it is, for the page.
+    over
+        Of a correlation: what it is over, and p of shuffling them.
     """
 
     seeds: pd.Series[float]
     too_few: tuple[str, ...]
     words: str
+    over: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,14 @@ class Study:
         How many disjoint test sets the seeds go through.
     strategy
         The label of the scenario's first strategy.
+    traits
+        Of every group, where a claim is about a correlation with one.
     """
 
     groups: pd.DataFrame
     folds: int
     strategy: str
+    traits: pd.DataFrame | None = None
     _made: dict[str, pd.DataFrame] = field(default_factory=dict)
     _known: dict[tuple[str, float | str | None], frozenset[str]] = field(default_factory=dict)
 
@@ -68,11 +75,36 @@ class Study:
             wide = _wide(rows, "value", kept)
             seeds = wide.max(axis=1, skipna=False) - wide.min(axis=1, skipna=False)
             named = tuple(g for g in term.groups if g in few)
+            if len(kept) < 2:  # one group is not apart from itself
+                seeds, named = seeds * np.nan, tuple(sorted(few))
         else:
             kept = term.groups or (EVERYBODY,)
             seeds = _wide(rows, term.of, kept).mean(axis=1, skipna=False)
             named = tuple(g for g in kept if g in few)
         return Quantity(seeds, named, words(term, label))
+
+    def side(self, claim: Claim, term: Term) -> Quantity:
+        """Return one side of a claim: of a correlation, that of the term with the trait, over groups."""
+        if claim.along is None:
+            return self.quantity(term)
+        assert self.traits is not None
+        assert term.of is not None
+        label = term.strategy or self.strategy
+        rows = self._rows(term.measure or "log_loss")
+        rows = rows[(rows["strategy"] == label) & of_budget(rows, term.epsilon)]
+        few = self._few(label, term)
+        there = term.groups or tuple(rows["group"].unique())
+        kept = tuple(g for g in there if g not in {EVERYBODY, *few})
+        given = None if claim.given is None else self.traits[claim.given]
+        wide = _wide(rows, term.of, kept)
+        seeds = rank_correlation(wide, self.traits[claim.along], given)
+        p = shuffled(wide, self.traits[claim.along], given)
+        held = f", given {claim.given}" if claim.given else ""
+        over = f"rank correlation with {claim.along}{held} over {len(kept)} groups of the"
+        units = (f"{len(kept)} groups", p)
+        named = "each of them" if term.groups else "each group"
+        told = words(term.model_copy(update={"groups": (named,)}), label)
+        return Quantity(seeds, tuple(g for g in term.groups if g in few), f"{over} {told}", units)
 
     def _rows(self, measure: str) -> pd.DataFrame:
         """Return one row a run and group at the final round, paired by the toll; made once a measure."""

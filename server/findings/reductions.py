@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run
+from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan
 
 Labels = NDArray[np.int64]
@@ -64,7 +64,7 @@ def reduced(planned: Plan, how: Reduction, folder: Path, workers: int | None = N
     kept.mkdir(parents=True, exist_ok=True)
     todo = [run for run in runs if not _file(kept, run, how).exists()]
     jobs = [(run.to_json(), how.model_dump_json()) for run in todo]
-    count = min(workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
+    count = min(workers or cores(), max(1, len(jobs)))
     if count == 1:
         for run, job in zip(todo, jobs, strict=True):
             _keep(_file(kept, run, how), grid(job))
@@ -117,7 +117,7 @@ def grid(job: tuple[str, str]) -> pd.DataFrame:
         public_size=client.size,
         classes=[0, 1],
         accountant=run.accountant or "rdp",
-        random_state=run.noise_seed or run.seed,
+        random_state=run.noise_seed,
     )
     constraint = DemographicParity() if how.constraint == "demographic parity" else EqualizedOdds()
     search = GridSearch(one, constraint, grid_size=how.points)

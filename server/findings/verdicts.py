@@ -5,6 +5,8 @@ A claim names a region for one seed-mean or several. It is *reproduced* where th
 reject at .05 after Holm over all claims of the finding. Else it is *not reproduced*: the figures agree with
 the claim and with its opposite. Where no test can decide it is *undecided*, with the reason.
 
+A share of seeds has the exact binomial test and interval instead; a correlation must hold over groups too.
+
 Examples
 --------
 >>> import numpy as np
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from fedtoll.scenarios.claims import LEAST_SEEDS
 from fedtoll.scenarios.compare import LEVEL, unreachable
+from fedtoll.server.findings.shares import against, clopper_pearson
 from fedtoll.server.toll.intervals import holm, sign_flip, t_interval
 
 Word = Literal["reproduced", "not reproduced", "contradicted", "undecided"]
@@ -42,39 +45,59 @@ class Part:
     low, high
         The region.
     guard
-        It need not lie inside, but must not lie outside: a step of a curve.
+        A step of a curve: its mean must lie inside, and it contradicts where it is outside beyond doubt.
+    share
+        The values are 0 and 1, and the mean is a share of seeds.
     """
 
     x: NDArray[np.float64]
     low: float = -math.inf
     high: float = math.inf
     guard: bool = False
+    share: bool = False
+
+    @property
+    def known(self) -> NDArray[np.float64]:
+        """The values that are defined."""
+        return self.x[np.isfinite(self.x)]
 
     @property
     def seeds(self) -> int:
         """How many seeds have a value."""
-        return int(np.isfinite(self.x).sum())
+        return len(self.known)
 
     def interval(self) -> tuple[float, float, float]:
-        """Return mean, low and high of the 95% t interval; the mean itself where all seeds are equal."""
-        known = self.x[np.isfinite(self.x)]
-        if known.size > 1 and np.ptp(known) == 0:
-            return (float(known[0]),) * 3
-        mean, low, high = (float(v) for v in t_interval(known)) if known.size else (math.nan,) * 3
+        """Return mean, low and high of the 95% interval: Student's, of a share Clopper and Pearson's.
+
+        NaN where all seeds are equal, of which t knows no width: that is no certainty.
+        """
+        known = self.known
+        if not known.size:
+            return (math.nan,) * 3
+        if self.share:
+            return float(known.mean()), *clopper_pearson(int(known.sum()), known.size)
+        mean, low, high = (float(v) for v in t_interval(known))
         return mean, low, high
+
+    def against(self, bound: float, *, above: bool) -> float:
+        """Return p, two-sided, that the mean lies on that side of a bound by chance."""
+        if self.share:
+            return against(int(self.known.sum()), self.seeds, bound, above=above)
+        return sign_flip(self.x - bound)
 
     def place(self) -> tuple[bool, bool, float]:
         """Return whether the mean lies inside, whether all of its interval lies on that side too, and p."""
         mean, low, high = self.interval()
         if math.isnan(mean):
             return False, False, math.nan
-        bounds = [b for b in (self.low, self.high) if math.isfinite(b)]
+        bounds = [(b, above) for b, above in ((self.low, True), (self.high, False)) if math.isfinite(b)]
         if self.low <= mean <= self.high:
             clear = (low > self.low or self.low == -math.inf) and (high < self.high or self.high == math.inf)
-            return True, clear, max((sign_flip(self.x - b) for b in bounds), default=0.0)
-        passed = self.low if mean < self.low else self.high
+            sure = clear and not math.isnan(low)
+            return True, sure, max((self.against(b, above=above) for b, above in bounds), default=0.0)
+        above = mean > self.high
         clear = high < self.low or low > self.high
-        return False, clear, sign_flip(self.x - passed)
+        return False, clear, self.against(self.high if above else self.low, above=above)
 
 
 @dataclass(frozen=True)
@@ -89,11 +112,14 @@ class Case:
         Why it cannot be decided; empty where it can.
     void
         Why the claim has no sense with these figures (a ratio to nothing): then it is not reproduced.
+    over
+        Of a correlation, what it is over; and p of shuffling them, which must be at most .05 as well.
     """
 
     parts: tuple[Part, ...]
     barred: str = ""
     void: str = ""
+    over: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +137,8 @@ class Outcome:
     """What became of one claim in one setting: everything that the page and ``--json`` show.
 
     ``mean``, ``low`` and ``high`` are of the figure that ``figure`` names (a difference, a ratio, a value),
-    and ``sides`` gives the seed-mean of every side with what it is.
+    and ``sides`` gives the seed-mean of every side with what it is. ``over`` and ``p_over`` are of a
+    correlation: over how many groups it is, and p of shuffling them.
     """
 
     claim: str
@@ -131,6 +158,8 @@ class Outcome:
     seeds: int
     p: float
     p_holm: float
+    over: str = ""
+    p_over: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,7 @@ class _Leaning:
     inside: bool
     clear: bool
     p: float
+    doubt: str = ""
 
 
 def judge(cases: Sequence[Case]) -> list[Judged]:
@@ -148,40 +178,47 @@ def judge(cases: Sequence[Case]) -> list[Judged]:
     for case, leaning, p_holm in zip(cases, leanings, adjusted, strict=True):
         seeds = min((part.seeds for part in case.parts), default=0)
         bare = Judged("undecided", "", leaning.p, float(p_holm))
-        if why := case.barred or _undecided(seeds, len(cases), leaning.p):
+        if why := case.barred or _undecided(case.parts, seeds, len(cases), leaning.p):
             made.append(replace(bare, why=why))
         elif case.void:
             made.append(replace(bare, verdict="not reproduced", why=case.void))
         else:
-            verdict, why = _decided(leaning, float(p_holm))
+            verdict, why = _decided(leaning, float(p_holm), case.over)
             made.append(replace(bare, verdict=verdict, why=why))
     return made
 
 
-def _undecided(seeds: int, family: int, p: float) -> str:
+def _undecided(parts: Sequence[Part], seeds: int, family: int, p: float) -> str:
     if seeds == 0:
         return "undefined in every seed"
     if seeds < LEAST_SEEDS:
         return f"too few seeds: {seeds}, and {LEAST_SEEDS} are the fewest"
-    return unreachable(family, seeds) or ("undefined" if math.isnan(p) else "")
+    if why := unreachable(family, seeds) or ("undefined" if math.isnan(p) else ""):
+        return why
+    if any(not part.guard and math.isnan(part.interval()[1]) for part in parts):
+        return "the same value in every seed, so that there is no interval"
+    return ""
 
 
-def _decided(leaning: _Leaning, p_holm: float) -> tuple[Word, str]:
-    sure = p_holm <= LEVEL
-    if leaning.clear and sure:
+def _decided(leaning: _Leaning, p_holm: float, over: tuple[str, float] | None) -> tuple[Word, str]:
+    what, p_over = over or ("", 0.0)
+    if leaning.clear and p_holm <= LEVEL and p_over <= LEVEL:
         if leaning.inside:
             return "reproduced", "mean and interval lie where the claim says"
         return "contradicted", "mean and interval lie where the claim says they do not"
     which = "agree" if leaning.inside else "disagree"
-    doubt = "its interval reaches over the bound" if not leaning.clear else "p is above .05 after Holm"
+    doubt = leaning.doubt or "its interval reaches over the bound"
+    if leaning.clear:
+        doubt = "p is above .05 after Holm" if p_holm > LEVEL else f"p over {what} is above .05"
     return "not reproduced", f"the mean would {which}, but {doubt}"
 
 
 def _lean(parts: Sequence[Part]) -> _Leaning:
     """Return towards what the parts of a claim lean together.
 
-    Inside: all parts but the guards are, so p is the largest (an intersection-union test). Outside: one is,
-    or one guard is beyond doubt, so p is the smallest times the number of those that could have been.
+    Inside: all parts are, and all but the guards clearly, so p is the largest of these (an intersection-union
+    test). Outside: one is, or one guard is beyond doubt, so p is the smallest times the number of those that
+    could have been.
     """
     placed = [(part, _Leaning(*part.place())) for part in parts]
     own = [leaning for part, leaning in placed if not part.guard]
@@ -193,6 +230,9 @@ def _lean(parts: Sequence[Part]) -> _Leaning:
     if any(math.isnan(leaning.p) for leaning in own) or not own:
         return _Leaning(False, False, math.nan)
     if all(leaning.inside for leaning in own):
+        if not all(g.inside for g in guards):
+            p = max(leaning.p for leaning in own)
+            return _Leaning(True, False, p, "the mean of one of its steps goes the other way")
         return _Leaning(True, all(leaning.clear for leaning in own), max(leaning.p for leaning in own))
     out = [leaning for leaning in own if not leaning.inside]
     worst = min(out, key=lambda leaning: (not leaning.clear, leaning.p))

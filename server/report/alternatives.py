@@ -30,7 +30,7 @@ def others(digest: Digest) -> str:
         rows = digest.tight[digest.tight["strategy"] == strategy]
         if strategy != digest.leader and len(rows):
             told.append(f"{strategy}: {_ends(rows, digest)}")
-    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {'; '.join(told[:_MOST])}."
+    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {_some(told)}."
 
 
 def utility(digest: Digest, measure: str) -> str:
@@ -119,6 +119,11 @@ def _ends(rows: pd.DataFrame, digest: Digest) -> str:
         return "no group with enough records"
     worst, best = claimed.iloc[-1], claimed.iloc[0]
     names = (named(worst["group"], digest.attribute), named(best["group"], digest.attribute))
+    if worst["toll"] <= 0:
+        return (
+            f"no group pays: {names[0]} gains least, {number(-worst['toll'])}, "
+            f"{names[1]} most, {number(-best['toll'])}"
+        )
     return f"{names[0]} pays most, {number(worst['toll'])}, {names[1]} least, {number(best['toll'])}"
 
 

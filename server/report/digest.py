@@ -46,12 +46,12 @@ class Digest:
     def tolls(self) -> dict[str, pd.DataFrame]:
         """What :func:`fedtoll.server.toll.toll` returns, by measure; the frames' rows are aligned."""
         folds = folds_of(self.results.resolved)
-        return {m: toll(self.results.groups, m, folds) for m in MEASURES}
+        return {m: toll(self.results.groups, m, folds) if m != "log_loss" else self.loss for m in MEASURES}
 
-    @property
+    @cached_property
     def loss(self) -> pd.DataFrame:
-        """The tolls in log-loss."""
-        return self.tolls["log_loss"]
+        """The tolls in log-loss: all that headline and terminal need."""
+        return toll(self.results.groups, "log_loss", folds_of(self.results.resolved))
 
     @cached_property
     def measures(self) -> list[str]:
@@ -65,8 +65,13 @@ class Digest:
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """The scenario's declared comparisons of strategies."""
-        return comparisons(self.results)
+        """The comparisons of strategies; ``declared`` says whether the scenario declares this family."""
+        return comparisons(self.results).assign(declared=self.declared)
+
+    @property
+    def declared(self) -> bool:
+        """Whether the scenario declares its comparisons; else they are the default family."""
+        return self.results.resolved.get("scenario", {}).get("compare") is not None
 
     @cached_property
     def joint(self) -> pd.DataFrame:

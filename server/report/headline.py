@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,13 +12,19 @@ from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.words import chance, count, interval, named, number, span
 from fedtoll.server.toll import EVERYBODY, FEW_SEEDS, MEASURES, ResultsLike
 
+_USELESS = {
+    "collapsed": "is collapsed (one class at .5, or not shown to rank better than chance)",
+    "below_majority": "does no better than predicting the majority",
+}
+"""What a flag of everybody means, in words."""
+
 
 def headline(results: ResultsLike | Digest) -> str:
     """Say who pays most and least at the tightest ε, what other strategies change, and how sure that is.
 
     The measure is log-loss; groups with too few records are not named. FedAvg leads where the scenario has
-    it, else the first strategy. What cannot be said is said to be so: no finite ε, no reference at ∞,
-    no interval with one seed, no test and why.
+    it, else the first strategy; one that is useless for everybody is called so. What cannot be said is said
+    to be so: no finite ε, no reference at ∞, no interval with one seed, no test and why.
 
     Parameters
     ----------
@@ -39,6 +46,7 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
             "no strategy has a run at ε = ∞ with the same seed to compare with."
         ]
     said = _who_pays(tight[tight["strategy"] == digest.leader], digest)
+    said[-1] += _useless(digest, digest.leader)
     others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
     rival = _rival(digest, others)
     if rival:
@@ -53,14 +61,19 @@ def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
     start = f"At ε = {digest.epsilon_text} under {digest.leader}"
     if claimed.empty:
         everybody = rows[rows["group"] == EVERYBODY]
-        cost = f"{_cost(everybody.iloc[0])}" if len(everybody) else "an unknown toll"
+        cost = _paid(everybody.iloc[0]) if len(everybody) else "pays an unknown toll"
         return [
-            f"{start} everybody together pays {cost}.",
+            f"{start} everybody together {cost}.",
             "No group has enough records for a claim of its own.",
         ]
     worst, best = claimed.iloc[-1], claimed.iloc[0]
     if len(claimed) == 1:
-        return [f"{start} {_who(worst, digest)} pays {_cost(worst)}."]
+        return [f"{start} {_who(worst, digest)} {_paid(worst)}."]
+    if worst["toll"] <= 0:
+        return [
+            f"{start} no group pays: {_who(worst, digest)} gains least, {_cost(_gain(worst))}.",
+            f"{_first(_who(best, digest))} gains most: {_cost(_gain(best), short=True)}.",
+        ]
     return [
         f"{start} {_who(worst, digest)} pays most: {_cost(worst)}.",
         f"{_first(_who(best, digest))} pays least: {_cost(best, short=True)}.",
@@ -76,12 +89,21 @@ def _first(words: str) -> str:
     return words if "“" not in words else words[0].upper() + words[1:]
 
 
-def _cost(row: pd.Series[Any], short: bool = False) -> str:
+def _cost(row: Mapping[str, float] | pd.Series[Any], short: bool = False) -> str:
     """Write one toll and, where there is one, its interval."""
     text = number(row["toll"]) + ("" if short else " nats of log-loss")
     if interval(row["toll_low"], row["toll_high"]) == "none":
         return text
     return f"{text} ({'' if short else '95% interval '}{span(row['toll_low'], row['toll_high'])})"
+
+
+def _gain(row: pd.Series[Any]) -> dict[str, float]:
+    """Turn a toll into a gain."""
+    return {"toll": -row["toll"], "toll_low": -row["toll_high"], "toll_high": -row["toll_low"]}
+
+
+def _paid(row: pd.Series[Any]) -> str:
+    return f"pays {_cost(row)}" if row["toll"] > 0 else f"gains {_cost(_gain(row))}"
 
 
 def _rival(digest: Digest, others: list[str]) -> str:
@@ -110,21 +132,37 @@ def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
         who = f"Of the {len(others)} other strategies {rival} narrows the gap most: it"
     else:
         who = f"None of the {len(others)} other strategies narrows the gap: {rival}, the nearest,"
-    sentence = f"{who} changes {changes}."
-    if rival in everybody.index and everybody["below_majority"][rival] >= 0.5:
-        sentence += f" But {rival} does no better than predicting the majority."
-    return sentence
+    seeds = [_seeds(digest, strategy) for strategy in (digest.leader, rival)]
+    if seeds[0] != seeds[1]:
+        changes += f", over different seeds ({len(seeds[0])} and {len(seeds[1])})"
+    return f"{who} changes {changes}.{_useless(digest, rival)}"
+
+
+def _useless(digest: Digest, strategy: str) -> str:
+    """Say that a strategy's model is useless for everybody, where it is in half of the seeds or more."""
+    rows = digest.tight[(digest.tight["group"] == EVERYBODY) & (digest.tight["strategy"] == strategy)]
+    said = []
+    for _, row in rows.iterrows():
+        for flag, words in _USELESS.items():
+            if row[flag] >= 0.5:
+                runs = int(row["runs"])
+                part = "" if row[flag] == 1 else f" in {round(row[flag] * runs)} of {runs} seeds"
+                said.append(f"{words}{part}")
+    return f" But {strategy} {' and '.join(said)}." if said else ""
+
+
+def _seeds(digest: Digest, strategy: str) -> set[int]:
+    """Return the seeds behind a strategy's tolls at the tightest ε: those that have a run at ∞ as well."""
+    runs = digest.results.groups
+    own = runs[runs["strategy"] == strategy]
+    private = (own["mechanism"] == "dp-sgd") & (own["epsilon"] == digest.epsilon)
+    return set(own.loc[private, "seed"]) & set(own.loc[own["mechanism"] == "none", "seed"])
 
 
 def _how_sure(digest: Digest, rival: str) -> str:
     """Say how many seeds there are, and what the test of the rival's toll gap says."""
-    seeds = int(digest.tight["seeds"].min())
-    if seeds == 1:
-        return "One seed: no interval and no test."
-    if seeds <= FEW_SEEDS:
-        return f"{seeds} seeds: too few for a test."
-    if not rival:
-        return f"{seeds} seeds."
+    sides = [_seeds(digest, strategy) for strategy in (digest.leader, rival or digest.leader)]
+    seeds, common = len(sides[0] & sides[1]), "" if sides[0] == sides[1] else " in common"
     tests = digest.comparisons
     own = tests[
         (tests["strategy"] == rival)
@@ -132,15 +170,26 @@ def _how_sure(digest: Digest, rival: str) -> str:
         & (tests["epsilon"] == digest.epsilon)
         & (tests["quantity"] == "toll gap")
     ]
+    if len(own) and own["seeds"].iloc[0]:
+        seeds = int(own["seeds"].iloc[0])
+    if seeds == 0:
+        return "No seed in common: no test."
+    if seeds == 1:
+        return "One seed in common: no test." if common else "One seed: no interval and no test."
+    if seeds <= FEW_SEEDS:
+        return f"{seeds} seeds{common}: too few for a test."
+    if not rival:
+        return f"{seeds} seeds."
     if own.empty:
-        return f"{seeds} seeds; this change of the gap is not among the scenario’s declared comparisons."
+        family = "scenario’s declared" if digest.declared else "default"
+        return f"{seeds} seeds{common}; this change of the gap is not among the {family} comparisons."
     row = own.iloc[0]
     if row["reason"]:
-        return f"{seeds} seeds; no test: {row['reason']}."
+        return f"{seeds} seeds{common}; no test: {row['reason']}."
     measure = "" if row["measure"] == "log_loss" else f" (in {MEASURES[row['measure']].title})"
     sure = "significant" if row["significant"] else "not significant"
     return (
-        f"Over {seeds} seeds the change of the gap{measure} is {sure}: {number(row['difference'])} "
+        f"Over {seeds} seeds{common} the change of the gap{measure} is {sure}: {number(row['difference'])} "
         f"(95% interval {interval(row['low'], row['high'])}; p {_p(row['p_holm'])} after Holm over "
         f"{len(tests)} comparisons)."
     )

@@ -127,6 +127,8 @@ def _content(digest: Digest) -> dict[str, Any]:
         "gap_table": tables.gap_table(digest),
         "disparity_table": tables.disparity_table(digest),
         "comparison_table": tables.comparison_table(digest),
+        "declared": digest.declared,
+        "baseline": next(iter(digest.comparisons["baseline"]), ""),
         "literature_table": tables.literature_table(digest),
         "group_table": tables.group_table(digest),
         "client_table": tables.client_table(digest),

@@ -186,16 +186,13 @@ def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
     if copies == 1:
         return "Clients hold disjoint records, so the ε of a run is its largest client’s."
     together: dict[float, float] = {}
-    for _, rows in ledger.groupby(["epsilon", "strategy"]):
-        epsilon = float(rows["epsilon"].iloc[0])
-        one = rows[rows["seed"] == rows["seed"].iloc[0]]
-        most = one.groupby("client")["epsilon_spent"].max().nlargest(copies).index
-        held = one[one["client"].isin(most)]
-        releases = zip(held["noise_multiplier"], held["sampling_rate"], held["count"], strict=True)
-        spent = budget.epsilon(
-            [budget.Event(float(z), float(q), int(n)) for z, q, n in releases],
-            float(one["delta"].iloc[0]),
-            str(one["accountant"].iloc[0]),
+    for _, run in ledger.groupby(["epsilon", "strategy", "seed"]):
+        epsilon = float(run["epsilon"].iloc[0])
+        spent = budget.of_a_record(
+            [_events(rows) for _, rows in run.groupby("client")],
+            copies,
+            float(run["delta"].iloc[0]),
+            str(run["accountant"].iloc[0]),
         )
         together[epsilon] = max(together.get(epsilon, 0.0), spent)
     added = listed(f"{general(s)} of ε = {general(e)}" for e, s in sorted(together.items(), reverse=True))
@@ -203,6 +200,11 @@ def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
         f"Each record is held by {copies} clients, so its ledgers add: a record’s ε is what {copies} clients "
         f"spend together, at most {added}."
     )
+
+
+def _events(rows: pd.DataFrame) -> list[budget.Event]:
+    releases = zip(rows["noise_multiplier"], rows["sampling_rate"], rows["count"], strict=True)
+    return [budget.Event(float(z), float(q), int(n)) for z, q, n in releases]
 
 
 def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int, dict[str, Any]]) -> Spent:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedtoll.server.report.digest import Digest
@@ -13,7 +15,7 @@ from fedtoll.server.report.words import UNDEFINED, chance, count, interval, name
 from fedtoll.server.toll import EVERYBODY, ResultsLike
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 ACROSS = 3
@@ -60,7 +62,7 @@ def story(results: ResultsLike | Digest) -> RenderableType:
         compared = _compared(digest)
         parts += [compared, Text()] if compared is not None else []
     # Text, not markup: a group may be called "[red]".
-    return Group(*parts, Text(headline(digest)))
+    return Group(*parts, _Stripped(Text(headline(digest))))
 
 
 def _who_pays(digest: Digest, groups: list[str]) -> Table:
@@ -122,8 +124,9 @@ def _compared(digest: Digest) -> RenderableType | None:
     if frame.empty:
         return None
     reasons = set(frame["reason"])
+    family = f"{len(frame)} {'' if digest.declared else 'default '}comparisons"
     if len(reasons) == 1 and "" not in reasons:
-        return Text(f"{len(frame)} comparisons, no test: {reasons.pop()}.")
+        return Text(f"{family}, no test: {reasons.pop()}.")
     table = Table.grid(padding=(0, 2))
     shown = frame.head(MOST_COMPARISONS)
     more = len(frame) - len(shown)
@@ -131,7 +134,7 @@ def _compared(digest: Digest) -> RenderableType | None:
     against = f"Against {baselines.pop()}" if len(baselines) == 1 else "Strategies compared"
     at = f" at ε = {budgets.pop():g}" if len(budgets) == 1 else ""
     rest = f"; {more} more in the report" if more else ""
-    title = f"{against}{at}: difference (95% interval), p after Holm over {len(frame)} comparisons{rest}"
+    title = f"{against}{at}: difference (95% interval), p after Holm over {family}{rest}"
     for width in (30, 18, 26, None, None):
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     for _, row in shown.iterrows():
@@ -143,7 +146,20 @@ def _compared(digest: Digest) -> RenderableType | None:
             Text(f"p {chance(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
             Text(verdict(row).replace("no significant difference", "not significant")),
         )
-    return Group(Text(title), table)
+    return Group(Text(title), _Stripped(table))
+
+
+@dataclass(frozen=True)
+class _Stripped:
+    """Plain words, in lines that end where the words do."""
+
+    words: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        for line in console.render_lines(self.words, options, pad=False):
+            yield Text("".join(segment.text for segment in line).rstrip(), no_wrap=True)
 
 
 def _table(digest: Digest) -> Table:
@@ -163,7 +179,7 @@ def _notes(digest: Digest, groups: list[str]) -> str:
     if rows["too_few"].any():
         notes.append("* too few records or positives for a claim")
     if (rows["collapsed"] > 0).any():
-        notes.append("! collapsed in some seeds: useless for that group, whatever the toll")
+        notes.append("! collapsed in some seeds: one class at .5, or not shown to rank better than chance")
     left = []
     if len(groups) < len(digest.order):
         left.append(f"groups that pay less ({len(digest.order) - len(groups)})")

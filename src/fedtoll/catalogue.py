@@ -11,6 +11,12 @@ def _scenarios() -> dict[str, str]:
     return {name: read(name).title for name in library()}
 
 
+def _findings() -> dict[str, str]:
+    from fedtoll.scenarios.scenario import findings, read
+
+    return {name: read(name).title for name in findings()}
+
+
 def _strategies() -> dict[str, str]:
     from fedtoll.scenarios.errors import ScenarioError
     from fedtoll.strategies import registry
@@ -60,6 +66,24 @@ def _describe_scenario(name: str) -> str:
         f"fedtoll describe {name} --toml prints the file; fedtoll run {name} runs it.",
     ]
     return "\n".join(lines)
+
+
+def _describe_finding(name: str) -> str:
+    from fedtoll.scenarios.claims import BASE
+    from fedtoll.scenarios.scenario import read
+
+    s = read(name)
+    told = [_describe_scenario(name), ""]
+    if s.source is not None:
+        told += [f"source      {s.source.paper}", f"differs     {s.source.differs}"]
+    told += [f"setting     {BASE}: the scenario itself"]
+    told += [f"            {setting.name}: {setting.title}" for setting in s.setting]
+    told += [
+        "",
+        *(f"Claim: {c.says}{f' (published: {c.published})' if c.published else ''}." for c in s.claim),
+    ]
+    told += ["", f"fedtoll findings {name} checks the claims."]
+    return "\n".join(told)
 
 
 def _describe_strategy(name: str) -> str:
@@ -122,9 +146,13 @@ def _describe_measure(name: str) -> str:
 def names(kind: str) -> Iterable[str]:
     """Return the names of a kind, without loading what they name."""
     if kind == "scenarios":
-        from fedtoll.scenarios.scenario import findings, library
+        from fedtoll.scenarios.scenario import library
 
-        return {**library(), **findings()}
+        return library()
+    if kind == "findings":
+        from fedtoll.scenarios.scenario import findings
+
+        return findings()
     if kind == "strategies":
         from fedtoll.strategies import registry
 
@@ -134,12 +162,14 @@ def names(kind: str) -> Iterable[str]:
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "scenarios": _scenarios,
+    "findings": _findings,
     "strategies": _strategies,
     "data": _data,
     "measures": _measures,
 }
 DESCRIBE: dict[str, Callable[[str], str]] = {
     "scenarios": _describe_scenario,
+    "findings": _describe_finding,
     "strategies": _describe_strategy,
     "data": _describe_data,
     "measures": _describe_measure,

@@ -83,7 +83,7 @@ def _options(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="scenarios|strategies|data|measures")],
+    kind: Annotated[str, typer.Argument(metavar="scenarios|findings|strategies|data|measures")],
     as_json: Json = False,
 ) -> None:
     """List what there is, by name."""
@@ -100,7 +100,7 @@ def list_(
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="a scenario, strategy, data source or measure")],
+    name: Annotated[str, typer.Argument(help="a scenario, finding, strategy, data source or measure")],
     toml: Annotated[bool, typer.Option("--toml", help="print a scenario's file, to copy")] = False,
 ) -> None:
     """Describe one thing by its name."""
@@ -284,7 +284,7 @@ def check_strategy(
     """Check a strategy by every property of the conformance kit."""
     from dataclasses import asdict
 
-    from fedtoll.scenarios.scenario import assignment
+    from fedtoll.scenarios.overrides import assignment
 
     verdicts = _verdicts(name, dict(assignment(pair, "t=5.0") for pair in override or ()))
     if as_json:

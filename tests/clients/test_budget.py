@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import chain, combinations
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedtoll.clients.breakdown import breakdown
-from fedtoll.clients.budget import Event, calibrate, epsilon
+from fedtoll.clients.budget import Event, calibrate, epsilon, of_a_record
 from fedtoll.scenarios.errors import ScenarioError
 
 DELTA = 1e-5
@@ -147,3 +149,25 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
 def test_a_large_delta_at_which_a_little_noise_already_costs_nothing(cache):
     sigma = calibrate(0.01, sampling_rate=0.1, count=100, delta=0.01)
     assert epsilon([Event(sigma, 0.1, 100)], 0.01) <= 0.01
+
+
+def test_a_record_of_several_clients_spends_at_most_what_is_told():
+    """Against every pair and triple; the largest ε of a client's own releases taken twice can be less."""
+    rng = np.random.default_rng(0)
+    understated = 0
+    for _ in range(60):
+        clients = [
+            [Event(float(rng.choice([0.7, 1.0, 3.0, 8.0])), float(rng.choice([0.001, 0.02, 1.0])), int(n))]
+            for n in 10 ** rng.uniform(0, 3, 5)
+        ]
+        for copies in (2, 3):
+            told = of_a_record(clients, copies, 1e-5)
+            together = [epsilon([*chain(*some)], 1e-5) for some in combinations(clients, copies)]
+            assert told >= max(together) * (1 - 1e-12)
+            understated += max(together) > max(epsilon(c * copies, 1e-5) for c in clients)
+    assert understated > 0
+    alike = [[Event(1.0, 0.02, 1000)]] * 4
+    assert of_a_record(alike, 3, 1e-5) == epsilon(alike[0] * 3, 1e-5)
+    assert of_a_record(alike, 3, 1e-5, "prv") == epsilon(alike[0] * 3, 1e-5, "prv")
+    crossing = [[Event(1.0, 1.0, 1)], [Event(0.9, 0.001, 3000)]]
+    assert math.isinf(of_a_record([*crossing, [Event(0.0)]], 2, 1e-5))

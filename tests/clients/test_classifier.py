@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from fedtoll.scenarios.scenario import read
 from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
 from fedtoll.sklearn import DPClassifier
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*not given. taken from the data:UserWarning")
 
 INF = float("inf")
 FEW: dict[str, Any] = {"epochs": 2, "batch_size": 4000, "random_state": 0}
@@ -250,3 +254,27 @@ def test_fairlearns_threshold_optimizer_runs_over_it_unchanged(by_sex):
         predicted = fair.predict(X, sensitive_features=sex, random_state=0)
         apart = [predicted[sex == name].mean() for name in np.unique(sex)]
         assert np.ptp(apart) < parity(made, X, sex) / 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"epsilon": 1.0}, "public_size and classes not given"),
+        ({"epsilon": 1.0, "classes": [0, 1]}, "^public_size not given"),
+        ({"epsilon": 1.0, "public_size": 30}, "^classes not given"),
+        ({"epsilon": 1.0, "public_size": 30, "classes": [0, 1]}, None),
+        ({"epsilon": INF}, None),
+        ({"epsilon": "clip-only"}, None),
+    ],
+)
+def test_what_is_taken_from_the_data_is_warned_of_once(parameters, words):
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        DPClassifier(**parameters, epochs=1).fit(X, y)
+    told = [str(w.message) for w in caught if w.category is UserWarning]
+    assert len(told) == (words is not None)
+    if words is not None:
+        assert re.search(words, told[0])
+        assert caught[0].filename == __file__
+    assert "taken from the data" in str(DPClassifier.__doc__)

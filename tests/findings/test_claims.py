@@ -12,6 +12,7 @@ from fedtoll.scenarios.compare import most
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import findings, library, read, validate
 from fedtoll.server.findings import names, prepare
+from fedtoll.server.findings.conduct import undecidable
 from fedtoll.server.toll import MEASURES
 
 TEXT = findings()["fairfed-one-group"].read_text(encoding="utf-8")
@@ -24,10 +25,11 @@ def changed(**change):
         inner: Any = table
         for part in path:
             inner = inner[int(part) if part.isdigit() else part]
+        key: Any = int(last) if isinstance(inner, list) else last
         if value is None:
-            del inner[last]
+            del inner[key]
         else:
-            inner[last] = value
+            inner[key] = value
     return table
 
 
@@ -45,6 +47,11 @@ def changed(**change):
         ({"claim__0__sayss": "x"}, "claim[0].sayss: unknown key; did you mean 'says'?"),
         ({"claim__0__a": {"group": ["x"]}}, "claim[0].a.group: unknown key; did you mean 'groups'?"),
         ({"claim__0__of": "toll", "claim__0__measure": "collapsed"}, "'collapsed' has no toll"),
+        (
+            {"claim__0__of": "spread", "claim__0__a__groups": ["Black"]},
+            "groups: a 'spread' needs two groups or more",
+        ),
+        ({"claim__0__of": "value", "claim__0__measure": "collapsed"}, "of one group or of everybody"),
         ({"source": None}, "claim, source: one needs the other"),
         ({"source__where": None}, "source.where: missing"),
         ({"setting__0__name": "base"}, "is the scenario itself"),
@@ -61,6 +68,10 @@ def test_mistakes_are_one_line(change, words):
     assert words in str(caught.value)
 
 
+def flagged(key, bound):
+    return {"name": "x", "says": "x", "kind": "threshold", "of": "value", "measure": "collapsed", key: bound}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -68,7 +79,13 @@ def test_mistakes_are_one_line(change, words):
         ({"claim__0__a__strategy": "fairfd"}, "strategy = 'fairfd': not here"),
         ({"claim__0__a__groups": ["Blak"]}, "no group 'Blak'; did you mean 'Black'?"),
         ({"claim__0__of": "toll"}, "a toll needs a finite ε"),
-        ({"seeds": "0:5"}, "too few seeds"),
+        ({"seeds": "0:5"}, "too few seeds: 5, and 10 are the fewest"),
+        ({"seeds": "0:9"}, "too few seeds: 9, and 10 are the fewest"),
+        (
+            {"claim__0": flagged("at_least", 0.9)},
+            "'x': at_least = 0.9: 10 seeds that agree do not show it",
+        ),
+        ({"claim__0": flagged("at_most", 0.1)}, "'x': at_most = 0.1: 10 seeds that agree"),
         ({"claim": None, "source": None}, "no finding: it has no [[claim]]"),
         ({"setting__0__set": ["training.round=3"]}, "training.round: unknown key"),
     ],
@@ -103,7 +120,7 @@ def test_a_built_in_finding_is_whole(name):
     assert scenario.name == name
     assert len(scenario.seeds) >= 10
     asked = [(c, s) for c in scenario.claim for s in c.settings]
-    assert 1 < len(asked) <= most(len(scenario.seeds))
+    assert 1 < len(asked) * max(c.parts for c in scenario.claim) <= most(len(scenario.seeds))
     read_in = {t.setting for c, s in asked for t in c.terms(s)}
     assert read_in >= {s.name for s in scenario.setting}  # no setting is run for nothing
     twin = {"federated", "central", "mixed", "federated-men-99"}
@@ -112,3 +129,31 @@ def test_a_built_in_finding_is_whole(name):
         assert one.published or one.reason, one.name  # the source's figure, or why it is ours
         if one.at_least is not None or one.at_most is not None or one.margin is not None:
             assert one.reason or BASE not in one.settings, one.name
+
+
+@pytest.mark.parametrize(("seeds", "refused"), [(11, True), (12, False)])
+def test_a_family_of_curves_that_the_seeds_cannot_decide_is_refused(seeds, refused):
+    scenario = read("exact-fairness-is-trivial")
+    assert sum(len(c.settings) for c in scenario.claim) * 4 == 80  # curves of four steps, in a family of 20
+    assert (2 / 2**seeds * 80 > 0.05) == refused
+    why = undecidable(scenario.claim, seeds)
+    assert bool(why) == refused
+    if refused:
+        assert why.startswith("family too large: 20 verdicts, of which one has 4 parts, need p ≤ .05 / 80")
+        assert "\n" not in why
+
+
+def test_words_and_published_figures_are_no_wider_than_what_is_tested():
+    claims = {name: {c.name: c for c in read(name).claim} for name in findings()}
+    for one in claims["private-reductions"].values():  # of no paper
+        assert not one.published or one.published.startswith("an earlier project's ")
+        assert not one.published or one.published.endswith("(unpublished)")
+    about = claims["poor-become-poorer"]["about-three-times"]
+    assert (about.at_least, about.at_most) == (2.0, 5.0)  # three times, and not any more than twice
+    more = claims["imbalance-and-privacy"]["more-imbalance-more-gap"]
+    assert (more.published, "do not rise" in more.reason) == ("", True)
+    for own in claims.values():
+        for one in own.values():
+            for side in (one.a, one.b or one.a):
+                if len(side.groups) > 1 and (side.of or one.of) == "toll":
+                    assert "average" in one.says, one.name

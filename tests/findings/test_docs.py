@@ -43,3 +43,15 @@ def test_the_python_example_is_of_names_that_exist():
     assert "from fedtoll.sklearn import DPClassifier" in code
     made = DPClassifier(epsilon=1.0, public_size=39_073)
     assert GridSearch(made, DemographicParity(), grid_size=71).grid_size == 71
+
+
+def test_it_says_what_tuning_costs_and_flatters():
+    part = " ".join(GUIDE[GUIDE.index("## Does it survive?") : GUIDE.index("## The front")].split())
+    for words in (
+        "**not counted**",
+        "is private or tested on in other seeds",
+        "tolls lean down",
+        "10% fewer records",
+    ):
+        assert words in part
+    assert "costs no privacy" not in (Path(__file__).parents[2] / "docs/scenario-file.md").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,7 +10,7 @@ import tomllib
 
 import pytest
 
-from fedtoll.scenarios.scenario import findings
+from fedtoll.scenarios.scenario import findings, read
 from fedtoll.server.findings import write
 from fedtoll.server.findings.conduct import conduct, prepare
 from fedtoll.server.findings.page import render
@@ -55,6 +56,13 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
     assert {o["verdict"] for o in found["outcomes"]} == {"undecided"}
     assert {o["why"] for o in found["outcomes"]} == {"quick: few seeds and rounds"}
     assert {o["setting"] for o in found["outcomes"]} == {"base", "federated"}
+    assert {q: s["answer"] for q, s in found["survives"].items()} == {
+        "tuning": "not asked",
+        "blind": "not asked",
+    }
+    assert [(p["setting"], p["epsilon"]) for p in found["front"]] == [
+        (setting, epsilon) for setting in ("base", "federated") for epsilon in ("∞", "0.03")
+    ]
     page = (tmp_path / first["page"]).read_bytes()
     assert (tmp_path / "results/findings-quick" / NAME / "federated/resolved.json").exists()
 
@@ -69,6 +77,8 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
     code, out, _ = here("findings", small, "--quick")
     assert code == 0
     assert "disparity-vanishes" in out
+    assert "survives tuning? not asked: no claim is asked" in out
+    assert "\nNo claim could be decided.\n" in out
     assert out.rstrip().endswith("page: results/findings-quick/findings.html")
 
 
@@ -116,6 +126,10 @@ def test_the_page_says_plainly_what_did_not_hold(made):
         assert there == (o.verdict in {"contradicted", "not reproduced"})
         assert o.why in page.words
     assert "<b>" not in text
+    assert "Could not be shown, in one setting or more: " in text
+    header = text[text.index("<header>") : text.index("</header>")]
+    assert "Contradicted here: “&lt;b&gt;claim&lt;/b&gt; 1”" in header
+    assert "claim&lt;/b&gt; 0”" not in header
     source = finding.scenario.source
     for words in (source.paper, source.setting, source.differs, source.constants):
         assert words in page.words
@@ -134,6 +148,46 @@ def test_the_page_is_self_contained(made):
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)", text)
     links = {str(a["href"])[1:] for tag, a in page.tags if tag == "a" and a.get("href")}
     assert links <= {a["id"] for _, a in page.tags if a.get("id")}
+
+
+def test_the_page_says_what_survives_and_draws_the_front(made):
+    from dataclasses import replace
+
+    from fedtoll.server.findings.survival import Survival
+
+    survives = (Survival("tuning", "no", "of 3 it lost 1"), Survival("blind", "yes", "of 3 it kept 3"))
+    constant = replace(made.front[-1], collapsed=0.9, standing="collapsed")
+    text = render([replace(made, survives=survives, front=(*made.front[:-1], constant))], "x")
+    page = Page(text)
+    assert "Survives tuning? No : of 3 it lost 1." in " ".join(page.words.split())
+    assert "Survives blind? Yes : of 3" in " ".join(page.words.split())
+    images = [a for tag, a in page.tags if tag == "img"]
+    assert [str(a["src"])[:26] for a in images] == ["data:image/svg+xml;base64,"] * 2
+    assert "ε = 0.03: accuracy" in str(images[1]["alt"])
+    assert str(images[1]["alt"]).endswith(", collapsed.")
+    assert "so that their parity says nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.words
+
+
+def test_no_command_is_given_that_would_run_something_else(made):
+    """``fedtoll run`` knows neither tuning nor grids."""
+    for name, told in (
+        ("exact-fairness-is-trivial", {"tuned": "chooses its constants first"}),
+        ("private-reductions", dict.fromkeys(("parity", "odds"), "trains its grid beside it")),
+    ):
+        scenario = read(name)
+        text = render([dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})], "x")
+        settings = dict(re.findall(r"<dt>([\w-]+)</dt><dd>(.*?)</dd>", text, re.S))
+        for setting in scenario.setting:
+            alone = f"<code>fedtoll run {name} --set" in settings[setting.name]
+            assert alone == (setting.name not in told)
+            if not alone:
+                assert f"fedtoll findings {name}</code> {told[setting.name]}." in settings[setting.name]
+
+
+def test_the_page_says_that_choosing_costs_privacy(made):
+    words = " ".join(Page(render([made], "x")).words.split())
+    assert "the ε shown does not count that" in words
+    assert "At ∞ there are fewer to choose from, so tolls lean down" in words
 
 
 def test_the_same_outcomes_give_the_same_bytes(made, tmp_path):

@@ -13,7 +13,7 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.scenario import findings, read
 from fedtoll.server.findings import prepare
-from fedtoll.server.findings.reductions import check, disparities, reduced
+from fedtoll.server.findings.reductions import check, disparities, grid, reduced
 from fedtoll.server.plan import plan
 
 FEW = ["training.rounds=1", 'privacy.epsilons=["inf", 1]']
@@ -74,3 +74,20 @@ def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
     file.write_text(json.dumps(table))
     with pytest.raises(ScenarioError, match="strategy = 'grid: most accurate': not here"):
         prepare(str(file))
+
+
+def test_the_grid_takes_the_runs_own_noise(monkeypatch):
+    """A noise seed of 0 is a seed, and no reason to take the one that deals the records."""
+    from fedtoll.clients import classifier
+
+    class AskedError(Exception):
+        pass
+
+    def no(*a, random_state, **k):
+        raise AskedError(random_state)
+
+    monkeypatch.setattr(classifier, "DPClassifier", no)
+    run = plan(read("private-reductions", FEW, "3:4"), "x").runs[0].model_copy(update={"noise_seed": 0})
+    with pytest.raises(AskedError) as caught:
+        grid((run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json()))
+    assert caught.value.args == (0,)

@@ -11,7 +11,7 @@ from fedtoll.scenarios.records import records
 from fedtoll.scenarios.scenario import read
 from fedtoll.server.app import simulate
 from fedtoll.server.findings.tune import combinations, tuned, validation_losses
-from fedtoll.server.plan import plan
+from fedtoll.server.plan import Plan, plan
 
 TUNE = [
     "split.validation=0.1",
@@ -74,7 +74,6 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
         folder = tmp_path / by.replace(" ", "-")
         (folder / "tuning").mkdir(parents=True)
         from fedtoll.server.findings import tune
-        from fedtoll.server.plan import Plan
 
         for epsilon in scenario.privacy.epsilons:
             for overrides in combinations(scenario.tune, epsilon):
@@ -84,3 +83,24 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
                     (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
         _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {f"training.learning_rate={wanted}"}
+
+
+def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
+    """NaN is less than nothing and greater than nothing: standing first, it would win."""
+    from fedtoll.server.findings import tune
+
+    assert planned.scenario.tune is not None
+    for by in ("everybody", "worst group"):
+        scenario = planned.scenario.model_copy(
+            update={"tune": planned.scenario.tune.model_copy(update={"by": by})}
+        )
+        folder = tmp_path / by.replace(" ", "-")
+        (folder / "tuning").mkdir(parents=True)
+        for epsilon in scenario.privacy.epsilons:
+            for overrides in combinations(scenario.tune, epsilon):
+                for run in tune._with(planned, epsilon, overrides, scenario.tune.seeds).runs:
+                    lost = float("nan") if run.learning_rate == 0.01 else 9.0
+                    losses = {"(all)": lost, "White": 0.1, "Other": lost}
+                    (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
+        _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
+        assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from fedtoll.scenarios.claims import LEAST_SEEDS, Claim, Term
+from fedtoll.scenarios.claims import FLAGS, LEAST_SEEDS, Claim, Term
 from fedtoll.server.findings.cases import outcomes
 from fedtoll.server.findings.verdicts import Case, Part, fieller, judge
 from fedtoll.server.toll.intervals import holm, sign_flip, t_interval
@@ -35,7 +36,7 @@ def verdict(one, **planted):
     [
         (claim("order"), "reproduced"),
         (claim("order", a=Term(groups=("big",)), b=Term(groups=("small",))), "contradicted"),
-        (claim("order", b=Term(groups=("small",), epsilon=1.0)), "not reproduced"),  # with itself
+        (claim("order", b=Term(groups=("small",), epsilon=1.0)), "undecided"),  # with itself: 0 in every seed
         (claim("difference", at_least=0.05, at_most=0.15), "reproduced"),
         (claim("difference", at_least=0.2), "contradicted"),
         (claim("difference", at_least=0.1), "not reproduced"),  # the bound is where the truth is
@@ -60,6 +61,9 @@ def test_each_kind_of_claim_gets_each_verdict(one, expected):
     outcome = verdict(one)
     assert outcome.verdict == expected, outcome
     assert outcome.seeds == 10
+    assert (outcome.why == "the same value in every seed, so that there is no interval") == (
+        expected == "undecided"
+    )
     assert outcome.p == outcome.p_holm  # alone in its family
 
 
@@ -181,16 +185,78 @@ def test_false_claims_are_seldom_reproduced():
     assert band.count("reproduced") / 500 < 0.05
 
 
-def test_equal_values_in_every_seed_are_judged_too():
-    made = study(PLANTED, collapsed=1.0)
-    always = claim("threshold", of="value", measure="collapsed", a=Term(), at_least=0.9)
-    never = claim("threshold", name="y", of="value", measure="collapsed", a=Term(), epsilon=8.0, at_most=0.1)
-    wrong = claim("threshold", name="z", of="value", measure="collapsed", a=Term(), at_most=0.5)
-    assert [o.verdict for o in outcomes([always, never, wrong], {"base": made})] == [
-        "reproduced",
-        "reproduced",
-        "contradicted",
-    ]
+@pytest.mark.parametrize(
+    ("ones", "bound", "expected"),
+    [
+        (10, {"at_least": 0.5}, "reproduced"),
+        (10, {"at_least": 0.9}, "not reproduced"),  # even a share of .9 gives ten of ten with p = .35
+        (9, {"at_least": 0.5}, "reproduced"),
+        (8, {"at_least": 0.5}, "not reproduced"),
+        (1, {"at_least": 0.5}, "contradicted"),
+        (0, {"at_most": 0.1}, "not reproduced"),
+        (0, {"at_most": 0.5}, "reproduced"),
+        (10, {"at_most": 0.5}, "contradicted"),
+    ],
+)
+@pytest.mark.parametrize("measure", FLAGS)
+def test_a_share_of_seeds_has_the_exact_binomial_test(ones, bound, expected, measure):
+    made = study(PLANTED)
+    made.groups[measure] = made.groups["seed"] < ones
+    one = claim("threshold", of="value", measure=measure, a=Term(), **bound)
+    (outcome,) = outcomes([one], {"base": made})
+    (limit,) = bound.values()
+    above = ones / 10 >= limit
+    exact = stats.binomtest(ones, 10, limit, alternative="greater" if above else "less")
+    assert outcome.p == pytest.approx(min(1.0, 2 * exact.pvalue))
+    both = stats.binomtest(ones, 10).proportion_ci(0.95, "exact")
+    assert (outcome.mean, outcome.low, outcome.high) == pytest.approx((ones / 10, *both))
+    assert outcome.verdict == expected
+
+
+def test_a_share_that_lies_on_its_bound_is_seldom_shown():
+    rng = np.random.default_rng(5)
+    for bound in (0.5, 0.9):
+        drawn = (rng.random((1000, 10)) < bound).astype(float)
+        words = [judge([Case((Part(x, low=bound, share=True),))])[0].verdict for x in drawn]
+        assert 1000 - words.count("not reproduced") < 75  # 50 ± 3.6 standard errors
+
+
+def test_the_same_value_in_every_seed_is_no_certainty():
+    made = study({1.0: {"small": 0.1, "big": 0.1}}, noise=0.0)
+    made.groups["selection_rate"] = 0.25
+    one = claim("threshold", of="spread", measure="selection_rate", a=Term(), at_most=0.02)
+    (outcome,) = outcomes([one], {"base": made})
+    assert outcome.verdict == "undecided"
+    assert "the same value in every seed" in outcome.why
+    assert math.isnan(outcome.low)
+    assert math.isnan(outcome.high)
+
+
+@pytest.mark.parametrize(("few", "dropped"), [(("small",), ("small",)), (("big", "small"), ("big", "small"))])
+def test_a_spread_over_fewer_than_two_groups_is_undefined(few, dropped):
+    made = study(PLANTED, n=dict.fromkeys(few, 15))
+    term = Term(of="spread", measure="accuracy", epsilon=1.0, setting="base")
+    assert made.quantity(term).seeds.isna().all()
+    assert made.quantity(term).too_few == dropped
+    (outcome,) = outcomes([claim("threshold", of="spread", a=Term(), at_most=0.9)], {"base": made})
+    assert outcome.verdict == "undecided"
+    assert f"too few records: {', '.join(dropped)}" in outcome.why
+
+
+def test_a_step_whose_mean_goes_the_other_way_takes_the_curve_away():
+    """Every step must have its mean on the right side, though it be no contradiction."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1.0, 10)
+    noise -= noise.mean()
+    whole = Part(1.0 + rng.normal(0, 0.1, 10), low=0.0)
+
+    def curve(mean):
+        return judge([Case((whole, Part(mean + noise, low=0.0, guard=True)))])[0]
+
+    assert curve(0.05).verdict == "reproduced"
+    assert curve(-0.05).verdict == "not reproduced"
+    assert "one of its steps goes the other way" in curve(-0.05).why
+    assert curve(-5.0).verdict == "contradicted"
 
 
 @pytest.mark.parametrize("of", ["toll", "price", "value", "spread", "weight"])

@@ -11,7 +11,8 @@ file          what is checked
 system.py     what a check is given: an engine, a model, a number of classes; raw tables, runs, messages
 replay.py     one record more or less moves a client by at most the clip, a statistic by its sensitivity
 noise.py      the noise has the sd that the ledger charges, and is fresh for every seed, client, round, step
-sampler.py    the masks are Poisson: inclusion, variance of the batch, lag 1; read off the wire to the bit
+rounds.py     a round is answered to one broadcast only
+sampler.py    the masks are Poisson: inclusion, variance of the batch, all pairs; read off the wire to the bit
 sizes.py      q, T and B are those of the public size; a client without records releases noise
 ledger.py     one ledger of R·T steps; a wire tap that finds what it lacks; retries and lost replies
 ============  ==============================================================================================

@@ -16,10 +16,11 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
 
+from fedtoll import __version__
 from fedtoll.clients import train as clients
 from fedtoll.clients.ledger import COLUMNS, DP_SGD
 from fedtoll.scenarios.errors import RunError
-from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid, Strict
 from tests.gate import tables
@@ -29,7 +30,8 @@ from tests.gate.system import DELTA, EPSILON, RATE, Answer, System, Z, ask, chec
 from tests.peers.test_accounting import integrated
 
 ROUNDS, STEPS, EVERY = 3, 2, 2
-KINDS = {"roll-call": {"partition-id", "fedtoll", "numerics"}}
+REPLY = {"arrays", "metrics", clients.LEDGER}
+"""The names of a reply's records; a name is told too."""
 
 Row = tuple[int, str, float, float, int]
 """Round, what, q, σ, how often."""
@@ -115,19 +117,19 @@ def wire(system: System) -> None:
     """Every number that leaves a client is a public constant or a release that the ledger holds."""
     run, tap, ledger = tapped(system)
     assert len(tap.received) == (ROUNDS + 1) * len(run.clients)
-    shapes = [a.shape for a in start(run)]
+    sent = ArrayRecord(start(run))
     cells = {s.name: math.prod(s.declaration.shape(len(run.groups), run.classes)) for s in run.statistics}
     for (round, client), contents in tap.received.items():
         assert len(contents) == 1, f"round {round}, client {client}: {len(contents)} replies"
         (content,) = contents
         if round == 0:
-            assert {k: set(v) for k, v in content.items()} == KINDS, (
-                f"client {client} tells more in the roll call"
-            )
+            told = {name: dict(record) for name, record in content.items()}
+            public = {"partition-id": client, "fedtoll": __version__, "numerics": NUMERICS}
+            assert repr(told) == repr({"roll-call": public}), f"client {client} calls back {told}"
             continue
         lines = rows_of(ledger, client)
         charged = [row for row in lines if row[0] == round]
-        left = _released(content, client, shapes, cells)
+        left = _released(content, client, sent, cells)
         entered = sorted(what for _, what, *_ in charged)
         assert sorted(left) == entered, (
             f"round {round}, client {client}: {sorted(left)} left, charged: {entered}"
@@ -137,21 +139,32 @@ def wire(system: System) -> None:
         own: Any = content[clients.LEDGER]
         assert set(own) == set(COLUMNS)
         theirs = list(zip(*(own[c] for c in COLUMNS), strict=True))
-        assert theirs == [row for row in lines if row[0] <= round], f"client {client} keeps another ledger"
+        assert repr(theirs) == repr([row for row in lines if row[0] <= round]), (
+            f"client {client} keeps another ledger"
+        )
 
 
-def _released(
-    content: RecordDict, client: int, shapes: list[tuple[int, ...]], cells: dict[str, int]
-) -> list[str]:
+def _released(content: RecordDict, client: int, sent: ArrayRecord, cells: dict[str, int]) -> list[str]:
     """Name every release in a reply; whatever is neither one nor public fails."""
     left: list[str] = []
+    assert set(content) == REPLY, f"client {client} sends records named {sorted(content)}"
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            assert [a.shape for a in record.to_numpy_ndarrays()] == shapes, f"client {client}: other arrays"
+            assert list(record) == list(sent), f"client {client}: arrays named {list(record)}"
+            for key, array in record.items():
+                like = sent[key]
+                form = (array.dtype, tuple(array.shape), array.stype)
+                assert form == (like.dtype, tuple(like.shape), like.stype), f"client {client}: array {form}"
+                head = len(like.data) - like.numpy().nbytes  # and after it the numbers, which are noised
+                assert array.data[:head] == like.data[:head], f"client {client}: array {key} begins otherwise"
+                assert len(array.data) == len(like.data), (
+                    f"client {client}: array {key} has {len(array.data) - len(like.data)} bytes beside"
+                )
             left.append(DP_SGD)
         elif isinstance(record, MetricRecord):
             metrics: dict[str, Any] = dict(record)
-            assert metrics.pop("num-examples", None) == tables.SIZES[client], f"client {client}: its records"
+            count = metrics.pop("num-examples", None)
+            assert repr(count) == repr(tables.SIZES[client]), f"client {client}: it counts {count} records"
             for key in [k for k in metrics if not k.endswith(".sd")]:
                 value, sd = metrics.pop(key), metrics.pop(f"{key}.sd", None)
                 assert key in SENSITIVITY, f"client {client} sends {key!r}, which nobody declared"

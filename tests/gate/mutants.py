@@ -26,12 +26,17 @@ BOTH = ("cohort", "opacus")
 
 @dataclass(frozen=True)
 class Mutant:
-    """A broken fedtoll: ``with mutant():`` breaks it, in the engines named."""
+    """A broken fedtoll: ``with mutant():`` breaks it, in the engines named.
+
+    It is killed by an assertion of a check. Where a client fails or fedtoll refuses, the check has not
+    judged: that counts only for a mutant which declares it in ``ends``.
+    """
 
     name: str
     breaks: str
     patches: Callable[[], Sequence[Any]]
     engines: tuple[str, ...] = BOTH
+    ends: tuple[type[AssertionError], ...] = ()
 
     def __call__(self) -> AbstractContextManager[None]:
         return self._broken()
@@ -52,12 +57,14 @@ MUTANTS: dict[str, Mutant] = {}
 """Every mutant by its name."""
 
 
-def mutant(breaks: str, engines: tuple[str, ...] = BOTH) -> Callable[[Any], Any]:
+def mutant(
+    breaks: str, engines: tuple[str, ...] = BOTH, ends: tuple[type[AssertionError], ...] = ()
+) -> Callable[[Any], Any]:
     """Register a function that returns patches; its name is the mutant's."""
 
     def register(patches: Callable[[], Sequence[Any]]) -> Callable[[], Sequence[Any]]:
         name = patches.__name__.replace("_", " ")
-        MUTANTS[name] = Mutant(name, breaks, patches, engines)
+        MUTANTS[name] = Mutant(name, breaks, patches, engines, ends)
         return patches
 
     return register
@@ -229,6 +236,21 @@ def noise_times_nine_tenths() -> list[Any]:
     return noising(lambda run, task: 0.9)
 
 
+@mutant("the noise is a tenth where records are weighed, as a strategy may ask")
+def noise_less_where_weighed() -> list[Any]:
+    return noising(lambda run, task: 1.0 if task.weights_N is None else 0.1)
+
+
+@mutant("the noise is a tenth under FedProx's term")
+def noise_less_under_a_proximal_term() -> list[Any]:
+    return noising(lambda run, task: 0.1 if 0 < task.proximal_mu < 1000 else 1.0)
+
+
+@mutant("the noise is a tenth at float32")
+def noise_less_at_float32() -> list[Any]:
+    return noising(lambda run, task: 0.1 if run.precision == "float32" else 1.0)
+
+
 @mutant("nothing is noised, and a finite ε is claimed")
 def clip_only_claimed_as_private() -> list[Any]:
     return noising(lambda run, task: 0.0)
@@ -302,6 +324,12 @@ def shuffled_batches() -> list[Any]:
 def same_batch_released_twice() -> list[Any]:
     original = sampling.batches
     return batches(lambda run, task: [original(run, task)[t // 2 * 2] for t in range(task.plan.steps)])
+
+
+@mutant("two batches take turns: every step has that of the one before the last")
+def batches_of_period_two() -> list[Any]:
+    original = sampling.batches
+    return batches(lambda run, task: [original(run, task)[t % 2] for t in range(task.plan.steps)])
 
 
 @mutant("all rounds have the same batches")

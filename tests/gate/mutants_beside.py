@@ -19,7 +19,9 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import stream
 from fedtoll.server import grid, plan
 from fedtoll.server.grid import Strict
+from tests.gate import tables
 from tests.gate.mutants import engines, mutant
+from tests.gate.system import ClientError
 
 
 class Proxy:
@@ -60,7 +62,7 @@ def scaler_fitted_by_each_client() -> list[Any]:
     return [patch.object(clients, "_tensors", functools.lru_cache(maxsize=1)(tensors))]
 
 
-@mutant("a record whose gradient is not finite ends the round")
+@mutant("a record whose gradient is not finite ends the round", ends=(ClientError,))
 def non_finite_record_aborts() -> list[Any]:
     def isfinite(x: torch.Tensor) -> torch.Tensor:
         if not (found := torch.isfinite(x)).all():
@@ -251,6 +253,56 @@ def number_beside() -> list[Any]:
         return public, {**cells, "positives": ()}
 
     return [*_replies(beside), patch.object(Strict, "_metrics", lenient)]
+
+
+def _messages(change: Any) -> list[Any]:
+    original = clients._reply
+
+    def reply(job: Any, trained: Any) -> Any:
+        made = original(job, trained)
+        change(made.content, job)
+        return made
+
+    return [patch.object(clients, "_reply", reply)]
+
+
+@mutant("labels stand behind the last number of an array, where np.load does not look")
+def bytes_behind_an_array() -> list[Any]:
+    def append(content: Any, job: Any) -> None:
+        array = next(iter(content["arrays"].values()))
+        array.data += np.asarray(job.task.labels_N, dtype=np.int64).tobytes()
+
+    return [*_messages(append), patch.object(grid, "_decoded", lambda array, *_: array.numpy())]
+
+
+@mutant("the name of a record is a number about the client's records")
+def number_in_a_name() -> list[Any]:
+    def rename(content: Any, job: Any) -> None:
+        content[f"metrics-{int(job.task.labels_N.sum())}"] = content.pop("metrics")
+
+    return [*_messages(rename), patch.object(grid, "_check_names", lambda content: None)]
+
+
+@mutant("the version that a client tells in the roll call ends in how many records it holds")
+def number_in_the_roll_call() -> list[Any]:
+    original, called = clients.roll_call, grid._called
+
+    def answers(message: Any, context: Any) -> Any:
+        made = original(message, context)
+        told: Any = made.content["roll-call"]
+        told["fedtoll"] += f"+{tables.HELD[clients._partition_id(context)]}"
+        return made
+
+    def lenient(content: Any) -> Any:
+        index, version, numerics = called(content)
+        return index, version.partition("+")[0], numerics
+
+    return [patch.object(clients, "roll_call", answers), patch.object(grid, "_called", lenient)]
+
+
+@mutant("a round is answered again, with the same noise, to another model")
+def round_answered_twice() -> list[Any]:
+    return [patch.object(clients, "_claim", lambda *_: None)]
 
 
 @mutant("a client says how many records it holds")

@@ -1,4 +1,4 @@
-"""The noise: as large as the ledger charges, and fresh wherever a key differs.
+"""The noise: as large as the ledger charges, whatever a client is told, and fresh wherever a key differs.
 
 N standardised draws have a sum of squares of χ² with N degrees of freedom: their sd is held to its quantiles
 of one case in a million, ±1.1% for 10⁵ draws. Two fresh vectors of P draws have a correlation within
@@ -8,6 +8,7 @@ of one case in a million, ±1.1% for 10⁵ draws. Two fresh vectors of P draws h
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy.stats import chi2
 from fedtoll.clients import statistics as mechanisms
 from fedtoll.scenarios.run import Run
 from tests.gate import tables
-from tests.gate.replay import PLACE, SENSITIVITY
+from tests.gate.replay import PLACE, SENSITIVITY, WEIGHED
 from tests.gate.system import (
     CLIP,
     RATE,
@@ -27,6 +28,7 @@ from tests.gate.system import (
     Z,
     ask,
     check,
+    precisions,
     runs,
     start,
     with_plans,
@@ -36,6 +38,9 @@ DRAWS = 100_000
 FALSE_ALARM = 1e-6
 EMPTY = PLACE["E"]
 
+TOLD: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value in WEIGHED.items())]
+"""What clients are told beside the model: nothing, all that they know, and one of it."""
+
 
 def close(z: NDArray[np.float64], what: str) -> None:
     """Hold standardised draws to a standard deviation of 1."""
@@ -44,13 +49,13 @@ def close(z: NDArray[np.float64], what: str) -> None:
     assert low < sd < high, f"{what}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
 
 
-def independent(vectors: NDArray[np.float64], what: str) -> None:
-    """Hold the rows of a matrix to be uncorrelated, and no number to stand twice."""
+def independent(vectors: NDArray[np.float64], what: str, single: bool = False) -> None:
+    """Hold the rows of a matrix to be uncorrelated, and no number to stand twice, unless it is rounded."""
     found = np.abs(np.corrcoef(vectors) - np.eye(len(vectors))).max()
     within = 5.5 / math.sqrt(vectors.shape[1])
     assert found < within, f"{what}: two of {len(vectors)} have a correlation of {found:.3f} (± {within:.3f})"
     gap = np.diff(np.sort(vectors.ravel())).min()
-    assert gap > 1e-13, f"{what}: a draw stands twice"
+    assert single or gap > 1e-13, f"{what}: a draw stands twice"
 
 
 def unit(client: int, sigma: float) -> float:
@@ -58,57 +63,71 @@ def unit(client: int, sigma: float) -> float:
     return STEP * sigma * CLIP / (RATE * tables.SIZES[client])
 
 
-def drawn(private: Run, clipped: Run, parameters: Parameters, round: int) -> list[NDArray[np.float64]]:
+def drawn(
+    private: Run, clipped: Run, parameters: Parameters, round: int, **told: Any
+) -> list[NDArray[np.float64]]:
     """The noise of every client's one step, standardised: what DP-SGD returns less what clipping returns."""
-    noisy, exact = ask(private, parameters, round), ask(clipped, parameters, round)
+    noisy, exact = (ask(run, parameters, round, **told) for run in (private, clipped))
     return [
         (a.update - b.update) / unit(plan.id, plan.noise_multiplier)
         for plan, a, b in zip(private.clients, noisy, exact, strict=True)
     ]
 
 
-def of_steps(private: Run, parameters: Parameters, steps: int, round: int = 1) -> NDArray[np.float64]:
+def of_steps(
+    private: Run, parameters: Parameters, steps: int, round: int = 1, **told: Any
+) -> NDArray[np.float64]:
     """The sum of the noise of so many steps of the client without records, standardised by one step's."""
-    (answer,) = ask(with_plans(private, steps=steps), parameters, round, [EMPTY])
+    (answer,) = ask(with_plans(private, steps=steps), parameters, round, [EMPTY], **told)
     return answer.update / unit(EMPTY, private.clients[EMPTY].noise_multiplier)
 
 
 @check("noise of training")
 def training(system: System) -> None:
-    """Each step's noise has the sd σ C / B by the public size: with records, without, and over four steps."""
-    private, clipped = runs(system, asks=False)
-    parameters = start(private)
-    count = sum(a.size for a in parameters)
-    rounds = range(1, 2 + DRAWS // (count * len(private.clients)))
-    z = np.concatenate([np.concatenate(drawn(private, clipped, parameters, r)) for r in rounds])
-    close(z, "one step")
-    rounds = range(1, 2 + DRAWS // count // (1 if system.full else 4))
-    close(np.concatenate([of_steps(private, parameters, 4, r) for r in rounds]) / 2, "four steps")
+    """Each step's noise has the sd σ C / B by the public size: without records too, and whatever is told."""
+    kinds = [(at, told) for at in precisions(system) for told in TOLD]
+    for i, (at, told) in enumerate(kinds):
+        private, clipped = runs(at, asks=False)
+        parameters, what = start(private), f"{at.precision}, told {sorted(told)}"
+        count = sum(a.size for a in parameters)
+        rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // (count * len(private.clients)))
+        z = [np.concatenate(drawn(private, clipped, parameters, r, **told)) for r in rounds]
+        close(np.concatenate(z), f"one step, {what}")
+        rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // count // (1 if system.full else 4))
+        kept = 1 - STEP * told.get("proximal_mu", 0.0)  # of earlier noise, by FedProx's term
+        sd = math.sqrt(sum(kept ** (2 * t) for t in range(4)))
+        sums = [of_steps(private, parameters, 4, r, **told) for r in rounds]
+        close(np.concatenate(sums) / sd, f"four steps, {what}")
 
 
 @check("freshness of training's noise")
 def fresh(system: System) -> None:
-    """Another seed, client, round or step is other noise."""
-    private, clipped = runs(system, asks=False)
-    parameters = start(private)
-    reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
-    vectors = [
-        v for run in (private, reseeded) for r in (1, 2, 3) for v in drawn(run, clipped, parameters, r)
-    ]
-    for round in (1, 2):
-        sums = [of_steps(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
-        vectors += list(np.diff(sums, axis=0))  # the first is among those above
-    independent(np.array(vectors), "noise of training")
+    """Another seed, client, round or step is other noise, at either precision, and whatever is told."""
+    for at in precisions(system):
+        private, clipped = runs(at, asks=False)
+        parameters = start(private)
+        reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
+        vectors = [
+            v
+            for run in (private, reseeded)
+            for r, told in enumerate(TOLD[:3], 1)
+            for v in drawn(run, clipped, parameters, r, **told)
+        ]
+        for round in (1, 2):
+            sums = [of_steps(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
+            vectors += list(np.diff(sums, axis=0))  # the first is among those above
+        independent(np.array(vectors), f"noise of training, {at.precision}", at.precision == "float32")
 
 
-def released(private: Run, parameters: Parameters, round: int) -> NDArray[np.float64]:
+def released(private: Run, parameters: Parameters, round: int, **told: Any) -> NDArray[np.float64]:
     """The noise of every client's statistics, standardised, ``[client, cell]``.
 
     It is that of two seeds, one less the other: what lies below is the same and cancels.
     """
     reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
     rows = []
-    for a, b in zip(ask(private, parameters, round), ask(reseeded, parameters, round), strict=True):
+    answers = (ask(run, parameters, round, **told) for run in (private, reseeded))
+    for a, b in zip(*answers, strict=True):
         rows.append(np.concatenate([_cells(a, b, name) for name in SENSITIVITY]))
     return np.array(rows)
 
@@ -123,12 +142,17 @@ def _cells(a: Answer, b: Answer, name: str) -> NDArray[np.float64]:
 
 @check("noise of statistics")
 def statistics(system: System) -> None:
-    """Every cell of every statistic has noise of z times the sensitivity, and of its own."""
-    private, _ = runs(system)
-    parameters = start(private)
-    rounds = range(1, 1 + (60 if system.full else 30))
-    z = np.array([released(private, parameters, round) for round in rounds])  # round, client, cell
+    """Every cell of every statistic has noise of z times the sensitivity and of its own, whatever is told."""
+    kinds = [(at, told) for at in precisions(system) for told in TOLD]
+    rounds = [(i, *kinds[i % len(kinds)]) for i in range(64 if system.full else 32)]
+    made = []
+    for i, at, told in rounds:
+        private, _ = runs(at)
+        made.append(released(private, start(private), i + 1, **told))
+    z = np.array(made)  # round, client, cell
     close(z, "all statistics")
+    for i, (at, told) in enumerate(kinds):
+        close(z[i :: len(kinds)], f"{at.precision}, told {sorted(told)}")
     lengths = np.cumsum([len(_cells_of(private, name)) for name in SENSITIVITY])
     for name, part in zip(SENSITIVITY, np.split(z, lengths[:-1], axis=2), strict=True):
         close(part, name)

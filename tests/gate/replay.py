@@ -9,6 +9,7 @@ what the record adds to it before the noise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.gate.system import (
     CLIP,
     LOSS_CLIP,
     RATE,
+    ROUNDING,
     STEP,
     Answer,
     System,
@@ -26,6 +28,7 @@ from tests.gate.system import (
     everybody,
     masks,
     neighbours,
+    precisions,
     start,
     with_plans,
 )
@@ -39,14 +42,17 @@ SENSITIVITY: dict[str, Callable[[int], float]] = {
 }
 """The L2 sensitivity of every statistic for a public size n, derived by hand."""
 
-ROUNDING = 1e-8
-
 WEIGHED: dict[str, Any] = {"group_weights": [4.0, 0.5], "proximal_mu": 0.3}
 """What clients may be told beside the model."""
 
-MODELS: list[tuple[int, int, dict[str, Any]]] = [(1, 1, {}), (1, -1, WEIGHED), (2, 1, WEIGHED), (2, -1, {})]
-"""Seed and sign of the weights that are broadcast, and the instructions: a record that one model finds easy
-surprises its negative."""
+MODELS: list[tuple[int, int, dict[str, Any], str]] = [
+    (1, 1, {}, "float64"),
+    (1, -1, WEIGHED, "float32"),
+    (2, 1, WEIGHED, "float64"),
+    (2, -1, {}, "float32"),
+]
+"""Seed and sign of the weights that are broadcast, the instructions, and the precision: a record that one
+model finds easy surprises its negative."""
 
 PLACE = {site: i for i, site in enumerate(tables.SITES)}
 
@@ -55,21 +61,26 @@ def moves(system: System) -> tuple[str, ...]:
     return tuple(tables.MOVES)[: None if system.full else 3]
 
 
-def pairs(system: System, group: str = "") -> list[tuple[str, list[Answer], list[Answer]]]:
+Pair = tuple[str, list[Answer], list[Answer], float]
+"""The record, the answers with it and without, and their rounding."""
+
+
+def pairs(system: System, group: str = "") -> list[Pair]:
     """Return the answers of all clients with and without a record, from several models.
 
     Where a group is given, the plan declares it to be every client's: they release its cells alone.
     """
     found = []
     with masks(everybody):
-        for seed, sign, told in MODELS[: None if system.full else 2]:
+        for seed, sign, told, precision in MODELS[: None if system.full else 2]:
+            at = replace(system, precision=precision)
             known: dict[str, list[Answer]] = {}
             for moved in moves(system):
-                whole, without = (with_plans(run, group=group) for run in neighbours(system, moved))
+                whole, without = (with_plans(run, group=group) for run in neighbours(at, moved))
                 parameters = [sign * a for a in start(whole, seed)]
                 if not known:
                     known[""] = ask(whole, parameters, **told)
-                found.append((moved, known[""], ask(without, parameters, **told)))
+                found.append((moved, known[""], ask(without, parameters, **told), ROUNDING[precision]))
     return found
 
 
@@ -87,11 +98,11 @@ def touched(moved: str) -> set[int]:
 def training(system: System) -> None:
     """One record moves a client's step by at most the clip, and the step of others not at all."""
     reached = dict.fromkeys(moves(system), 0.0)
-    for moved, whole, without in pairs(system):
+    for moved, whole, without, rounding in pairs(system):
         for a, b in zip(whole, without, strict=True):
             limit = CLIP if a.client in touched(moved) else 0.0
             found = distance(a, b)
-            assert found <= limit + ROUNDING, (
+            assert found <= limit + rounding, (
                 f"{moved}: client {a.client} moves by {found:.4g}, more than {limit:g}"
             )
         of = PLACE[tables.MOVES[moved]]
@@ -105,12 +116,12 @@ def statistics(system: System) -> None:
     """One record changes a statistic, before its noise, by at most the sensitivity that is charged."""
     reached = dict.fromkeys(SENSITIVITY, 0.0)
     declared = [pair for group in tables.SEXES * system.full for pair in pairs(system, group)]
-    for moved, whole, without in [*pairs(system), *declared]:
+    for moved, whole, without, rounding in [*pairs(system), *declared]:
         for a, b in zip(whole, without, strict=True):
             for name, bound in SENSITIVITY.items():
                 limit = bound(tables.SIZES[a.client]) if a.client in touched(moved) else 0.0
                 found = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
-                assert found <= limit * (1 + ROUNDING) + ROUNDING, (
+                assert found <= limit * (1 + rounding) + rounding, (
                     f"{moved}: {name} of client {a.client} moves by {found:.4g}, more than {limit:.4g}"
                 )
                 if limit:
@@ -122,18 +133,27 @@ def statistics(system: System) -> None:
 @check("non-finite record")
 def not_finite(system: System) -> None:
     """A record whose loss and gradient overflow neither ends the round nor moves more than any other."""
+    for at in precisions(system):
+        _not_finite(at)
+
+
+HUGE = {"float64": 1e303, "float32": 1e35}
+"""What a number of 10⁶ overflows with."""
+
+
+def _not_finite(system: System) -> None:
+    rounding = ROUNDING[system.precision]
     whole, without = neighbours(system, "outlier")
     parameters = start(whole)
-    parameters[0] = parameters[0].copy()
-    parameters[0][:, -1] *= 1e303  # of x3, which is 0 for all records but the outlier: overflows for it alone
+    parameters[0][:, -1] *= HUGE[system.precision]  # of x3, which is 0 for all records but the outlier
     with masks(everybody):
         one, other = ask(whole, parameters), ask(without, parameters)
     for a, b in zip(one, other, strict=True):
         limit = CLIP if a.client in touched("outlier") else 0.0
-        assert distance(a, b) <= limit + ROUNDING, f"client {a.client} moves by {distance(a, b):.4g}"
+        assert distance(a, b) <= limit + rounding, f"client {a.client} moves by {distance(a, b):.4g}"
         for name, bound in SENSITIVITY.items():
             found = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
             most = bound(tables.SIZES[a.client]) if a.client in touched("outlier") else 0.0
-            assert found <= most * (1 + ROUNDING) + ROUNDING, (
+            assert found <= most * (1 + rounding) + rounding, (
                 f"{name} of client {a.client} moves by {found:.4g}"
             )

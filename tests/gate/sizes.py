@@ -12,7 +12,19 @@ from fedtoll.clients.ledger import DP_SGD
 from tests.gate import tables
 from tests.gate.noise import EMPTY, close, unit
 from tests.gate.replay import SENSITIVITY
-from tests.gate.system import RATE, System, ask, check, forget, masks, neighbours, nobody, runs, start
+from tests.gate.system import (
+    RATE,
+    System,
+    ask,
+    check,
+    forget,
+    masks,
+    neighbours,
+    nobody,
+    precisions,
+    runs,
+    start,
+)
 
 STEPS = 3
 
@@ -52,6 +64,11 @@ def public(system: System) -> None:
 @check("no records")
 def empty(system: System) -> None:
     """A client without records, and a batch without, are noised, stepped and charged like any other."""
+    for at in precisions(system):
+        _empty(at)
+
+
+def _empty(system: System) -> None:
     private, _ = runs(system, steps=STEPS)
     parameters = start(private)
     with masks(nobody):

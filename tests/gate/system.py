@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -53,6 +53,8 @@ class System:
         Of the draws: an even number, for the records that train are those of an even seed.
     full
         Whether to draw as much as the slow suite can afford.
+    precision
+        Of a check's main part. What depends on it is tried at either, see :func:`precisions`.
     """
 
     engine: str
@@ -60,9 +62,27 @@ class System:
     classes: int = 2
     seed: int = 0
     full: bool = False
+    precision: str = "float64"
 
     def __str__(self) -> str:
         return f"{self.engine}-{self.model}-{self.classes}"
+
+
+ROUNDING = {"float64": 1e-8, "float32": 1e-4}
+"""By what two equal updates, or statistics, may differ."""
+
+
+def precisions(system: System) -> list[System]:
+    """The same system at float64, where rounding hides nothing, and at float32, which users have."""
+    return [replace(system, precision=p) for p in ROUNDING]
+
+
+class ClientError(AssertionError):
+    """A client answers with an error: an alarm, but one that fedtoll itself raises."""
+
+
+class RefusalError(AssertionError):
+    """fedtoll refuses, and ends the run: an alarm, but one that fedtoll itself raises."""
 
 
 Check = Callable[[System], None]
@@ -82,7 +102,7 @@ def check(name: str) -> Callable[[Check], Check]:
                 with patch.object(data, "SOURCES", tables.sources()):
                     body(system)
             except FedtollError as error:
-                raise AssertionError(f"fedtoll refuses: {error}") from error
+                raise RefusalError(f"fedtoll refuses: {error}") from error
 
         CHECKS[name] = checked
         return checked
@@ -138,7 +158,7 @@ def runs(
             "clip": CLIP,
             "engine": system.engine,
             "device": "cpu",
-            "precision": "float64",
+            "precision": system.precision,
         },
         "privacy": {"epsilons": [EPSILON, "clip-only"], "delta": DELTA},
         "statistics": {"noise_multiplier": Z, "every": every},
@@ -177,18 +197,18 @@ def start(run: Run, seed: int = 1, scale: float = 0.3) -> list[NDArray[np.floati
     features = records.records(run).table.features.shape[1]
     rng = np.random.default_rng(seed)
     initial = model.initial(run.model, features, run.classes, run.precision, seed=1)
-    return [a + scale * rng.normal(size=a.shape) for a in initial]
+    return [(a + scale * rng.normal(size=a.shape)).astype(a.dtype) for a in initial]
 
 
-def ask(
+def send(
+    grid: LocalGrid,
     run: Run,
     parameters: Parameters,
     round: int = 1,
     clients_: Sequence[int] | None = None,
-    **told: float | list[float],
-) -> list[Answer]:
-    """Send the clients of a run, or some of them, what a server sends, each for the first time."""
-    grid = LocalGrid(run)
+    **told: Any,
+) -> list[Message]:
+    """Send the clients of a Grid, or some of them, what a server sends, and return what they reply."""
     arrays = ArrayRecord(list(parameters))
     told_all: dict[str, Any] = {"run": run.to_json(), "server-round": round, **told}
     asked = range(len(run.clients)) if clients_ is None else clients_
@@ -200,10 +220,25 @@ def ask(
         )
         for client in asked
     ]
+    return grid.send_and_receive(messages)
+
+
+def ask(
+    run: Run,
+    parameters: Parameters,
+    round: int = 1,
+    clients_: Sequence[int] | None = None,
+    grid: LocalGrid | None = None,
+    **told: Any,
+) -> list[Answer]:
+    """Ask the clients of a run, or some of them, for a round: for the first time, unless a Grid is given."""
+    asked = range(len(run.clients)) if clients_ is None else clients_
+    replies = send(grid or LocalGrid(run), run, parameters, round, asked, **told)
     before = flat(parameters)
     answers = []
-    for client, reply in zip(asked, grid.send_and_receive(messages), strict=True):
-        assert not reply.has_error(), f"client {client} fails: {reply.error.reason}"
+    for client, reply in zip(asked, replies, strict=True):
+        if reply.has_error():
+            raise ClientError(f"client {client} fails: {reply.error.reason}")
         after = flat(clients.only(ArrayRecord, reply.content).to_numpy_ndarrays())
         assert np.isfinite(after).all(), f"the weights of client {client} are not finite"
         metrics: dict[str, Any] = {}

@@ -11,23 +11,37 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.gate import ledger, mutants_beside, noise, replay, sampler, sizes  # noqa: F401  (they register)
+from tests.gate import ledger, mutants_beside, noise, replay, rounds, sampler, sizes  # noqa: F401  (they register)
 from tests.gate.mutants import BOTH, MUTANTS, Mutant
-from tests.gate.system import CHECKS, System
+from tests.gate.system import CHECKS, ClientError, RefusalError, System
 
 PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
+
+ENDS = (ClientError, RefusalError)
+"""Alarms that fedtoll itself raises, before a check has judged."""
 
 Killed = dict[str, tuple[str, ...]]
 """For every check that fails, on which engines."""
 
 
-def alarm(check: str, system: System) -> str:
-    """Return what a check says of a system, or nothing."""
+def outcome(check: str, system: System) -> AssertionError | None:
+    """Return how a check ends: with nothing, a failed assertion, a client that fails, or a refusal."""
     try:
         CHECKS[check](system)
     except AssertionError as error:
-        return str(error) or "it fails"
-    return ""
+        return error
+    return None
+
+
+def alarm(check: str, system: System) -> str:
+    """Return what a check says of a system, or nothing; a client that fails is an alarm too."""
+    error = outcome(check, system)
+    return "" if error is None else str(error) or "it fails"
+
+
+def kills(mutant: Mutant, error: AssertionError | None) -> bool:
+    """Whether a check that ends so has judged the mutant."""
+    return error is not None and (not isinstance(error, ENDS) or isinstance(error, mutant.ends))
 
 
 def killed(mutant: Mutant, checks: Mapping[str, Iterable[str]], say: bool = False) -> Killed:
@@ -36,10 +50,12 @@ def killed(mutant: Mutant, checks: Mapping[str, Iterable[str]], say: bool = Fals
     with mutant():
         for engine in mutant.engines:
             for check in checks[engine]:
-                if words := alarm(check, System(engine)):
+                error = outcome(check, System(engine))
+                if kills(mutant, error):
                     found.setdefault(check, []).append(engine)
-                    if say:
-                        print(f"  {engine:7} {check}: {words[:160]}", file=sys.stderr)  # noqa: T201
+                if say and error is not None:
+                    kind = type(error).__name__
+                    print(f"  {engine:7} {check}: {kind}: {error!s:.160}", file=sys.stderr)  # noqa: T201
     return {check: tuple(engines) for check, engines in found.items()}
 
 
@@ -53,7 +69,8 @@ computed anew by the gate, not asked of fedtoll.
 
 Each mutant is fedtoll with one mechanism broken. The same checks that fedtoll passes are run on it, on either
 engine: ● both fail, c or o only that of the cohort or of the Opacus engine, · neither. A mutant counts as
-killed if some check fails on every engine that it breaks.
+killed if some check fails on every engine that it breaks. Where a client only answers with an error, or
+fedtoll itself refuses and ends the run, no check has judged: that counts for the mutants that are about it.
 
 This page is generated (`python -m tests.gate.table`), and a test holds it to what is measured.
 

@@ -130,6 +130,39 @@ def test_another_question_on_the_command_line_leaves_the_family_to_the_default()
         read("adult-race", ['compare.measure="tpr"'], seeds="0:2")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "seeds"), [((), None), (("training.rounds=2",), None), ((), "0:2"), ((), "0:20")]
+)
+def test_another_question_does_not_hide_a_mistake_of_the_file(tmp_path, overrides, seeds):
+    with pytest.raises(ScenarioError, match=r"^mine\.toml: compare\.strategies = 'trem': not a strategy"):
+        declared(tmp_path, 'strategies = ["trem"]', *overrides, seeds=seeds)
+
+
+def test_the_command_line_may_mend_a_family(tmp_path):
+    mended = declared(tmp_path, 'strategies = ["trem"]', 'compare.strategies=["term"]')
+    assert mended.compare is not None
+    assert mended.compare.strategies == ("term",)
+    (tmp_path / "few.toml").write_text(BASE.replace('"0:10"', '"0:5"'))
+    assert read(str(tmp_path / "few.toml"), seeds="0:10").compare is not None
+    with pytest.raises(ScenarioError, match=r"^few\.toml: compare: too few seeds: with 5 "):
+        read(str(tmp_path / "few.toml"), seeds="0:4")
+
+
+def test_a_mistake_under_another_question_is_one_line_on_stderr(here, tmp_path):
+    (tmp_path / "mine.toml").write_text(BASE.replace("[compare]", '[compare]\nstrategies = ["trem"]'))
+    code, out, err = here("run", "mine.toml", "--seeds", "0:2", "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.startswith("fedtoll: mine.toml: compare.strategies = 'trem'")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"), [(6, "bear 1 comparison, these"), (7, "bear 3 comparisons, these")]
+)
+def test_one_comparison_is_singular(seeds, words):
+    assert words in unreachable(4, seeds)
+
+
 def test_the_family_changes_no_run(runs, small):
     from fedtoll.server.plan import plan
 

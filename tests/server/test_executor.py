@@ -182,3 +182,11 @@ def test_an_alias_of_a_strategy_is_the_same_run():
     path = {"name": "fedtoll.strategies.fedavg:FedAvg"}
     assert one(path).hash == one(FEDAVG).hash
     assert StrategySpec(**path).label == "FedAvg"
+
+
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
+    assert executor.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert executor.cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert executor.cores() == 1

@@ -181,6 +181,46 @@ def test_one_bad_client_does_not_hide_the_others(plain):
     assert replies[1].error.reason == "ValueError: instruction 'temperature' is unknown to this client"
 
 
+def test_a_client_answers_a_round_to_one_broadcast_only(plain):
+    grid = LocalGrid(plain)
+    start = model.initial(plain.model, 91, 2, "float32", 0)
+
+    def ask(round, arrays, run=plain, **told):
+        config = ConfigRecord({"run": run.to_json(), "server-round": round, **told})
+        message = Message(RecordDict({"arrays": ArrayRecord(arrays), "config": config}), 1, MessageType.TRAIN)
+        (reply,) = grid.send_and_receive([message])
+        return reply.error.reason if reply.has_error() else len(clients.releases_in(reply.content, 0))
+
+    other = [a + 1 for a in start]
+    assert ask(1, start) == 1
+    assert ask(1, start) == 1  # the same again is free
+    assert ask(1, other) == "ValueError: round 1 was answered already, to another broadcast"
+    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was answered already, to another broadcast"
+    assert ask(2, other) == 2
+    assert ask(1, start) == "ValueError: round 1 comes after round 2, which was answered"
+    another = plain.model_copy(update={"seed": 1})
+    assert ask(3, start, another) == (
+        "ValueError: round 3 is of another run than round 2, which was answered"
+    )
+    assert ask(2, other) == 2
+
+
+def test_a_round_that_failed_may_be_asked_for_again(plain, monkeypatch):
+    grid = LocalGrid(plain)
+    start = ArrayRecord(model.initial(plain.model, 91, 2, "float32", 0))
+    config = ConfigRecord({"run": plain.to_json(), "server-round": 1})
+
+    def ask():
+        content = RecordDict({"arrays": start, "config": config})
+        (reply,) = grid.send_and_receive([Message(content, 1, MessageType.TRAIN)])
+        return reply
+
+    with monkeypatch.context() as broken:
+        broken.setattr(clients, "engine", None)
+        assert ask().has_error()
+    assert len(clients.releases_in(ask().content, 0)) == 1
+
+
 # Order.
 
 

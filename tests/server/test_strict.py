@@ -76,6 +76,24 @@ def raw(data: bytes):
     return fault
 
 
+def form(**changed: Any):
+    """Another form than that of the bytes, or other bytes than those of the form."""
+
+    def fault(reply: Message) -> None:
+        array = content(reply)[0]["0"]
+        for key, change in changed.items():
+            setattr(array, key, change(getattr(array, key)))
+
+    return fault
+
+
+def named(old: str, new: str):
+    def fault(reply: Message) -> None:
+        reply.content[new] = reply.content.pop(old)
+
+    return fault
+
+
 def rename(reply: Message) -> None:
     arrays, _, _ = content(reply)
     arrays["weight"] = arrays.pop("0")
@@ -133,6 +151,17 @@ MALFORMED = {
     "integers": (array(lambda a: a.astype(np.int32)), "parameter 0: int32(1, 91)"),
     "garbage bytes": (raw(b"not an array"), "malformed"),
     "no bytes": (raw(b""), "malformed"),
+    "bytes beside": (form(data=lambda d: d + b"\x01"), "parameter 0: 493 bytes, not 492"),
+    "a byte too few": (form(data=lambda d: d[:-1]), "parameter 0: 491 bytes, not 492"),
+    "a header with blanks": (
+        form(data=lambda d: d.replace(b", }", b",} ", 1)),
+        "parameter 0: its bytes are no float32(1, 91)",
+    ),
+    "another way of storing": (form(stype=lambda s: "torch.Tensor"), "parameter 0: a 'torch.Tensor', not a"),
+    "a false precision": (form(dtype=lambda d: "float64"), "parameter 0: float64(1, 91), not float32(1, 91)"),
+    "a false shape": (form(shape=lambda s: (91,)), "parameter 0: float32(91,), not float32(1, 91)"),
+    "arrays of another name": (named("arrays", "42"), "records ['42', 'fedtoll.ledger', 'metrics']"),
+    "metrics of another name": (named("metrics", "42"), "records ['42', 'arrays', 'fedtoll.ledger']"),
     "wrong key": (rename, "parameters ['1', 'weight'] instead of ['0', '1']"),
     "wrong order": (reorder, "parameters ['1', '0'] instead of ['0', '1']"),
     "missing key": (lambda r: content(r)[0].pop("1"), "parameters ['0'] instead of ['0', '1']"),
@@ -302,6 +331,16 @@ def answer(position: int, key: str, value):
     return change
 
 
+def says(replies):
+    replies[1].content["41 years"] = ConfigRecord()
+    return replies
+
+
+def adds(replies):
+    replies[1].content["roll-call"]["age"] = 41
+    return replies
+
+
 def mute(replies):
     del replies[1].content["roll-call"]
     return replies
@@ -315,6 +354,12 @@ def mute(replies):
         (answer(2, "partition-id", 9), r"roll call: client 2 \(Female\) did not answer"),
         (lambda r: r[:1] + r[2:], r"roll call: client 1 \(Male\) did not answer"),
         (mute, "roll call: node 2 runs something else than fedtoll"),
+        (says, "roll call: node 2 runs something else than fedtoll"),
+        (adds, "roll call: node 2 runs something else than fedtoll"),
+        (answer(1, "partition-id", 1.0), "roll call: node 2 runs something else than fedtoll"),
+        (answer(1, "partition-id", "1"), "roll call: node 2 runs something else than fedtoll"),
+        (answer(1, "partition-id", True), "roll call: node 2 runs something else than fedtoll"),
+        (answer(1, "fedtoll", "41.0"), r"roll call: client 1 runs fedtoll 41.0, the server \d+\.\d+\S*"),
         (failed, "roll call: node 2 failed: KeyError: 'age'"),
     ],
 )

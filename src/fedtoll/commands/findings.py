@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fedtoll.scenarios.run import Run
     from fedtoll.server.findings.conduct import Finding, Prepared
+    from fedtoll.server.findings.front import Point
 
 PAGE = "findings.html"
 
@@ -74,6 +75,10 @@ def findings(
         return
     for finding in made:
         console().print(_table(finding))
+        for s in finding.survives:
+            typer.echo(f"{s.asks}? {s.answer}: {s.why}")
+        typer.echo("")
+    typer.echo(rooms.did_not_hold((f.scenario.name, o) for f in made for o in f.outcomes))
     typer.echo(f"page: {page}")
 
 
@@ -89,8 +94,20 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "title": finding.scenario.title,
         "folder": str(finding.folder),
         "tuned": finding.tuned,
+        "survives": {
+            s.question: {"answer": s.answer, "kept": s.kept, "held": s.held, "why": s.why}
+            for s in finding.survives
+        },
+        "front": [_point(point) for point in finding.front],
         "outcomes": rows,
     }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    rows = asdict(point)
+    for key in ("accuracy", "disparity"):
+        rows[key] = dict(zip(("mean", "low", "high"), map(_number, rows[key]), strict=True))
+    return rows
 
 
 def _number(value: Any) -> Any:

@@ -17,6 +17,7 @@ from fedtoll.server.audit.bounds import (
     gaussian_delta,
     gaussian_epsilon,
     one_run_epsilon,
+    replaced_ceiling,
     separation,
 )
 
@@ -82,3 +83,13 @@ def test_the_ceiling():
     # At δ = 0 randomised response reaches it: TPR − FPR = (e^ε − 1)/(e^ε + 1).
     assert ceiling(2.0, 0.0) == pytest.approx(math.tanh(1.0))
     assert ceiling(1.0, 0.2) > ceiling(1.0, 0.0)
+
+
+def test_an_attack_on_a_half_of_fixed_size_can_exceed_the_ceiling_of_adding():
+    """One of two records is in; released is +1 or -1, of the first or second, with Laplace noise 1/ε."""
+    epsilon = 1.0
+    tpr = 1 - 0.5 * math.exp(-epsilon)  # of the first record: the release is above 0
+    advantage = tpr - (1 - tpr)
+    assert ceiling(epsilon, 0.0) < advantage < replaced_ceiling(epsilon, 0.0)
+    assert replaced_ceiling(1.0, 1e-5) > replaced_ceiling(1.0, 0.0) == ceiling(2.0, 0.0)
+    assert replaced_ceiling(1000.0, 1e-5) == replaced_ceiling(math.inf, 1e-5) == 1.0

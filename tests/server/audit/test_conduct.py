@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server.audit import targets as models
 from fedtoll.server.audit.conduct import conduct, prepare
 from fedtoll.server.audit.section import audit_section
-from fedtoll.server.audit.words import settings, text
+from fedtoll.server.audit.words import differs, settings, text, verdict
 from fedtoll.server.report.page import render
 from fedtoll.server.results import load
 from tests.server.audit.test_white_box import halved
@@ -67,7 +70,7 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
     assert len(frame) == 2 * 2 * 3  # ε, attacks, groups and everybody
     private = frame[frame["mechanism"] == "dp-sgd"]
     assert (private["advantage"] < private["ceiling"]).all()
-    assert private["ceiling"].iloc[0] == pytest.approx((math.exp(2) - 1) / (math.exp(2) + 1), abs=1e-3)
+    assert private["ceiling"].iloc[0] == pytest.approx((math.exp(4) - 1) / (math.exp(4) + 1), abs=1e-3)
     assert (frame[frame["mechanism"] == "none"]["ceiling"] == 1).all()
     everybody = frame[frame["group"] == ""]
     assert everybody["members"].to_numpy() == pytest.approx(everybody["others"].to_numpy(), rel=0.02)
@@ -123,6 +126,7 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
     page = render(results)
     assert 'id="exposed"' in page
     assert "Membership inference by group" in page
+    _other_things(results)
     other = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
     results.resolved.clear()
     results.resolved.update(other)
@@ -136,6 +140,77 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
         assert 'id="exposed"' not in render(load(folder))
     finally:
         (folder / "audit/moved.json").rename(folder / "audit/audit.json")
+
+
+def _other_things(results):
+    """An audit of other records, model code or strategies is not shown, nor one that does not say."""
+    file = results.folder / "audit/audit.json"
+    kept = file.read_text(encoding="utf-8")
+    content = json.loads(kept)
+    plan = content["strategies"]["fedavg"]
+    changes: dict[str, dict[str, Any]] = {
+        "other records": {"checksums": ["0" * 64]},
+        "other model code": {"model_digests": ["0" * 64]},
+        "another strategy fedavg": {"strategies": {"fedavg": {**plan, "digest": "0" * 64}}},
+        "other strategies": {"strategies": {"mine": plan}},
+    }
+    try:
+        for words, change in changes.items():
+            file.write_text(json.dumps({**content, **change}), encoding="utf-8")
+            section = audit_section(results)
+            assert section is not None
+            assert section["tables"] == []
+            assert section["sentences"] == [
+                f"The audit in this folder is of {words} than these results, so it is not shown."
+            ]
+        del content["checksums"]
+        file.write_text(json.dumps(content), encoding="utf-8")
+        section = audit_section(results)
+        assert section is not None
+        assert section["tables"] == []
+        assert "run fedtoll audit again" in section["sentences"][0]
+    finally:
+        file.write_text(kept, encoding="utf-8")
+
+
+def test_an_audit_says_what_it_is_of(audited, scenario):
+    content = audited[1]
+    run = prepare(str(scenario), QUICK, "0:6").private[0]
+    assert content["checksums"] == [run.checksum]
+    assert content["model_digests"] == [run.model_digest]
+    assert content["strategies"]["fedavg"]["digest"] == run.strategy.digest
+    own = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
+    assert differs(own, own) == ""
+    others: list[dict[str, Any]] = [{"checksums": ["0"]}, {"model_digests": ["0"]}, {"strategies": {"x": {}}}]
+    for other in others:
+        assert differs({**own, **other}, own) != ""
+
+
+def test_a_row_that_shows_nothing_is_undefined_and_told(audited):
+    content = json.loads(json.dumps(audited[1]))
+    content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
+    told = verdict(content)
+    assert "0 of 1 bounds of one step" in told
+    assert "In 1 cases the model ignores every canary" in told
+    assert "ignores" not in verdict(audited[1])
+    assert "–" in text(content)
+
+
+@pytest.mark.parametrize("what", ["mkdir", "write"])
+def test_a_disk_that_fails_while_models_are_written_is_one_line(scenario, tmp_path, monkeypatch, what):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prepared = prepare(str(scenario), QUICK, "0:4")
+    monkeypatch.setattr(models, "attack", lambda text: models.Attacked(*np.zeros((3, 2))))
+    if what == "mkdir":
+        (tmp_path / "audit").mkdir()
+        (tmp_path / "audit/models").write_text("")
+    else:
+        monkeypatch.setattr(models, "replace", full)
+    with pytest.raises(ScenarioError, match="audit/models: cannot be written: ") as caught:
+        conduct(prepared, tmp_path, workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_settings_leave_out_which_epsilon_and_where_records_lie():

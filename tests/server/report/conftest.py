@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
+from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.page import render
 from tests.server.fake import adult_race
 from tests.server.report.html import Page
@@ -23,8 +26,19 @@ def results():
 
 
 @pytest.fixture(scope="session")
-def text(results):
-    return render(results)
+def made():
+    """What makes the digest of other fake results, once for those who ask for the same."""
+    return cache(lambda **asked: Digest(adult_race(**asked)))
+
+
+@pytest.fixture(scope="session")
+def digest(results):
+    return Digest(results)
+
+
+@pytest.fixture(scope="session")
+def text(digest):
+    return render(digest)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +50,12 @@ def page(text):
 def clipped():
     """Eight seeds and clip-only runs: comparisons can be tested, and tolls split."""
     return adult_race(clip_only=True, seeds=tuple(range(8)))
+
+
+@pytest.fixture(scope="session")
+def eight(clipped):
+    """The digest of the eight seeds."""
+    return Digest(clipped)
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +72,19 @@ def hostile():
 
 
 @pytest.fixture(scope="session")
-def evil(hostile):
-    return render(hostile)
+def disguised(hostile):
+    """The digest of the hostile names."""
+    return Digest(hostile)
+
+
+@pytest.fixture(scope="session")
+def evil(disguised):
+    return render(disguised)
+
+
+@pytest.fixture(scope="session")
+def disguise(evil):
+    return Page(evil)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from fedtoll.server.report import charts
 from fedtoll.server.report.charts.utility import with_intervals
 from fedtoll.server.report.digest import Digest
 from fedtoll.server.toll import toll
-from tests.server.fake import adult_race
+from tests.server.fake import INF, adult_race
 
 
-@pytest.fixture(scope="module")
-def digest(clipped):
-    return Digest(clipped)
+@pytest.fixture
+def digest(eight):
+    return eight
 
 
 def data(spec):
@@ -88,10 +88,10 @@ def test_the_parts_add_up_to_the_toll(digest):
         assert sum(parts) == pytest.approx(whole[strategy, group], abs=1e-4)
 
 
-def test_charts_that_cannot_be_drawn_are_none(results):
+def test_charts_that_cannot_be_drawn_are_none(results, made):
     assert charts.split(Digest(results)) is None
-    assert charts.others(Digest(adult_race(strategies=("fedavg",), seeds=(0, 1)))) is None
-    assert charts.front(Digest(adult_race(epsilons=(8.0,), seeds=(0, 1)))) is None
+    assert charts.others(made(strategies=("fedavg",), seeds=(0, 1))) is None
+    assert charts.front(made(epsilons=(8.0,), seeds=(0, 1))) is None
 
 
 def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
@@ -104,11 +104,11 @@ def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
     assert all(row["low"] < row["value"] < row["high"] for row in rows)
 
 
-def test_bands_are_t_intervals_of_the_mean(results):
+def test_bands_are_t_intervals_of_the_mean(results, made):
     frame = toll(results.groups, "log_loss", 5)
     row = with_intervals(frame, None).iloc[0]
     assert (row["high"] - row["value"]) == pytest.approx(2.776445 * row["value_sd"] / math.sqrt(5), rel=1e-6)
-    one = with_intervals(toll(adult_race(seeds=(0,)).groups), None)
+    one = with_intervals(toll(made(seeds=(0,)).results.groups), None)
     assert one[["low", "high"]].isna().all(axis=None)
 
 
@@ -123,7 +123,8 @@ def test_the_front_joins_only_those_that_nobody_beats(digest):
 
 
 def test_strategies_differ_by_colour_and_by_shape_and_dash():
-    many = Digest(adult_race(strategies=tuple(f"s{i}" for i in range(20)), seeds=(0, 1), rounds=2))
+    names = tuple(f"s{i}" for i in range(20))
+    many = Digest(adult_race(strategies=names, epsilons=(INF, 0.5), seeds=(0, 1), rounds=1, records=60))
     spec = charts.utility(many, "log_loss")
     _, line, point = spec["spec"]["layer"]
     colours = point["encoding"]["color"]["scale"]["range"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedtoll.server.report import Digest, write_figures
+from fedtoll.server.report import write_figures
 from fedtoll.server.report.figures import FIGURES
 from fedtoll.server.report.paper import latex, markdown, md, tex
 
@@ -45,9 +45,9 @@ def test_hostile_names_do_not_break_the_figures(hostile, tmp_path):
     assert "&lt;img src=x onerror=alert(2)&gt;" in drawn
 
 
-def test_the_latex_table_holds_the_tolls(clipped):
-    text = latex(Digest(clipped))
-    row = Digest(clipped).tight.query("strategy == 'fedavg' and group == 'Black'").iloc[0]
+def test_the_latex_table_holds_the_tolls(eight):
+    text = latex(eight)
+    row = eight.tight.query("strategy == 'fedavg' and group == 'Black'").iloc[0]
     told = rf"{row['toll']:.3f} ({row['toll_low']:.3f} to {row['toll_high']:.3f}) \\"
     assert re.search(rf"^Black & 4,685 & .* & {re.escape(told)}$", text, re.MULTILINE)
     body = [line for line in text.splitlines() if not line.startswith("%")]
@@ -63,8 +63,8 @@ def test_the_latex_table_holds_the_tolls(clipped):
     assert "Asian{-}Pac{-}Islander" in text
 
 
-def test_hostile_names_are_no_commands_in_latex(hostile):
-    text = latex(Digest(hostile))
+def test_hostile_names_are_no_commands_in_latex(disguised):
+    text = latex(disguised)
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert not re.search(r"(?<!\\)[$#_^~]", body)
     assert not re.search(r"(?<!\\)%", body)
@@ -95,8 +95,8 @@ def test_hostile_names_are_no_commands_in_latex(hostile):
     assert not [line for line in body.splitlines() if line.lstrip().startswith(("[", "*"))]
 
 
-def test_hostile_names_are_no_markup_in_markdown(hostile):
-    text = markdown(Digest(hostile))
+def test_hostile_names_are_no_markup_in_markdown(disguised):
+    text = markdown(disguised)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
     assert not re.search(r"[<>]", text)

@@ -11,7 +11,6 @@ import pytest
 from fedtoll.server.report import tables
 from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.tables.compared import verdict
-from tests.server.fake import adult_race
 
 
 def column(table, name):
@@ -23,8 +22,8 @@ def cells(table, name):
     return [row.cells[i] for row in table.rows]
 
 
-def test_the_toll_table_is_flat_and_who_pays_most_comes_first(clipped):
-    digest = Digest(clipped)
+def test_the_toll_table_is_flat_and_who_pays_most_comes_first(eight):
+    digest = eight
     table = tables.toll_table(digest)
     assert len(table.rows) == (3 + 1) * 3 * 6  # three ε and clip-only, strategies, groups and everybody
     first = [cell.text for cell in table.rows[0].cells]
@@ -40,25 +39,25 @@ def test_the_toll_table_is_flat_and_who_pays_most_comes_first(clipped):
     assert [c.text for c in cells(table, "ε")][::18] == ["0.5", "2", "8", "∞ clip"]
 
 
-def test_n_and_positives_stand_beside_every_toll(clipped):
+def test_n_and_positives_stand_beside_every_toll(eight):
     for made in (tables.toll_table, tables.utility_table, tables.literature_table):
-        table = made(Digest(clipped))
+        table = made(eight)
         assert table is not None
         assert all(re.fullmatch(r"[\d,]+ \([\d,]+\)", c.text) for c in cells(table, "n (positives)"))
 
 
-def test_without_clip_only_runs_nothing_is_split(results):
-    assert not [c for c in tables.toll_table(Digest(results)).columns if c.name.startswith("of it")]
+def test_without_clip_only_runs_nothing_is_split(digest):
+    assert not [c for c in tables.toll_table(digest).columns if c.name.startswith("of it")]
 
 
-def test_the_utility_table_has_the_references(clipped):
-    table = tables.utility_table(Digest(clipped))
+def test_the_utility_table_has_the_references(eight):
+    table = tables.utility_table(eight)
     assert len(table.rows) == (3 + 2) * 3 * 6
     assert cells(table, "ε")[-1].text == "∞"
 
 
-def test_sorting_keys_are_the_figures(clipped):
-    digest = Digest(clipped)
+def test_sorting_keys_are_the_figures(eight):
+    digest = eight
     for table in (tables.toll_table(digest), tables.gap_table(digest), tables.group_table(digest)):
         for i, col in enumerate(table.columns):
             if col.words:
@@ -88,8 +87,8 @@ def test_flags_are_told(results):
     assert any(row.too_few for row in table.rows)
 
 
-def test_the_gap_table_says_who_is_apart_and_who_is_on_the_front(clipped):
-    digest = Digest(clipped)
+def test_the_gap_table_says_who_is_apart_and_who_is_on_the_front(eight):
+    digest = eight
     table = tables.gap_table(digest)
     gaps = digest.gaps[digest.gaps["epsilon"] == 0.5].set_index("strategy")
     for row in table.rows[:3]:
@@ -117,25 +116,35 @@ def test_the_verdict_is_in_words(quantity, difference, significant, reason, word
     assert verdict(pd.Series(row | {"p_holm": 0.01})) == words
 
 
-def test_comparisons_tell_difference_interval_p_and_verdict(clipped, results):
-    digest = Digest(clipped)
-    table = tables.comparison_table(digest)
+def test_comparisons_tell_difference_interval_p_and_verdict(eight, digest, made):
+    table = tables.comparison_table(eight)
     assert table is not None
-    assert table.caption == f"Strategies compared within seeds: a family of {len(digest.comparisons)}"
-    for row, (_, found) in zip(table.rows, digest.comparisons.iterrows(), strict=True):
+    assert table.caption == f"Strategies compared within seeds: a family of {len(eight.comparisons)}"
+    for row, (_, found) in zip(table.rows, eight.comparisons.iterrows(), strict=True):
         texts = [c.text for c in row.cells]
         assert texts[:2] == [found["strategy"], "fedavg"]
         assert texts[5].replace("−", "-") == f"{found['difference']:.3f}"
         assert texts[-1] == verdict(found)
-    few = tables.comparison_table(Digest(results))
+    few = tables.comparison_table(digest)
     assert few is not None
     assert {row.cells[-1].text.split(":")[0] for row in few.rows} == {"no test"}
     assert {row.cells[8].text for row in few.rows} == {"–"}
-    assert tables.comparison_table(Digest(adult_race(strategies=("fedavg",), seeds=(0, 1)))) is None
+    assert tables.comparison_table(made(strategies=("fedavg",), seeds=(0, 1))) is None
 
 
-def test_clipping_alone_is_labelled(clipped):
-    table = tables.gap_table(Digest(clipped))
+def test_clipping_alone_is_labelled(eight):
+    table = tables.gap_table(eight)
     assert [c.text for c in cells(table, "ε")] == ["0.5"] * 3 + ["2"] * 3 + ["8"] * 3 + ["∞ clip"] * 3 + [
         "∞"
     ] * 3
+
+
+def test_the_download_says_whether_the_family_is_declared(eight):
+    for section, declared in ((None, "False"), ({"quantities": ["utility"]}, "True")):
+        scenario = eight.results.resolved["scenario"] | {"compare": section}
+        asked = Digest(replace(eight.results, resolved=eight.results.resolved | {"scenario": scenario}))
+        table = tables.comparison_table(asked)
+        assert table is not None
+        lines = table.csv.splitlines()
+        assert lines[0].endswith(",declared")
+        assert {line.rsplit(",", 1)[1] for line in lines[1:]} == {declared}

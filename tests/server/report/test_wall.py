@@ -14,7 +14,6 @@ import pytest
 from fedtoll.server.report.page import render
 from tests.server.fake import adult_race
 from tests.server.report.conftest import HOSTILE
-from tests.server.report.html import Page
 
 
 def test_the_page_names_no_other_place(page):
@@ -65,6 +64,7 @@ def test_many_strategies_stay_under_the_limit():
     assert len(render(many).encode()) < 2_000_000
 
 
+@pytest.mark.slow  # the quick suite has it of one digest, in test_page.py
 def test_the_same_results_give_the_same_bytes(results, text):
     assert render(results) == text
 
@@ -88,8 +88,8 @@ def test_another_process_gives_the_same_bytes(text):
     assert out.stdout.strip() == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_hostile_names_stay_text(evil, page):
-    evil = Page(evil)
+def test_hostile_names_stay_text(disguise, page):
+    evil = disguise
     assert len(evil.code) == 1
     assert {e["tag"] for e in evil.elements} == {e["tag"] for e in page.elements}
     assert not [e for e in evil.elements if any(a.startswith("on") for a in e["attrs"])]
@@ -98,8 +98,8 @@ def test_hostile_names_stay_text(evil, page):
     assert evil.all("h1")[0]["text"] == "<script>alert(4)</script>"
 
 
-def test_hostile_names_reach_the_charts_unharmed_and_escaped(evil):
-    spec = Page(evil).specs["utility-log_loss-spec"]
+def test_hostile_names_reach_the_charts_unharmed_and_escaped(evil, disguise):
+    spec = disguise.specs["utility-log_loss-spec"]
     panels = {row["panel"].split("\n")[0] for rows in spec["datasets"].values() for row in rows}
     assert set(HOSTILE.values()) <= panels
     raw = re.findall(r'type="application/(?:json|gzip)" id="[^"]+">(.*?)</script>', evil, re.DOTALL)
@@ -107,8 +107,8 @@ def test_hostile_names_reach_the_charts_unharmed_and_escaped(evil):
     assert not [part for part in raw if set("<>&") & set(part)]
 
 
-def test_no_name_is_a_formula_in_a_spreadsheet(evil):
-    files = Page(evil).csv
+def test_no_name_is_a_formula_in_a_spreadsheet(disguise):
+    files = disguise.csv
     for text in files.values():
         assert not re.search(r'(^|,)"?[=+@]', text, re.MULTILINE)
     assert "'=cmd" in files["tolls"]

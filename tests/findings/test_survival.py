@@ -1,0 +1,115 @@
+"""Does a finding survive tuning, and leaving the sensitive attributes out? From planted verdicts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from fedtoll.scenarios.claims import Setting
+from fedtoll.scenarios.scenario import findings, read
+from fedtoll.server.findings.survival import ANSWERS, did_not_hold, survival, twin
+from fedtoll.server.findings.verdicts import Outcome
+
+TUNED = Setting(name="tuned", title="tuned", set=("split.validation=0.1",), tuned=True)
+BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))
+SETTINGS = (Setting(name="federated", title="two", set=('partition={kind="iid", clients=2}',)), BLIND, TUNED)
+BLANK = {field.name: "" for field in dataclasses.fields(Outcome)}
+
+
+def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
+    """Outcomes of (claim, setting, verdict)."""
+    return [
+        Outcome(**BLANK | {"claim": claim, "says": f"Says {claim}", "setting": setting, "verdict": verdict})  # type: ignore[arg-type]
+        for claim, setting, verdict in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answer", "why"),
+    [
+        (
+            [("reproduced", "reproduced")],
+            "yes",
+            "of 1 asked both ways, 1 held without it and 1 of these with it",
+        ),
+        (
+            [("reproduced", "reproduced"), ("reproduced", "not reproduced")],
+            "undecided (not shown with it)",
+            "of 2 asked both ways, 2 held without it and 1 of these with it; not shown with it: c1",
+        ),
+        ([("reproduced", "contradicted")], "no", "; contradicted with it: c0"),
+        (
+            [("reproduced", "undecided"), ("reproduced", "reproduced")],
+            "undecided",
+            "2 held without it and 1 of these",
+        ),
+        ([("reproduced", "undecided"), ("reproduced", "contradicted")], "no", "; contradicted with it: c1"),
+        (
+            [("contradicted", "contradicted")],
+            "nothing to survive",
+            "of 1 asked both ways, none held without it",
+        ),
+        (
+            [("undecided", "reproduced")],
+            "undecided",
+            "of 1 asked both ways, 1 undecided without it",
+        ),
+        (
+            [("contradicted", "reproduced"), ("reproduced", "reproduced")],
+            "yes",
+            "; c0 did not hold without it and does with it",
+        ),
+    ],
+)
+def test_the_answer_is_of_what_held_without_it(verdicts, answer, why):
+    rows = [
+        (f"c{i}", setting, verdict)
+        for i, both in enumerate(verdicts)
+        for setting, verdict in zip(("base", "tuned"), both, strict=True)
+    ]
+    tuning, blind = survival(SETTINGS, planted(*rows))
+    assert (tuning.answer, blind.answer) == (answer, "not asked")
+    assert why in tuning.why
+    assert tuning.held == sum(before == "reproduced" for before, _ in verdicts)
+    assert (tuning.kept == tuning.held > 0) == (answer == "yes")
+    assert answer in ANSWERS
+
+
+def test_a_claim_that_is_asked_in_one_of_the_two_only_does_not_count():
+    rows = planted(
+        ("a", "base", "reproduced"), ("b", "blind", "contradicted"), ("a", "federated", "contradicted")
+    )
+    assert [s.answer for s in survival(SETTINGS, rows)] == ["not asked", "not asked"]
+
+
+def test_every_variant_of_a_built_in_finding_has_its_twin():
+    found = {}
+    for name in findings():
+        scenario = read(name)
+        for s in scenario.setting:
+            if s.tuned or any(override.startswith("data.exclude=") for override in s.set):
+                found[name, s.name] = twin(s, scenario.setting)
+    assert None not in found.values()
+    assert found["imbalance-makes-it", "women-5-tuned"] == "women-5"
+    assert found["imbalance-and-privacy", "men-99-blind"] == "men-99"
+    assert found["poor-become-poorer", "tuned"] == "base"
+
+
+def test_one_sentence_says_what_did_not_hold():
+    rows = planted(
+        ("a", "base", "reproduced"),
+        ("b", "base", "contradicted"),
+        ("b", "blind", "contradicted"),
+        ("c", "base", "not reproduced"),
+        ("d", "base", "undecided"),
+    )
+    assert did_not_hold([("f", o) for o in rows]) == (
+        "Contradicted here: “Says b” (f). Could not be shown, in one setting or more: c (f)."
+    )
+    some = [*rows, *planted(("b", "tuned", "reproduced"), ("c", "tuned", "contradicted"))]
+    assert did_not_hold([("f", o) for o in some]) == (
+        "Contradicted here: “Says b” (f, in base and blind) and “Says c” (f, in tuned)."
+    )
+    assert did_not_hold([("f", rows[0]), ("f", rows[4])]) == "Every claim that could be decided held."
+    assert did_not_hold([("f", rows[4])]) == "No claim could be decided."

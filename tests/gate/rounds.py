@@ -1,0 +1,59 @@
+"""A round is answered once: its batches and noise must not be had a second time, with another model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.message_type import MessageType
+
+from fedtoll.clients import train as clients
+from fedtoll.server.grid import LocalGrid
+from tests.gate.replay import WEIGHED
+from tests.gate.system import System, ask, check, runs, send, start
+
+
+@check("one answer a round")
+def once(system: System) -> None:
+    """A client answers a round to one broadcast; the same again gets the same reply, free of charge."""
+    private, _ = runs(system, rounds=3)
+    model, other = start(private), start(private, seed=2)
+    another = private.model_copy(update={"seed": private.seed + 2})
+    reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
+    grid = LocalGrid(private)
+    for round in (1, 2):
+        first = [(a, _ledger(a.content)) for a in ask(private, model, round, grid=grid)]
+        changed: list[tuple[str, Any, Any, dict[str, Any]]] = [
+            ("another model", private, other, {}),
+            *((f"with {key}", private, model, {key: value}) for key, value in WEIGHED.items()),
+            ("records of another seed", another, model, {}),
+            ("noise of another seed", reseeded, model, {}),
+        ]
+        for what, run, parameters, told in changed:
+            for reply in send(grid, run, parameters, round, **told):
+                assert reply.has_error(), f"round {round} is answered again, to {what}"
+        for (a, ledger), b in zip(first, ask(private, model, round, grid=grid), strict=True):
+            assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with other draws"
+            assert a.metrics == b.metrics, f"client {a.client}: a retry releases other statistics"
+            assert _ledger(b.content) == ledger, f"client {a.client}: a retry is charged"
+    for parameters in (model, other):
+        for reply in send(grid, private, parameters, 1):
+            assert reply.has_error(), "round 1 is answered after round 2"
+    _at_once(system)
+
+
+def _at_once(system: System) -> None:
+    """Two models for one round, and one client, in the same batch of messages."""
+    private, _ = runs(system, rounds=3)
+    config = ConfigRecord({"run": private.to_json(), "server-round": 1})
+    models = [ArrayRecord(start(private, seed)) for seed in (1, 2)]
+    replies = LocalGrid(private).send_and_receive(
+        [Message(RecordDict({"arrays": m, "config": config}), 1, MessageType.TRAIN) for m in models]
+    )
+    assert [r.has_error() for r in replies] == [False, True], "two models at once are both answered"
+
+
+def _ledger(content: RecordDict) -> dict[str, list[Any]]:
+    """A copy, for in this process clients go on writing into what they sent."""
+    return {column: list(values) for column, values in dict(content[clients.LEDGER]).items()}  # type: ignore[arg-type]
