@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtoll.clients.engines import cohort, draws, opacus
+from fedtoll.clients.engines import cohort, draws, engine, opacus
 from fedtoll.scenarios.run import Run
 from fedtoll.server.audit.canaries import Canaries, canaries
 from fedtoll.server.audit.white_box import one_run, one_step
@@ -156,10 +156,13 @@ def test_an_mlp_is_audited_in_little_memory():
     run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
     made = canaries(run, run.clients[0])
     assert made.directions_MP.shape[1] > 5000
+    trainer: Any = engine(run.engine, run.device)
+    kept = trainer._noise._used
     tracemalloc.start()
     found = one_step(run, run.clients[0], 3, made=made, observations=2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert trainer._noise._used == kept  # nor is their noise kept
     assert found.observations == 2000
     assert peak < 0.25 * 2000 * made.directions_MP.shape[1] * 8
     assert found.bound < found.claim
