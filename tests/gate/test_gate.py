@@ -47,12 +47,12 @@ def test_a_hundred_thousand_draws_of_every_statistic(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["cohort", "opacus"])
-def test_no_false_alarm_over_twenty_seeds(engine):
-    """Seeds that the other tests have not: the draws of every check are others."""
+@pytest.mark.parametrize(("engine", "seeds"), [("cohort", SEEDS[::2]), ("opacus", SEEDS[1::2])], ids=str)
+def test_no_false_alarm_over_twenty_seeds(engine, seeds):
+    """Seeds that the other tests have not: the draws of every check are others. The engines take turns."""
     alarms = [
         f"seed {seed}: {check}: {words}"
-        for seed in SEEDS
+        for seed in seeds
         for check in CHECKS
         if (words := table.alarm(check, System(engine, seed=seed)))
     ]
