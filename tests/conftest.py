@@ -45,6 +45,7 @@ def runs(small) -> dict[tuple[str, str], Run]:
 def here(tmp_path, monkeypatch, capsys):
     """Run the command line in this process, in an empty folder: the imports are paid once."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # whatever the terminal, or another library, says
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fedtoll", *map(str, arguments)])
