@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -67,10 +68,12 @@ def render(results: ResultsLike | Digest) -> str:
         lstrip_blocks=True,
     )
     environment.filters["packed"] = packed
-    script = _script()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("page.html")
-    content = _content(Digest.of(results))
+    with ThreadPoolExecutor(1) as beside:  # Vega is bundled outside Python, while the figures are computed
+        bundled = beside.submit(_script)
+        content = _content(Digest.of(results))
+        script = bundled.result()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return page.render(script=script, script_hash=f"sha256-{digest}", **content) + "\n"
 
 
