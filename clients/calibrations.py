@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.scenarios.data.archive import cache_folder
 
 
@@ -25,9 +24,7 @@ def remember(key: list[Any], sigma: float) -> None:
     file = _file(key)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as beside:
-            json.dump({"noise_multiplier": sigma, "key": key}, beside)
-        os.replace(beside.name, file)  # noqa: PTH105
+        replace_bytes(file, json.dumps({"noise_multiplier": sigma, "key": key}).encode())
     except OSError:
         return
 

@@ -26,7 +26,7 @@ EXECUTORS = ("serial", "processes", "ray")
 PATIENCE = 3
 """How many workers in a row may die before any run ends, until the command gives up."""
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Outcome = tuple[Run, dict[str, Any] | None, str, str]
 """A run, its tables or ``None``, and for a failure one line and its traceback."""
@@ -96,7 +96,7 @@ def execute(
 
 
 def _serial(runs: Sequence[Run]) -> Iterator[Outcome]:
-    _one_thread()
+    one_thread()
     for run in runs:
         yield (run, *_train(run.to_json()))
 
@@ -151,7 +151,7 @@ class _Worker:
         # What is blocked here is blocked there too: the terminal's interrupt is for the driver alone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _environment(_ONE_THREAD):  # inherited by the worker
+            with environment(ONE_THREAD):  # inherited by the worker
                 self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -176,7 +176,7 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """Train what the driver sends until it is gone; one torch thread."""
-    _one_thread()
+    one_thread()
     driver = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -203,7 +203,7 @@ def _ray(runs: Sequence[Run], workers: int | None) -> Iterator[Outcome]:
             "include_dashboard": False,
         }
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with _environment({**_ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+        with environment({**ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
             try:
                 ray.init(address=address, **quiet, **({} if address else size))
             except (ConnectionError, RuntimeError, ValueError) as error:
@@ -226,7 +226,8 @@ def _ray(runs: Sequence[Run], workers: int | None) -> Iterator[Outcome]:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for processes that are started within, and undo it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -239,7 +240,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Give this process one torch thread: on a busy machine two are many times slower."""
     import torch
 
@@ -248,7 +249,7 @@ def _one_thread() -> None:
 
 def _train_alone(text: str) -> tuple[dict[str, Any] | None, str, str]:
     """Train one run in a Ray worker, which may be new."""
-    _one_thread()
+    one_thread()
     return _train(text)
 
 

@@ -12,7 +12,6 @@ import fcntl
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import re
 import shutil
@@ -28,6 +27,7 @@ import pandas as pd
 
 from fedtoll.clients import budget
 from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.beside import BESIDE, replace_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.records import layout
 from fedtoll.scenarios.run import NUMERICS, Run
@@ -35,7 +35,6 @@ from fedtoll.scenarios.scenario import Scenario
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
-_BESIDE = ".beside-"  # what is written under such a name is not there yet
 _BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
 
 MOST_BYTES = 2**28
@@ -158,7 +157,7 @@ class Store:
             except OSError:
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
-            for left in (*runs.glob(f"{_BESIDE}*"), *self.folder.glob(f"{_BESIDE}*")):  # of a killed command
+            for left in (*runs.glob(f"{BESIDE}*"), *self.folder.glob(f"{BESIDE}*")):  # of a killed command
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             yield
 
@@ -191,8 +190,11 @@ class Store:
         content = {**_resolved(scenario, runs, command, now), "mixed_with": mixed}
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "scenario.toml", text)
-            _write(self.folder / "resolved.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            replace_bytes(self.folder / "scenario.toml", text.encode())
+            replace_bytes(
+                self.folder / "resolved.json",
+                (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
+            )
         except OSError as error:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
@@ -201,7 +203,7 @@ class Store:
         runs = self.folder / "runs"
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=runs))
+            beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=runs))
         except OSError as error:
             raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
         try:
@@ -226,7 +228,7 @@ class Store:
         """Keep the traceback of a run that failed."""
         folder = self.folder / "errors"
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}")
+        replace_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
         return folder / f"{run.hash}.txt"
 
     def _resolved(self) -> dict[str, Any]:
@@ -369,13 +371,3 @@ def _expected(run: Run) -> dict[str, Any]:
     """Return how many records of each group every client is planned to hold: as public as its size."""
     expected_KG = layout(run.data, run.split, run.partition).expected_KG
     return {"groups": list(run.groups), "expected": np.round(expected_KG, 1).tolist()}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file beside and rename it."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=_BESIDE, delete=False, encoding="utf-8"
-    ) as beside:
-        beside.write(text)
-    os.chmod(beside.name, 0o644)  # noqa: PTH101
-    Path(beside.name).replace(path)

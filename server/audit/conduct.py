@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.clients.budget import epsilon, of_a_record
+from fedtoll.scenarios.beside import replace
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.records import layout, records
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
@@ -21,7 +22,7 @@ from fedtoll.scenarios.scenario import Scenario, find, read
 from fedtoll.server.audit import attacks
 from fedtoll.server.audit.bounds import LEVEL, mu_at_least, replaced_ceiling
 from fedtoll.server.audit.canaries import canaries
-from fedtoll.server.audit.targets import Attacked, attacked, replace, targets
+from fedtoll.server.audit.targets import Attacked, attacked, targets
 from fedtoll.server.audit.white_box import one_run, one_step
 from fedtoll.server.audit.words import settings, things
 from fedtoll.server.plan import Plan, plan

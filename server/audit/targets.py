@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +18,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.beside import replace
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.records import records, table_of
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan, plan
+from fedtoll.server.processes import spread
 from fedtoll.server.results import versions
 
 HALF = 0.5
@@ -122,7 +118,8 @@ def attacked(
         else:
             made[run.hash] = kept
             finished()
-    for run, result in _trained(todo, workers or cores()):
+    for i, result in spread(attack, [run.to_json() for run in todo], workers):
+        run = todo[i]
         with _written(folder):
             _keep(files[run.hash], result)
         made[run.hash] = result
@@ -137,49 +134,6 @@ def _written(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ScenarioError(f"{folder}: cannot be written: {error.strerror or error}") from None
-
-
-def _trained(runs: Sequence[Run], workers: int) -> Iterator[tuple[Run, Attacked]]:
-    workers = min(workers, len(runs))
-    if workers <= 1:
-        for run in runs:
-            yield run, attack(run.to_json())
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, spawn, initializer=_begin) as pool:
-        jobs = {pool.submit(attack, run.to_json()): run for run in runs}
-        try:
-            for job in as_completed(jobs):
-                yield jobs[job], job.result()
-        except BrokenProcessPool:
-            raise RunError(
-                "a worker process died (killed, or out of memory?); the same command resumes, "
-                "fewer --workers need less memory"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let workers that are started here read that each has one thread."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _keep(file: Path, result: Attacked) -> None:
@@ -205,16 +159,3 @@ def _kept(file: Path) -> Attacked | None:
         frame["member"].to_numpy(np.bool_),
         frame["logit"].to_numpy(np.float64),
     )
-
-
-def replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside, and rename it: nobody reads half of it."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".beside-{file.name}-")
-    os.close(handle)
-    beside = Path(name)
-    try:
-        write(beside)
-        beside.chmod(0o644)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.scenarios.claims import BASE
 from fedtoll.server.findings import front
 from fedtoll.server.findings.conduct import Finding
 from fedtoll.server.findings.survival import did_not_hold
 from fedtoll.server.findings.verdicts import VERDICTS, Outcome, Word
-from fedtoll.server.report import files
 from fedtoll.server.report.words import UNDEFINED, listed, number
 
 _HERE = Path(__file__).parent
@@ -24,7 +24,7 @@ _HERE = Path(__file__).parent
 
 def write(findings: Sequence[Finding], path: Path, command: str) -> None:
     """Write the page as one HTML file, beside and renamed; the same outcomes give the same bytes."""
-    files.replace(Path(path), render(findings, command).encode())
+    replace_bytes(Path(path), render(findings, command).encode())
 
 
 def render(findings: Sequence[Finding], command: str) -> str:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedtoll.scenarios.beside import replace
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run
-from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan
+from fedtoll.server.processes import spread
 
 Labels = NDArray[np.int64]
 
@@ -64,14 +63,8 @@ def reduced(planned: Plan, how: Reduction, folder: Path, workers: int | None = N
     kept.mkdir(parents=True, exist_ok=True)
     todo = [run for run in runs if not _file(kept, run, how).exists()]
     jobs = [(run.to_json(), how.model_dump_json()) for run in todo]
-    count = min(workers or cores(), max(1, len(jobs)))
-    if count == 1:
-        for run, job in zip(todo, jobs, strict=True):
-            _keep(_file(kept, run, how), grid(job))
-    else:
-        with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for run, table in zip(todo, pool.map(grid, jobs), strict=True):
-                _keep(_file(kept, run, how), table)
+    for i, table in spread(grid, jobs, workers):
+        replace(_file(kept, todo[i], how), partial(table.to_parquet, index=False))
     tables = []
     for run in runs:
         table = pd.read_parquet(_file(kept, run, how))
@@ -83,13 +76,6 @@ def reduced(planned: Plan, how: Reduction, folder: Path, workers: int | None = N
 def _file(folder: Path, run: Run, how: Reduction) -> Path:
     key = hashlib.sha256(json.dumps([run.hash, how.model_dump()]).encode()).hexdigest()[:16]
     return folder / f"{key}.parquet"
-
-
-def _keep(file: Path, table: pd.DataFrame) -> None:
-    """Write a table beside and rename it."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".beside-", delete=False) as beside:
-        table.to_parquet(beside.name, index=False)
-    Path(beside.name).replace(file)
 
 
 def grid(job: tuple[str, str]) -> pd.DataFrame:

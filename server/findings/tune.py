@@ -13,19 +13,18 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
-from fedtoll.server.executor import cores
 from fedtoll.server.plan import Plan
+from fedtoll.server.processes import spread
 
 Losses = dict[str, float]
 """Mean log-loss on the validation part by group, and of everybody."""
@@ -137,21 +136,11 @@ def _losses(runs: Sequence[Run], folder: Path, workers: int | None) -> dict[str,
     if not todo:
         return known
     folder.mkdir(parents=True, exist_ok=True)
-    count = min(workers or cores(), len(todo))
     texts = [run.to_json() for run in sorted(todo.values(), key=lambda r: r.seed)]
-    if count == 1:
-        found = map(validation_losses, texts)
-        return known | {h: _keep(folder, h, loss) for h, loss in found}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=spawn) as pool:
-        return known | {h: _keep(folder, h, loss) for h, loss in pool.map(validation_losses, texts)}
-
-
-def _keep(folder: Path, run: str, losses: Losses) -> Losses:
-    from fedtoll.server.report.files import replace
-
-    replace(folder / f"{run}.json", json.dumps(losses).encode())
-    return losses
+    for _, (name, losses) in spread(validation_losses, texts, workers):
+        replace_bytes(folder / f"{name}.json", json.dumps(losses).encode())
+        known[name] = losses
+    return known
 
 
 def validation_losses(text: str) -> tuple[str, Losses]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.server.report import charts, paper
 from fedtoll.server.report.digest import Digest
-from fedtoll.server.report.files import replace
 from fedtoll.server.toll import ResultsLike
 
 FIGURES = ("who-pays", "utility", "pareto", "split", "weights", "noise")
@@ -50,13 +50,13 @@ def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
         svg = vl_convert.vegalite_to_svg(charts.stacked(specs), allowed_base_urls=nothing)
         png = vl_convert.svg_to_png(svg, scale=_PNG_SCALE)  # drawn from marks and text: it names no address
         for file, content in zip(files, (svg.encode(), png), strict=True):
-            replace(file, content)
+            replace_bytes(file, content)
             written.append(file)
     for file, text in (
         (folder / "tolls.tex", paper.latex(digest)),
         (folder / "tolls.md", paper.markdown(digest)),
     ):
-        replace(file, text.encode())
+        replace_bytes(file, text.encode())
         written.append(file)
     return written
 

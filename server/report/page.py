@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.server.report import alternatives, charts, privacy, tables
 from fedtoll.server.report.digest import Digest
-from fedtoll.server.report.files import replace
 from fedtoll.server.report.headline import sentences
 from fedtoll.server.report.words import budget, listed
 from fedtoll.server.toll import FEW_SEEDS, RUN, ResultsLike
@@ -53,7 +53,7 @@ def write(results: ResultsLike | Digest, path: Path) -> None:
     path
         The file to write, e.g. ``report.html``; its folder must exist.
     """
-    replace(Path(path), render(results).encode())
+    replace_bytes(Path(path), render(results).encode())
 
 
 def render(results: ResultsLike | Digest) -> str:

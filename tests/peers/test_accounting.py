@@ -8,7 +8,7 @@ At whole orders the three agree. At fractional orders dp-accounting 0.6 bounds t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,10 +28,10 @@ from scipy.special import logsumexp
 
 from fedtoll.clients import budget
 from fedtoll.server.app import simulate
+from tests.peers.conftest import WHOLE
 from tests.server.federation import FEDAVG, TERM, one, planned
 
 ADD_OR_REMOVE = NeighboringRelation.ADD_OR_REMOVE_ONE
-WHOLE = tuple(float(o) for o in budget.ORDERS if o == int(o))
 
 Spent = dict[tuple[int, int], float]
 Row = tuple[str, float, float, int]
@@ -124,18 +124,6 @@ def ledger_of(case: str) -> tuple[pd.DataFrame, float]:
     assert set(ledger["accountant"]) == {"rdp"}
     assert set(ledger["delta"]) == {1e-5}
     return ledger, epsilon
-
-
-@pytest.fixture
-def whole_orders(monkeypatch) -> Iterator[None]:
-    """Let our accountant look at whole orders only."""
-    monkeypatch.setattr(budget, "ORDERS", WHOLE)
-    caches = (budget._compose, budget._curve, budget._conversion)
-    for each in caches:
-        each.cache_clear()
-    yield
-    for each in caches:
-        each.cache_clear()
 
 
 @pytest.mark.parametrize("case", CASES)

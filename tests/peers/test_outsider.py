@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fedtoll.clients import budget
 from fedtoll.server.app import simulate
 from fedtoll.server.results import Store
 from fedtoll.strategies import registry
-from tests.peers.test_accounting import WHOLE
 from tests.server.federation import TOML, planned
 
 PAGE = (Path(__file__).parents[2] / "docs/threat-model.md").read_text(encoding="utf-8")
@@ -23,17 +20,6 @@ OURS = sorted(n for n in registry.names() if registry.resolve(n)[0].startswith("
 def script() -> str:
     (found,) = re.findall(r"^```python\n(# recompute\.py.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     return str(found)
-
-
-@pytest.fixture
-def whole_orders(monkeypatch) -> Iterator[None]:
-    monkeypatch.setattr(budget, "ORDERS", WHOLE)
-    caches = (budget._compose, budget._curve, budget._conversion)
-    for each in caches:
-        each.cache_clear()
-    yield
-    for each in caches:
-        each.cache_clear()
 
 
 def recomputed(folder, capsys, monkeypatch) -> list[tuple[float, float]]:
