@@ -90,11 +90,11 @@ class Event:
     count: int = 1
 
 
-@lru_cache(maxsize=4096)
-def _curve(noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]:
-    """Return the RDP of one release at every order."""
+@lru_cache(maxsize=65536)
+def _curve(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return the RDP of one release at these orders."""
     curve = _opacus_rdp().compute_rdp(
-        q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS)
+        q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)
     )
     # An order at which the series overflows bounds nothing; it must not win the minimum either.
     return np.where(np.isfinite(curve), curve, np.inf)
@@ -118,9 +118,9 @@ def _opacus_rdp() -> Any:
 
 
 @lru_cache(maxsize=16)
-def _conversion(delta: float) -> NDArray[np.float64]:
+def _conversion(delta: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Return what turns the RDP at each order into ε at this δ (Balle et al. 2020, theorem 21)."""
-    alpha = np.array(ORDERS)
+    alpha = np.array(orders)
     return np.asarray(np.log1p(-1 / alpha) - (math.log(delta) + np.log(alpha)) / (alpha - 1))
 
 
@@ -198,9 +198,9 @@ def of_a_record(
     kinds = {_merged(events) for events in clients}
     if copies == 1 or len(kinds) <= 1 or any(noise == 0 for kind in kinds for noise, _, _ in kind):
         return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
-    curve_KA = np.array([_rdp(_merged(events)) for events in clients])
+    curve_KA = np.array([_rdp(_merged(events), ORDERS) for events in clients])
     most_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
-    return max(0.0, float(np.min(most_A + _conversion(delta))))
+    return max(0.0, float(np.min(most_A + _conversion(delta, ORDERS))))
 
 
 def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
@@ -212,15 +212,15 @@ def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
     return tuple(sorted((*key, n) for key, n in merged.items() if n > 0 and key[1] > 0))
 
 
-def _rdp(events: tuple[tuple[float, float, int], ...]) -> NDArray[np.float64]:
-    """Return the RDP of a composition at every order."""
-    return sum((count * _curve(noise, rate) for noise, rate, count in events), np.zeros(len(ORDERS)))
+def _rdp(events: tuple[tuple[float, float, int], ...], orders: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return the RDP of a composition at these orders."""
+    return sum((count * _curve(noise, rate, orders) for noise, rate, count in events), np.zeros(len(orders)))
 
 
 @lru_cache(maxsize=65536)
 def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
     """Return ε of distinct (σ, q, count): equal clients share one computation a round."""
-    rdp = max(0.0, float(np.min(_rdp(events) + _conversion(delta))))
+    rdp = max(0.0, float(np.min(_rdp(events, ORDERS) + _conversion(delta, ORDERS))))
     if accountant == "rdp" or rdp > 100:  # beyond that PRV takes minutes, and no number matters
         return rdp
     return min(rdp, _prv(events, delta))
@@ -298,21 +298,62 @@ def calibrate(
         *([e.noise_multiplier, e.sampling_rate, e.count] for e in beside),
     ]
 
+    def events(sigma: float) -> list[Event]:
+        return [Event(sigma, sampling_rate, count), *beside]
+
     def spends(sigma: float) -> float:
-        return epsilon([Event(sigma, sampling_rate, count), *beside], delta, accountant)
+        return epsilon(events(sigma), delta, accountant)
 
     cached = calibrations.recall(key)
     if cached is not None and LIMITS[0] <= cached <= LIMITS[1] and spends(cached) <= target:
         return cached
-    start = 1.0
-    if accountant != "rdp":  # a dear function: begin where the cheap one, which lies above it, ends
+    if accountant == "rdp":
+        sigma = _round_up(_rdp_root(events, target, beside, delta))
+    else:  # a dear function: begin where the cheap one, which lies above it, ends
+        start = 1.0
         with suppress(ScenarioError):
             start = calibrate(target, sampling_rate=sampling_rate, count=count, delta=delta, beside=beside)
-    sigma = _round_up(_root(spends, target, beside, delta, accountant, start))
+        sigma = _round_up(_root(spends, target, beside, delta, accountant, start))
     while spends(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
     calibrations.remember(key, sigma)
     return sigma
+
+
+def _rdp_root(
+    events: Callable[[float], Sequence[Event]], target: float, beside: Sequence[Event], delta: float
+) -> float:
+    """Return where RDP's ε crosses ``target``, from few of its orders: a curve of all is dear.
+
+    ε is the least over the orders. Where it crosses, it is that of one order: the best one there, which is
+    sought among every eighth, then among those around it. All together confirm it, or are asked instead.
+    """
+
+    def at(sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
+        return _rdp(_merged(events(sigma)), orders) + _conversion(delta, orders)
+
+    def root(orders: tuple[float, ...], start: float) -> float:
+        return _root(lambda sigma: float(np.min(at(sigma, orders))), target, beside, delta, "rdp", start)
+
+    def follow(orders: tuple[float, ...], sigma: float) -> tuple[float, int]:
+        """Go down from where ε is within the target, along the best order, until it stays the best."""
+        best, last = int(np.argmin(at(sigma, orders))), -1
+        while best != last:
+            sigma = root((orders[best],), sigma)
+            best, last = int(np.argmin(at(sigma, orders))), best
+        return sigma, ORDERS.index(orders[best])
+
+    every = (*ORDERS[::8], ORDERS[-1])
+    sigma = 1.0
+    while np.min(at(sigma, every)) > target:
+        if (sigma := 2 * sigma) > LIMITS[1]:
+            return root(ORDERS, 1.0)
+    sigma, best = follow(every, sigma)
+    around = ORDERS[max(0, best - 8) : best + 9]
+    sigma, _ = follow(around, sigma)
+    if ORDERS[int(np.argmin(at(_round_up(sigma), ORDERS)))] in around:
+        return sigma
+    return root(ORDERS, sigma)
 
 
 def _root(
@@ -343,7 +384,7 @@ def _root(
     from scipy.optimize import brentq
 
     crossing = brentq(
-        lambda x: math.log(max(spends(math.exp(x)), 1e-300) / target),
+        lambda x: math.log(min(max(spends(math.exp(x)), 1e-300), 1e300) / target),
         math.log(low),
         math.log(high),
         xtol=1e-9 if accountant == "rdp" else 1e-6,

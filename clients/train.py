@@ -27,7 +27,7 @@ from flwr.app import (
 )
 from numpy.typing import NDArray
 
-from fedtoll.clients import model, statistics
+from fedtoll.clients import model, statistics, wire
 from fedtoll.clients.engines import engine
 from fedtoll.clients.engines.base import Task, Trained
 from fedtoll.clients.ledger import COLUMNS, DP_SGD, Release
@@ -64,10 +64,10 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
     """
     replies: dict[int, Message] = {}
     jobs: list[_Job] = []
-    decoded: dict[int, _Arrays] = {}  # all messages of a round share one record
+    read: dict[tuple[int, int], _Broadcast] = {}  # all messages of a round share their two records
     for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
-            jobs.append(_prepare(i, message, context, decoded))
+            jobs.append(_prepare(i, message, context, read))
         except Exception as error:
             replies[i] = _failed(message, error)
     together = all(job.run is jobs[0].run for job in jobs)
@@ -76,8 +76,16 @@ def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Mess
     return [replies[i] for i in range(len(messages))]
 
 
-_Arrays = tuple[list[NDArray[np.floating]], bytes]
-"""A broadcast model, and the digest of its bytes."""
+@dataclass(frozen=True)
+class _Broadcast:
+    """What a round tells a client: read once for all that are told the same."""
+
+    run: Run
+    held: Records
+    round: int
+    parameters: list[NDArray[np.floating]]
+    instructions: dict[str, Any]
+    answered: ConfigRecord  # what a client notes that answers to it
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def _reply(job: _Job, trained: Trained) -> Message:
         metrics |= {statistic.name: told, f"{statistic.name}.sd": estimate.sd}
     content = RecordDict(
         {
-            "arrays": ArrayRecord(trained.parameters),
+            "arrays": wire.encoded(trained.parameters),
             "metrics": MetricRecord(metrics),
             LEDGER: job.context.state[LEDGER],
         }
@@ -137,32 +145,53 @@ def roll_call(message: Message, context: Context) -> Message:
     return Message(RecordDict({"roll-call": content}), reply_to=message)
 
 
-def _prepare(index: int, message: Message, context: Context, decoded: dict[int, _Arrays]) -> _Job:
+def _prepare(index: int, message: Message, context: Context, read: dict[tuple[int, int], _Broadcast]) -> _Job:
     """Read one message; answer its statistics at the broadcast model, before training."""
     config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
-    if unknown := sorted(set(config) - _KNOWN):
-        raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
-    run, held = _run(str(config["run"]))
-    client = _partition_id(context)
-    plan = run.clients[client]
-    features, labels, groups = _tensors(held, run.precision)[client]
-    if id(arrays) not in decoded:
-        decoded[id(arrays)] = arrays.to_numpy_ndarrays(), _digest(arrays)
-    parameters, digest = decoded[id(arrays)]
+    key = id(config), id(arrays)
+    if key not in read:
+        read[key] = _read(config, arrays)
+    told = read[key]
+    run, client = told.run, _partition_id(context)
+    features, labels, groups = _tensors(told.held, run.precision)[client]
+    weights = _example_weights(told.instructions.get("group_weights"), groups, run, features.dtype)
     task = Task(
-        plan=plan,
-        round=int(config["server-round"]),  # type: ignore[arg-type]
-        parameters=parameters,
+        plan=run.clients[client],
+        round=told.round,
+        parameters=told.parameters,
         features_ND=features,
         labels_N=labels,
-        proximal_mu=float(config.get("proximal_mu", 0.0)),  # type: ignore[arg-type]
-        weights_N=_example_weights(config.get("group_weights"), groups, run, features.dtype),
+        proximal_mu=float(told.instructions.get("proximal_mu", 0.0)),
+        weights_N=weights,
     )
-    _claim(context.state, config, digest)
+    _claim(context.state, told.answered)
     return _Job(index, message, context, run, task, _answers(run, task, groups))
 
 
-def _claim(state: RecordDict, config: ConfigRecord, model_digest: bytes) -> None:
+def _read(config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
+    """Read the two records of a message, and take their digest, so that a client knows the broadcast again.
+
+    Raises
+    ------
+    ValueError
+        When it holds an instruction that is unknown, or asks for a round that the run does not have.
+    """
+    if unknown := sorted(set(config) - _KNOWN):
+        raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
+    text, round = str(config["run"]), int(config["server-round"])  # type: ignore[arg-type]
+    run, held = _run(text)
+    if not 1 <= round <= run.rounds:
+        raise ValueError(f"round {round} is none of the run's, which are 1 to {run.rounds}")
+    instructions = {name: value for name, value in config.items() if name != "run"}
+    digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
+    for name, array in arrays.items():
+        digest.update(repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode())
+        digest.update(array.data)
+    answered = ConfigRecord({"run": _digest_of_run(text), "round": round, "broadcast": digest.hexdigest()})
+    return _Broadcast(run, held, round, arrays.to_numpy_ndarrays(), instructions, answered)
+
+
+def _claim(state: RecordDict, answered: ConfigRecord) -> None:
     """Note which broadcast a round is answered to, before anything is drawn.
 
     Raises
@@ -171,26 +200,16 @@ def _claim(state: RecordDict, config: ConfigRecord, model_digest: bytes) -> None
         When the round would use its batches and noise a second time: it lies before the last one, or is
         the last one with another model or other instructions; or when it is of another run.
     """
-    run, round = _digest_of_run(str(config["run"])), int(config["server-round"])  # type: ignore[arg-type]
-    instructions = repr(sorted((key, value) for key, value in config.items() if key != "run"))
-    broadcast = hashlib.sha256(model_digest + instructions.encode()).hexdigest()
-    last: Any = state.get(ANSWERED, {})
-    if last and last["run"] != run:
+    told: Any = answered
+    last: Any = state.get(ANSWERED, told)
+    round = told["round"]
+    if last["run"] != told["run"]:
         raise ValueError(f"round {round} is of another run than round {last['round']}, which was answered")
-    if last and round < last["round"]:
+    if round < last["round"]:
         raise ValueError(f"round {round} comes after round {last['round']}, which was answered")
-    if last and round == last["round"] and broadcast != last["broadcast"]:
+    if round == last["round"] and last["broadcast"] != told["broadcast"]:
         raise ValueError(f"round {round} was answered already, to another broadcast")
-    state.config_records[ANSWERED] = ConfigRecord({"run": run, "round": round, "broadcast": broadcast})
-
-
-def _digest(arrays: ArrayRecord) -> bytes:
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        head = (name, array.dtype, tuple(array.shape), array.stype, len(array.data))
-        digest.update(repr(head).encode())
-        digest.update(array.data)
-    return digest.digest()
+    state[ANSWERED] = answered
 
 
 @lru_cache(maxsize=2)

@@ -12,12 +12,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from io import BytesIO
-from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run as FlowerRun
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 
 from fedtoll import __version__
 from fedtoll.clients import train as clients
+from fedtoll.clients import wire
 from fedtoll.clients.ledger import COLUMNS, Ledger, Release, owed
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
@@ -259,7 +257,7 @@ class Strict(_Delegating):
         for name, array in arrays.items():
             shape = tuple(sent[name].shape)
             try:
-                values = _decoded(array, shape, precision)
+                values = wire.decoded(array, shape, precision)
             except ValueError as error:
                 raise ValueError(f"parameter {name}: {error}") from None
             if not np.isfinite(values).all():
@@ -316,35 +314,6 @@ def _called(content: RecordDict) -> tuple[int, str, int]:
 def _check_names(content: RecordDict) -> None:
     if set(content) != RECORDS:
         raise ValueError(f"records {sorted(content)} instead of {sorted(RECORDS)}")
-
-
-def _decoded(array: Array, shape: tuple[int, ...], precision: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values of an array of the expected form, to the byte: it is not parsed, only looked at.
-
-    ``np.load`` is slower by a factor of ten, and does not see what stands behind the last number.
-
-    Raises
-    ------
-    ValueError
-        When the array is anything else.
-    """
-    if (array.dtype, tuple(array.shape)) != (str(precision), shape):
-        raise ValueError(f"{array.dtype}{tuple(array.shape)}, not {precision}{shape}")
-    if array.stype != "numpy.ndarray":
-        raise ValueError(f"a {array.stype!r}, not a 'numpy.ndarray'")
-    header = _npy_header(shape, precision)
-    expected = len(header) + math.prod(shape) * precision.itemsize
-    if len(array.data) != expected:
-        raise ValueError(f"{len(array.data)} bytes, not {expected}")
-    if not array.data.startswith(header):
-        raise ValueError(f"its bytes are no {precision}{shape}")
-    return np.frombuffer(array.data, precision, offset=len(header)).reshape(shape)
-
-
-@lru_cache(maxsize=256)
-def _npy_header(shape: tuple[int, ...], precision: np.dtype[Any]) -> bytes:
-    np.save(buffer := BytesIO(), np.empty(shape, precision))
-    return buffer.getvalue()[: -math.prod(shape) * precision.itemsize or None]
 
 
 def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:

@@ -18,7 +18,10 @@ MAY_USE = {  # room: the other rooms that it may import
     "server": {"scenarios", "strategies", "clients"},
 }
 ONLY = {  # library: the files that may import it
-    "flwr": {"clients/app.py", "clients/train.py", "server/app.py", "server/adapter.py", "server/grid.py"},
+    "flwr": {
+        *("clients/app.py", "clients/train.py", "clients/wire.py"),
+        *("server/app.py", "server/adapter.py", "server/grid.py"),
+    },
     "opacus": {"clients/engines/opacus.py", "clients/budget.py"},
     "fairlearn": {"server/evaluate.py", "server/findings/reductions.py", "scenarios/data/acs.py"},
     "ray": {"server/executor.py"},

@@ -225,7 +225,7 @@ def _clipped_sums(
     for layer in network:
         inputs.append(a_KBI)
         a_KBI = _forward(layer, a_KBI, active)
-    d_KBO = _loss_gradient(a_KBI, pool.labels_N[index_KB])
+    d_KBO = _loss_gradient(a_KBI, pool.labels_N.index_select(0, flat).view(index_KB.shape))
     if weight_KB is not None:
         d_KBO = d_KBO * weight_KB.unsqueeze(2)
     pairs: dict[int, tuple[_Linear, torch.Tensor, torch.Tensor]] = {}
@@ -235,7 +235,11 @@ def _clipped_sums(
         if isinstance(layer, _Linear):
             pairs[layer.first] = (layer, a_KBI, d_KBO)
             if clip is not None:
-                norm_KB = _squared_norms(a_KBI) if position else pool.squares_N[index_KB]
+                norm_KB = (
+                    _squared_norms(a_KBI)
+                    if position
+                    else pool.squares_N.index_select(0, flat).view(index_KB.shape)
+                )
                 if layer.bias_KO is not None:
                     norm_KB += 1.0
                 squared_KB += norm_KB * _squared_norms(d_KBO)
@@ -255,7 +259,7 @@ def _clipped_sums(
     sums: list[torch.Tensor] = []
     for first in sorted(pairs):
         layer, a_KBI, d_KBO = pairs[first]
-        d_KBO = d_KBO * factor_KB.unsqueeze(2)
+        d_KBO.mul_(factor_KB.unsqueeze(2))
         sums.append(torch.bmm(d_KBO.transpose(1, 2), a_KBI))
         if layer.bias_KO is not None:
             sums.append(d_KBO.sum(1))
@@ -269,7 +273,8 @@ def _squared_norms(x_KBI: torch.Tensor) -> torch.Tensor:
 
 def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> torch.Tensor:
     if not isinstance(layer, _Linear):
-        return torch.relu(a_KBI) if type(layer) is nn.ReLU else layer(a_KBI.clone())
+        # In place, for ReLU's gradient is the same from its output; the features are a copy as well.
+        return a_KBI.relu_() if type(layer) is nn.ReLU else layer(a_KBI.clone())
     weight_KIO = layer.weight_KOI[:active].transpose(1, 2)
     if layer.bias_KO is None:
         return torch.bmm(a_KBI, weight_KIO)
@@ -277,7 +282,7 @@ def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> to
 
 
 def _backward(activation: nn.Module, z_KBI: torch.Tensor, d_KBI: torch.Tensor) -> torch.Tensor:
-    """Return the gradient before an activation from the one after it; z is its input."""
+    """Return the gradient before an activation from the one after it; z is its input (of ReLU its output)."""
     if type(activation) is nn.ReLU:
         through: torch.Tensor = torch.ops.aten.threshold_backward(d_KBI, z_KBI, 0)
         return through

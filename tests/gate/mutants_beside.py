@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from fedtoll.clients import budget, calibrations, ledger, statistics
+from fedtoll.clients import budget, calibrations, ledger, statistics, wire
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import cohort, opacus, sampling
 from fedtoll.clients.ledger import DP_SGD, Ledger, Release
@@ -272,7 +272,7 @@ def bytes_behind_an_array() -> list[Any]:
         array = next(iter(content["arrays"].values()))
         array.data += np.asarray(job.task.labels_N, dtype=np.int64).tobytes()
 
-    return [*_messages(append), patch.object(grid, "_decoded", lambda array, *_: array.numpy())]
+    return [*_messages(append), patch.object(wire, "decoded", lambda array, *_: array.numpy())]
 
 
 @mutant("the name of a record is a number about the client's records")

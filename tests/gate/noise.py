@@ -58,6 +58,12 @@ def independent(vectors: NDArray[np.float64], what: str, single: bool = False) -
     assert single or gap > 1e-13, f"{what}: a draw stands twice"
 
 
+def long(at: System, *, asks: bool = True) -> tuple[Run, Run]:
+    """The two runs, with a round for every draw that is wanted."""
+    private, clipped = (run.model_copy(update={"rounds": DRAWS}) for run in runs(at, asks=asks))
+    return private, clipped
+
+
 def unit(client: int, sigma: float) -> float:
     """The sd of the noise in one coordinate of one step's change of the weights: η σ C / B."""
     return STEP * sigma * CLIP / (RATE * tables.SIZES[client])
@@ -87,7 +93,7 @@ def training(system: System) -> None:
     """Each step's noise has the sd σ C / B by the public size: without records too, and whatever is told."""
     kinds = [(at, told) for at in precisions(system) for told in TOLD]
     for i, (at, told) in enumerate(kinds):
-        private, clipped = runs(at, asks=False)
+        private, clipped = long(at, asks=False)
         parameters, what = start(private), f"{at.precision}, told {sorted(told)}"
         count = sum(a.size for a in parameters)
         rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // (count * len(private.clients)))
@@ -147,7 +153,7 @@ def statistics(system: System) -> None:
     rounds = [(i, *kinds[i % len(kinds)]) for i in range(64 if system.full else 32)]
     made = []
     for i, at, told in rounds:
-        private, _ = runs(at)
+        private, _ = long(at)
         made.append(released(private, start(private), i + 1, **told))
     z = np.array(made)  # round, client, cell
     close(z, "all statistics")

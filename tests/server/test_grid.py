@@ -199,9 +199,11 @@ def test_a_client_answers_a_round_to_one_broadcast_only(plain):
     assert ask(2, other) == 2
     assert ask(1, start) == "ValueError: round 1 comes after round 2, which was answered"
     another = plain.model_copy(update={"seed": 1})
-    assert ask(3, start, another) == (
-        "ValueError: round 3 is of another run than round 2, which was answered"
+    assert ask(2, start, another) == (
+        "ValueError: round 2 is of another run than round 2, which was answered"
     )
+    for none in (0, 3):
+        assert ask(none, start) == f"ValueError: round {none} is none of the run's, which are 1 to 2"
     assert ask(2, other) == 2
 
 
