@@ -56,7 +56,7 @@ def markdown(results: dict[str, Any]) -> str:
     if "whole" in results:
         parts += ["## The sweep", _sweep(results), _notes(results)]
     if results.get("training"):
-        parts += ["## Training alone, one round, one core", _training(results["training"])]
+        parts += ["## Training alone, one round, one core", _training(results["training"]), _again(results)]
     if "scaling" in results:
         parts += _scaling(results["scaling"])
     if "resume" in results:
@@ -134,6 +134,19 @@ def _training(alone: dict[str, list[float]]) -> str:
         limit = numbers(_each(alone, key, "f")) if "f" in alone else ""
         rows.append([title, str(len(alone[key])), numbers(alone[key]), faster, limit])
     return table(["variant", "repetitions", "s a round", "× (b)", "÷ (f)"], rows)
+
+
+def _again(results: dict[str, Any]) -> str:
+    """Say that a part was measured on another commit than the rest, and what it was there."""
+    if "again" not in results:
+        return ""
+    again = results["again"]
+    before = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(again["before"])
+    return (
+        f"This table, and its rows above, were measured again on commit {again['commit']} (processes that "
+        f"wanted a core in the minute before: {again['load']:g}). On commit {results['machine']['commit']}, "
+        f"with all the rest, (d) ÷ (f) was {before}."
+    )
 
 
 def _each(alone: dict[str, list[float]], slow: str, fast: str) -> list[float]:

@@ -106,7 +106,7 @@ class CohortEngine:
         self.device = torch.device(device)
         self._pools: dict[tuple[int, ...], _Pool] = {}
         self._seed = -1
-        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes(self.device))
+        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes(self.device), again=True)
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Train all clients of the cohort; each ends where it would end alone, up to rounding."""

@@ -50,10 +50,15 @@ class Kept:
     ----------
     limit
         In bytes.
+    again
+        Whether the last seed's memory is drawn into again where :meth:`empty` asks for it: a system takes
+        its time to give new memory, up to a tenth of a round.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, again: bool = False) -> None:
         self.limit = limit
+        self._again = again
+        self._spare: dict[tuple[torch.Size, torch.dtype], Tensors] = {}
         self._seed = -1
         self._used = 0
         self._rounds: dict[Any, list[Tensors]] = {}
@@ -67,6 +72,10 @@ class Kept:
         """
         if seed != self._seed:
             self._seed, self._used = seed, 0
+            self._spare.clear()
+            if self._again:
+                for tensor in (t for steps in self._rounds.values() for drawn in steps for t in drawn):
+                    self._spare.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
             self._rounds.clear()
         if (seed, key) in self._rounds:
             yield from self._rounds[seed, key]
@@ -83,6 +92,13 @@ class Kept:
                     self._rounds[seed, key] = made
                     self._used += size
             yield drawn
+
+    def empty(self, like: torch.Tensor) -> torch.Tensor:
+        """Return memory for what outlives its step."""
+        if spare := self._spare.get((like.shape, like.dtype)):
+            return spare.pop()
+        self._spare.clear()  # of other shapes, or not enough: it would only lie beside the new
+        return torch.empty_like(like)
 
 
 def padded_batches(
@@ -150,7 +166,7 @@ def normals(
             keys.extend(noise_keys(run, t) for t in tasks)
             buffers.extend(torch.empty_like(p) for p in parameters)
         active = sum(step < len(k) for k in keys)
-        noise = [torch.empty_like(b[:active]) if keep else b[:active] for b in buffers]
+        noise = [kept.empty(b[:active]) if keep else b[:active] for b in buffers]
         for k in range(active):
             begin(generator, keys[k][step])
             for tensor in noise:

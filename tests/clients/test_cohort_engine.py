@@ -325,6 +325,19 @@ def test_draws_that_were_begun_under_one_seed_are_not_kept_under_another():
     assert [float(t) for (t,) in again] == [10.0, 11.0]
 
 
+def test_the_memory_of_one_seed_is_drawn_into_again_by_the_next():
+    kept = draws.Kept(10**6, again=True)
+    like, made = torch.zeros(3), []
+    for seed in (0, 1, 2):
+        kept_at = [t.data_ptr() for (t,) in kept.steps(seed, "key", 2, lambda *_: [kept.empty(like)])]
+        made.append(set(kept_at))
+    assert made[0] == made[1] == made[2]
+    assert kept.empty(torch.zeros(4)).shape == (4,)
+    (other,) = next(kept.steps(3, "key", 1, lambda *_: [kept.empty(torch.zeros(4))]))
+    assert other.shape == (4,)
+    assert not kept._spare  # of other shapes: nothing lies beside the new
+
+
 def test_a_round_that_was_broken_off_takes_no_room():
     kept = draws.Kept(100)
     for key in range(5):
