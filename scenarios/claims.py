@@ -54,7 +54,8 @@ class Source(Section):
     """Where a finding was published, and what is not the same here.
 
     ``paper``: authors, year, title and venue; ``where`` in it; ``setting``: how it was measured there;
-    ``differs``: what is otherwise here, and why; ``constants``: where the constants here are from.
+    ``differs``: what is otherwise here, and why; ``constants``: where the constants here are from;
+    ``left_out``: what is not asked here, and why.
     """
 
     paper: Text
@@ -62,6 +63,7 @@ class Source(Section):
     setting: Text
     differs: Text
     constants: Text
+    left_out: str = ""
 
 
 class Setting(Section):

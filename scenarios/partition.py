@@ -219,8 +219,10 @@ def _training_counts(
     """Return how many training records of each stratum and group are dealt, in expectation: public."""
     cells = len(strata.names) * len(groups.names)
     crossed = Attribute("", strata.codes * len(groups.names) + groups.codes, ("",) * cells)
-    numerators, denominator = training_share(table, crossed, split.kind, split.folds)
-    kept = np.array([how.keep.get(name, 1.0) for name in groups.names]) * (1 - split.validation)
+    numerators, denominator = training_share(
+        table, crossed, split.kind, split.folds, groups=groups, validation=split.validation
+    )
+    kept = np.array([how.keep.get(name, 1.0) for name in groups.names])
     return np.asarray(numerators.reshape(len(strata.names), -1) * kept / denominator)
 
 

@@ -32,7 +32,7 @@ class Records:
     test
         The row numbers held out.
     validation
-        The row numbers that are declared public: neither held by a client nor tested on.
+        The row numbers that are declared public: neither held by a client nor tested on, in any seed.
     """
 
     table: Table
@@ -73,8 +73,8 @@ def _records(data: Data, checksum: str, how: Split, dealt: Partition, seed: int)
             f"{source.checksum[:12]}); run the command again"
         )
     table, groups = table_of(data)
-    train, test = split.split(table, groups, how.kind, how.folds, seed)
-    train, public = split.validation(table, groups, train, how.validation, seed)
+    train, test = split.split(table, groups, how.kind, how.folds, seed, how.validation)
+    public = split.public(table, groups, how.kind, how.validation)
     plan = layout(data, how, dealt)
     return Records(table, groups, partition.deal(plan, groups, dealt, train, seed), test, public)
 

@@ -1,8 +1,9 @@
-"""Which records train and which test: a table becomes two arrays of row numbers.
+"""Which records train, which test and which are public: a table becomes arrays of row numbers.
 
 Folds are the default. Fold ``seed mod k`` is the test set, and the folds
 themselves do not depend on the seed, so k consecutive seeds test every record
-exactly once: pooled over seeds, even a small group has test records.
+exactly once: pooled over seeds, even a small group has test records. A public
+part does not depend on it either, and is taken away first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from fedtoll.scenarios.data.table import Attribute, Table
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.streams import Purpose, stream
+
+Rows = npt.NDArray[np.int64]
 
 Kind = Literal["folds", "canonical"]
 """Stratified folds, or the source's own test set whatever the seed."""
@@ -61,9 +64,9 @@ def folds(strata: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
 
 
 def split(
-    table: Table, groups: Attribute, kind: Kind, k: int, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the training and the test rows of one seed, both ascending; together they are all rows.
+    table: Table, groups: Attribute, kind: Kind, k: int, seed: int, validation: float = 0.0
+) -> tuple[Rows, Rows]:
+    """Return the training and the test rows of one seed, both ascending; with the public ones they are all.
 
     Parameters
     ----------
@@ -75,6 +78,8 @@ def split(
     kind
         ``folds``: fold ``seed mod k`` is tested. ``canonical``: the source's
         own test set is tested; k and seed do not matter.
+    validation
+        The share of the public part, which neither trains nor tests.
 
     Returns
     -------
@@ -85,42 +90,56 @@ def split(
     ScenarioError
         If the kind is unknown, k is out of range, or the source has no test set of its own.
     """
+    private = _private(table, groups, kind, validation)
     if _is_canonical(kind):
-        tested = _canonical_test(table)
+        tested = _canonical_test(table)[private]
     else:
-        tested = folds(groups.codes * len(table.classes) + table.label, k) == seed % k
-    return np.flatnonzero(~tested), np.flatnonzero(tested)
+        tested = folds(_strata(table, groups)[private], k) == seed % k
+    return private[~tested], private[tested]
 
 
-def validation(
-    table: Table, groups: Attribute, train_rows: npt.NDArray[np.int64], share: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Take a share of the training rows of every group and label away, to be declared public.
+def public(table: Table, groups: Attribute, kind: Kind, share: float) -> Rows:
+    """Return the rows that are declared public, ascending: the same for every seed, so that none tests them.
 
-    Returns
-    -------
-    train_rows, validation_rows : int64 arrays
-        Both ascending; together they are what was given.
+    They are a share of every group and label; of the canonical split, of its training part.
     """
     if share == 0:
-        return train_rows, train_rows[:0]
-    strata = (groups.codes * len(table.classes) + table.label)[train_rows]
-    taken = np.zeros(len(train_rows), dtype=bool)
-    for code in np.unique(strata):
-        members = np.flatnonzero(strata == code)
-        order = stream(seed, Purpose.VALIDATION, int(code)).permutation(members)
-        taken[order[: round(share * len(members))]] = True
-    return train_rows[~taken], train_rows[taken]
+        return np.empty(0, dtype=np.int64)
+    strata = _strata(table, groups)
+    if _is_canonical(kind):
+        strata = np.where(_canonical_test(table), -1, strata)
+    taken = []
+    for code in np.unique(strata[strata >= 0]):
+        order = stream(0, Purpose.VALIDATION, int(code)).permutation(np.flatnonzero(strata == code))
+        taken.append(order[: round(share * len(order))])
+    return np.sort(np.concatenate(taken))
 
 
-def training_share(table: Table, groups: Attribute, kind: Kind, k: int) -> tuple[npt.NDArray[np.int64], int]:
-    """Return how many training records every group has in expectation, as exact fractions.
+def training_share(
+    table: Table,
+    of: Attribute,
+    kind: Kind,
+    k: int,
+    *,
+    groups: Attribute | None = None,
+    validation: float = 0.0,
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Return how many training records every value of an attribute has in expectation, as exact fractions.
 
     The same for every seed, so public sizes can be made of it.
 
+    Parameters
+    ----------
+    table, of
+        The records, and the value of each.
+    kind, k
+        The split.
+    groups, validation
+        The scenario's groups, by which the public part is drawn, and its share.
+
     Returns
     -------
-    numerators : int64 array of shape (len(groups.names),)
+    numerators : int64 array of shape (len(of.names),)
     denominator : int
         k for folds, 1 for the canonical split.
 
@@ -129,11 +148,25 @@ def training_share(table: Table, groups: Attribute, kind: Kind, k: int) -> tuple
     ScenarioError
         As :func:`split` does.
     """
-    if _is_canonical(kind):
-        train = groups.codes[~_canonical_test(table)]
-        return np.bincount(train, minlength=len(groups.names)).astype(np.int64), 1
-    _check_folds(k, len(table))
-    return groups.counts * (k - 1), k
+    canonical = _is_canonical(kind)
+    rows = _private(table, groups or of, kind, validation)
+    if canonical:
+        rows = rows[~_canonical_test(table)[rows]]
+    else:
+        _check_folds(k, len(rows))
+    counts = np.bincount(of.codes[rows], minlength=len(of.names)).astype(np.int64)
+    return (counts, 1) if canonical else (counts * (k - 1), k)
+
+
+def _strata(table: Table, groups: Attribute) -> Rows:
+    return np.asarray(groups.codes * len(table.classes) + table.label, dtype=np.int64)
+
+
+def _private(table: Table, groups: Attribute, kind: Kind, validation: float) -> Rows:
+    """Return the rows that are not public."""
+    private = np.ones(len(table), dtype=bool)
+    private[public(table, groups, kind, validation)] = False
+    return np.flatnonzero(private)
 
 
 def _is_canonical(kind: str) -> bool:

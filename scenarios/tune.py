@@ -13,9 +13,10 @@ class Tune(Section):
     """Values among which every ε, infinity too, chooses its own.
 
     All combinations are trained, and the least mean log-loss on the validation part
-    (``split.validation``, which is declared public) wins: of everybody, or of the worst group. An empty
-    list leaves the scenario's own value. Each candidate is trained on private records: picking among them
-    costs their composition, which is not counted.
+    (``split.validation``, which is declared public) wins: of everybody, or of the worst group; over all
+    strategies of the scenario, which share what is chosen. An empty list leaves the scenario's own value.
+    Each candidate is trained on private records: picking among them costs their composition, which is not
+    counted.
     """
 
     learning_rates: tuple[Positive, ...] = ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -41,10 +43,20 @@ def spread(
         return
     spawn = multiprocessing.get_context("spawn")
     with environment(ONE_THREAD), ProcessPoolExecutor(count, spawn, initializer=one_thread) as pool:
-        position = {pool.submit(work, job): i for i, job in enumerate(jobs)}
+        multiprocessing.resource_tracker.ensure_running()  # its start would let interrupts in again
+        # What is blocked here is blocked there too: the terminal's interrupt is for the driver alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            position = {pool.submit(work, job): i for i, job in enumerate(jobs)}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
             for done in as_completed(position):
                 yield position[done], done.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            for process in list((pool._processes or {}).values()):
+                process.terminate()  # else it would end its job first
+            raise
         except BrokenProcessPool:
             raise RunError(
                 "a worker process died (killed, or out of memory?); the same command resumes, "

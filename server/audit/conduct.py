@@ -249,7 +249,7 @@ def _membership(
 def _common(runs: Sequence[Run], made: Sequence[Attacked]) -> tuple[Any, Any, Any]:
     """Return the scores and memberships of the records that every model could have held, and their groups.
 
-    A public validation share is drawn anew for each seed; a record of it is no member and no other.
+    A record of the public validation part is no member and no other.
     """
     rows_N = made[0].rows_N
     for one in made[1:]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.scenarios.claims import FLAGS, Claim
+from fedtoll.server.findings import units
 from fedtoll.server.findings.quantities import Quantity, Study
 from fedtoll.server.findings.verdicts import Case, Outcome, Part, fieller, judge
 
@@ -154,12 +155,13 @@ def region(claim: Claim) -> str:
     >>> region(Claim(name="x", says="x", kind="ratio", b=Term(), at_least=2.0))
     'a / b is at least 2'
     """
+    unit = units.of_figure(claim)
     if claim.kind == "shape":
         over = ", ".join(
             "∞" if s == math.inf else f"{s:g}" if isinstance(s, float) else s for s in claim.over
         )
         more = f" at {claim.peak}" if claim.peak is not None else ""
-        more += f" within {claim.margin:g}" if claim.margin is not None else ""
+        more += f" within {units.bound(claim.margin, unit)}" if claim.margin is not None else ""
         return f"{'a' if claim.b is None else 'a − b'} {claim.shape}{more} over {over}"
     what = {"order": "a − b", "difference": "a − b", "threshold": "a", "ratio": "a / b", "correlation": "ρ"}[
         claim.kind
@@ -167,7 +169,7 @@ def region(claim: Claim) -> str:
     if claim.kind == "order":
         return f"{what} is greater than 0"
     bounds = [
-        f"at {side} {bound:g}".replace("-", "−")
+        f"at {side} {units.bound(bound, unit)}"
         for side, bound in (("least", claim.at_least), ("most", claim.at_most))
         if bound is not None
     ]

@@ -1,4 +1,4 @@
-"""The page of findings: claim, published figure, ours, verdict; what did not hold comes first.
+"""The page of findings: what did not hold, what held, and claim by claim the figures behind it.
 
 It is one file without scripts, and its policy admits none.
 """
@@ -6,28 +6,51 @@ It is one file without scripts, and its policy admits none.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedtoll.scenarios.beside import replace_bytes
-from fedtoll.scenarios.claims import BASE
-from fedtoll.server.findings import front
+from fedtoll.scenarios.claims import BASE, Claim
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.server.findings import front, units
 from fedtoll.server.findings.conduct import Finding
-from fedtoll.server.findings.survival import did_not_hold
-from fedtoll.server.findings.verdicts import VERDICTS, Outcome, Word
-from fedtoll.server.report.words import UNDEFINED, listed, number
+from fedtoll.server.findings.standing import STANDINGS, Told, by_source, claims, fallen, leads
+from fedtoll.server.findings.verdicts import Outcome
+from fedtoll.server.report.words import UNDEFINED, number
 
 _HERE = Path(__file__).parent
+_FIGURE = {"a − b": "a difference of ", "a / b": "a ratio of ", "a": "", "ρ": "ρ = "}
+"""How the list above says what the table shows as ``a − b``; others are words already."""
 
 
-def write(findings: Sequence[Finding], path: Path, command: str) -> None:
-    """Write the page as one HTML file, beside and renamed; the same outcomes give the same bytes."""
-    replace_bytes(Path(path), render(findings, command).encode())
+def write(findings: Sequence[Finding], path: Path, command: str, missing: Sequence[str] = ()) -> None:
+    """Write the page as one HTML file, beside and renamed; the same outcomes give the same bytes.
+
+    Parameters
+    ----------
+    findings
+        In the order of the page.
+    path
+        The file.
+    command
+        For the record.
+    missing
+        The names of findings that were asked too, and whose runs failed.
+
+    Raises
+    ------
+    ScenarioError
+        If it cannot be written.
+    """
+    text = render(findings, command, missing)
+    try:
+        replace_bytes(Path(path), text.encode())
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def render(findings: Sequence[Finding], command: str) -> str:
+def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = ()) -> str:
     """Return the page as a string of HTML."""
     import jinja2
 
@@ -40,37 +63,51 @@ def render(findings: Sequence[Finding], command: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    every = [(f, o) for f in findings for o in f.outcomes]
-    counts = Counter(o.verdict for _, o in every)
-    fallen = [
-        _row(f, o) for word in ("contradicted", "not reproduced") for f, o in every if o.verdict == word
-    ]
+    by_name = {f.scenario.name: f for f in findings}
+    told = claims((f.scenario.name, o) for f in findings for o in f.outcomes)
+    theirs, ours = by_source(told)
     return (
         environment.get_template("findings.html").render(
             version=__version__,
             command=command,
-            lead=_lead(len(findings), counts),
-            fell=did_not_hold((f.scenario.name, o) for f, o in every),
-            fallen=fallen,
+            leads=leads(told),
+            missing=missing,
+            fallen=[
+                ("Published claims", [_fallen(by_name[t.finding], t) for t in fallen(theirs)]),
+                ("Claims of ours", [_fallen(by_name[t.finding], t) for t in fallen(ours)]),
+            ],
+            held=[t for t in [*theirs, *ours] if t.standing == "held"],
+            undecided=[t for t in told if t.standing == "undecided"],
             findings=[_section(f) for f in findings],
-            counts=[Counter(o.verdict for o in f.outcomes) for f in findings],
-            verdicts=VERDICTS,
+            counts=[
+                {s: sum(t.standing == s for t in told if t.finding == f.scenario.name) for s in STANDINGS}
+                for f in findings
+            ],
+            standings=STANDINGS,
         )
         + "\n"
     )
 
 
-def _lead(findings: int, counts: Mapping[Word, int]) -> str:
-    """Return the page's first sentence.
+def _fallen(finding: Finding, told: Told) -> dict[str, Any]:
+    """Return what the list of what did not hold shows of one claim."""
+    o, unit = told.worst, units.of_figure(_claim(finding, told.claim))
+    label = _FIGURE.get(o.figure, f"{o.figure} = ")
+    return {
+        "finding": told.finding,
+        "says": told.says,
+        "published": told.published,
+        "standing": told.standing,
+        "style": told.standing.replace(" ", "-"),
+        "where": told.where,
+        "setting": o.setting,
+        "ours": label + units.interval(o.mean, o.low, o.high, unit),
+        "leaning": next((word for word in ("disagree", "agree") if f"the mean would {word}" in o.why), ""),
+    }
 
-    Examples
-    --------
-    >>> _lead(1, Counter({"reproduced": 3, "contradicted": 1}))
-    'Of 4 verdicts on 1 finding: 3 reproduced and 1 contradicted.'
-    """
-    total = sum(counts.values())
-    parts = listed(f"{counts[word]} {word}" for word in VERDICTS if counts.get(word))
-    return f"Of {total} verdicts on {findings} finding{'s' * (findings != 1)}: {parts}."
+
+def _claim(finding: Finding, name: str) -> Claim:
+    return next(c for c in finding.scenario.claim if c.name == name)
 
 
 def _section(finding: Finding) -> dict[str, Any]:
@@ -78,11 +115,14 @@ def _section(finding: Finding) -> dict[str, Any]:
     scenario = finding.scenario
     settings: list[tuple[str, str, tuple[str, ...]]] = [(BASE, "the scenario itself", ())]
     settings += [(s.name, s.title + (" (tuned)" if s.tuned else ""), s.set) for s in scenario.setting]
+    usual = max((o.seeds for o in finding.outcomes), default=0)
+    told = claims((scenario.name, o) for o in finding.outcomes)
     return {
         "name": scenario.name,
         "title": scenario.title,
         "description": scenario.description,
         "source": scenario.source,
+        "public": f"{scenario.split.validation:.0%}" if scenario.split.validation else "",
         "settings": settings,
         "whole": {s.name: "chooses its constants first" for s in scenario.setting if s.tuned}
         | {s.name: "trains its grid beside it" for s in scenario.setting if s.reduction is not None},
@@ -90,8 +130,8 @@ def _section(finding: Finding) -> dict[str, Any]:
         "survives": finding.survives,
         "panels": _panels(finding),
         "constant": front.summary(finding.front) if finding.front else "",
-        "seeds": sorted({o.seeds for o in finding.outcomes}),
-        "rows": [_row(finding, o) for o in finding.outcomes],
+        "seeds": usual,
+        "claims": [_table(_claim(finding, t.claim), t, usual) for t in told],
     }
 
 
@@ -104,8 +144,8 @@ def _panels(finding: Finding) -> list[dict[str, Any]]:
             (
                 p.strategy,
                 p.epsilon,
-                interval(*p.accuracy),
-                interval(*p.disparity),
+                units.interval(*p.accuracy),
+                units.interval(*p.disparity, "points"),
                 f"{p.collapsed:.0%}",
                 p.standing,
             )
@@ -115,49 +155,50 @@ def _panels(finding: Finding) -> list[dict[str, Any]]:
     return made
 
 
-def _row(finding: Finding, o: Outcome) -> dict[str, Any]:
+def _table(claim: Claim, told: Told, usual: int) -> dict[str, Any]:
+    """Return one claim with a row for each setting; what its sides are is said once where it is the same."""
+    unit = units.of_figure(claim)
+    sides = [_sides(claim, o) for o in told.outcomes]
+    words = [[f"{name}: {what}" for name, _, what in own] for own in sides]
+    same = all(w == words[0] for w in words)
+    first = told.outcomes[0]
     return {
-        "finding": finding.scenario.name,
-        "claim": o.claim,
-        "says": o.says,
-        "setting": o.setting,
-        "published": o.published or UNDEFINED,
-        "region": o.region,
-        "reason": o.reason,
-        "figure": o.figure,
-        "ours": interval(o.mean, o.low, o.high),
-        "sides": _sides(finding, o),
-        "seeds": o.seeds,
-        "over": o.over and f"over {o.over}: {number(o.p_over, 4)}",
-        "p": UNDEFINED if math.isnan(o.p_holm) else f"{o.p_holm:.3g}",
-        "verdict": o.verdict,
-        "style": o.verdict.replace(" ", "-"),
-        "why": o.why,
+        "says": told.says,
+        "published": told.published or UNDEFINED,
+        "region": first.region,
+        "reason": first.reason,
+        "sides": words[0] if same else [],
+        "rows": [
+            {
+                "setting": o.setting,
+                "figure": o.figure,
+                "ours": units.interval(o.mean, o.low, o.high, unit),
+                "sides": [f"{name} = {values}" + ("" if same else f": {what}") for name, values, what in own]
+                * (len(o.sides) > 1),
+                "p": UNDEFINED if math.isnan(o.p_holm) else f"{o.p_holm:.3g}",
+                "over": o.over and f"{o.over} shuffled: {number(o.p_over, 4)}",
+                "verdict": o.verdict,
+                "style": o.verdict.replace(" ", "-"),
+                "why": o.why if o.verdict in {"not reproduced", "undecided"} else "",
+                "seeds": f"{o.seeds} seeds" if o.seeds != usual else "",
+            }
+            for o, own in zip(told.outcomes, sides, strict=True)
+        ],
     }
 
 
-def _sides(finding: Finding, o: Outcome) -> list[str]:
-    """Return the seed-means behind the figure, each with what it is; a curve in one line."""
-    claim = next(c for c in finding.scenario.claim if c.name == o.claim)
+def _sides(claim: Claim, o: Outcome) -> list[tuple[str, str, str]]:
+    """Return name, seed-means and words of each side; a curve is one of them."""
+    terms = claim.terms(o.setting)
     names = ("a", "b") if claim.b is not None else ("a",)
     steps = len(o.sides) // len(names)
-    lines = []
+    made = []
     for i, name in enumerate(names):
         own = o.sides[i * steps : (i + 1) * steps]
-        means = " → ".join(number(mean, 4) for _, mean in own)
-        through = f"{own[0][0]} … {own[-1][0]}" if steps > 1 else own[0][0]
-        lines.append(f"{name} = {means}: {through}")
-    return lines
-
-
-def interval(mean: float, low: float, high: float) -> str:
-    """Write a figure with its interval.
-
-    Examples
-    --------
-    >>> interval(3.25, 2.5, 4.0), interval(0.5, float("nan"), float("nan"))
-    ('3.2500 (2.5000 to 4.0000)', '0.5000')
-    """
-    if math.isnan(low) or math.isnan(high):
-        return number(mean, 4)
-    return f"{number(mean, 4)} ({number(low, 4)} to {number(high, 4)})"
+        unit = units.of_side(terms[i * steps])
+        values = " → ".join(units.written(mean, unit) for _, mean in own)
+        what = [said.removesuffix(f", {o.setting}") for said, _ in own]
+        if claim.over and isinstance(claim.over[0], str):
+            what = [said for said, _ in own]
+        made.append((name, f"{values} {unit}".rstrip(), f"{what[0]} … {what[-1]}" if steps > 1 else what[0]))
+    return made

@@ -22,6 +22,7 @@ from fedtoll.scenarios.beside import replace
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run
+from fedtoll.server.findings.failures import one_line
 from fedtoll.server.plan import Plan
 from fedtoll.server.processes import spread
 
@@ -80,6 +81,12 @@ def _file(folder: Path, run: Run, how: Reduction) -> Path:
 
 def grid(job: tuple[str, str]) -> pd.DataFrame:
     """Train one grid, given as the JSON of its run and reduction; return the two picked models' measures."""
+    run = Run.from_json(job[0])
+    with one_line(run):
+        return _grid(run, Reduction.model_validate_json(job[1]))
+
+
+def _grid(run: Run, how: Reduction) -> pd.DataFrame:
     import torch
     from fairlearn.reductions import DemographicParity, EqualizedOdds, GridSearch
 
@@ -88,7 +95,6 @@ def grid(job: tuple[str, str]) -> pd.DataFrame:
     from fedtoll.server.evaluate import HeldOut
 
     torch.set_num_threads(1)
-    run, how = Run.from_json(job[0]), Reduction.model_validate_json(job[1])
     of = records(run)
     rows, client = of.held[0], run.clients[0]
     X, y, codes = of.table.features[rows], of.table.label[rows], of.groups.codes[rows]

@@ -20,7 +20,7 @@ Answer = Literal["yes", "no", "undecided (not shown with it)", "undecided", "not
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 FELL = ("contradicted", "not reproduced")
-_PUBLIC, _EXCLUDE = "split.validation=", "data.exclude="
+_EXCLUDE = "data.exclude="
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ def twin(variant: Setting, settings: Sequence[Setting]) -> str | None:
     >>> twin(blind, [few, blind]), twin(Setting(name="tuned", title="tuned", tuned=True), [few, blind])
     ('few', 'base')
     """
-    drop = _PUBLIC if variant.tuned else _EXCLUDE
-    rest = {override for override in variant.set if not override.startswith(drop)}
+    rest = {o for o in variant.set if variant.tuned or not o.startswith(_EXCLUDE)}
     if not rest:
         return BASE
     return next((s.name for s in settings if s is not variant and not s.tuned and set(s.set) == rest), None)
@@ -129,33 +128,3 @@ def _answer(
         return Survival(question, "no", told, kept, len(held))
     unsure: Answer = "undecided (not shown with it)" if lost else "undecided"
     return Survival(question, "yes" if kept == len(held) else unsure, told, kept, len(held))
-
-
-def did_not_hold(outcomes: Iterable[tuple[str, Outcome]]) -> str:
-    """Say which claims were contradicted, in words, and apart from them which could not be shown, by name.
-
-    Parameters
-    ----------
-    outcomes
-        Each with its finding's name.
-    """
-    verdicts: dict[tuple[str, str, str], dict[str, str]] = {}
-    for finding, o in outcomes:
-        verdicts.setdefault((finding, o.claim, o.says), {})[o.setting] = o.verdict
-    if all(verdict == "undecided" for by in verdicts.values() for verdict in by.values()):
-        return "No claim could be decided."
-    against, doubtful = [], dict[str, list[str]]()
-    for (finding, claim, says), by in verdicts.items():
-        where = [setting for setting, verdict in by.items() if verdict == "contradicted"]
-        if where:
-            only = f", in {listed(where)}" if len(where) < len(by) else ""
-            against.append(f"“{says}” ({finding}{only})")
-        elif "not reproduced" in by.values():
-            doubtful.setdefault(finding, []).append(claim)
-    parts = []
-    if against:
-        parts.append(f"Contradicted here: {listed(against)}.")
-    if doubtful:
-        named = [f"{listed(claims)} ({finding})" for finding, claims in doubtful.items()]
-        parts.append(f"Could not be shown, in one setting or more: {', '.join(named)}.")
-    return " ".join(parts) if parts else "Every claim that could be decided held."

@@ -3,9 +3,9 @@
 Does a toll gap come from privacy, or from constants that were fit for ε = ∞ alone? (De Oliveira et al. 2023
 and Demelius et al. 2025 disagree.) The choice is made with seeds of its own, and it is not free: every
 candidate is trained on private records, and picking among K models costs the composition of all K, which is
-NOT counted in the ε that is shown. Only the validation part is public, and only in its own seed: each seed
-draws another, so that a record which is public here is private or tested on there; the choice may flatter.
-At ε = ∞ nothing is clipped, so that it chooses among fewer candidates and tolls lean down.
+NOT counted in the ε that is shown. The validation part is public, the same for every seed and setting:
+nobody trains on it and no seed tests it, and the setting that is held against lacks it too. At ε = ∞ nothing
+is clipped, so that it chooses among fewer candidates and tolls lean down.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from fedtoll.scenarios.beside import replace_bytes
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
+from fedtoll.server.findings.failures import one_line
 from fedtoll.server.plan import Plan
 from fedtoll.server.processes import spread
 
@@ -45,6 +46,11 @@ def tuned(
         The setting's results folder: what was trained to choose is kept in it, and found by the next command.
     workers
         Processes, by default one a core.
+
+    Raises
+    ------
+    RunError
+        If at some ε no candidate can be chosen.
     """
     how = planned.scenario.tune
     if how is None:
@@ -62,6 +68,8 @@ def tuned(
         }
         # NaN, of a run that diverged, is greater than nothing: it would win if it came first.
         finite = {c: score if math.isfinite(score) else math.inf for c, score in scores.items()}
+        if min(finite.values()) == math.inf:
+            raise RunError(f"{name}: tuning at ε = {epsilon}: every candidate diverged or failed")
         chosen[epsilon] = min(candidates[epsilon], key=finite.__getitem__)
     seeds = planned.scenario.seeds
     parts = {e: _with(planned, e, overrides, seeds) for e, overrides in chosen.items()}
@@ -119,7 +127,7 @@ def _score(losses: Sequence[Losses], how: Tune) -> float:
     each = [
         loss[EVERYBODY]
         if how.by == "everybody"
-        else float(np.max([v for k, v in loss.items() if k != EVERYBODY]))
+        else float(np.max([v for k, v in loss.items() if k != EVERYBODY], initial=loss[EVERYBODY]))
         for loss in losses
     ]
     return float(np.mean(each))
@@ -144,7 +152,10 @@ def _losses(runs: Sequence[Run], folder: Path, workers: int | None) -> dict[str,
 
 
 def validation_losses(text: str) -> tuple[str, Losses]:
-    """Train one run, given as JSON, and return its hash and its model's losses on the validation part."""
+    """Train one run, given as JSON, and return its hash and its model's losses on the validation part.
+
+    Of a run that diverged everybody's loss is NaN.
+    """
     import torch
 
     from fedtoll.clients import losses, model
@@ -155,7 +166,13 @@ def validation_losses(text: str) -> tuple[str, Losses]:
     torch.set_num_threads(1)
     run = Run.from_json(text)
     last: dict[str, Any] = {}
-    simulate(run, lambda round, made: last.update(model=made))
+    try:
+        with one_line(run):
+            simulate(run, lambda round, made: last.update(model=made))
+    except RunError as error:
+        if error.__cause__ is not None:  # no divergence, but an error in somebody's code
+            raise
+        return run.hash, {EVERYBODY: math.nan}
     of = records(run)
     features = torch.from_numpy(of.table.features[of.validation]).to(model.DTYPES[run.precision])
     module = model.build(run.model, features.shape[1], run.classes, run.precision)

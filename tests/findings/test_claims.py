@@ -12,7 +12,7 @@ from fedtoll.scenarios.compare import most
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import findings, library, read, validate
 from fedtoll.server.findings import names, prepare
-from fedtoll.server.findings.conduct import undecidable
+from fedtoll.server.findings.asked import undecidable
 from fedtoll.server.toll import MEASURES
 
 TEXT = findings()["fairfed-one-group"].read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def changed(**change):
         ({"source": None}, "claim, source: one needs the other"),
         ({"source__where": None}, "source.where: missing"),
         ({"setting__0__name": "base"}, "is the scenario itself"),
-        ({"setting__0__tuned": True}, "setting: tuned needs [tune]"),
+        ({"tune": None}, "setting: tuned needs [tune]"),
         ({"tune": {"learning_rates": [1.0]}}, "nothing to choose from"),
         ({"tune": {"learning_rates": [1.0, 1.0]}}, "learning_rates: the same value twice"),
         ({"tune": {"rates": [1.0]}}, "tune.rates: unknown key"),
@@ -157,3 +157,27 @@ def test_words_and_published_figures_are_no_wider_than_what_is_tested():
             for side in (one.a, one.b or one.a):
                 if len(side.groups) > 1 and (side.of or one.of) == "toll":
                     assert "average" in one.says, one.name
+
+
+def test_what_is_public_belongs_to_all_settings(tmp_path):
+    """Else a tuned setting would train on fewer records than the one that it is held against."""
+    import json
+
+    file = tmp_path / "mine.json"
+    for own, split_, words in (
+        (["split.validation=0.2"], {}, "setting 'tuned': set: split.validation belongs in [split]"),
+        (["split={validation=0.2}"], {}, "setting 'tuned': set: split.validation belongs in [split]"),
+        (
+            [],
+            {"validation": 0.0},
+            "setting 'tuned': tuned needs split.validation, the public part, in [split]",
+        ),
+    ):
+        table = changed()
+        table["split"] |= split_
+        next(s for s in table["setting"] if s["name"] == "tuned")["set"] = own
+        file.write_text(json.dumps(table))
+        with pytest.raises(ScenarioError) as caught:
+            prepare(str(file))
+        assert str(caught.value).startswith(f"mine.json: {words}")
+        assert "\n" not in str(caught.value)

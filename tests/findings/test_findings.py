@@ -10,9 +10,9 @@ import tomllib
 
 import pytest
 
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings import write
-from fedtoll.server.findings.conduct import conduct, prepare
+from fedtoll.server.findings import conduct, prepare, write
 from fedtoll.server.findings.page import render
 from tests.server.report.browser import CHROMIUM, Browser
 
@@ -79,6 +79,11 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
     assert "disparity-vanishes" in out
     assert "survives tuning? not asked: no claim is asked" in out
     assert "\nNo claim could be decided.\n" in out
+    assert first["failed"] == {}
+    assert found["claims"] == {
+        "disparity-vanishes": "undecided",
+        "not-constant-without-privacy": "undecided",
+    }
     assert out.rstrip().endswith("page: results/findings-quick/findings.html")
 
 
@@ -89,6 +94,8 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
         (["exact-fairness-is-trivia"], "did you mean 'exact-fairness-is-trivial'?"),
         ([NAME, "--executor", "threads"], "executor 'threads' is unknown"),
         (["mine.toml"], "no such file"),
+        ([NAME, "poor-become-richer"], "did you mean 'poor-become-poorer'?"),
+        ([NAME, "adult-race"], "there is no such finding"),
     ],
 )
 def test_mistakes_are_one_line(here, arguments, words, tmp_path):
@@ -96,6 +103,14 @@ def test_mistakes_are_one_line(here, arguments, words, tmp_path):
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert words in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
+    code, out, err = here("findings", NAME, small, "--quick")
+    assert (code, out) == (2, "")
+    assert f"name = '{NAME}' is that of '{NAME}' too" in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
 
@@ -109,30 +124,37 @@ def decided(made):
     from dataclasses import replace
 
     words = ("reproduced", "contradicted", "not reproduced", "undecided")
+    claims = list(dict.fromkeys(o.claim for o in made.outcomes))
     outcomes = tuple(
-        replace(o, verdict=words[i % 4], why=f"reason {i}", says=f"<b>claim</b> {i}")
+        replace(o, verdict=words[i % 4], why=f"reason {i}", says=f"<b>claim</b> {claims.index(o.claim)}")
         for i, o in enumerate(made.outcomes)
     )
     return replace(made, outcomes=outcomes)
 
 
 def test_the_page_says_plainly_what_did_not_hold(made):
+    """One line a claim, which names the settings in which it did not hold and those in which it did."""
     finding = decided(made)
     text = render([finding], "fedtoll findings")
     page = Page(text)
-    fallen = text[text.index('id="not-held"') : text.index('id="overview"')]
+    fallen = text[text.index('id="not-held"') : text.index('id="held"')]
+    names = list(dict.fromkeys(o.claim for o in finding.outcomes))
+    assert len(names) == 2
+    assert fallen.count("<li>") == 2
+    said = " ".join(Page(fallen).words.split())
+    assert said.index("Published claims") < said.index("claim</b> 0") < said.index("Claims of ours")
+    assert "Contradicted in federated; reproduced in base." in said
+    assert "Not reproduced in base; undecided in federated." in said
     for o in finding.outcomes:
-        there = f"&lt;b&gt;claim&lt;/b&gt; {o.says.rsplit(' ', 1)[1]}" in fallen
-        assert there == (o.verdict in {"contradicted", "not reproduced"})
-        assert o.why in page.words
+        assert (o.why in page.words) == (o.verdict in {"not reproduced", "undecided"})
     assert "<b>" not in text
-    assert "Could not be shown, in one setting or more: " in text
-    header = text[text.index("<header>") : text.index("</header>")]
-    assert "Contradicted here: “&lt;b&gt;claim&lt;/b&gt; 1”" in header
-    assert "claim&lt;/b&gt; 0”" not in header
+    header = " ".join(Page(text[text.index("<header>") : text.index("</header>")]).words.split())
+    assert "Of 1 published claim, 1 was contradicted in one setting or more." in header
+    assert "Of 1 claim of ours, 1 could not be shown in any." in header
     source = finding.scenario.source
     for words in (source.paper, source.setting, source.differs, source.constants):
         assert words in page.words
+    assert "10% of the records are public" in page.words
     for claim in finding.scenario.claim:
         assert claim.published in page.words
         assert claim.reason in page.words
@@ -194,6 +216,124 @@ def test_the_same_outcomes_give_the_same_bytes(made, tmp_path):
     write([made], tmp_path / "a.html", "x")
     write([made], tmp_path / "b.html", "x")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    (tmp_path / "c.html").mkdir()
+    with pytest.raises(ScenarioError, match=r"c\.html: cannot be written"):
+        write([made], tmp_path / "c.html", "x")
+
+
+def test_what_is_left_out_is_said_with_its_reason(made):
+    for name in findings():
+        scenario = read(name)
+        asked = {s.name for s in scenario.setting}
+        one = dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})
+        words = Page(render([one], "x")).words
+        assert ("Not asked, and why" in words) == bool(scenario.source and scenario.source.left_out)
+        if not any(s.tuned for s in scenario.setting) or not any("blind" in setting for setting in asked):
+            assert scenario.source is not None
+            assert scenario.source.left_out
+            assert scenario.source.left_out.rstrip(".") in words
+
+
+def test_figures_are_written_as_sources_write_them(made):
+    """A difference of accuracies in points, a share of seeds in percent; a bound likewise."""
+    finding = dataclasses.replace(
+        made,
+        outcomes=tuple(dataclasses.replace(o, mean=0.123, low=0.1, high=0.2) for o in made.outcomes),
+    )
+    words = " ".join(Page(render([finding], "x")).words.split())
+    assert "a = 12.30 points (10.00 to 20.00)" in words
+    assert "a is at most 2 points" in words
+    assert "a = 12% of seeds (10% to 20%)" in words
+    assert "a is at most 50% of seeds" in words
+
+
+@pytest.mark.slow
+def test_from_a_cold_start_elsewhere_json_and_page_are_the_same_bytes(tuned, here, tmp_path, monkeypatch):
+    told = []
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        code, out, err = here("findings", tuned, "--quick", "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["findings"][0]["tuned"]["tuned"].keys() == {"inf", "0.03"}
+        told.append((out, (tmp_path / place / json.loads(out)["page"]).read_bytes()))
+    assert told[0] == told[1]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """The finding with one claim, asked tuned and not."""
+    table = tomllib.loads(findings()[NAME].read_text(encoding="utf-8"))
+    table["privacy"]["epsilons"] = ["inf", 0.03]
+    table["claim"] = [
+        c | {"settings": ["base", "tuned"]} for c in table["claim"] if c["name"] == "disparity-vanishes"
+    ]
+    file = tmp_path_factory.mktemp("tuned") / "tuned.json"
+    file.write_text(json.dumps(table))
+    return file
+
+
+def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch):
+    from fedtoll.server import executor
+
+    code, whole, _ = here("findings", small, "--quick", "--json")
+    assert code == 0
+    (tmp_path / "results").rename(tmp_path / "whole")
+    train = executor._train
+    trained: list[str] = []
+
+    def counting(text, most=3):
+        if len(trained) == most:
+            raise KeyboardInterrupt
+        trained.append(text)
+        return train(text)
+
+    monkeypatch.setattr("fedtoll.server.executor._train", counting)
+    code, out, err = here("findings", small, "--quick", "--json")
+    assert (code, out) == (130, "")
+    assert err == "fedtoll: interrupted; the same command resumes\n"
+    assert not (tmp_path / "results/findings-quick/findings.html").exists()
+    monkeypatch.setattr("fedtoll.server.executor._train", lambda text: counting(text, most=9))
+    code, out, _ = here("findings", small, "--quick", "--json")
+    assert code == 0
+    assert out == whole
+    assert len(trained) == len(set(trained)) == 8
+    page = "findings-quick/findings.html"
+    assert (tmp_path / "results" / page).read_bytes() == (tmp_path / "whole" / page).read_bytes()
+
+
+@pytest.mark.slow
+def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkeypatch):
+    """A run that fails is exit 1, as of ``fedtoll run``; the page names what is not on it."""
+    from fedtoll.server import executor
+
+    other = json.loads(small.read_text()) | {"name": "other"}
+    other["training"]["learning_rate"] = 1.5
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(other))
+    train = executor._train
+
+    def broken(text):
+        lost = json.loads(text)["learning_rate"] == 1.5
+        return (None, "it broke", "Traceback") if lost else train(text)
+
+    monkeypatch.setattr("fedtoll.server.executor._train", broken)
+    code, out, err = here("findings", small, file, "--quick", "--json")
+    assert code == 1
+    assert re.fullmatch(r"fedtoll: failed: .*other\.json, base: 4 of 4 runs failed: .*it broke.*\n", err)
+    told = json.loads(out)
+    assert [f["name"] for f in told["findings"]] == [NAME]
+    assert list(told["failed"]) == ["other"]
+    words = Page((tmp_path / told["page"]).read_text()).words
+    assert "Not on this page, since a run failed: other." in words
+    code, out, err = here("findings", file, "--quick", "--json", "--out", "alone")
+    assert (code, out) == (1, "")
+    assert "it broke" in err
+    assert not (tmp_path / "alone/findings.html").exists()
+    monkeypatch.setattr("fedtoll.server.executor._train", train)
+    code, out, err = here("findings", small, file, "--quick", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["failed"] == {}
 
 
 @pytest.mark.slow

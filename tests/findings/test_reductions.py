@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.scenario import findings, read
 from fedtoll.server.findings import prepare
@@ -88,6 +88,6 @@ def test_the_grid_takes_the_runs_own_noise(monkeypatch):
 
     monkeypatch.setattr(classifier, "DPClassifier", no)
     run = plan(read("private-reductions", FEW, "3:4"), "x").runs[0].model_copy(update={"noise_seed": 0})
-    with pytest.raises(AskedError) as caught:
+    with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 3: AskedError: 0$") as caught:
         grid((run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json()))
-    assert caught.value.args == (0,)
+    assert isinstance(caught.value.__cause__, AskedError)

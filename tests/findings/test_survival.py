@@ -8,10 +8,10 @@ import pytest
 
 from fedtoll.scenarios.claims import Setting
 from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings.survival import ANSWERS, did_not_hold, survival, twin
+from fedtoll.server.findings.survival import ANSWERS, survival, twin
 from fedtoll.server.findings.verdicts import Outcome
 
-TUNED = Setting(name="tuned", title="tuned", set=("split.validation=0.1",), tuned=True)
+TUNED = Setting(name="tuned", title="tuned", tuned=True)
 BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))
 SETTINGS = (Setting(name="federated", title="two", set=('partition={kind="iid", clients=2}',)), BLIND, TUNED)
 BLANK = {field.name: "" for field in dataclasses.fields(Outcome)}
@@ -96,20 +96,14 @@ def test_every_variant_of_a_built_in_finding_has_its_twin():
     assert found["poor-become-poorer", "tuned"] == "base"
 
 
-def test_one_sentence_says_what_did_not_hold():
-    rows = planted(
-        ("a", "base", "reproduced"),
-        ("b", "base", "contradicted"),
-        ("b", "blind", "contradicted"),
-        ("c", "base", "not reproduced"),
-        ("d", "base", "undecided"),
-    )
-    assert did_not_hold([("f", o) for o in rows]) == (
-        "Contradicted here: “Says b” (f). Could not be shown, in one setting or more: c (f)."
-    )
-    some = [*rows, *planted(("b", "tuned", "reproduced"), ("c", "tuned", "contradicted"))]
-    assert did_not_hold([("f", o) for o in some]) == (
-        "Contradicted here: “Says b” (f, in base and blind) and “Says c” (f, in tuned)."
-    )
-    assert did_not_hold([("f", rows[0]), ("f", rows[4])]) == "Every claim that could be decided held."
-    assert did_not_hold([("f", rows[4])]) == "No claim could be decided."
+def test_a_tuned_setting_differs_from_its_twin_by_tuning_alone():
+    few = Setting(name="few", title="few", set=("split.validation=0.1",))
+    assert twin(Setting(name="t", title="t", set=few.set, tuned=True), [few]) == "few"
+    assert twin(Setting(name="t", title="t", set=few.set, tuned=True), []) is None
+    for name in findings():
+        scenario = read(name)
+        for s in scenario.setting:
+            if s.tuned:
+                own = next((o for o in scenario.setting if o.name == twin(s, scenario.setting)), None)
+                assert set(s.set) == set(own.set if own else ())
+                assert scenario.split.validation > 0

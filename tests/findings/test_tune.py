@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.scenario import read
 from fedtoll.server.app import simulate
@@ -33,7 +34,7 @@ def test_the_loss_is_that_of_the_public_part_alone(planned):
     seen = []
     simulate(run, lambda round, made: seen.append(made))
     of = records(run)
-    assert len(of.validation) == pytest.approx(0.1 * 0.8 * 48_842, rel=0.01)
+    assert len(of.validation) == pytest.approx(0.1 * 48_842, rel=0.01)
     assert not set(of.validation) & ({*of.test} | {*np.concatenate(of.held)})
     weight, bias = seen[-1]
     logit = of.table.features[of.validation].astype(float) @ weight[0].astype(float) + float(bias[0])
@@ -104,3 +105,26 @@ def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
                     (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
         _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}
+
+
+def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path):
+    """For real: with a learning rate of 10^300 the weights are not finite."""
+    wild = [t.replace("0.01, 2.0", "1e300, 2.0") for t in TUNE if "epsilons" not in t]
+    made = plan(read("adult-central", [*wild, 'privacy.epsilons=["inf"]'], "0:1"), "x")
+    _, chosen = tuned("x", made, tmp_path / "one", workers=1)
+    assert chosen == {"inf": ("training.learning_rate=2.0",)}
+    scores = [json.loads(f.read_text())["(all)"] for f in (tmp_path / "one/tuning").glob("*.json")]
+    assert sorted(map(np.isfinite, scores)) == [False, True]
+    none = [t.replace("1e300, 2.0", "1e300, 1e301") for t in wild]
+    lost = plan(read("adult-central", [*none, 'privacy.epsilons=["inf"]'], "0:1"), "x")
+    with pytest.raises(RunError, match="x: tuning at ε = inf: every candidate diverged or failed"):
+        tuned("x", lost, tmp_path / "two", workers=1)
+
+
+def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(planned, monkeypatch):
+    def broken(run, seen):
+        raise ZeroDivisionError("in\ntwo lines")
+
+    monkeypatch.setattr("fedtoll.server.app.simulate", broken)
+    with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 0: ZeroDivisionError: in two lines$"):
+        validation_losses(planned.runs[0].to_json())

@@ -373,14 +373,17 @@ def judge(case: Case, path: Path, *, train: bool) -> str:
     assert np.isfinite(planned.expected_KG).all()
     assert [c.size for c in run.clients] == [c.size for c in planned.clients]
     held = records(run)
-    training, test = split.split(chosen, groups, scenario.split.kind, scenario.split.folds, run.seed)
+    training, test = split.split(
+        chosen, groups, scenario.split.kind, scenario.split.folds, run.seed, scenario.split.validation
+    )
     everybody = np.concatenate([np.unique(np.concatenate(held.held)), held.test, held.validation])
     assert len(np.unique(everybody)) == len(everybody)
     assert set(held.test) == set(test)
+    assert set(held.validation.tolist()) == set(range(len(chosen))) - set(training) - set(test)
     rows = Counter(int(row) for client in held.held for row in client)
     assert set(rows.values()) <= {scenario.partition.copies}
     if not scenario.partition.keep:
-        assert set(rows) | set(held.validation.tolist()) == set(training.tolist())
+        assert set(rows) == set(training.tolist())
     if not train:
         return "read"
     tables = simulate(run)

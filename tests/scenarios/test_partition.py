@@ -13,7 +13,7 @@ from fedtoll.scenarios.data import Attribute
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.partition import Client, Layout, clients, deal, layout
 from fedtoll.scenarios.scenario import Partition, Split
-from fedtoll.scenarios.split import split, validation
+from fedtoll.scenarios.split import public, split
 
 PER_GROUP = {"White": 8, "Black": 2, "*": 1}
 
@@ -276,18 +276,26 @@ def test_other_mistakes_are_told_in_one_line(places, how, told):
     assert "\n" not in str(caught.value)
 
 
-def test_validation_records_are_neither_trained_nor_tested_on(places):
+def test_public_records_are_neither_trained_nor_tested_on_in_any_seed(places):
     groups = places.groups(["group"])
-    train, test = split(places, groups, "folds", 5, 2)
-    rest, public = validation(places, groups, train, 0.2, 2)
-    np.testing.assert_array_equal(np.sort(np.concatenate([rest, public, test])), np.arange(len(places)))
-    of, taken = (np.bincount(groups.codes[rows], minlength=4) for rows in (train, public))
-    np.testing.assert_allclose(taken / of, 0.2, atol=0.03)
-    sizes = [
-        sum(c.size for c in layout(places, groups, Partition(), Split(validation=v)).clients)
-        for v in (0.0, 0.2)
-    ]
-    assert sizes[1] == pytest.approx(0.8 * sizes[0], abs=8)
+    declared = public(places, groups, "folds", 0.2)
+    np.testing.assert_allclose(
+        np.bincount(groups.codes[declared], minlength=4) / groups.counts, 0.2, atol=0.03
+    )
+    tested = []
+    for seed in range(5):
+        train, test = split(places, groups, "folds", 5, seed, 0.2)
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([train, declared, test])), np.arange(len(places))
+        )
+        planned = layout(places, groups, Partition(), Split(validation=0.2))
+        sizes = {c.group: c.size for c in planned.clients}
+        held = np.bincount(groups.codes[train], minlength=4)
+        assert all(abs(held[groups.names.index(g)] - n) <= 1 for g, n in sizes.items())
+        tested.append(test)
+    np.testing.assert_array_equal(  # and all the others are tested once
+        np.sort(np.concatenate(tested)), np.setdiff1d(np.arange(len(places)), declared)
+    )
 
 
 def test_small_cells_become_one_group(places):

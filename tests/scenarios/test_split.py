@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.split import folds, split, training_share
+from fedtoll.scenarios.split import folds, public, split, training_share
 
 STRATA = hnp.arrays(np.int64, st.integers(7, 200), elements=st.integers(0, 6))
 
@@ -82,6 +82,19 @@ def test_canonical_is_the_sources_own_split(adult):
         train, test = split(adult, race, "canonical", 5, seed)
         np.testing.assert_array_equal(train, np.arange(32_561))
         np.testing.assert_array_equal(test, np.arange(32_561, 48_842))
+
+
+def test_of_the_sources_own_split_the_public_part_is_taken_from_training(adult):
+    race = adult.groups(["race"])
+    declared = public(adult, race, "canonical", 0.1)
+    assert len(declared) == pytest.approx(3256, abs=5)
+    assert declared.max() < 32_561
+    train, test = split(adult, race, "canonical", 5, 3, 0.1)
+    np.testing.assert_array_equal(train, np.setdiff1d(np.arange(32_561), declared))
+    np.testing.assert_array_equal(test, np.arange(32_561, 48_842))
+    counts, denominator = training_share(adult, race, "canonical", 5, groups=race, validation=0.1)
+    np.testing.assert_array_equal(counts, np.bincount(race.codes[train], minlength=len(race.names)))
+    assert denominator == 1
 
 
 def test_canonical_needs_a_canonical_test_set(make_table):

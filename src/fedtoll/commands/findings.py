@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedtoll.console import console
-from fedtoll.options import Json
+from fedtoll.options import FAILED, Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fedtoll.scenarios.run import Run
-    from fedtoll.server.findings.conduct import Finding, Prepared
+    from fedtoll.server.findings.asked import Prepared
+    from fedtoll.server.findings.conduct import Finding
     from fedtoll.server.findings.front import Point
 
 PAGE = "findings.html"
@@ -45,32 +46,56 @@ def findings(
     as_json: Json = False,
 ) -> None:
     """Check published claims on real records; the same command again resumes, and gives the same verdicts."""
+    from fedtoll.scenarios.errors import RunError
     from fedtoll.server import findings as rooms
     from fedtoll.server import study
 
     study.check_options(executor, "local")
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
     prepared = [rooms.prepare(name, quick=quick) for name in rooms.names(names or [])]
+    rooms.apart(prepared)
     command = shlex.join(["fedtoll", *sys.argv[1:]])
-    made = []
+    made, failed = [], {}
     with _progress(prepared) as finished:
         for one in prepared:
-            made.append(
-                rooms.conduct(
-                    one,
-                    folder / one.scenario.name,
-                    executor=executor,
-                    workers=workers,
-                    command=command,
-                    force=force,
-                    finished=finished,
-                    waiting=lambda: typer.echo(f"{folder}: another command is at work; waiting", err=True),
+            try:
+                made.append(
+                    rooms.conduct(
+                        one,
+                        folder / one.scenario.name,
+                        executor=executor,
+                        workers=workers,
+                        command=command,
+                        force=force,
+                        finished=finished,
+                        waiting=lambda: typer.echo(
+                            f"{folder}: another command is at work; waiting", err=True
+                        ),
+                    )
                 )
-            )
-    page = folder / PAGE
-    rooms.write(made, page, command)
+            except RunError as error:  # the other findings are judged all the same
+                failed[one.scenario.name] = " ".join(str(error).split())
+    for line in failed.values():
+        typer.echo(f"fedtoll: failed: {line}", err=True)
+    if made:
+        page = folder / PAGE
+        rooms.write(made, page, command, list(failed))
+        _show(made, page, quick, failed, as_json)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _show(made: Sequence[Finding], page: Path, quick: bool, failed: dict[str, str], as_json: bool) -> None:
+    """Print what became of the findings."""
+    from fedtoll.server import findings as rooms
+
     if as_json:
-        content = {"page": str(page), "quick": quick, "findings": [_plain(f) for f in made]}
+        content = {
+            "page": str(page),
+            "quick": quick,
+            "failed": failed,
+            "findings": [_plain(f) for f in made],
+        }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
     for finding in made:
@@ -84,6 +109,8 @@ def findings(
 
 def _plain(finding: Finding) -> dict[str, Any]:
     """Return a finding as JSON can hold it: what is undefined is null."""
+    from fedtoll.server.findings.standing import claims
+
     rows = [
         {key: _number(value) for key, value in asdict(outcome).items()}
         | {"sides": [{"what": what, "mean": _number(mean)} for what, mean in outcome.sides]}
@@ -93,6 +120,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "name": finding.scenario.name,
         "title": finding.scenario.title,
         "folder": str(finding.folder),
+        "claims": {t.claim: t.standing for t in claims((finding.scenario.name, o) for o in finding.outcomes)},
         "tuned": finding.tuned,
         "survives": {
             s.question: {"answer": s.answer, "kept": s.kept, "held": s.held, "why": s.why}
@@ -119,16 +147,17 @@ def _table(finding: Finding) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from fedtoll.server.findings.page import interval
+    from fedtoll.server.findings import units
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
     table.title = Text(f"{finding.scenario.name}: {finding.scenario.title}")
     table.add_column(Text("claim"), no_wrap=True)
     for head in ("setting", "ours", "verdict"):
         table.add_column(Text(head), overflow="fold")
+    of = {claim.name: units.of_figure(claim) for claim in finding.scenario.claim}
     for o in finding.outcomes:
         verdict = o.verdict if o.verdict != "undecided" else f"undecided: {o.why}"
-        cells = (o.claim, o.setting, interval(o.mean, o.low, o.high), verdict)
+        cells = (o.claim, o.setting, units.interval(o.mean, o.low, o.high, of[o.claim]), verdict)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
