@@ -11,11 +11,17 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.scenario import Model, Partition, Split
-from fedtoll.scenarios.section import Section
+from fedtoll.scenarios.section import OnFailure, Section, without_default
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
@@ -104,6 +110,7 @@ class Run(Section):
     smoothing: float = 0.0
     shrinkage: bool = False
     average: bool = False
+    on_failure: OnFailure = "abort"
     clients: tuple[ClientPlan, ...]
     seed: int
     noise_seed: int
@@ -117,6 +124,11 @@ class Run(Section):
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
             raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``on_failure`` where it is the default: such runs keep their JSON and their hash."""
+        return without_default(handler(self), "on_failure", "abort")
 
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
         """Return the shape of what a client releases: its own group's cells where that group is public."""
@@ -148,6 +160,8 @@ class Run(Section):
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""  # the checksum covers its content
+        if self.split.validation:  # the rule by which it is drawn; runs without a public part keep their hash
+            content["split"]["public"] = "of all records, the same for every seed"
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

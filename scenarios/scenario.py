@@ -18,8 +18,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -29,7 +31,16 @@ from fedtoll.scenarios.data.section import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.mistakes import one_line
 from fedtoll.scenarios.overrides import override
-from fedtoll.scenarios.section import Count, Epsilon, Positive, Rate, Section, Seed
+from fedtoll.scenarios.section import (
+    Count,
+    Epsilon,
+    OnFailure,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    without_default,
+)
 from fedtoll.scenarios.tune import Tune
 
 MOST_BYTES = 2**20
@@ -39,7 +50,8 @@ MOST_BYTES = 2**20
 class Split(Section):
     """How records are held out: stratified folds (fold = seed mod ``folds``) or the source's own split.
 
-    ``validation`` is a share of the training records that is declared public: no client holds it.
+    ``validation`` is a share of the records (of the source's own split: of its training part) that is
+    declared public: the same for every seed, no client holds it and no seed tests it.
     """
 
     kind: Literal["folds", "canonical"] = "folds"
@@ -119,7 +131,9 @@ class Training(Section):
     or ``local_epochs`` = T·q. Poisson sampling always. ``engine = "auto"`` takes the cohort engine
     where it can train the model and Opacus elsewhere; ``device = "auto"`` a GPU where there is one.
     ``average``: what is evaluated and kept is the mean of the models of all rounds so far (Polyak and
-    Juditsky 1992); clients go on from the last one.
+    Juditsky 1992); clients go on from the last one. ``on_failure``: what a reply that is missing, failed,
+    malformed or not finite does: end the run (``abort``), or be left out of its round (``skip``), charged all
+    the same and recorded.
     """
 
     rounds: Count
@@ -133,6 +147,12 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "float64"] = "float32"
     average: Annotated[bool, Field(strict=True)] = False
+    on_failure: OnFailure = "abort"
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``on_failure`` where it is the default: what was written and audited before stays."""
+        return without_default(handler(self), "on_failure", "abort")
 
     @model_validator(mode="after")
     def _check(self) -> Training:

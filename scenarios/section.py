@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
@@ -44,6 +44,14 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+
+OnFailure = Literal["abort", "skip"]
+"""What becomes of a run when a reply is missing, failed, malformed or not finite."""
+
+
+def without_default(content: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """Return a section as it is written, without a key of a later version where it has its default."""
+    return {k: v for k, v in content.items() if k != key or v != default}
 
 
 class Section(BaseModel):

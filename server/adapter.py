@@ -34,12 +34,13 @@ class Aggregation:
     Parameters
     ----------
     weights, coefficients
-        p_k and a_k of every client in the order of the plan; ``None`` for Flower's own strategies,
-        which do not tell.
+        p_k and a_k of every client in the order of the plan, 0 where its reply was skipped; ``None`` for
+        Flower's own strategies, which do not tell.
     statistics
-        What the strategy saw of every client, in the order of the plan.
+        What the strategy saw of every client, in the order of the plan; undefined (NaN) where its reply was
+        skipped.
     noise_variances
-        v_k of every client's update, in the order of the plan.
+        v_k of every client's update, in the order of the plan; NaN where there is none.
     """
 
     weights: Weights | None = None
@@ -92,10 +93,15 @@ class Adapted(FlowerStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
-        """Weigh the reports and combine their updates."""
-        metrics: list[Any] = [only(MetricRecord, reply.content) for reply in replies]
+        """Weigh the reports of the clients that answered, in the plan's order, and combine their updates."""
+        answers: dict[int, Any] = {
+            self._strict.client_of[reply.metadata.src_node_id]: only(MetricRecord, reply.content)
+            for reply in replies
+        }
+        metrics = [answers.get(c.id) for c in self._run.clients]
         statistics = self._released.update(server_round, metrics)
-        reports = [self._report(c, s) for c, s in zip(self._run.clients, statistics, strict=True)]
+        there = [i for i, told in enumerate(metrics) if told is not None]
+        reports = [self._report(self._run.clients[i], statistics[i]) for i in there]
         answer = self.strategy.weigh(reports, self._state)
         try:
             weights, state = pair(answer)
@@ -109,9 +115,12 @@ class Adapted(FlowerStrategy):
         params = _like(self._params, made, f"round {server_round}: {self._name} made a model")
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} gave no coefficient for every client")
-        self.history[server_round] = Aggregation(
-            weights, coefficients, statistics, [r.noise_variance for r in reports]
+        variances = np.array([r.noise_variance for r in reports])
+        weights, coefficients, variances = (
+            self._of_all(values, there, absent)
+            for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
         )
+        self.history[server_round] = Aggregation(weights, coefficients, statistics, variances.tolist())
         return ArrayRecord(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
@@ -132,6 +141,12 @@ class Adapted(FlowerStrategy):
 
     def summary(self) -> None:
         """Log nothing."""
+
+    def _of_all(self, values: Weights, there: Sequence[int], absent: float) -> Weights:
+        """Return one number for every client of the plan, from those of the clients that answered."""
+        filled = np.full(len(self._run.clients), absent)
+        filled[there] = values
+        return filled
 
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
         update = tuple(

@@ -31,6 +31,9 @@ Tables = dict[str, pd.DataFrame]
 Spent = dict[tuple[int, int], float]
 """ε by client and round."""
 
+Skipped = dict[int, dict[int, str]]
+"""Why a reply was skipped, by client and round."""
+
 Look = Callable[[int, tuple[NDArray[Any], ...]], None]
 """Called with every round (0 is the first model) and the model that is evaluated there."""
 
@@ -80,7 +83,8 @@ def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
     Raises
     ------
     RunError
-        One line that names round and client when a reply is missing, failed, malformed or not finite.
+        One line that names round and client when a reply is missing, failed, malformed or not finite;
+        where the run says that such replies are skipped, only if none of a round is left.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     _check_sources(run)
@@ -118,11 +122,11 @@ def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
     )
     history = strategy.history if isinstance(strategy, adapter.Adapted) else {}
     spent = _spent(run, strict)
-    clients = _clients(run, spent, history)
+    clients = _clients(run, spent, history, strict.skipped)
     return {
         "groups": _with_weights(pd.DataFrame(groups), clients, run),
         "clients": clients,
-        "rounds": _rounds(run, clients),
+        "rounds": _rounds(run, clients, strict.skipped),
         "ledger": _ledger(run, strict, spent),
         "predictions": pd.DataFrame(
             {
@@ -149,8 +153,13 @@ def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {f"score_{c}": probabilities_NC[:, c] for c in range(probabilities_NC.shape[1])}
 
 
-def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) -> pd.DataFrame:
-    """Return one row for each round and client: its weight, its noise, its statistics, its ε."""
+def _clients(
+    run: Run, spent: Spent, history: dict[int, adapter.Aggregation], skipped: Skipped
+) -> pd.DataFrame:
+    """Return one row for each round and client: its weight, its noise, its statistics, its ε.
+
+    Where the run may skip a reply, it says why it did; then there was no update, and nothing that noised it.
+    """
     rows = []
     mu = run.strategy.parameters.get("proximal_mu", 0.0)  # of Flower's own FedProx
     theirs = [adapter.noise_variance(run, client, mu) for client in run.clients]
@@ -170,6 +179,9 @@ def _clients(run: Run, spent: Spent, history: dict[int, adapter.Aggregation]) ->
             for statistic in run.statistics:
                 estimate = done.statistics[i][statistic.name]
                 row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
+            if run.on_failure == "skip":
+                row["skipped"] = why = skipped[client.id].get(round, "")
+                row["noise_variance"] = math.nan if why else row["noise_variance"]
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -190,11 +202,11 @@ def _spent(run: Run, strict: Strict) -> Spent:
     return spent
 
 
-def _rounds(run: Run, clients: pd.DataFrame) -> pd.DataFrame:
-    """Return the effective noise Σ a_k² v_k of every round, and the engine that ran."""
+def _rounds(run: Run, clients: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
+    """Return the effective noise Σ a_k² v_k of every round, how many answered, and the engine that ran."""
     noise = (clients["coefficient"] ** 2 * clients["noise_variance"]).groupby(clients["round"])
     frame = noise.sum(min_count=1).rename("effective_noise").reset_index()
-    frame["replies"] = clients.groupby("round").size().to_numpy()
+    frame["replies"] = [len(run.clients) - sum(t in of for of in skipped.values()) for t in frame["round"]]
     frame["engine"] = run.engine
     return frame
 

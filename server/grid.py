@@ -27,6 +27,7 @@ from fedtoll.clients import wire
 from fedtoll.clients.ledger import COLUMNS, Ledger, Release, owed
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.server import skips
 
 Handler = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 
@@ -110,6 +111,10 @@ class LocalGrid(_Delegating):
 class Strict(_Delegating):
     """Wraps any Grid: replies come complete, well formed, finite and sorted by client, or the run ends.
 
+    Where the run says ``on_failure = "skip"``, a reply that is missing, failed, malformed or not finite is
+    left out of its round instead, and noted in ``skipped``. What cannot be a client's bad luck ends the run
+    all the same: a ledger beyond what was charged, a second reply, one of no client, a strategy's mistake.
+
     It is also where the server's ledger is kept, for it sees every instruction that is sent: each is
     charged from public constants before it leaves, whether or not a reply arrives, and each reply's
     own ledger must equal it.
@@ -119,10 +124,12 @@ class Strict(_Delegating):
         self._grid = grid
         self._plan = run
         self._clients = {c.id: c for c in run.clients}
-        self._client_of: dict[int, int] = {}
+        self.client_of: dict[int, int] = {}
         self.node_of: dict[int, int] = {}
         self.ledger = Ledger(run.delta, run.accountant)
         self._last = 0
+        self._skips = run.on_failure == "skip"
+        self.skipped: dict[int, dict[int, str]] = {c.id: {} for c in run.clients}  # why, by client and round
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
@@ -162,16 +169,17 @@ class Strict(_Delegating):
             if index not in found:
                 raise RunError(f"roll call: {self._who(plan.id)} did not answer")
         self.node_of = {self._plan.clients[i].id: found[i] for i in range(expected)}
-        self._client_of = {node: client for client, node in self.node_of.items()}
+        self.client_of = {node: client for client, node in self.node_of.items()}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send, charge, receive, check, sort.
+        """Send, charge, receive, check, sort; what is skipped is not among the replies.
 
         Raises
         ------
         RunError
             One line that names round and client: a reply that is missing, failed, malformed, not
-            finite, or whose ledger differs.
+            finite, or whose ledger differs. Where these are skipped: a ledger with more than was charged,
+            or a round of which no reply is left.
         """
         sent = list(messages)
         if not sent:
@@ -183,24 +191,60 @@ class Strict(_Delegating):
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             node = reply.metadata.src_node_id
-            if node not in self._client_of:
+            if node not in self.client_of:
                 raise RunError(f"round {round}: a reply came from node {node}, which is no client")
-            replies[self._client_of[node]].append(reply)
+            replies[self.client_of[node]].append(reply)
         for client, message in addressed.items():
             where = f"round {round}, {self._who(client)}"
-            if len(replies[client]) != 1:
-                count = len(replies[client])
-                raise RunError(f"{where}: {count} replies" if count else f"{where}: the reply is missing")
-            (reply,) = replies[client]
-            if reply.has_error():
-                raise RunError(f"{where}: failed: {_one_line(reply.error.reason)}")
-            try:
-                self._check(client, message, reply)
-            except KeyError as error:
-                raise RunError(f"{where}: the reply is malformed: it has no {error}") from None
-            except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
-                raise RunError(f"{where}: the reply is malformed: {_one_line(str(error))}") from None
-        return [reply for (reply,) in replies.values()]
+            if len(replies[client]) > 1:
+                raise RunError(f"{where}: {len(replies[client])} replies")
+            fault = self._fault(client, round, message, next(iter(replies[client]), None))
+            if fault and not self._skips:
+                raise RunError(f"{where}: {fault}")
+            if fault:
+                self.skipped[client][round] = skips.bounded(fault)
+                self.parameters.pop(client, None)
+                replies[client] = []
+        if not any(replies.values()):
+            first = next(iter(addressed))
+            raise RunError(
+                f"round {round}: every reply was skipped, and none is left to go on with; "
+                f"{self._who(first)}: {self.skipped[first][round]}"
+            )
+        return [reply for of in replies.values() for reply in of]
+
+    def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> str:
+        """Return what is wrong with a client's reply in one line; "" if nothing is."""
+        if reply is None:
+            return "the reply is missing"
+        if reply.has_error():
+            return f"failed: {_one_line(reply.error.reason)}"
+        if self._skips:
+            self._refuse_more_than_charged(client, round, reply.content)
+        try:
+            self._check(client, message, reply)
+        except KeyError as error:
+            return f"the reply is malformed: it has no {error}"
+        except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
+            return f"the reply is malformed: {_one_line(str(error))}"
+        unknown = skips.unreleased(self._plan, round, self.skipped[client]) if self._skips else ""
+        return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
+
+    def _refuse_more_than_charged(self, client: int, round: int, content: RecordDict) -> None:
+        """End a run that skips, too, where a client claims to have released what it was not charged.
+
+        The account would be too small then, whatever becomes of the reply.
+        """
+        try:
+            if dict(content[clients.LEDGER]) == self.ledger.columns(client):
+                return
+            theirs = clients.releases_in(content, client)
+        except (KeyError, ValueError, TypeError):
+            return  # a malformed reply, which is told as that
+        if claimed := skips.beyond(theirs, self.ledger.of(client)):
+            where = f"round {round}, {self._who(client)}"
+            told = skips.bounded(_one_line(str(claimed)))
+            raise RunError(f"{where}: its ledger holds {told}, which the server did not charge")
 
     def _next_round(self, sent: Sequence[Message]) -> int:
         """Return the round of these messages: the one after the last, for a round's draws must not repeat."""
@@ -219,9 +263,9 @@ class Strict(_Delegating):
         round = _round(sent[0])
         for message in sent:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
-            if node not in self._client_of:
+            if node not in self.client_of:
                 raise RunError(f"the strategy sends to node {node}, which is no client")
-            client = self._client_of[node]
+            client = self.client_of[node]
             where = f"round {round}, {self._who(client)}"
             if kind != MessageType.TRAIN:
                 raise RunError(f"{where}: a {kind!r} message would return un-noised numbers")
@@ -278,7 +322,10 @@ class Strict(_Delegating):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
         if dict(ledger) != self.ledger.columns(client):
             theirs, ours = clients.releases_in(content, client), self.ledger.of(client)
-            raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
+            if not self._skips:
+                raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
+            if lost := skips.lacking(theirs, ours, self.skipped[client]):
+                raise ValueError(f"its ledger lacks {lost}")
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
         """Return the metrics that a reply must have: public values, and the shapes of statistics."""

@@ -158,6 +158,7 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
             smoothing=scenario.statistics.smoothing if asked else 0.0,
             shrinkage=bool(asked) and private and scenario.statistics.shrinkage,
             average=training.average,
+            on_failure=training.on_failure,
             clients=planned,
             seed=seed,
             noise_seed=(seed if privacy.noise_seed is None else privacy.noise_seed) if private else 0,

@@ -6,6 +6,7 @@ nothing. Debiasing belongs to the strategy whose transform biases.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ class Released:
         self._run = run
         self._last: dict[tuple[str, int], Estimate] = {}
 
-    def update(self, round: int, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Estimate]]:
+    def update(self, round: int, metrics: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Estimate]]:
         """Read what is due in a round and return each client's statistics by name.
 
         Parameters
@@ -30,22 +31,37 @@ class Released:
         round
             From 1.
         metrics
-            The metrics of every reply, in the order of the plan's clients.
+            The metrics of every reply, in the order of the plan's clients; ``None`` where it was skipped.
+            Such a client's statistics are undefined (NaN) in this round and draw nobody's towards them;
+            what it releases next goes on from what it released last.
         """
         run = self._run
         seen: list[dict[str, Estimate]] = [{} for _ in run.clients]
+        there = [
+            (client, told, of)
+            for client, told, of in zip(run.clients, metrics, seen, strict=True)
+            if told is not None
+        ]
         for statistic in run.statistics:
             if statistic.due(round):
-                for client, told in zip(run.clients, metrics, strict=True):
+                for client, told, _ in there:
                     key = statistic.name, client.id
                     new = self._read(statistic, client, told)
                     self._last[key] = smooth(self._last.get(key), new, run.smoothing)
-            estimates = [self._last[statistic.name, c.id] for c in run.clients]
+            estimates = [self._last[statistic.name, client.id] for client, _, _ in there]
             if run.shrinkage and np.ndim(estimates[0].value) == 0:
                 estimates = shrink(estimates)
-            for of, estimate in zip(seen, estimates, strict=True):
+            for (_, _, of), estimate in zip(there, estimates, strict=True):
                 of[statistic.name] = estimate
+            for of in seen:
+                of.setdefault(statistic.name, self._undefined(statistic))
         return seen
+
+    def _undefined(self, statistic: StatisticPlan) -> Estimate:
+        """Return what stands in a statistic's place where it is undefined."""
+        shape = statistic.declaration.shape(len(self._run.groups), self._run.classes)
+        nowhere = np.full(shape, math.nan) if shape else math.nan
+        return Estimate(nowhere, nowhere)
 
     def _read(self, statistic: StatisticPlan, client: ClientPlan, told: Mapping[str, Any]) -> Estimate:
         """Return a released statistic in full shape; the cells that the plan says are empty are exactly 0."""

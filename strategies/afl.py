@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtoll.scenarios.statistics import MeanLoss, Statistic
-from fedtoll.strategies.base import Member, Report, State, Strategy, Weights, recall, remember, sizes
-from fedtoll.strategies.simplex import project
+from fedtoll.strategies.base import Member, Report, State, Strategy, Weights, remember, sizes
+from fedtoll.strategies.simplex import ascend
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class AFL(Strategy):
     - λ integrates the statistic's noise: T rounds move it by γ s_k √T before the projection (derived
       here; s_k is the statistic's standard deviation). Hence ``clip`` is 1: s_k is proportional to it.
       F̃_k itself is not clamped, so that its noise stays centred.
-    - A client that is missing from a round keeps its λ_k; those who are there share all the weight.
+    - A client that is missing from a round keeps its λ_k; those who are there move λ among themselves, and
+      share all the weight in proportion to it.
     - A client that lies takes everything: one that reports ten times its loss has all the weight after a
       few rounds, since no clip binds what it sends.
     - The theory holds for the mean of the models of all rounds, not for the last one. That is an option
@@ -78,7 +79,13 @@ class AFL(Strategy):
         return remember({}, cohort, mixture=sizes(cohort))
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return Π(λ + γ F̃), and keep it."""
+        """Return Π(λ + γ F̃), and keep it; normalised where a client is missing."""
         losses = np.array([r.statistics["mean_loss"].value for r in reports], dtype=np.float64)
-        mixture = project(recall(state, reports, "mixture") + self.gamma * losses)
-        return mixture, remember(state, reports, mixture=mixture)
+        place = np.searchsorted(state["mixture.clients"], [r.client for r in reports])
+        step, there = np.zeros(len(state["mixture"])), np.zeros(len(state["mixture"]), dtype=bool)
+        step[place], there[place] = self.gamma * losses, True
+        mixture = ascend(state["mixture"], step, there)
+        weights = mixture[place]
+        if not there.all():
+            weights = weights / weights.sum() if weights.any() else sizes(reports)
+        return weights, {**state, "mixture": mixture}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedtoll.scenarios.statistics import GroupLoss, Statistic
 from fedtoll.strategies.base import Instructions, Member, Report, State, Strategy, Weights, sizes
-from fedtoll.strategies.simplex import project
+from fedtoll.strategies.simplex import ascend, project
 
 HEAVIEST = 100.0
 """No record counts more than so many times its due."""
@@ -34,11 +34,17 @@ class FedMinMax(Strategy):
       The weight acts on a record's loss *inside* the clip of DP-SGD: the sensitivity stays C, and where
       gradients are clipped the clip partly undoes the weight.
 
+    A group of which no client is there keeps its μ; the others move theirs among themselves.
+
     Mixed clients' n_a is estimated (derived here): the released counts, summed over clients and averaged
     over rounds, for the records do not change; never below 1, nor below the standard deviation of one
     round's count. So the standard deviation of r_a is at most ``clip``, and the r_a of a group that its
     noise hides is underestimated. The start ρ becomes better known from round to round, and μ moves with it,
     μ ← Π(μ + ρ̂ − ρ̂_before + γ r), so that γ = 0 gives weights of 1. μ_a / ρ_a is capped at 100.
+
+    Where a mixed client has been missing, the average is taken client by client: its records still count in
+    ρ, and r_a is the loss of those who are there over *their* n_a. While it is missing, a group of which
+    those who are there hold no more than the floor keeps its μ.
 
     μ integrates the noise of r, which is proportional to ``clip``: hence 1.
 
@@ -83,9 +89,9 @@ class FedMinMax(Strategy):
         return (GroupLoss(self.clip),)
 
     def init(self, cohort: Sequence[Member]) -> State:
-        """Return the groups by name and μ = ρ; nothing if a client declares none."""
+        """Return the groups by name and μ = ρ; if a client declares none, who there is."""
         if not all(m.group for m in cohort):
-            return {}
+            return {"releases.clients": np.array(sorted(m.client for m in cohort), dtype=np.int64)}
         names, _, n_G = _groups(cohort)
         return {"groups": names, "mu": n_G / n_G.sum()}
 
@@ -99,31 +105,62 @@ class FedMinMax(Strategy):
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Move μ; return μ_g n_k / n_g to clients that declare their group, else n_k / n.
 
-        The μ of a group of which no client is there is not moved, and its weight goes to the others.
+        The weight of a group of which no client is there goes to the others, in proportion to theirs.
         """
         value_KG2 = np.stack([np.asarray(r.statistics["group_loss"].value) for r in reports])
         if "groups" in state:
             names, place, n_G = _groups(reports)
-            there = np.searchsorted(state["groups"], names)
-            moved = np.array(state["mu"])
+            there = np.isin(state["groups"], names)
             losses_G = np.bincount(place, weights=value_KG2[:, :, 0].sum(axis=1))
-            moved[there] += self.gamma * self.clip * losses_G / n_G
-            mu = project(moved)
+            step = np.zeros(len(there))
+            step[there] = self.gamma * self.clip * losses_G / n_G
+            mu = ascend(state["mu"], step, there)
             weights = mu[there][place] * [r.size for r in reports] / n_G[place]
             weights = weights / weights.sum() if weights.any() else sizes(reports)
             return weights, {**state, "mu": mu}
         sd_KG2 = np.stack([np.asarray(r.statistics["group_loss"].sd) for r in reports])
-        return sizes(reports), self._release(value_KG2.sum(axis=0), np.sqrt((sd_KG2**2).sum(axis=0)), state)
+        floor_G = np.maximum(np.sqrt((sd_KG2**2).sum(axis=0))[:, 1], 1.0)
+        return sizes(reports), self._release(reports, value_KG2, floor_G, state)
 
-    def _release(self, value_G2: Weights, sd_G2: Weights, state: State) -> State:
-        """Return the memory after one more release of all clients' losses and counts."""
+    def _release(
+        self, reports: Sequence[Report], value_KG2: Weights, floor_G: Weights, state: State
+    ) -> State:
+        """Return the memory after one more release of the losses and counts of those who are there."""
         rounds = state.get("rounds", 0) + 1
-        counts = state.get("counts", 0.0) + value_G2[:, 1]
-        held = np.maximum(counts / rounds, np.maximum(sd_G2[:, 1], 1.0))
+        losses_G, counts_G = value_KG2.sum(axis=0).T
+        counts = state.get("counts", 0.0) + counts_G
+        state = _counted(state, reports, value_KG2[:, :, 1])
+        held = here = np.maximum(counts / rounds, floor_G)
+        there = np.ones(len(held), dtype=bool)
+        if (state["releases"] < rounds).any():  # somebody is or was missing
+            mean_KG = state["released"] / np.maximum(state["releases"], 1)[:, None]
+            own = np.isin(state["releases.clients"], [r.client for r in reports])
+            here = mean_KG[own].sum(axis=0)
+            there = (here > floor_G) | own.all()
+            held, here = np.maximum(mean_KG.sum(axis=0), floor_G), np.maximum(here, floor_G)
         share = held / held.sum()
-        moved = state["mu"] - state["share"] if rounds > 1 else 0.0
-        mu = project(share + moved + self.gamma * self.clip * value_G2[:, 0] / held)
+        point = share + (state["mu"] - state["share"] if rounds > 1 else 0.0)
+        step = self.gamma * self.clip * losses_G / here
+        mu = ascend(point if there.all() else project(point), step, there)
         return {**state, "rounds": rounds, "counts": counts, "share": share, "mu": mu}
+
+
+def _counted(state: State, reports: Sequence[Report], counts_KG: Weights) -> State:
+    """Return the memory with one more release of these clients: how many each has made, and their sum."""
+    zero = np.zeros(counts_KG.shape[1])
+    kept = {int(c): (0, zero) for c in state.get("releases.clients", ())}
+    if "released" in state:
+        kept = dict(zip(kept, zip(state["releases"], state["released"], strict=True), strict=True))
+    for report, counts_G in zip(reports, counts_KG, strict=True):
+        releases, released_G = kept.get(report.client, (0, zero))
+        kept[report.client] = releases + 1, released_G + counts_G
+    clients = sorted(kept)
+    return {
+        **state,
+        "releases.clients": np.array(clients, dtype=np.int64),
+        "releases": np.array([kept[c][0] for c in clients], dtype=np.int64),
+        "released": np.stack([kept[c][1] for c in clients]),
+    }
 
 
 def _groups(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedtoll.strategies.base import Weights
 
@@ -54,6 +55,27 @@ def project(point: Weights) -> Weights:
     kept = np.flatnonzero(falling + shifts > 0)[-1]
     projected = np.maximum(point + shifts[kept], 0.0)
     return np.asarray(projected / projected.sum())
+
+
+def ascend(point: Weights, step: Weights, there: NDArray[np.bool_]) -> Weights:
+    """Return Π(p + s) with only the coordinates that are there moving; the others keep theirs to the bit.
+
+    Those that are there keep their sum, m: they move on the simplex {p ≥ 0, Σp = m}. Who is absent would
+    otherwise lose weight to those who are measured, as if the step were 0 there (derived here).
+
+    Examples
+    --------
+    >>> ascend(np.array([0.4, 0.4, 0.2]), np.array([0.2, 0.4, 0.0]), np.array([True, True, True]))
+    array([0.4, 0.6, 0. ])
+    >>> ascend(np.array([0.4, 0.4, 0.2]), np.array([0.2, 0.4, 0.0]), np.array([True, True, False]))
+    array([0.3, 0.5, 0.2])
+    """
+    if there.all():
+        return project(point + step)
+    moved, mass = np.array(point), float(point[there].sum())
+    if mass > TOLERANCE:  # else there is nothing to share out
+        moved[there] = mass * project((point[there] + step[there]) / mass)
+    return moved
 
 
 def tilt(base: Weights, exponent: Weights) -> Weights:

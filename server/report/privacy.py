@@ -171,14 +171,24 @@ def _not_covered(results: ResultsLike) -> list[str]:
             )
         )
     if public:
-        words.append(
-            f"The {public:.0%} of the training records that the scenario declares public for validation."
+        words.append(f"The {public:.0%} of the records that the scenario declares public for validation.")
+    words.append(_side_channel(skips=scenario.get("training", {}).get("on_failure") == "skip"))
+    return words
+
+
+def _side_channel(skips: bool) -> str:
+    """Say what can be learnt from whether a reply is whole."""
+    if skips:
+        return (
+            "A reply that is skipped, or a run that aborts. Whether a reply is finite can depend on records’ "
+            "values: a skip is a side channel, which round by round tells more than one abort, and so is the "
+            "text of an error that a client’s own code raises, which is kept as the reason. The rounds that "
+            "were skipped are charged in full."
         )
-    words.append(
+    return (
         "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side "
         "channel, and so is the text of an error that a client’s own code raises."
     )
-    return words
 
 
 def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:

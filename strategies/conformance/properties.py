@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -154,11 +155,11 @@ def model(kit: Kit) -> Complaints:
 def missing(kit: Kit) -> Complaints:
     """Nothing breaks when one of the clients is missing from a round and is back in the next."""
     for of in kit.small():
-        for k, absent in enumerate(of.members):
+        for k, away in itertools.product(range(len(of.members)), (2, 1)):
             state = kit.strategy.init(of.members)
             for number, given in enumerate(of.rounds, start=1):
-                there = given.reports[:k] + given.reports[k + (number == 2) :]
-                where = f"{of.title}, round {number}, client {absent.client} missing in round 2"
+                there = given.reports[:k] + given.reports[k + (number == away) :]
+                where = f"{of.title}, round {number}, client {of.members[k].client} missing in round {away}"
                 try:
                     done = step(kit.strategy, number, Round(given.params, there).copy(), state)
                 except Exception as error:
@@ -166,7 +167,7 @@ def missing(kit: Kit) -> Complaints:
                     break
                 if problem := off_the_simplex(done.weights, len(there)):
                     yield f"{where}: {problem}"
-                elif not _finite(done.model):
+                elif not _finite((*done.model, *done.output)):
                     yield f"{where}: the model is not finite"
                 state = done.state
 

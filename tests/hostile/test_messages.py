@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.message_type import MessageType
 
+from fedtoll.clients import model
 from fedtoll.clients import train as clients
+from fedtoll.server.grid import LocalGrid
 from tests.hostile.traps import ESCAPE, bytes_of
 from tests.server.federation import FEDAVG, Replies, Wrapped, one, refusal
 
@@ -78,6 +81,20 @@ def test_numbers_that_are_too_large(value):
             dict.__setitem__(record, "num-examples", value)
 
     answered(change)
+
+
+@pytest.mark.parametrize("round", [0, -1, 3, 2**62, -(2**62)])
+def test_a_client_answers_no_round_that_its_run_does_not_have(round):
+    """Batches and noise of such a round are charged by nobody's plan."""
+    run = one(FEDAVG, 2.0, training={"rounds": 2, "local_steps": 1})
+    start = ArrayRecord(model.initial(run.model, 91, 2, "float32", 0))
+    config = ConfigRecord({"run": run.to_json(), "server-round": round})
+    grid = LocalGrid(run)
+    for node in (1, 2, 3):
+        content = RecordDict({"arrays": start, "config": config})
+        (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
+        assert reply.error.reason == f"ValueError: round {round} is none of the run's, which are 1 to 2"
+        assert clients.LEDGER not in grid._contexts[node].state
 
 
 def test_the_reason_of_a_failure_is_one_line_without_escapes():

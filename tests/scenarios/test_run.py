@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import read
 from fedtoll.server.plan import plan
-from tests.server.federation import FEDAVG, one
+from tests.server.federation import FEDAVG, TERM, one, scenario
 
 
 def _hashes(*overrides, seeds="0:1", name="adult-race"):
@@ -44,6 +47,18 @@ def test_what_cannot_change_a_number_is_not_in_the_hash(before, override):
     assert _hashes(override) == before
 
 
+def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
+    """It was once drawn anew for each seed: such results must not be taken for these."""
+    (run, *_) = plan(read("adult-race", ["training.rounds=2", "split.validation=0.1"], "0:1"), "x").runs
+    assert run.hash not in before.values()
+    content = run.model_dump(mode="json")
+    del content["strategy"]["name"]
+    content["strategy"]["path"] = content["strategy"]["path"].rsplit("/", 1)[-1]
+    content["data"]["file"] = ""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert run.hash != hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
     hashes = {
         run.hash
@@ -68,6 +83,7 @@ def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
         'data.groups=["race", "sex"]',
         "split.folds=4",
         "partition.clients={White=7}",
+        'training.on_failure="skip"',
     ],
 )
 def test_what_can_change_a_number_changes_every_hash(before, override):
@@ -112,6 +128,23 @@ def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
     a, b, c = (_hashes(f'strategies=[{{name="{tmp_path}/{f}/mine.py:Mine"}}]') for f in "abc")
     assert a == b
     assert not set(a.values()) & set(c.values())
+
+
+def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_written():
+    """Golden: results folders that were written before there was ``on_failure`` resume."""
+    run = one(FEDAVG, training={"device": "cpu"})
+    assert run.hash == "be32f045149def89"
+    assert one(TERM, "clip-only", training={"device": "cpu"}).hash == "ba98732eba650e6b"
+    stated = one(FEDAVG, training={"device": "cpu", "on_failure": "abort"})
+    assert stated == run
+    assert "on_failure" not in run.to_json()
+    assert "on_failure" not in scenario().model_dump(mode="json")["training"]
+    skips = one(FEDAVG, training={"on_failure": "skip"})
+    assert '"on_failure":"skip"' in skips.to_json()
+    assert Run.from_json(skips.to_json()) == skips
+    assert (
+        scenario(training={"on_failure": "skip"}).model_dump(mode="json")["training"]["on_failure"] == "skip"
+    )
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,40 @@ def test_between_releases_nothing_leaves_nothing_is_charged_and_the_last_is_seen
     assert ((last > 0.98 * 2) & (last <= 2)).all()
 
 
+def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]]:
+    """What a strategy sees round by round where clients release these mean losses, or nothing (``None``)."""
+    kept = Released(run)
+    return [
+        [
+            seen["mean_loss"]
+            for seen in kept.update(
+                round, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in told]
+            )
+        ]
+        for round, told in enumerate(rounds, start=1)
+    ]
+
+
+def test_who_was_missing_goes_on_from_what_it_released_last():
+    run = one(TERM, 2.0, statistics={"smoothing": 0.5})
+    first, second, third = released(run, (1.0, 1.0, 3.0), (2.0, None, 1.0), (2.0, 2.0, 1.0))
+    assert math.isnan(second[1].value)
+    assert math.isnan(second[1].sd)
+    assert (third[1].value, third[1].sd) == (1.5, pytest.approx(math.hypot(0.25, 0.25)))  # 1, then 2
+    assert third[1] == second[0]  # as who released the same two numbers, without a pause
+    assert first[1] == Estimate(1.0, 0.5)
+    assert third[0].value == 1.75
+
+
+def test_who_is_missing_draws_nobody_towards_it():
+    run = one(TERM, 2.0, statistics={"shrinkage": True})
+    without = released(run, (1.0, 9.0, 4.0), (1.0, None, 4.0))[1]
+    assert [without[0], without[2]] == shrink([Estimate(1.0, 0.5), Estimate(4.0, 0.5)])
+    assert math.isnan(without[1].value)
+    alone = released(run, (1.0, None, None))[0]
+    assert alone[0] == Estimate(1.0, 0.5)
+
+
 def test_a_moving_average_over_rounds():
     plain = simulate(one(TERM, 2.0, training={"rounds": 3}))["clients"]
     run = one(TERM, 2.0, training={"rounds": 3}, statistics={"smoothing": 0.6})

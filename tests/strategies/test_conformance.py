@@ -254,6 +254,15 @@ class CountsOnEverybody(FedAvg):
         return (n / n.sum() if len(n) == 1 else n / state["n"]), state
 
 
+class CountsOnTheFirst(FedAvg):
+    """Keeps whom it saw first, in the belief that it saw everybody."""
+
+    def weigh(self, reports, state):
+        n = state or {str(r.client): float(r.size) for r in reports}
+        weights = np.array([n[str(r.client)] for r in reports])
+        return weights / weights.sum(), n
+
+
 class LaundersStatistic(Asks):
     def weigh(self, reports, state):
         losses = np.nan_to_num([r.statistics["mean_loss"].value for r in reports])
@@ -395,7 +404,7 @@ BROKEN: dict[str, list[type[Strategy]]] = {
     "order irrelevant": [Positional, PositionalMemory, TiesByOrder],
     "one client": [NotAlone],
     "zero update": [Drifts, ByNorm],
-    "a missing client": [ForgetsTheAbsent, CountsOnEverybody],
+    "a missing client": [ForgetsTheAbsent, CountsOnEverybody, CountsOnTheFirst],
     "state round-trips": [
         StateOfObjects,
         StateByNumber,
@@ -442,6 +451,9 @@ def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
     )
     assert words(ForgetsTheAbsent()) == (
         "5 one-group clients, z = 1, round 3, client 2 missing in round 2: raises KeyError: 2"
+    )
+    assert words(CountsOnTheFirst()) == (
+        "5 one-group clients, z = 1, round 2, client 2 missing in round 1: raises KeyError: '2'"
     )
     assert words(OnlyWeights()).endswith(
         "raises TypeError: weigh must return (weights, state), and returned ndarray"

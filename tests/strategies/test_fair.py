@@ -175,7 +175,8 @@ def test_the_weight_of_a_group_that_is_not_there_goes_to_the_others_and_comes_ba
     reports = declared(n, groups, [0.2, 0.6, 0.9, 0.1])
     start = strategy.init(reports)
     weights, state = strategy.weigh([reports[k] for k in (0, 1, 3)], start)  # nobody of "other"
-    mu = project(np.array([0.1 + 0.05, 0.1, 0.8 + 0.15]))  # black, other, white
+    black, white = 0.9 * project(np.array([0.1 + 0.05, 0.8 + 0.15]) / 0.9)  # the others move among themselves
+    mu = np.array([black, 0.1, white])
     np.testing.assert_allclose(state["mu"], mu, atol=1e-9)
     expected = np.array([0.75 * mu[2], 0.25 * mu[2], mu[0]])
     np.testing.assert_allclose(weights, expected / expected.sum(), atol=1e-9)

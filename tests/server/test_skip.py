@@ -1,0 +1,398 @@
+"""``on_failure = "skip"``: who did not answer is left out, recorded, and charged all the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app.message_type import MessageType
+
+from fedtoll.clients import engines
+from fedtoll.clients import train as clients
+from fedtoll.clients.ledger import owed
+from fedtoll.scenarios.run import Run
+from fedtoll.server.app import federate, simulate
+from fedtoll.server.executor import execute
+from fedtoll.server.grid import LocalGrid, Strict
+from fedtoll.server.results import Store
+from fedtoll.server.skips import LONGEST
+from tests.hostile.traps import ESCAPE
+from tests.peers.test_accounting import integrated, recomputed, told
+from tests.server.federation import (
+    FEDAVG,
+    TERM,
+    Replies,
+    Wrapped,
+    one,
+    parquet,
+    planned,
+    refusal,
+    with_strategy,
+)
+from tests.server.test_strict import CLIENT, MALFORMED, ROUND, content, faulty, from_nobody, instruction
+
+FLOWER = "flwr.serverapp.strategy:"
+BEYOND = {"ledger of fewer steps", "ledger of more noise"}
+"""Faults of a ledger that claims what was not charged: no bad luck."""
+
+
+def skipping(strategy: dict[str, Any] = TERM, epsilon: float | str = 2.0, **changes: Any) -> Run:
+    training = {"on_failure": "skip", **changes.pop("training", {})}
+    return one(strategy, epsilon, training=training, **changes)
+
+
+def lost(*places: tuple[int, int]) -> Callable[[Replies, int], Replies]:
+    """Lose the replies of these rounds and clients: they trained, and their ledgers hold it."""
+
+    def change(replies: Replies, round: int) -> Replies:
+        return [r for r in replies if (round, r.metadata.src_node_id - 1) not in places]
+
+    return change
+
+
+class Deaf(LocalGrid):
+    """A LocalGrid on which some messages do not arrive: (round, client)."""
+
+    def __init__(self, run: Run, *places: tuple[int, int]) -> None:
+        super().__init__(run, self.answer)
+        self.places, self.round = places, 0
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Replies:
+        self.round += 1
+        heard = [
+            (m, c)
+            for m, c in zip(messages, contexts, strict=True)
+            if (self.round, m.metadata.dst_node_id - 1) not in self.places
+        ]
+        return clients.train([m for m, _ in heard], [c for _, c in heard])
+
+
+def own(grid: LocalGrid, client: int) -> tuple[Any, ...]:
+    """The ledger that a client keeps."""
+    return clients.releases_in(grid._contexts[client + 1].state, client)
+
+
+def charged(run: Run, tables: dict[str, pd.DataFrame]) -> bool:
+    """Whether the ledger is that of every client in every round."""
+    columns = ["client", "round", "release", "sampling_rate", "noise_multiplier", "count"]
+    due = [r for t in range(1, run.rounds + 1) for c in run.clients for r in owed(run, c, t)]
+    rows = [tuple(row) for row in tables["ledger"][columns].itertuples(index=False)]
+    return rows == [(r.client, r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count) for r in due]
+
+
+def by_client(tables: dict[str, pd.DataFrame]) -> Any:
+    """The clients' rows by (round, client)."""
+    return tables["clients"].set_index(["round", "client"])
+
+
+def skipped(tables: dict[str, pd.DataFrame]) -> dict[tuple[int, int], str]:
+    rows = tables["clients"][tables["clients"]["skipped"] != ""]
+    return {(int(r["round"]), int(r["client"])): r["skipped"] for _, r in rows.iterrows()}
+
+
+@pytest.fixture(scope="module")
+def private() -> Run:
+    return skipping()
+
+
+# One reply that is lost, in every way.
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_reply_is_left_out_unless_it_claims_more_than_was_charged(private, fault):
+    damage, words = MALFORMED[fault]
+
+    def change(replies, round):
+        if round == ROUND:
+            damage(replies[CLIENT])
+        return replies
+
+    if fault in BEYOND:
+        line = refusal(private, Wrapped(private, change))
+        assert line.startswith("round 2, client 1 (Male): its ledger holds Release(client=1, round=")
+        assert line.endswith(", which the server did not charge")
+        return
+    tables = federate(Wrapped(private, change), private)
+    ((place, reason),) = skipped(tables).items()
+    assert place == (ROUND, CLIENT)
+    assert reason.startswith("the reply is malformed: ")
+    assert (words if fault != "ledger reset" else "its ledger lacks Release(client=1, round=1,") in reason
+    assert tables["rounds"]["replies"].tolist() == [3, 2]
+    assert charged(private, tables)
+
+
+@pytest.mark.parametrize("epsilon", ["inf", 2.0])
+def test_a_lost_reply_has_no_weight_no_statistics_and_its_charge(epsilon):
+    run = skipping(epsilon=epsilon, training={"rounds": 3})
+    tables = federate(Wrapped(run, lost((2, 1))), run)
+    rows = by_client(tables)
+    assert skipped(tables) == {(2, 1): "the reply is missing"}
+    gone = rows.loc[(2, 1)]
+    assert gone["weight"] == gone["coefficient"] == 0
+    assert gone[["noise_variance", "mean_loss", "mean_loss_sd"]].isna().all()
+    assert rows.drop(index=(2, 1))[["noise_variance", "mean_loss", "mean_loss_sd"]].notna().all(axis=None)
+    assert rows.groupby("round")["weight"].sum().to_numpy() == pytest.approx(1.0)
+    groups = tables["groups"][tables["groups"]["round"] == 2].set_index("group")["weight"]
+    assert groups["Male"] == pytest.approx(rows.loc[(2, 0), "weight"])
+    assert groups["(all)"] == pytest.approx(1.0)
+    noise = (rows["coefficient"] ** 2 * rows["noise_variance"]).groupby("round").sum()
+    assert tables["rounds"]["effective_noise"].to_numpy() == pytest.approx(noise.to_numpy())
+    assert charged(run, tables)
+
+
+def test_a_run_without_a_fault_is_that_of_an_abort_but_for_one_column(private):
+    plain = one(TERM, 2.0)
+    assert plain.hash != private.hash
+    ours, theirs = simulate(private), simulate(plain)
+    assert (ours["clients"].pop("skipped") == "").all()
+    assert parquet(ours) == parquet(theirs)
+
+
+@pytest.mark.parametrize("engine", ["cohort", "opacus"])
+def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
+    run = skipping(training={"engine": engine, "rounds": 3})
+    train = engines.engine(run.engine, run.device).train
+
+    class Fails:
+        def train(self, run, tasks):
+            if any(task.round == 2 and task.plan.id == 1 for task in tasks):
+                raise MemoryError(f"out of\n{ESCAPE}memory")
+            return train(run, tasks)
+
+    monkeypatch.setattr(clients, "engine", lambda *which: Fails())
+    tables = federate(grid := LocalGrid(run), run)
+    ((place, reason),) = skipped(tables).items()
+    assert place == (2, 1)
+    assert reason.startswith("failed: MemoryError: out of ")
+    assert reason.isprintable()
+    assert own(grid, 1) == tuple(r for t in (1, 3) for r in owed(run, run.clients[1], t))
+    assert charged(run, tables)
+    assert np.isfinite(tables["groups"]["log_loss"]).all()
+
+
+def test_a_lost_reply_is_in_its_clients_ledger_and_a_lost_message_is_not(private):
+    run = skipping(training={"rounds": 4})
+    heard = federate(told := Wrapped(run, lost((2, 1), (3, 2))), run)
+    deaf = federate(untold := Deaf(run, (2, 1), (3, 2)), run)
+    assert parquet(heard) == parquet(deaf)  # the server cannot tell them apart
+    due = {c.id: [r for t in range(1, 5) for r in owed(run, c, t)] for c in run.clients}
+    for client, missed in ((0, 0), (1, 2), (2, 3)):
+        assert own(told, client) == tuple(due[client])
+        assert own(untold, client) == tuple(r for r in due[client] if r.round != missed)
+
+
+def claims(*rows: int) -> Callable[[Message], None]:
+    """A ledger of these of its rows."""
+
+    def damage(reply: Message) -> None:
+        kept = content(reply)[2]
+        for column, values in list(kept.items()):
+            kept[column] = [values[i] for i in rows]
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ((0, 1, 2, 3, 4, 5), "accepted"),
+        ((0, 1, 4, 5), "accepted"),  # without the round that was lost
+        ((0, 1, 3, 4, 5), "accepted"),  # with a part of it
+        ((0, 1, 2, 3), "lacks"),  # without this round
+        ((2, 3, 4, 5), "lacks"),  # without one that the server has
+        ((1, 4, 5), "lacks"),
+        ((), "lacks"),
+        ((0, 1, 2, 3, 4, 5, 5), "beyond"),
+        ((0, 1, 4, 5, 2), "beyond"),
+        ((0, 0, 4, 5), "beyond"),
+    ],
+)
+def test_a_ledger_may_lack_skipped_rounds_and_claim_nothing_else(rows, outcome):
+    run = skipping(training={"rounds": 4})
+    lose = lost((2, 1))
+
+    def change(replies: Replies, round: int) -> Replies:
+        if round == 3:
+            arrays, metrics, kept = content(replies[1])
+            own = ConfigRecord(dict(kept))  # in this process the reply holds the client's own ledger
+            replies[1].content = RecordDict({"arrays": arrays, "metrics": metrics, clients.LEDGER: own})
+            claims(*rows)(replies[1])
+        return lose(replies, round)
+
+    grid = Wrapped(run, change)
+    if outcome == "beyond":
+        assert "which the server did not charge" in refusal(run, grid)
+        return
+    tables = federate(grid, run)
+    places = skipped(tables)
+    assert charged(run, tables)
+    if outcome == "accepted":
+        assert set(places) == {(2, 1)}
+    else:
+        assert set(places) == {(2, 1), (3, 1)}
+        assert "its ledger lacks Release(client=1, round=" in places[3, 1]
+
+
+def test_a_malformed_reply_with_a_ledger_beyond_what_was_charged_ends_the_run(private):
+    def change(replies, round):
+        if round == ROUND:
+            MALFORMED["not a number"][0](replies[CLIENT])
+            claims(0, 1, 2, 3, 3)(replies[CLIENT])
+        return replies
+
+    assert "which the server did not charge" in refusal(private, Wrapped(private, change))
+
+
+# What ends a run all the same.
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda r: [*r, r[CLIENT]], "round 2, client 1 (Male): 2 replies"),
+        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+        (
+            lambda r: [],
+            "round 2: every reply was skipped, and none is left to go on with; "
+            "client 0 (Male): the reply is missing",
+        ),
+    ],
+)
+def test_what_is_no_bad_luck_of_one_client_ends_the_run(private, change, line):
+    assert refusal(private, Wrapped(private, faulty(ROUND, change))) == line
+
+
+@pytest.mark.parametrize("strategy", ["Repeats", "TrainsTwice"])
+def test_a_strategy_that_uses_a_round_twice_ends_the_run(strategy):
+    run = with_strategy(skipping(FEDAVG), f"tests.server.test_strict:{strategy}")
+    assert "the strategy calls it round 1" in refusal(run, LocalGrid(run))
+
+
+def test_a_strategy_addresses_every_client(private):
+    grid = Strict(LocalGrid(private), private)
+    grid.roll_call()
+    with pytest.raises(Exception, match="the strategy leaves it out"):
+        grid.send_and_receive([instruction(private, n) for n in (1, 2)])
+    assert not grid.ledger.releases
+
+
+# What is kept.
+
+
+def test_the_reason_is_one_short_line(private):
+    def fail(replies: Replies, round: int) -> Replies:
+        wrong = Message(
+            Error(1, f"{ESCAPE}\n" + "x" * 10_000), reply_to=Message(RecordDict(), 2, MessageType.TRAIN)
+        )
+        return [replies[0], wrong, *replies[2:]]
+
+    tables = federate(Wrapped(private, faulty(1, lambda r: fail(r, 1))), private)
+    (reason,) = skipped(tables).values()
+    assert reason.isprintable()
+    assert len(reason) == LONGEST
+
+
+def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
+    """The gate: ε does not depend on who answered, neither in the tables nor in what they add up to."""
+    plan = planned(TERM, privacy={"epsilons": [2.0]}, training={"rounds": 3, "on_failure": "skip"})
+    (run,) = plan.runs
+    whole, partial = simulate(run), federate(Wrapped(run, lost((1, 0), (2, 1), (3, 1), (3, 2))), run)
+    assert len(skipped(partial)) == 4
+    assert partial["ledger"].equals(whole["ledger"])
+    assert partial["clients"]["epsilon_spent"].equals(whole["clients"]["epsilon_spent"])
+    store = Store(tmp_path)
+    store.write(run, partial)
+    ledger = pd.read_parquet(tmp_path / "runs" / run.hash / "ledger.parquet")
+    assert told(ledger) == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
+    assert all(spent > 0.99 * 2 for (_, round), spent in told(ledger).items() if round == 3)
+
+
+def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):
+    plan = planned(FEDAVG, TERM, privacy={"epsilons": ["inf", 2.0]}, training={"on_failure": "skip"})
+    send = LocalGrid.send_and_receive
+
+    def lossy(self, messages, **how):
+        replies = send(self, messages, **how)
+        return replies if "roll-call" in replies[0].content else lost((1, 2))(replies, 1)
+
+    monkeypatch.setattr(LocalGrid, "send_and_receive", lossy)
+    done: list[str] = []
+    store = Store(tmp_path)
+    assert execute(plan.runs, store, executor="serial", finished=lambda r: done.append(r.hash)) == []
+    assert sorted(done) == sorted(r.hash for r in plan.runs)
+    assert not (tmp_path / "errors").exists()
+    assert execute(plan.runs, store, executor="serial") == []
+
+
+# Statistics of who was not there.
+
+
+def test_a_client_without_a_statistic_waits_until_it_releases_it():
+    run = skipping(training={"rounds": 6}, statistics={"every": 2})
+    tables = federate(Wrapped(run, lost((1, 1), (5, 1))), run)
+    assert skipped(tables) == {
+        (1, 1): "the reply is missing",
+        (2, 1): "its mean_loss is not known: it was skipped whenever it was due",
+        (5, 1): "the reply is missing",
+    }
+    seen: Any = tables["clients"].pivot_table(index="round", columns="client", values="mean_loss")
+    assert math.isnan(seen.loc[2, 1])
+    assert seen.loc[4, 1] == seen.loc[3, 1] == seen.loc[6, 1]  # the last that was released
+    assert seen.loc[6, 0] == seen.loc[5, 0] != seen.loc[3, 0]
+
+
+@pytest.mark.parametrize(
+    "partition", [{}, {"partition": {"kind": "iid", "clients": 3}}], ids=["groups", "mixed"]
+)
+def test_cells_of_a_statistic_are_undefined_where_a_client_was_not_there(partition, tmp_path):
+    run = skipping({"name": "fedminmax"}, training={"rounds": 3}, **partition)
+    tables = federate(Wrapped(run, lost((2, 2))), run)
+    rows = by_client(tables)
+    for column in ("group_loss", "group_loss_sd"):
+        assert np.isnan(rows.loc[(2, 2), column]).all()
+        assert len(rows.loc[(2, 2), column]) == len(rows.loc[(2, 1), column]) == 4
+        assert np.isfinite(rows.loc[(3, 2), column]).all()
+    Store(tmp_path).write(run, tables)
+    again = Store(tmp_path).read(run.hash)
+    assert len(again["clients"]) == 9
+
+
+# Flower's own strategies.
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("FedAvg", {}),
+        ("FedAvgM", {"server_momentum": 0.9}),
+        ("FedAdam", {"eta": 0.05}),
+        ("FedAdagrad", {}),
+        ("FedProx", {"proximal_mu": 0.1}),
+        ("FedYogi", {"eta": 0.01}),
+        ("FedMedian", {}),
+        ("FedTrimmedAvg", {"beta": 0.34}),
+        ("MultiKrum", {"num_nodes_to_select": 2}),
+    ],
+)
+def test_flowers_own_strategies_get_the_replies_that_are_there(name, parameters):
+    run = skipping({"name": FLOWER + name, **parameters}, training={"rounds": 3})
+    tables = federate(Wrapped(run, lost((2, 1))), run)
+    assert skipped(tables) == {(2, 1): "the reply is missing"}
+    assert np.isfinite(tables["groups"]["log_loss"]).all()
+    assert tables["rounds"]["replies"].tolist() == [3, 2, 3]
+    assert tables["clients"]["weight"].isna().all()  # they do not tell
+    assert tables["rounds"]["effective_noise"].isna().all()
+    assert charged(run, tables)
+
+
+def test_flowers_fedavg_is_ours_where_a_client_is_missing():
+    def final(strategy):
+        run = skipping(strategy, training={"rounds": 3, "precision": "float64"})
+        return federate(Wrapped(run, lost((2, 1), (3, 2))), run)["predictions"]["score"]
+
+    np.testing.assert_allclose(final({"name": FLOWER + "FedAvg"}), final(FEDAVG), rtol=0, atol=1e-9)

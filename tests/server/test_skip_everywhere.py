@@ -1,0 +1,92 @@
+"""Skips that nobody planned, through the whole of fedtoll: a user's model that cannot bear a large batch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fedtoll.server import superlink
+from fedtoll.server.app import simulate
+from fedtoll.server.results import Store
+from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
+
+FRAGILE = '''
+"""A model that trains on at most so many records at once."""
+import torch
+from torch import nn
+
+class Fragile(nn.Linear):
+    def forward(self, x):
+        if torch.is_grad_enabled() and len(x) > 143:
+            raise ValueError(f"{len(x)} records are too many")
+        return super().forward(x)
+'''
+TRAINING = {"rounds": 3, "engine": "opacus", "on_failure": "skip"}
+
+
+@pytest.fixture
+def fragile(tmp_path, monkeypatch) -> Iterator[str]:
+    """The name of the model, which every process finds."""
+    (tmp_path / "fragile.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    yield "fragile:Fragile"
+    sys.modules.pop("fragile", None)
+
+
+@pytest.mark.slow
+def test_the_command_says_what_was_skipped(here, tmp_path, fragile):
+    settings = [f"training.{k}={json.dumps(v)}" for k, v in TRAINING.items()]
+    sets = [
+        s
+        for pair in (*settings, f'model.kind="{fragile}"', 'privacy.epsilons=["inf", 2]')
+        for s in ("--set", pair)
+    ]
+    (tmp_path / "sex.toml").write_text(TOML)
+    code, out, err = here("run", "sex.toml", *sets, "--seeds", "0:2", "--executor", "serial", "--out", "out")
+    assert code == 0, err
+    clients = [pd.read_parquet(p) for p in sorted((tmp_path / "out").glob("runs/*/clients.parquet"))]
+    gone = pd.concat([c[c["skipped"] != ""] for c in clients])
+    assert len(clients) == 4
+    assert 0 < len(gone) < 4 * 9
+    assert gone["skipped"].str.fullmatch(r"failed: ValueError: 1\d\d records are too many").all()
+    assert f"{len(gone)} of 36 replies were skipped, in " in " ".join(out.split())
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert f"{len(gone)} of 36 replies were skipped" in page
+    assert "a skip is a side channel" in page
+    assert "on failure skip" in page
+    code, out, _ = here("run", "sex.toml", *sets, "--seeds", "0:2", "--out", "out", "--json")
+    assert code == 0
+    assert json.loads(out)["skipped"] == len(gone)
+
+
+@pytest.mark.slow
+def test_the_final_bytes_are_those_of_this_process_under_flower_too(tmp_path, fragile):
+    every = planned(TERM, privacy={"epsilons": [2.0]}, training=TRAINING, model={"kind": fragile}, seeds=[2])
+    store = Store(Path(tmp_path) / "out")
+    store.open(every.scenario, every.runs, TOML, "test")
+    assert superlink.execute(every, store) == []
+    (run,) = every.runs
+    here, there = simulate(run), store.folder / "runs" / run.hash
+    assert {n: (there / f"{n}.parquet").read_bytes() for n in parquet(here)} == parquet(here)
+    assert (here["clients"]["skipped"] != "").sum() == 3
+
+
+@pytest.mark.slow
+def test_processes_and_serial_skip_alike(tmp_path, fragile):
+    from fedtoll.server.executor import execute
+
+    runs = planned(FEDAVG, training=TRAINING, model={"kind": fragile}, seeds=[0, 1]).runs
+    stores = [Store(tmp_path / name) for name in ("serial", "processes")]
+    for store in stores:
+        assert execute(runs, store, executor=store.folder.name, workers=2) == []
+    for run in runs:
+        one, other = (
+            {p.name: p.read_bytes() for p in (s.folder / "runs" / run.hash).iterdir()} for s in stores
+        )
+        assert one == other
