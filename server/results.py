@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fedtoll.clients import budget
 from fedtoll.scenarios import data as sources
@@ -219,10 +221,10 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def read(self, run_hash: str) -> dict[str, pd.DataFrame]:
+    def read(self, run_hash: str) -> dict[str, pa.Table]:
         """Return the tables of one run."""
         folder = self.folder / "runs" / run_hash
-        return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}
+        return {name: _table(folder / f"{name}.parquet", _COLUMNS[name]) for name in TABLES}
 
     def fail(self, run: Run, text: str) -> Path:
         """Keep the traceback of a run that failed."""
@@ -281,7 +283,7 @@ def load(folder: str | Path) -> Results:
 
 def _joined(store: Store, resolved: dict[str, Any]) -> Results:
     """Read the tables of all runs that stand in ``resolved.json``."""
-    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
     missing, keys = [], []
     for run in resolved["runs"]:
         if not re.fullmatch("[0-9a-f]{16}", run["hash"]):
@@ -291,26 +293,32 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
             continue
         keys.append((run["strategy"], run["mechanism"], float(run["epsilon"]), run["seed"]))
         for name, table in store.read(run["hash"]).items():
-            _check(name, table)
-            frames[name].append(table)
-    if not frames["groups"]:
+            tables[name].append(table)
+    if not keys:
         raise ScenarioError(f"{store.folder}: no run is finished yet")
-    joined = {name: pd.concat(tables, ignore_index=True) for name, tables in frames.items()}
-    for name, table in joined.items():
-        rows = [len(part) for part in frames[name]]
+    joined = {}
+    for name, parts in tables.items():
+        # Joined before pandas sees them: a frame for each of a sweep's files would take most of the time.
+        frame = pa.concat_tables(parts, promote_options="permissive").to_pandas(ignore_metadata=True)
+        rows = [part.num_rows for part in parts]
         for position, column in enumerate(("strategy", "mechanism", "epsilon", "seed")):
             values = pd.Series([key[position] for key in keys])
-            table.insert(position, column, values.repeat(rows).reset_index(drop=True))
+            frame.insert(position, column, values.repeat(rows).reset_index(drop=True))
+        joined[name] = frame
     return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
 
 
-def _check(name: str, table: pd.DataFrame) -> None:
-    """Raise unless a table has the columns that every such table has, numbers where numbers belong."""
-    for column in _COLUMNS[name]:
-        if column not in table:
-            raise ValueError(f"{name}.parquet has no column {column!r}")
-        if column not in _TEXTS and not pd.api.types.is_numeric_dtype(table[column]):
-            raise ValueError(f"{name}.parquet: the column {column!r} holds no numbers")
+def _table(file: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a table; raise unless it has the columns that every such table has, numbers where they belong."""
+    with pq.ParquetFile(file) as parquet:
+        table = parquet.read(use_threads=False)  # threads cost more than so small a file
+    for column in columns:
+        if column not in table.column_names:
+            raise ValueError(f"{file.name} has no column {column!r}")
+        kind = table.schema.field(column).type
+        if column not in _TEXTS and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise ValueError(f"{file.name}: the column {column!r} holds no numbers")
+    return table
 
 
 def _resolved(

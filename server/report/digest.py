@@ -18,6 +18,7 @@ from fedtoll.server.toll import (
     toll,
     toll_gap,
 )
+from fedtoll.server.toll.comparisons import is_declared
 
 MEASURES = ("log_loss", "tpr", "accuracy", "balanced_accuracy")
 """The measures of the report, log-loss first: it is the one that resolves small groups."""
@@ -65,13 +66,13 @@ class Digest:
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
-        """The comparisons of strategies; ``declared`` says whether the scenario declares this family."""
-        return comparisons(self.results).assign(declared=self.declared)
+        """The comparisons of strategies."""
+        return comparisons(self.results)
 
     @property
     def declared(self) -> bool:
         """Whether the scenario declares its comparisons; else they are the default family."""
-        return self.results.resolved.get("scenario", {}).get("compare") is not None
+        return is_declared(self.results.resolved)
 
     @cached_property
     def joint(self) -> pd.DataFrame:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 from fedtoll.scenarios.beside import replace_bytes
-from fedtoll.server.report import charts, paper
+from fedtoll.server.report import paper, vega
+from fedtoll.server.report.charts import Charts, Spec, stacked
 from fedtoll.server.report.digest import Digest
 from fedtoll.server.toll import ResultsLike
 
 FIGURES = ("who-pays", "utility", "pareto", "split", "weights", "noise")
 """The names of the charts; those whose figures are unknown are not drawn."""
 
-_PNG_SCALE = 2.0  # pixels a point, for print
+Drawing = dict[str, Future[tuple[str, bytes]]]
+"""Figures that are being drawn, by name: SVG and PNG."""
 
 
 def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
@@ -33,22 +36,42 @@ def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
     list of Path
         The files written.
     """
-    import vl_convert
-
     digest = Digest.of(results)
+    return write_drawn(begin(Charts(digest)), digest, folder)
+
+
+def begin(charts: Charts) -> Drawing:
+    """Begin to draw the figures in the process beside, those first that wait for least."""
+    drawing: Drawing = {}
+
+    def draw(name: str, *parts: Spec | None) -> None:
+        specs = [spec for spec in parts if spec is not None]
+        if specs:
+            drawing[name] = vega.draw(stacked(specs))
+
+    draw("noise", charts.noise)
+    draw("weights", charts.weights)
+    draw("pareto", charts.front)
+    draw("utility", *charts.utility.values())
+    draw("split", charts.split)
+    if charts.who_pays:
+        title = f"{charts.digest.leader}, ε = {charts.digest.epsilon_text}"
+        draw("who-pays", charts.who_pays | {"title": title}, charts.others)
+    return drawing
+
+
+def write_drawn(drawing: Drawing, digest: Digest, folder: Path) -> list[Path]:
+    """Write figures as they are drawn; see :func:`write_figures`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    nothing: list[str] = []  # no address may be read
     written = []
-    for name, parts in _specs(digest).items():
+    for name in FIGURES:
         files = folder / f"{name}.svg", folder / f"{name}.png"
-        specs = [spec for spec in parts if spec is not None]
-        if not specs:
+        if name not in drawing:
             for file in files:
                 file.unlink(missing_ok=True)
             continue
-        svg = vl_convert.vegalite_to_svg(charts.stacked(specs), allowed_base_urls=nothing)
-        png = vl_convert.svg_to_png(svg, scale=_PNG_SCALE)  # drawn from marks and text: it names no address
+        svg, png = drawing[name].result()
         for file, content in zip(files, (svg.encode(), png), strict=True):
             replace_bytes(file, content)
             written.append(file)
@@ -59,16 +82,3 @@ def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
         replace_bytes(file, text.encode())
         written.append(file)
     return written
-
-
-def _specs(digest: Digest) -> dict[str, list[charts.Spec | None]]:
-    title = f"{digest.leader}, ε = {digest.epsilon_text}"
-    made: list[list[charts.Spec | None]] = [
-        [] if digest.tight.empty else [charts.who_pays(digest) | {"title": title}, charts.others(digest)],
-        [charts.utility(digest, m) for m in digest.measures if m != "balanced_accuracy"],
-        [charts.front(digest)],
-        [charts.split(digest)],
-        [charts.weights(digest)],
-        [charts.effective_noise(digest)],
-    ]
-    return dict(zip(FIGURES, made, strict=True))

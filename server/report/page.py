@@ -11,14 +11,14 @@ import base64
 import gzip
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedtoll.scenarios.beside import replace_bytes
-from fedtoll.server.report import alternatives, charts, privacy, tables
+from fedtoll.server.report import alternatives, privacy, skips, tables, vega
+from fedtoll.server.report.charts import Charts, Spec
 from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.headline import sentences
 from fedtoll.server.report.words import budget, listed
@@ -56,10 +56,11 @@ def write(results: ResultsLike | Digest, path: Path) -> None:
     replace_bytes(Path(path), render(results).encode())
 
 
-def render(results: ResultsLike | Digest) -> str:
-    """Return the report as a string of HTML."""
+def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
+    """Return the report as a string of HTML; its charts may be made already, for the figures."""
     import jinja2
 
+    bundled = begin_script()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -69,12 +70,17 @@ def render(results: ResultsLike | Digest) -> str:
     )
     environment.filters["packed"] = packed
     page = environment.get_template("page.html")
-    with ThreadPoolExecutor(1) as beside:  # Vega is bundled outside Python, while the figures are computed
-        bundled = beside.submit(_script)
-        content = _content(Digest.of(results))
-        script = bundled.result()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return page.render(script=script, script_hash=f"sha256-{digest}", **content) + "\n"
+    digest = Digest.of(results)
+    content = _content(digest) | _charts(charts or Charts(digest))
+    script = bundled.result().replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
+    checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return page.render(script=script, script_hash=f"sha256-{checksum}", **content) + "\n"
+
+
+def begin_script() -> Future[str]:
+    """Begin to bundle Vega and our own scripts as one, in the process beside; once."""
+    ours = [(_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "tables.js")]
+    return vega.bundle("\n".join(ours))
 
 
 def script_json(value: Any) -> str:
@@ -86,7 +92,7 @@ def script_json(value: Any) -> str:
     return text
 
 
-def folded(spec: charts.Spec) -> str:
+def folded(spec: Spec) -> str:
     """Write a specification as JSON in which the fields of a data set's rows are named once."""
     datasets = {
         name: {"fields": list(rows[0]), "rows": [list(row.values()) for row in rows]}
@@ -102,8 +108,6 @@ def packed(text: str) -> str:
 
 def _content(digest: Digest) -> dict[str, Any]:
     """Return everything that the template shows."""
-    from fedtoll.server.audit.section import audit_section
-
     resolved = digest.results.resolved
     scenario = resolved.get("scenario", {})
     said = sentences(digest)
@@ -124,7 +128,6 @@ def _content(digest: Digest) -> dict[str, Any]:
         "several_classes": digest.several_classes,
         "epsilon": digest.epsilon_text,
         "missing": _missing(digest),
-        **_charts(digest),
         "toll_table": tables.toll_table(digest),
         "utility_table": tables.utility_table(digest),
         "gap_table": tables.gap_table(digest),
@@ -135,9 +138,12 @@ def _content(digest: Digest) -> dict[str, Any]:
         "literature_table": tables.literature_table(digest),
         "group_table": tables.group_table(digest),
         "client_table": tables.client_table(digest),
+        "skips": skips.skips_line(digest),
+        "skips_table": skips.skips_table(digest),
+        "may_skip": skips.may_skip(digest),
         "weights_at": _tightest(digest),
         "card": card,
-        "exposed": audit_section(digest.results),
+        "exposed": _exposed(digest),
         "spent_table": tables.spent_table(card),
         "spent_by_client": tables.spent_by_client(card),
         "runs_table": tables.runs_table(digest),
@@ -145,6 +151,9 @@ def _content(digest: Digest) -> dict[str, Any]:
         "setting": _setting(scenario),
     }
 
+
+_CHARTS = ("who_pays", "others", "split", "front", "partition", "weights", "noise")
+"""The charts and, under the same names, their alternatives in words."""
 
 _CAPTIONS = {
     "log_loss": "Log-loss resolves the smallest groups best.",
@@ -156,45 +165,34 @@ _CAPTIONS = {
 }
 
 
-def _charts(digest: Digest) -> dict[str, Any]:
-    """Return every chart that can be drawn, by its name in the template; ``None`` for the others."""
-    made: dict[str, Any] = {"who_pays": None, "others": None, "split": None, "front": None}
-    if len(digest.tight):
-        wide, narrow = charts.who_pays(digest), charts.who_pays_narrow(digest)
-        alternative = alternatives.who_pays(digest)
-        made["who_pays"] = Chart("who-pays", alternative, folded(wide), narrow=folded(narrow))
-        made["others"] = _chart("others", charts.others(digest), alternatives.others, digest)
-        made["split"] = _chart("split", charts.split(digest), alternatives.split, digest)
-    made["front"] = _chart("front", charts.front(digest), alternatives.front, digest)
+def _charts(charts: Charts) -> dict[str, Any]:
+    """Return every chart by its name in the template; ``None`` for those that cannot be drawn."""
+    digest = charts.digest
+
+    def chart(name: str) -> Chart | None:
+        spec = getattr(charts, name)
+        if spec is None:
+            return None
+        return Chart(name.replace("_", "-"), getattr(alternatives, name)(digest), folded(spec))
+
+    made: dict[str, Any] = {name: chart(name) for name in _CHARTS}
+    if charts.who_pays_narrow:
+        made["who_pays"] = replace(made["who_pays"], narrow=folded(charts.who_pays_narrow))
     captions = _CAPTIONS | ({"accuracy": ""} if digest.several_classes else {})
     made["utility"] = [
-        Chart(
-            f"utility-{m}",
-            alternatives.utility(digest, m),
-            folded(charts.utility(digest, m)),
-            captions[m],
-        )
-        for m in digest.measures
-        if m in captions
+        Chart(f"utility-{m}", alternatives.utility(digest, m), folded(spec), captions[m])
+        for m, spec in charts.utility.items()
     ]
-    made["partition"] = _chart("partition", charts.partition(digest), alternatives.partition, digest)
-    made["weights"] = _chart("weights", charts.weights(digest), alternatives.weights, digest)
-    made["noise"] = _chart("noise", charts.effective_noise(digest), alternatives.noise, digest)
     return made
 
 
-def _chart(id: str, spec: charts.Spec | None, alternative: Any, digest: Digest) -> Chart | None:
-    return None if spec is None else Chart(id, alternative(digest), folded(spec))
+def _exposed(digest: Digest) -> dict[str, Any] | None:
+    """Return what an audit found, if there is one."""
+    if not (digest.results.folder / "audit").is_dir():
+        return None  # scipy.stats is slow to import
+    from fedtoll.server.audit.section import audit_section
 
-
-@cache
-def _script() -> str:
-    """Return Vega, Vega-Lite, vega-embed and our own scripts as one that is safe inside HTML."""
-    import vl_convert
-
-    ours = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "tables.js"))
-    bundle = str(vl_convert.javascript_bundle(ours))
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
+    return audit_section(digest.results)
 
 
 def _missing(digest: Digest) -> list[str]:

@@ -28,7 +28,7 @@ _LATEX = {
     "[": "{[}",  # after a line's end it would begin an argument
     "]": "{]}",
     "*": "{*}",
-    '"': r"\textquotedbl{}",
+    '"': r"\texttt{\char34}",  # \textquotedbl is not in LaTeX's default encoding
     "“": "``",
     "”": "''",
     "−": r"\ensuremath{-}",
@@ -46,12 +46,14 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$]|:(?=//))")
 def latex(results: Digest) -> str:
     """Return a ``tabular`` of the tolls at every ε: a block a strategy, who pays most first.
 
-    It needs the packages booktabs and textcomp. Names are escaped, so that no name is a command.
+    It needs the packages booktabs and textcomp. Names are escaped, so that no name is a command; those in
+    other scripts than the Latin one need xelatex or lualatex, and a font that has them.
     """
     title, columns, blocks = _content(results, tex)
     lines = [
         f"% {title}",
-        "% needs \\usepackage{booktabs,textcomp}",
+        "% needs \\usepackage{booktabs,textcomp}; names in other scripts need xelatex or lualatex",
+        "% wider than the text? \\resizebox{\\textwidth}{!}{\\input{tolls}} with graphicx, or landscape",
         f"\\begin{{tabular}}{{lr{'r' * (len(columns) - 2)}}}",
         "\\toprule",
         " & ".join(columns) + r" \\",

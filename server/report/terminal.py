@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedtoll.server.report.digest import Digest
 from fedtoll.server.report.headline import headline
+from fedtoll.server.report.skips import skips_line
 from fedtoll.server.report.tables.compared import verdict
 from fedtoll.server.report.words import UNDEFINED, chance, count, interval, named, number
 from fedtoll.server.toll import EVERYBODY, ResultsLike
@@ -61,6 +62,11 @@ def story(results: ResultsLike | Digest) -> RenderableType:
         parts += [Text(notes), Text()] if notes else []
         compared = _compared(digest)
         parts += [compared, Text()] if compared is not None else []
+    if skipped := skips_line(digest):
+        parts += [
+            _Stripped(Text(f"{skipped} They had no weight in those rounds; the report has who and why.")),
+            Text(),
+        ]
     # Text, not markup: a group may be called "[red]".
     return Group(*parts, _Stripped(Text(headline(digest))))
 

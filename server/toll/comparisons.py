@@ -29,6 +29,7 @@ COLUMNS = [
     "p_holm",
     "significant",
     "reason",
+    "declared",
 ]
 
 
@@ -55,22 +56,29 @@ def comparisons(results: ResultsLike) -> pd.DataFrame:
     pandas.DataFrame
         One row a comparison: ``strategy``, ``baseline``, ``measure``, ``mechanism`` (always dp-sgd),
         ``epsilon``, ``quantity``, ``seeds`` (pairs behind it), ``difference``, ``low``, ``high`` (95%, not
-        adjusted), ``p``, ``p_holm``, ``significant`` (``p_holm`` ≤ .05) and ``reason``: why there is no test,
-        or nothing. Untested comparisons stay in the family.
+        adjusted), ``p``, ``p_holm``, ``significant`` (``p_holm`` ≤ .05), ``reason``: why there is no test,
+        or nothing; and ``declared``: whether the scenario declares this family, else it is the default one.
+        Untested comparisons stay in the family.
     """
-    declared = of_scenario(results.resolved)
-    if not declared:
-        return pd.DataFrame(columns=COLUMNS).astype({"significant": bool})
-    (measure,) = {c.measure for c in declared}
+    compared = of_scenario(results.resolved)
+    if not compared:
+        return pd.DataFrame(columns=COLUMNS).astype({"significant": bool, "declared": bool})
+    (measure,) = {c.measure for c in compared}
     final = paired(results.groups, measure)
     rows = counted(final, folds_of(results.resolved)).reset_index()
     few = set(map(tuple, rows.loc[rows["too_few"], ROW].to_numpy()))
     final = final[final["mechanism"] == "dp-sgd"]
     cells = dict(iter(final.groupby(["strategy", "epsilon"], sort=False)))
-    frame = pd.DataFrame([_compared(c, cells, few, len(declared)) for c in declared], columns=COLUMNS)
+    frame = pd.DataFrame([_compared(c, cells, few, len(compared)) for c in compared], columns=COLUMNS)
     frame["p_holm"] = holm(frame["p"])
     frame["significant"] = frame["p_holm"] <= LEVEL
+    frame["declared"] = is_declared(results.resolved)
     return frame
+
+
+def is_declared(resolved: dict[str, Any]) -> bool:
+    """Say whether a results folder's scenario declares its comparisons."""
+    return resolved.get("scenario", {}).get("compare") is not None
 
 
 def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
@@ -96,7 +104,7 @@ def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
 def _compared(
     c: Comparison, cells: dict[Any, pd.DataFrame], few: set[tuple[Any, ...]], count: int
 ) -> dict[str, Any]:
-    """Return one row, without what Holm adds."""
+    """Return one row, without what is of the whole family."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, float("nan")) | {
         "strategy": c.strategy,
         "baseline": c.baseline,

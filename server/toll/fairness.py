@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -12,7 +14,9 @@ from fedtoll.server.toll.tolls import by_privacy
 _NAMES = ("demographic_parity_difference", "equalized_odds_difference", "puffle_disparity")
 
 
-def fairness(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+def fairness(
+    predictions: pd.DataFrame, threshold: float = 0.5, without: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the differences between groups that fairlearn's users expect, the mean over seeds of each run's.
 
     ``demographic_parity_difference`` is the maximum minus the minimum over groups of the selection rate;
@@ -25,9 +29,11 @@ def fairness(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     Parameters
     ----------
     predictions
-        The results' table of predictions; leave out the groups that are too small beforehand.
+        The results' table of predictions.
     threshold
         The score from which a record is predicted positive.
+    without
+        Groups that take no part, e.g. for they are too small.
 
     Returns
     -------
@@ -40,11 +46,13 @@ def fairness(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
     positive, selected = predictions["label"].to_numpy() == 1, score >= threshold
     code = coded(predictions)
     shape = (len(code.runs), len(code.groups))
+    within = [group not in without for group in code.groups]
 
     def count(rows: np.ndarray) -> np.ndarray:
         """Count rows by run and group."""
         cell = code.run[rows] * shape[1] + code.group[rows]
-        return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+        counts_RG = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+        return counts_RG[:, within].astype(float)
 
     scored = ~np.isnan(score)
     there_RG = count(np.ones(len(predictions), dtype=bool)) > 0
@@ -62,6 +70,7 @@ def fairness(predictions: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
         np.where(there_RG, np.abs(selection_RG - others_RG), -np.inf).max(axis=1, initial=-np.inf),
     )
     runs = code.runs.assign(**{k: np.where(several, v, np.nan) for k, v in zip(_NAMES, made, strict=True)})
+    runs = runs.iloc[np.flatnonzero(there_RG.any(axis=1))]
     grouped = runs.groupby(RUN[:3], sort=False)
     frame = grouped[list(_NAMES)].mean().join(grouped[list(_NAMES)].sem().add_suffix("_se"))
     frame["seeds"] = grouped.size()

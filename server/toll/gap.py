@@ -115,10 +115,12 @@ def of_seeds(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> pd.Da
     final = final.assign(of=of.astype(float))
     found = []
     for key, part in final.groupby(AT, sort=False):
-        wide = part.pivot(index="seed", columns="group", values=["toll", "value", "of"])  # noqa: PD010
-        low, high = gap_interval(wide["toll"].to_numpy(dtype=float))
-        corrected = between_groups(wide["value"].to_numpy(dtype=float), wide["of"].to_numpy(dtype=float))
-        found.append((*key, low, high, corrected))
+        seed, seeds = pd.factorize(part["seed"], sort=True)
+        group, names = pd.factorize(part["group"], sort=True)
+        toll_SG, value_SG, of_SG = np.full((3, len(seeds), len(names)), np.nan)
+        for x_SG, name in ((toll_SG, "toll"), (value_SG, "value"), (of_SG, "of")):
+            x_SG[seed, group] = part[name]
+        found.append((*key, *gap_interval(toll_SG), between_groups(value_SG, of_SG)))
     return pd.DataFrame(found, columns=[*AT, "gap_low", "gap_high", "disparity_corrected"]).astype(
         {"epsilon": float}
     )

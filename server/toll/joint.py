@@ -166,7 +166,7 @@ def _counted(group: NDArray[np.int64], groups: int) -> Floats:
 
 def _interval(pairs: list[tuple[_Sheet, _Sheet]], groups: int, alpha: float) -> dict[str, Floats]:
     """Return seeds, toll, standard error and interval of every group, from runs and their references."""
-    from scipy import stats
+    from scipy.special import stdtrit
 
     folds = {own.fold.records: own.fold for own, _ in pairs}
     mean_SG = np.empty((0, groups))
@@ -198,5 +198,5 @@ def _interval(pairs: list[tuple[_Sheet, _Sheet]], groups: int, alpha: float) -> 
         se = resolved(np.sqrt(of_seeds + of_rows), 1e3 * np.abs(toll))
         freedom = se**4 / (of_seeds**2 / (S - 1) + of_rows**2 / np.maximum(freedom_G, 1))
         few = np.sqrt(np.maximum(FEWEST_ROWS / np.maximum(rows_G, 1), 1))
-        half = few * stats.t.ppf(1 - alpha / 2, freedom) * se
+        half = few * stdtrit(freedom, 1 - alpha / 2) * se
     return {"seeds": count, "toll": toll, "se": se, "low": toll - half, "high": toll + half}

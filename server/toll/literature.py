@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from fedtoll.server.toll.measures import EVERYBODY, ResultsLike, folds_of
 from fedtoll.server.toll.tolls import ROW, toll
 
 
-def literature(results: ResultsLike) -> pd.DataFrame:
+def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """Return privacy cost (Esipova et al. 2023) and excessive risk (Tran et al. 2021) of every group.
 
     - Privacy cost π_a = acc(θ*; D_a) − acc(θ̃; D_a), the toll in accuracy; its gap is max − min over groups.
@@ -22,6 +24,8 @@ def literature(results: ResultsLike) -> pd.DataFrame:
     ----------
     results
         The results of a scenario.
+    tolls
+        Its tolls in ``accuracy`` and ``log_loss``, if they are computed already.
 
     Returns
     -------
@@ -31,8 +35,10 @@ def literature(results: ResultsLike) -> pd.DataFrame:
         groups with enough records), ``excessive_risk`` (nats), ``excessive_risk_se``, ``fairness_gap``,
         ``too_few``, ``collapsed``, ``below_majority``. "(all)" has no fairness gap; NaN without a run at ∞.
     """
-    folds = folds_of(results.resolved)
-    accuracy, loss = toll(results.groups, "accuracy", folds), toll(results.groups, "log_loss", folds)
+    if tolls is None:
+        folds = folds_of(results.resolved)
+        tolls = {m: toll(results.groups, m, folds) for m in ("accuracy", "log_loss")}
+    accuracy, loss = tolls["accuracy"], tolls["log_loss"]
     cost = accuracy.rename(columns={"toll": "privacy_cost", "toll_se": "privacy_cost_se"})
     flags = ["n", "positives", "seeds", "too_few", "collapsed", "below_majority"]
     frame = cost[[*ROW, *flags, "privacy_cost", "privacy_cost_se"]].merge(

@@ -158,6 +158,7 @@ def run(
         typer.echo(preview(planned, workers, as_json=as_json))
         return
     from fedtoll.scenarios.scenario import find
+    from fedtoll.server.report import Digest, begin
     from fedtoll.server.results import Store, load
 
     folder = out or Path("results") / planned.scenario.name
@@ -173,9 +174,12 @@ def run(
             _complain(f"failed: {line}")
         if len(failures) == len(planned.runs):
             raise typer.Exit(FAILED)
+        begin()
         results = load(folder)
-        page = _report(results)
+        digest = Digest(results)  # every figure is computed once, for page and terminal
+        page = _report(digest)
     if as_json:
+        from fedtoll.server import skips
         from fedtoll.server.toll import folds_of, toll
 
         tolls = toll(results.groups, folds=folds_of(results.resolved))
@@ -184,11 +188,12 @@ def run(
             "report": str(page),
             "runs": len(planned.runs),
             "failed": failures,
+            "skipped": sum(skips.count(folder, run) for run in planned.runs if store.has(run)),
             "toll": json.loads(tolls.to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        _show(results)
+        _show(digest)
         typer.echo(f"report: {page}")
     if failures:
         raise typer.Exit(FAILED)
@@ -197,11 +202,14 @@ def run(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]) -> None:
     """Write the report of a results folder again."""
+    from fedtoll.server.report import Digest, begin
     from fedtoll.server.results import load
 
+    begin()
     results = load(folder)
-    page = _report(results)
-    _show(results)
+    digest = Digest(results)
+    page = _report(digest)
+    _show(digest)
     typer.echo(f"report: {page}")
     if results.missing:
         _complain(f"{len(results.missing)} runs are not finished, e.g. {results.missing[0]}")
@@ -327,6 +335,8 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
         TimeRemainingColumn,
     )
 
+    from fedtoll.server import skips
+
     err = console(stderr=True)
     there = sum(store.has(run) for run in planned.runs)
     if there:
@@ -343,25 +353,30 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(planned.scenario.name, total=len(planned.runs), completed=there)
-        yield lambda run: bar.advance(task)
+        skipped = 0
+
+        def finished(run: Run) -> None:
+            nonlocal skipped
+            if more := skips.count(store.folder, run):
+                skipped += more
+                bar.update(task, description=f"{planned.scenario.name}, {skipped:,} replies skipped,")
+            bar.advance(task)
+
+        yield finished
 
 
-def _report(results: Any) -> Path:
-    from fedtoll.server import report as page
+def _report(digest: Any) -> Path:
+    from fedtoll.server.report import write_report
     from fedtoll.server.results import no_links
 
-    no_links(results.folder)
-    path: Path = results.folder / "report.html"
-    digest = page.Digest(results)  # every figure is computed once, for both
-    page.write(digest, path)
-    page.write_figures(digest, results.folder / "figures")
-    return path
+    no_links(digest.results.folder)
+    return write_report(digest, digest.results.folder)
 
 
-def _show(results: Any) -> None:
+def _show(digest: Any) -> None:
     from fedtoll.server.report import story
 
-    console().print(story(results))
+    console().print(story(digest))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from fedtoll.server import results
 from fedtoll.server.app import Tables, simulate
 from fedtoll.server.plan import Plan
 from fedtoll.server.results import TABLES, Store, load
+from fedtoll.server.toll import RUN
 from tests.server.fake import adult_race
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
@@ -51,9 +52,25 @@ def everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_a_run_comes_back_as_it_was(plan, full, tables):
     for run in plan.runs:
         assert full.has(run)
-        assert parquet(full.read(run.hash)) == parquet(tables[run.hash])
+        read = {name: table.to_pandas() for name, table in full.read(run.hash).items()}
+        assert parquet(read) == parquet(tables[run.hash])
         stored = (full.folder / "runs" / run.hash / "run.json").read_text()
         assert type(run).from_json(stored) == run
+
+
+def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
+    loaded = load(full.folder)
+    keys = [[run.strategy.name, run.mechanism, run.epsilon, run.seed] for run in plan.runs]
+    for name in TABLES:
+        parts = [pd.read_parquet(full.folder / "runs" / run.hash / f"{name}.parquet") for run in plan.runs]
+        frame = getattr(loaded, name)
+        pd.testing.assert_frame_equal(frame.drop(columns=RUN), pd.concat(parts, ignore_index=True))
+        lengths = [len(part) for part in parts]
+        assert frame[RUN].to_numpy().tolist() == [
+            k for k, n in zip(keys, lengths, strict=True) for _ in range(n)
+        ]
+    asked = loaded.clients.groupby("strategy")["mean_loss"].count()
+    assert asked.min() == 0 < asked.max()  # a column that only some runs have
 
 
 def test_the_tables_hold_no_clock(full, plan, tables):

@@ -5,6 +5,7 @@ One file a question: :mod:`~fedtoll.server.report.charts.tolls` (who pays, and b
 noise); ``style`` has what they share.
 """
 
+from fedtoll.server.report.charts.charts import Charts
 from fedtoll.server.report.charts.federation import effective_noise, partition, weights
 from fedtoll.server.report.charts.front import front
 from fedtoll.server.report.charts.style import Spec, stacked
@@ -12,6 +13,7 @@ from fedtoll.server.report.charts.tolls import others, split, who_pays, who_pays
 from fedtoll.server.report.charts.utility import utility
 
 __all__ = [
+    "Charts",
     "Spec",
     "effective_noise",
     "front",

@@ -34,8 +34,7 @@ def gap_table(digest: Digest) -> Table:
 def disparity_table(digest: Digest) -> Table:
     """Return how far apart the groups are at each ε: disparity, and fairlearn's two differences."""
     few = set(digest.loss.loc[digest.loss["too_few"], "group"])
-    predictions = digest.results.predictions
-    fair = fairness(predictions[~predictions["group"].isin(few)])
+    fair = fairness(digest.results.predictions, without=few)
     accuracy = toll_gap(digest.tolls["accuracy"])[[*CELL, "disparity_corrected"]]
     frame = digest.gaps[[*CELL, "disparity"]].merge(accuracy, "left", on=CELL)
     frame = tightest_first(frame.merge(fair, "left", on=CELL))

@@ -13,7 +13,7 @@ _SLOPE = ["slope", "slope_low", "slope_high"]
 
 def literature_table(digest: Digest) -> Table | None:
     """Return privacy cost and excessive risk at the tightest ε; ``None`` if no run is private."""
-    frame = literature(digest.results)
+    frame = literature(digest.results, digest.tolls)
     frame = frame[(frame["mechanism"] == "dp-sgd") & (frame["epsilon"] == digest.epsilon)]
     if frame.empty:
         return None

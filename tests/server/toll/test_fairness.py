@@ -70,6 +70,15 @@ def test_fairness_is_undefined_with_one_group_and_with_many_classes():
         assert row[["demographic_parity_difference", "equalized_odds_difference"]].isna().all()
 
 
+def test_a_group_without_part_is_as_if_it_were_not_there():
+    alone = predictions(3, groups="c").assign(strategy="other")
+    rows = pd.concat([predictions(0), predictions(1, groups="c"), predictions(2, groups="cd"), alone])
+    left = rows[rows["group"] != "c"]
+    pd.testing.assert_frame_equal(fairness(rows, without={"c"}), fairness(left))
+    assert fairness(rows, without={"c"})["seeds"].tolist() == [2]
+    assert fairness(rows, without=set("abcd")).empty
+
+
 def test_puffle_disparity_is_a_group_against_all_others():
     run = pd.DataFrame(
         {"group": list("aaaabbc"), "label": [0, 1, 0, 1, 0, 1, 1], "score": [0.9] * 3 + [0.1] * 3 + [0.7]}

@@ -78,7 +78,11 @@ def test_the_papers_quantities_are_worked_out_by_hand():
         part["accuracy"] = 1 - part["log_loss"] / (2 if group == "b" else 1)
         parts.append(part)
     groups = pd.concat(parts)
-    frame = literature(Made(groups, resolved(("fedavg",), (INF, 1.0), folds=5)))
+    made = Made(groups, resolved(("fedavg",), (INF, 1.0), folds=5))
+    frame = literature(made)
+    pd.testing.assert_frame_equal(
+        literature(made, {m: toll(groups, m, 5) for m in ("accuracy", "log_loss")}), frame
+    )
     a, b, everybody = (at(frame, group=g) for g in losses)
     assert (a["privacy_cost"], b["privacy_cost"]) == pytest.approx((0.2, 0.05))
     assert a["privacy_cost_gap"] == b["privacy_cost_gap"] == pytest.approx(0.15)
