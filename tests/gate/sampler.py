@@ -55,12 +55,12 @@ def read(run: Run, round: int) -> list[BITS]:
 def drawn(system: System) -> list[NDArray[np.int64]]:
     """Who was in which batch, ``[round, step, record]`` for every client."""
     small = System(system.engine, "logistic", 2, system.seed)
-    private, _ = runs(
-        small, asks=False, steps=STEPS, step=TINY, exclude=tuple(c for c in tables.COLUMNS if c != "code")
-    )
+    other = tuple(c for c in tables.COLUMNS if c != "code")
+    rounds = 16 if system.full else 4
+    private, _ = runs(small, asks=False, rounds=rounds, steps=STEPS, step=TINY, exclude=other)
     run = with_plans(private, noise_multiplier=1e-14)  # still DP-SGD, and below the last digit
-    rounds = [read(run, r) for r in range(1, 1 + (16 if system.full else 4))]
-    return [np.array([bits[k].T for bits in rounds]) for k in range(len(run.clients))]
+    made = [read(run, r) for r in range(1, 1 + rounds)]
+    return [np.array([bits[k].T for bits in made]) for k in range(len(run.clients))]
 
 
 @check("sampler")
