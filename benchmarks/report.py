@@ -56,7 +56,7 @@ def markdown(results: dict[str, Any]) -> str:
     if "whole" in results:
         parts += ["## The sweep", _sweep(results), _notes(results)]
     if results.get("training"):
-        parts += ["## Training alone, one round, one core", _training(results["training"]), _again(results)]
+        parts += ["## Training alone, one round, one core", _training(results["training"])]
     if "scaling" in results:
         parts += _scaling(results["scaling"])
     if "resume" in results:
@@ -76,11 +76,19 @@ def _machine(machine: dict[str, Any], results: dict[str, Any]) -> str:
 
 def _claims(results: dict[str, Any]) -> str:
     decided = not results["quick"]
+    anew = "training alone" if "again" in results else "-"
     rows = [
-        [c.what, c.needed, c.measured, ("yes" if c.holds else "**no**") if decided else "not decided"]
+        [
+            c.what + " †" * c.what.startswith(anew),
+            c.needed,
+            c.measured,
+            ("yes" if c.holds else "**no**") if decided else "not decided",
+        ]
         for c in claims(results)
     ]
-    return table(["what", "needed", "measured", "holds"], rows) if rows else ""
+    return (
+        "\n\n".join([table(["what", "needed", "measured", "holds"], rows), _again(results)]) if rows else ""
+    )
 
 
 def _sweep(results: dict[str, Any]) -> str:
@@ -143,9 +151,9 @@ def _again(results: dict[str, Any]) -> str:
     again = results["again"]
     before = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(again["before"])
     return (
-        f"This table, and its rows above, were measured again on commit {again['commit']} (processes that "
-        f"wanted a core in the minute before: {again['load']:g}). On commit {results['machine']['commit']}, "
-        f"with all the rest, (d) ÷ (f) was {before}."
+        f"† Measured again, on commit {again['commit']} (processes that wanted a core in the minute before: "
+        f"{again['load']:g}). On commit {results['machine']['commit']}, with all the rest, (d) ÷ (f) was "
+        f"{before}."
     )
 
 

@@ -325,8 +325,8 @@ def _rdp_root(
 ) -> float:
     """Return where RDP's ε crosses ``target``, from few of its orders: a curve of all is dear.
 
-    ε is the least over the orders. Where it crosses, it is that of one order: the best one there, which is
-    sought among every eighth, then among those around it. All together confirm it, or are asked instead.
+    There ε is that of one order, the best one, which is sought among every eighth, then among those around
+    it. All together confirm it, or are asked instead.
     """
 
     def at(sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
@@ -337,14 +337,16 @@ def _rdp_root(
 
     def follow(orders: tuple[float, ...], sigma: float) -> tuple[float, int]:
         """Go down from where ε is within the target, along the best order, until it stays the best."""
-        best, last = int(np.argmin(at(sigma, orders))), -1
-        while best != last:
+        best, seen = int(np.argmin(at(sigma, orders))), set[int]()
+        while best not in seen:
+            seen.add(best)
             sigma = root((orders[best],), sigma)
-            best, last = int(np.argmin(at(sigma, orders))), best
+            best = int(np.argmin(at(sigma, orders)))
         return sigma, ORDERS.index(orders[best])
 
-    every = (*ORDERS[::8], ORDERS[-1])
-    sigma = 1.0
+    if not _merged(events(1.0)):
+        return LIMITS[0]
+    every, sigma = (*ORDERS[::8], ORDERS[-1]), 1.0
     while np.min(at(sigma, every)) > target:
         if (sigma := 2 * sigma) > LIMITS[1]:
             return root(ORDERS, 1.0)

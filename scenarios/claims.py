@@ -142,7 +142,7 @@ class Claim(Section):
         Of a correlation: how unlike the crowd a group is, or how many records it has; and what is held
         constant.
     published
-        The source's figure, as text; empty where the claim is ours.
+        The source's figure or direction, as text; empty where the claim is ours.
     reason
         Why the bounds are what they are, where the source does not state them.
     """

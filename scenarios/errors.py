@@ -51,3 +51,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     if close:
         return f"; did you mean {lowered[close[0]]!r}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def one_line(reason: str | None) -> str:
+    """Return a reason on one line, without control characters; of a traceback its end."""
+    lines = (reason or "").strip().splitlines() or ["no reason given"]
+    if lines[0].startswith("Traceback "):
+        lines = lines[-1:]
+    return "".join(c if c.isprintable() else "�" for c in " ".join(" ".join(lines).split()))

@@ -51,7 +51,14 @@ class Client:
 
 
 def clients(
-    table: Table, groups: Attribute, per_group: Mapping[str, int], kind: Kind, k: int
+    table: Table,
+    groups: Attribute,
+    per_group: Mapping[str, int],
+    kind: Kind,
+    k: int,
+    *,
+    public_by: Attribute | None = None,
+    validation: float = 0.0,
 ) -> tuple[Client, ...]:
     """Return the clients of a partition by group: each holds records of one group.
 
@@ -66,6 +73,8 @@ def clients(
         The split, whose training share makes the public sizes:
         ⌊n (k − 1) / k / m⌋ for folds, ⌊canonical training count / m⌋ for the
         canonical split, for a group of n records and m clients.
+    public_by, validation
+        The groups by which the public part is drawn (by default these), and its share: it is no part of n.
 
     Returns
     -------
@@ -84,7 +93,7 @@ def clients(
         if number < 1:
             raise ScenarioError(f"partition: {number} clients of group {name!r}; give 1 or more")
     counts = groups.counts
-    numerators, denominator = training_share(table, groups, kind, k)
+    numerators, denominator = training_share(table, groups, kind, k, groups=public_by, validation=validation)
     made: list[Client] = []
     for code, name in enumerate(groups.names):
         number = per_group.get(name, per_group.get(OTHERS, 1))
@@ -174,7 +183,16 @@ def _holders(
             )
         strata = table.attributes[how.column]
     assert isinstance(how.clients, dict)
-    of = tuple(c.group for c in clients(table, strata, how.clients, split.kind, split.folds))
+    made = clients(
+        table,
+        strata,
+        how.clients,
+        split.kind,
+        split.folds,
+        public_by=groups,
+        validation=split.validation,
+    )
+    of = tuple(c.group for c in made)
     for name in strata.names:
         if of.count(name) < how.copies:
             raise ScenarioError(

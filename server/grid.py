@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -25,7 +25,7 @@ from fedtoll import __version__
 from fedtoll.clients import train as clients
 from fedtoll.clients import wire
 from fedtoll.clients.ledger import COLUMNS, Ledger, Release, owed
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server import skips
 
@@ -152,14 +152,14 @@ class Strict(_Delegating):
         for reply in self._grid.send_and_receive(calls, timeout=timeout):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                raise RunError(f"roll call: node {node} failed: {_one_line(reply.error.reason)}")
+                raise RunError(f"roll call: node {node} failed: {one_line(reply.error.reason)}")
             try:
                 index, version, numerics = _called(reply.content)
             except (KeyError, ValueError, TypeError):
                 raise RunError(f"roll call: node {node} runs something else than fedtoll") from None
             if index in found:
                 raise RunError(f"roll call: two nodes are client {index}")
-            told = _one_line(version)
+            told = one_line(version)
             if numerics != NUMERICS:
                 raise RunError(f"roll call: client {index} runs fedtoll {told} with other arithmetic")
             if version != __version__:
@@ -190,10 +190,7 @@ class Strict(_Delegating):
             self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
-            node = reply.metadata.src_node_id
-            if node not in self.client_of:
-                raise RunError(f"round {round}: a reply came from node {node}, which is no client")
-            replies[self.client_of[node]].append(reply)
+            replies[self._replied(round, reply, addressed)].append(reply)
         for client, message in addressed.items():
             where = f"round {round}, {self._who(client)}"
             if len(replies[client]) > 1:
@@ -213,12 +210,27 @@ class Strict(_Delegating):
             )
         return [reply for of in replies.values() for reply in of]
 
+    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
+        """Return the client whose reply this is.
+
+        An error in place of a reply that never came (a node has gone, a message has expired) is the
+        SuperLink's: it names no node, and the message that it is about instead.
+        """
+        about = reply.metadata.reply_to_message_id if reply.has_error() else ""
+        for client, message in addressed.items():
+            if about and about == message.metadata.message_id:
+                return client
+        node = reply.metadata.src_node_id
+        if node in self.client_of:
+            return self.client_of[node]
+        raise RunError(f"round {round}: a reply came from node {node}, which is no client")
+
     def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> str:
         """Return what is wrong with a client's reply in one line; "" if nothing is."""
         if reply is None:
             return "the reply is missing"
         if reply.has_error():
-            return f"failed: {_one_line(reply.error.reason)}"
+            return f"failed: {one_line(reply.error.reason)}"
         if self._skips:
             self._refuse_more_than_charged(client, round, reply.content)
         try:
@@ -226,7 +238,7 @@ class Strict(_Delegating):
         except KeyError as error:
             return f"the reply is malformed: it has no {error}"
         except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
-            return f"the reply is malformed: {_one_line(str(error))}"
+            return f"the reply is malformed: {one_line(str(error))}"
         unknown = skips.unreleased(self._plan, round, self.skipped[client]) if self._skips else ""
         return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
 
@@ -235,15 +247,17 @@ class Strict(_Delegating):
 
         The account would be too small then, whatever becomes of the reply.
         """
+        if clients.LEDGER not in content:
+            return  # a malformed reply, which is told as that
+        where = f"round {round}, {self._who(client)}"
         try:
             if dict(content[clients.LEDGER]) == self.ledger.columns(client):
                 return
             theirs = clients.releases_in(content, client)
         except (KeyError, ValueError, TypeError):
-            return  # a malformed reply, which is told as that
+            raise RunError(f"{where}: its ledger cannot be read, and so not compared") from None
         if claimed := skips.beyond(theirs, self.ledger.of(client)):
-            where = f"round {round}, {self._who(client)}"
-            told = skips.bounded(_one_line(str(claimed)))
+            told = skips.bounded(one_line(str(claimed)))
             raise RunError(f"{where}: its ledger holds {told}, which the server did not charge")
 
     def _next_round(self, sent: Sequence[Message]) -> int:
@@ -372,14 +386,6 @@ def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
 
 def _round(message: Message) -> int:
     return int(clients.only(ConfigRecord, message.content)["server-round"])  # type: ignore[arg-type]
-
-
-def _one_line(reason: str | None) -> str:
-    """Return a reason on one line, without control characters; of a traceback its end."""
-    lines = (reason or "").strip().splitlines() or ["no reason given"]
-    if lines[0].startswith("Traceback "):
-        lines = lines[-1:]
-    return "".join(c if c.isprintable() else "�" for c in " ".join(" ".join(lines).split()))
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:

@@ -277,8 +277,13 @@ def load(folder: str | Path) -> Results:
     except ScenarioError:
         raise
     except Exception as error:  # files of others make their readers raise anything
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})") from None
+        raise unreadable(folder, error) from None
+
+
+def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
+    """Return the one line for a results folder whose files cannot be read."""
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})")
 
 
 def _joined(store: Store, resolved: dict[str, Any]) -> Results:
@@ -298,14 +303,24 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
         raise ScenarioError(f"{store.folder}: no run is finished yet")
     joined = {}
     for name, parts in tables.items():
-        # Joined before pandas sees them: a frame for each of a sweep's files would take most of the time.
-        frame = pa.concat_tables(parts, promote_options="permissive").to_pandas(ignore_metadata=True)
+        frame = _frame(parts)
         rows = [part.num_rows for part in parts]
         for position, column in enumerate(("strategy", "mechanism", "epsilon", "seed")):
             values = pd.Series([key[position] for key in keys])
             frame.insert(position, column, values.repeat(rows).reset_index(drop=True))
         joined[name] = frame
     return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
+
+
+def _frame(parts: Sequence[pa.Table]) -> pd.DataFrame:
+    """Join tables to one frame."""
+    frames: list[pd.DataFrame]
+    try:
+        # Before pandas sees them: a frame for each of a sweep's files would take most of the time.
+        frames = [pa.concat_tables(parts, promote_options="permissive").to_pandas(ignore_metadata=True)]
+    except pa.ArrowException:  # a column of two kinds, as a plug-in's statistic may be: pandas keeps both
+        frames = [part.to_pandas(ignore_metadata=True) for part in parts]
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
 def _table(file: Path, columns: Sequence[str]) -> pa.Table:

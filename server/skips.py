@@ -17,12 +17,24 @@ LONGEST = 200
 
 
 def count(folder: Path, run: Run) -> int:
-    """Return how many replies were skipped in a run that is stored in a results folder."""
+    """Return how many replies were skipped in a run that is stored in a results folder.
+
+    Raises
+    ------
+    ScenarioError
+        When its file cannot be read; one line, as :func:`fedtoll.server.results.load` has it.
+    """
     if run.on_failure != "skip":
         return 0
     import pandas as pd
 
-    reasons = pd.read_parquet(folder / "runs" / run.hash / "clients.parquet", columns=["skipped"])["skipped"]
+    from fedtoll.server.results import unreadable
+
+    file = folder / "runs" / run.hash / "clients.parquet"
+    try:
+        reasons = pd.read_parquet(file, columns=["skipped"])["skipped"]
+    except Exception as error:  # a damaged file makes its reader raise anything
+        raise unreadable(folder, error) from None
     return int((reasons != "").sum())
 
 

@@ -62,5 +62,6 @@ def test_the_page_is_written_from_measurements():
     assert "19.5 ×" in page or "19.6 ×" in page
     again = {"commit": "abc1234", "load": 0.1, "before": {"median": 3.06, "low": 2.41, "high": 5.36}}
     page = report.markdown({**results, "training": seconds, "again": again})
-    assert "again on commit abc1234" in page
+    assert "again, on commit abc1234" in page
+    assert page.count("training alone (d)") == page.count("(b), same core †") + page.count("(f) †") == 2
     assert "(d) ÷ (f) was 3.06 (2.41 to 5.36)" in page

@@ -90,6 +90,11 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         overrides = [*overrides, f"privacy.epsilons=[{', '.join([*told, repr(epsilon)])}]"]
     scenario = read(name, overrides, seeds)
     file = find(name).name
+    if scenario.training.on_failure == "skip":  # every skip must be shown, and of these models none is
+        raise ScenarioError(
+            f"{file}: training.on_failure = 'skip': an audit does not show who is skipped; "
+            "leave it at 'abort'"
+        )
     if not any(_finite(e) for e in scenario.privacy.epsilons):
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to audit; give one with --epsilon")
     if len(scenario.seeds) < FEWEST_TARGETS:

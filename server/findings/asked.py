@@ -94,14 +94,15 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
         raise ScenarioError(f"{file}: no finding: it has no [[claim]]")
     if (why := undecidable(scenario.claim, len(scenario.seeds))) and seeds is None and not quick:
         raise ScenarioError(f"{file}: claim: {why}")
+    _check_skips(name, file, scenario)
     own = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
     made = {}
     for setting in _asked(scenario.claim):
         overrides = (*own.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
         made[setting] = study.prepare(name, overrides, QUICK_SEEDS if quick else seeds)
-        if setting in tuned:
-            _check_public(file, setting, own[setting], made[setting].scenario)
+    if tuned & made.keys():
+        _check_public(file, scenario, made)
     grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}
     try:
         for setting in grids.keys() & made.keys():
@@ -116,17 +117,33 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     return Prepared(name, scenario, made, quick)
 
 
-def _check_public(file: str, setting: str, overrides: Sequence[str], scenario: Scenario) -> None:
-    """Refuse to tune without public records, or with ones that the setting it is held against trains on."""
-    if not scenario.split.validation:
-        raise ScenarioError(
-            f"{file}: setting {setting!r}: tuned needs split.validation, the public part, in [split]"
-        )
-    if any(override.split("=")[0].strip() in {"split", "split.validation"} for override in overrides):
-        raise ScenarioError(
-            f"{file}: setting {setting!r}: set: split.validation belongs in [split], so that what tuning is "
-            "held against has the same records"
-        )
+def _check_skips(name: str, file: str, scenario: Scenario) -> None:
+    """Refuse to skip replies: every skip must be shown, and neither tuning nor a verdict shows any."""
+    for setting, overrides in [("", ()), *((s.name, s.set) for s in scenario.setting)]:
+        if scenarios.read(name, overrides).training.on_failure == "skip":
+            where = f"setting {setting!r}: " if setting else ""
+            raise ScenarioError(
+                f"{file}: {where}training.on_failure = 'skip': a finding does not show who is skipped; "
+                "leave it at 'abort'"
+            )
+
+
+def _check_public(file: str, scenario: Scenario, made: dict[str, Plan]) -> None:
+    """Refuse to tune where any setting has another public part, or other folds, than the scenario."""
+    for setting in (s.name for s in scenario.setting if s.tuned and s.name in made):
+        if not scenario.split.validation:
+            raise ScenarioError(
+                f"{file}: setting {setting!r}: tuned needs split.validation, the public part, in [split]"
+            )
+    for setting, planned in made.items():
+        for section in ("split", "data"):
+            stated, other = (getattr(s, section).model_dump() for s in (scenario, planned.scenario))
+            changed = [key for key in stated if key != "exclude" and stated[key] != other[key]]
+            if changed:
+                raise ScenarioError(
+                    f"{file}: setting {setting!r}: set: {section}.{changed[0]} belongs in [{section}], so "
+                    "that what tuning is held against has the same records"
+                )
 
 
 def undecidable(claims: Sequence[Claim], seeds: int) -> str:

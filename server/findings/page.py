@@ -16,6 +16,7 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server.findings import front, units
 from fedtoll.server.findings.conduct import Finding
 from fedtoll.server.findings.standing import STANDINGS, Told, by_source, claims, fallen, leads
+from fedtoll.server.findings.survival import same_runs
 from fedtoll.server.findings.verdicts import Outcome
 from fedtoll.server.report.words import UNDEFINED, number
 
@@ -102,7 +103,7 @@ def _fallen(finding: Finding, told: Told) -> dict[str, Any]:
         "where": told.where,
         "setting": o.setting,
         "ours": label + units.interval(o.mean, o.low, o.high, unit),
-        "leaning": next((word for word in ("disagree", "agree") if f"the mean would {word}" in o.why), ""),
+        "why": o.why if o.verdict != "contradicted" else "",
     }
 
 
@@ -180,9 +181,10 @@ def _table(claim: Claim, told: Told, usual: int) -> dict[str, Any]:
                 "verdict": o.verdict,
                 "style": o.verdict.replace(" ", "-"),
                 "why": o.why if o.verdict in {"not reproduced", "undecided"} else "",
+                "same": next((p.setting for p in told.outcomes[:i] if same_runs(o, p)), ""),
                 "seeds": f"{o.seeds} seeds" if o.seeds != usual else "",
             }
-            for o, own in zip(told.outcomes, sides, strict=True)
+            for i, (o, own) in enumerate(zip(told.outcomes, sides, strict=True))
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,9 +46,9 @@ class Told:
 
     @property
     def worst(self) -> Outcome:
-        """The outcome that the standing rests on: the first of its worst verdict."""
+        """The outcome that the standing rests on: the first of its worst verdict, one with an interval."""
         order = ("contradicted", "not reproduced", "undecided", "reproduced")
-        return min(self.outcomes, key=lambda o: order.index(o.verdict))
+        return min(self.outcomes, key=lambda o: (order.index(o.verdict), math.isnan(o.low)))
 
     @property
     def settings(self) -> dict[Word, list[str]]:
@@ -106,7 +107,7 @@ def counted(told: Sequence[Told], one: str, more: str) -> str:
     if not told:
         return ""
     words: dict[Standing, str] = {
-        "held": "held wherever asked",
+        "held": "held wherever decided",
         "held in part": "held in some settings",
         "not shown": "could not be shown in any",
         "contradicted": "were contradicted in one setting or more",

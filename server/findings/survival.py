@@ -54,6 +54,12 @@ class Survival:
         }[self.question]
 
 
+def same_runs(one: Outcome, other: Outcome) -> bool:
+    """Whether two settings' outcomes are of the same runs: their figures are so, to the last bit."""
+    a, b = ([o.mean, *(mean for _, mean in o.sides)] for o in (one, other))
+    return len(a) > 1 and a == b and one.seeds == other.seeds
+
+
 def survival(settings: Sequence[Setting], outcomes: Sequence[Outcome]) -> tuple[Survival, Survival]:
     """Return both answers for one finding.
 
@@ -92,15 +98,21 @@ def twin(variant: Setting, settings: Sequence[Setting]) -> str | None:
 def _answer(
     question: Literal["tuning", "blind"], twins: dict[str, str | None], outcomes: Iterable[Outcome]
 ) -> Survival:
-    verdicts = {(o.claim, o.setting): o.verdict for o in outcomes}
-    pairs = {
+    by = {(o.claim, o.setting): o for o in outcomes}
+    verdicts = {key: o.verdict for key, o in by.items()}
+    asked = {
         (claim, setting): (verdicts[claim, own], verdict)
         for (claim, setting), verdict in verdicts.items()
         if (own := twins.get(setting)) is not None and (claim, own) in verdicts
     }
-    if not pairs:
+    if not asked:
         return Survival(question, "not asked", "no claim is asked in a setting with it and in one without")
+    same = [(c, s) for c, s in asked if same_runs(by[c, s], by[c, twins[s] or ""])]
+    pairs = {key: both for key, both in asked.items() if key not in same}
+    if not pairs:
+        return Survival(question, "undecided", "it chose the same constants: the runs are the same")
     held = {key: after for key, (before, after) in pairs.items() if before == "reproduced"}
+    alike = f"; in {len(same)} more it chose the same constants: the runs are the same" * bool(same)
     new = [claim for (claim, _), both in pairs.items() if both[0] in FELL and both[1] == "reproduced"]
     more = f"; {listed(new)} did not hold without it and {'do' if len(new) > 1 else 'does'} with it" * bool(
         new
@@ -111,19 +123,19 @@ def _answer(
             return Survival(
                 question,
                 "undecided",
-                f"of {len(pairs)} asked both ways, {open_} undecided without it",
+                f"of {len(pairs)} asked both ways, {open_} undecided without it{alike}",
             )
         return Survival(
             question,
             "nothing to survive",
-            f"of {len(pairs)} asked both ways, none held without it{more}",
+            f"of {len(pairs)} asked both ways, none held without it{more}{alike}",
         )
     kept = sum(after == "reproduced" for after in held.values())
     fell = [claim for (claim, _), after in held.items() if after == "contradicted"]
     lost = [claim for (claim, _), after in held.items() if after == "not reproduced"]
     told = f"of {len(pairs)} asked both ways, {len(held)} held without it and {kept} of these with it"
     told += f"; contradicted with it: {listed(fell)}" * bool(fell)
-    told += f"; not shown with it: {listed(lost)}" * bool(lost) + more
+    told += f"; not shown with it: {listed(lost)}" * bool(lost) + more + alike
     if fell:
         return Survival(question, "no", told, kept, len(held))
     unsure: Answer = "undecided (not shown with it)" if lost else "undecided"

@@ -146,7 +146,8 @@ def _not_covered(results: ResultsLike) -> list[str]:
     grouped = any(c.get("group") for c in resolved.get("clients", []))
     precision = str(scenario.get("training", {}).get("precision", "float32"))
     runs = resolved.get("runs", [])
-    public = float(scenario.get("split", {}).get("validation", 0.0))
+    split = scenario.get("split", {})
+    public = float(split.get("validation", 0.0))
     words = [
         "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s "
         "headline.",
@@ -171,7 +172,8 @@ def _not_covered(results: ResultsLike) -> list[str]:
             )
         )
     if public:
-        words.append(f"The {public:.0%} of the records that the scenario declares public for validation.")
+        whole = "the source’s own training records" if split.get("kind") == "canonical" else "the records"
+        words.append(f"The {public:.0%} of {whole} that the scenario declares public for validation.")
     words.append(_side_channel(skips=scenario.get("training", {}).get("on_failure") == "skip"))
     return words
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any
 
@@ -161,8 +162,6 @@ def test_words_and_published_figures_are_no_wider_than_what_is_tested():
 
 def test_what_is_public_belongs_to_all_settings(tmp_path):
     """Else a tuned setting would train on fewer records than the one that it is held against."""
-    import json
-
     file = tmp_path / "mine.json"
     for own, split_, words in (
         (["split.validation=0.2"], {}, "setting 'tuned': set: split.validation belongs in [split]"),
@@ -181,3 +180,64 @@ def test_what_is_public_belongs_to_all_settings(tmp_path):
             prepare(str(file))
         assert str(caught.value).startswith(f"mine.json: {words}")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["tuned", "mixed"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("split.validation", "0.0"),
+        ("split.folds", "4"),
+        ("split.kind", '"canonical"'),
+        ("data.groups", '["race", "sex"]'),
+        ("data.floor", "1000"),
+        ("data.source", '"credit"'),
+    ],
+)
+def test_no_setting_of_a_tuned_finding_has_other_public_records(tmp_path, setting, key, value):
+    """Neither the tuned one nor any that it may be held against."""
+    file = tmp_path / "mine.json"
+    table = changed()
+    one = next(s for s in table["setting"] if s["name"] == setting)
+    one["set"] = ['partition={kind="iid", clients=13}', f"{key}={value}"]
+    if key == "data.source":
+        one["set"].append('data.groups=["sex"]')
+    file.write_text(json.dumps(table))
+    section = key.split(".")[0]
+    if key == "data.source":
+        key = "data.(?:source|groups)"  # the first that is told
+    words = f"mine.json: setting {setting!r}: set: {key} belongs in \\[{section}\\]"
+    with pytest.raises(ScenarioError, match=words) as caught:
+        prepare(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_tuning_settings_may_split_as_they_like(tmp_path):
+    table = changed()
+    for claim in table["claim"]:
+        claim["settings"] = [s for s in claim.get("settings", [BASE]) if s != "tuned"]
+    table["setting"] = [s for s in table["setting"] if s["name"] != "tuned"]
+    next(s for s in table["setting"] if s["name"] == "mixed")["set"] += ["split.validation=0.0"]
+    del table["tune"]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(table))
+    assert prepare(str(file)).plans["mixed"].scenario.split.validation == 0
+
+
+@pytest.mark.parametrize("where", ["", *(s["name"] for s in tomllib.loads(TEXT)["setting"])])
+def test_a_finding_skips_nobody(here, tmp_path, where):
+    """Every skip must be shown, and neither tuning nor a verdict shows any."""
+    table = changed()
+    if where:
+        next(s for s in table["setting"] if s["name"] == where).setdefault("set", []).append(
+            'training.on_failure="skip"'
+        )
+    else:
+        table["training"]["on_failure"] = "skip"
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(table))
+    code, out, err = here("findings", file, "--quick")
+    assert (code, out) == (2, "")
+    assert (f"setting {where!r}: " if where else "mine.json: ") + "training.on_failure = 'skip'" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()

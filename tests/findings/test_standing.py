@@ -60,7 +60,7 @@ def test_published_claims_come_first_and_each_once():
     )
     assert leads(claims([*ours, *theirs])) == [
         "Of 2 published claims, 1 held in some settings and 1 was contradicted in one setting or more.",
-        "Of 2 claims of ours, 1 held wherever asked and 1 was contradicted in one setting or more.",
+        "Of 2 claims of ours, 1 held wherever decided and 1 was contradicted in one setting or more.",
     ]
     assert did_not_hold([*ours, *theirs]).splitlines()[2:] == [
         "Published claims that did not hold here:",

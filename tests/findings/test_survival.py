@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
-from fedtoll.scenarios.claims import Setting
+from fedtoll.scenarios.claims import BASE, Setting
 from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings.survival import ANSWERS, survival, twin
+from fedtoll.server.findings.survival import ANSWERS, same_runs, survival, twin
 from fedtoll.server.findings.verdicts import Outcome
 
 TUNED = Setting(name="tuned", title="tuned", tuned=True)
 BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))
 SETTINGS = (Setting(name="federated", title="two", set=('partition={kind="iid", clients=2}',)), BLIND, TUNED)
-BLANK = {field.name: "" for field in dataclasses.fields(Outcome)}
+BLANK = {field.name: "" for field in dataclasses.fields(Outcome)} | {"low": 0.0, "sides": ()}
 
 
 def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
@@ -107,3 +108,21 @@ def test_a_tuned_setting_differs_from_its_twin_by_tuning_alone():
                 own = next((o for o in scenario.setting if o.name == twin(s, scenario.setting)), None)
                 assert set(s.set) == set(own.set if own else ())
                 assert scenario.split.validation > 0
+
+
+def test_a_setting_that_chose_the_same_constants_is_no_second_piece_of_evidence():
+    settings = [Setting(name="tuned", title="tuned", tuned=True)]
+    figures: dict[str, Any] = {"mean": 0.25, "seeds": 10, "sides": (("a", 0.5), ("b", 0.25))}
+    before, after = (
+        dataclasses.replace(o, **figures)
+        for o in planted(("c0", BASE, "reproduced"), ("c0", "tuned", "reproduced"))
+    )
+    assert same_runs(before, after)
+    tuning, _ = survival(settings, [before, after])
+    assert tuning.answer == "undecided"
+    assert tuning.why == "it chose the same constants: the runs are the same"
+    others = planted(("c1", BASE, "reproduced"), ("c1", "tuned", "reproduced"))
+    tuning, _ = survival(settings, [before, after, *others])
+    assert (tuning.answer, tuning.kept, tuning.held) == ("yes", 1, 1)
+    assert tuning.why.endswith("; in 1 more it chose the same constants: the runs are the same")
+    assert not same_runs(before, dataclasses.replace(after, sides=(("a", 0.5), ("b", 0.26))))

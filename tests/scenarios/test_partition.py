@@ -129,6 +129,33 @@ def test_mistakes_are_told_in_one_line(adult, per_group, told):
     assert "\n" not in str(caught.value)
 
 
+def test_too_few_is_told_without_the_public_part(places):
+    """30 clients can share 40 · 4 / 5 records, and not what is left when half are public."""
+    groups = places.groups(["group"])
+    how = Partition(clients={"d": 30})
+    assert len(layout(places, groups, how, Split()).clients) == 33
+    left = len(np.setdiff1d(np.flatnonzero(groups.codes == 3), public(places, groups, "folds", 0.5)))
+    told = f"group 'd' of group has 40 records, {left * 4 // 5} for training: too few for 30 clients"
+    with pytest.raises(ScenarioError, match=told):
+        layout(places, groups, how, Split(validation=0.5))
+
+
+def test_by_column_the_public_part_is_still_that_of_the_groups(places):
+    groups, place = places.groups(["group"]), places.attributes["place"]
+    train = np.setdiff1d(np.arange(len(places)), public(places, groups, "folds", 0.3))
+    north = int((place.codes[train] == 0).sum()) * 4 // 5
+    drawn = [int((place.codes[public(places, by, "folds", 0.3)] == 0).sum()) for by in (groups, place)]
+    assert drawn[0] != drawn[1]  # by place it would be another part
+    split_ = Split(validation=0.3)
+
+    def plan(n):
+        return layout(places, groups, Partition(kind="column", column="place", clients={"north": n}), split_)
+
+    assert len(plan(north).clients) == north + 1
+    with pytest.raises(ScenarioError, match=f", {north} for training: too few for {north + 1} clients"):
+        plan(north + 1)
+
+
 def test_a_group_without_records_is_told(make_table):
     table = make_table([0, 0, 1, 1, 2, 2])
     with pytest.raises(ScenarioError, match="group 'd' of group has no record in 'made'"):

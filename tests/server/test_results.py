@@ -73,6 +73,32 @@ def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
     assert asked.min() == 0 < asked.max()  # a column that only some runs have
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([[0.5, 1.0]], [2.0]),
+        (["a"], [{"b": 1.0}]),
+        ([True], [0.5]),
+        (["a"], [0.5]),
+        ([[0.5]], [[["a"]]]),
+    ],
+)
+def test_a_column_of_two_kinds_is_read_as_pandas_joins_it(plan, tables, tmp_path, one, other):
+    store, own = Store(tmp_path), {}
+    store.open(plan.scenario, plan.runs, TOML, "command")
+    for run, value in zip(plan.runs[:2], (one, other), strict=True):
+        clients = tables[run.hash]["clients"]
+        own[run.hash] = tables[run.hash] | {"clients": clients.assign(own=value * len(clients))}
+        store.write(run, own[run.hash])
+    loaded = load(tmp_path)
+    files = [tmp_path / "runs" / run.hash / "clients.parquet" for run in plan.runs[:2]]
+    expected = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    pd.testing.assert_frame_equal(loaded.clients.drop(columns=RUN), expected)
+    assert len(loaded.clients) == sum(len(t["clients"]) for t in own.values())
+    assert loaded.clients["epsilon"].tolist() == sorted(loaded.clients["epsilon"], reverse=True)
+    assert set(loaded.clients["epsilon"]) == {math.inf, 2.0}
+
+
 def test_the_tables_hold_no_clock(full, plan, tables):
     names = {c for table in tables[plan.runs[0].hash].values() for c in table.columns}
     assert not {n for n in names if "time" in n or "second" in n or "date" in n}

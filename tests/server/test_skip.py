@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.message_type import MessageType
 
+from fedtoll.cli import main
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
 from fedtoll.clients.ledger import owed
@@ -26,6 +30,7 @@ from tests.peers.test_accounting import integrated, recomputed, told
 from tests.server.federation import (
     FEDAVG,
     TERM,
+    TOML,
     Replies,
     Wrapped,
     one,
@@ -39,6 +44,8 @@ from tests.server.test_strict import CLIENT, MALFORMED, ROUND, content, faulty, 
 FLOWER = "flwr.serverapp.strategy:"
 BEYOND = {"ledger of fewer steps", "ledger of more noise"}
 """Faults of a ledger that claims what was not charged: no bad luck."""
+UNREADABLE = {"ledger too long", "ledger without a column", "ledger of a short column"}
+"""Faults of a ledger that nobody can compare."""
 
 
 def skipping(strategy: dict[str, Any] = TERM, epsilon: float | str = 2.0, **changes: Any) -> Run:
@@ -112,6 +119,10 @@ def test_a_malformed_reply_is_left_out_unless_it_claims_more_than_was_charged(pr
             damage(replies[CLIENT])
         return replies
 
+    if fault in UNREADABLE:
+        line = refusal(private, Wrapped(private, change))
+        assert line == "round 2, client 1 (Male): its ledger cannot be read, and so not compared"
+        return
     if fault in BEYOND:
         line = refusal(private, Wrapped(private, change))
         assert line.startswith("round 2, client 1 (Male): its ledger holds Release(client=1, round=")
@@ -327,6 +338,35 @@ def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):
     assert sorted(done) == sorted(r.hash for r in plan.runs)
     assert not (tmp_path / "errors").exists()
     assert execute(plan.runs, store, executor="serial") == []
+
+
+@pytest.mark.parametrize("damage", ["no column", "truncated", "gone"])
+def test_a_damaged_table_of_a_run_ends_the_command_in_one_line(tmp_path, monkeypatch, capsys, damage):
+    monkeypatch.chdir(tmp_path)
+    text = TOML.replace("[training]", '[training]\non_failure = "skip"')
+    assert text != TOML
+    Path("sex.toml").write_text(text)
+
+    monkeypatch.setattr("sys.argv", ["fedtoll", "run", "sex.toml", "--executor", "serial", "--json"])
+
+    def command() -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code
+
+    assert command() == 0
+    assert json.loads(capsys.readouterr().out)["skipped"] == 0
+    (file,) = Path("results").glob("*/runs/*/clients.parquet")
+    if damage == "no column":
+        pd.read_parquet(file).drop(columns="skipped").to_parquet(file)
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        file.unlink()
+    code, caught = command(), capsys.readouterr()
+    assert (code, caught.out) == (2, "")
+    (line,) = (x for x in caught.err.splitlines() if not x.endswith("runs are there already"))
+    assert re.match(r"fedtoll: results/\S+: cannot be read as results of fedtoll \(\w+: ", line)
 
 
 # Statistics of who was not there.

@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
+from flwr.server.superlink.linkstate.utils import (
+    NODE_UNAVAILABLE_ERROR_REASON,
+    create_message_error_unavailable_res_message,
+)
 from flwr.serverapp.strategy import FedAvg
 
 from fedtoll.clients import model
@@ -229,6 +233,15 @@ def failed(replies):
     return [*replies[:CLIENT], wrong, *replies[CLIENT + 1 :]]
 
 
+def gone(replies):
+    """What a SuperLink gives in place of a node's reply that will not come: an error of its own."""
+    sent = Message(RecordDict(), CLIENT + 1, MessageType.TRAIN)
+    sent.metadata.__dict__["_message_id"] = replies[CLIENT].metadata.reply_to_message_id
+    error = create_message_error_unavailable_res_message(sent.metadata, "node_unavail")
+    assert error.metadata.src_node_id != CLIENT + 1
+    return [*replies[:CLIENT], error, *replies[CLIENT + 1 :]]
+
+
 def from_nobody(replies):
     stranger = Message(replies[0].content, reply_to=Message(RecordDict(), 77, MessageType.TRAIN))
     return [*replies, stranger]
@@ -240,6 +253,7 @@ def from_nobody(replies):
         (lambda r: r[:CLIENT] + r[CLIENT + 1 :], WHERE + "the reply is missing"),
         (lambda r: [], "round 2, client 0 (Male): the reply is missing"),
         (failed, WHERE + "failed: KeyError: 'age'"),
+        (gone, WHERE + f"failed: {NODE_UNAVAILABLE_ERROR_REASON}"),
         (lambda r: [*r, r[CLIENT]], WHERE + "2 replies"),
         (from_nobody, "round 2: a reply came from node 77, which is no client"),
     ],

@@ -233,6 +233,10 @@ BAD = {
     "ε of 0": (("--epsilon", 0), "--epsilon 0: must be a finite number greater than 0"),
     "infinite ε": (("--epsilon", "inf"), "--epsilon inf: must be a finite number"),
     "unknown key": (("--set", "training.clipp=1.0"), "did you mean 'clip'"),
+    "skips": (
+        ("--set", 'training.on_failure="skip"'),
+        "training.on_failure = 'skip': an audit does not show who is skipped; leave it at 'abort'",
+    ),
 }
 
 

@@ -47,6 +47,11 @@ CHANGES = {
     ),
     "precision": (scenario("training", precision="float64"), "(float64)", "(float32)"),
     "validation": (scenario("split", validation=0.1), "The 10% of the records", None),
+    "validation of the canonical split": (
+        scenario("split", kind="canonical", validation=0.1),
+        "The 10% of the source’s own training records that the scenario declares public",
+        None,
+    ),
     "copies": (scenario("partition", copies=2), "Each record is held by 2 clients", "disjoint"),
     "skips": (
         scenario("training", on_failure="skip"),
