@@ -161,6 +161,7 @@ def test_it_is_warmed_once(monkeypatch):
 def test_an_interrupt_when_idle_leaves_it_alive():
     program = """if True:
         import os, signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup, or a shell's &, ignores it
         from fedtoll.server.report import vega
         vega.draw({}).exception()
         beside = vega._process()._beside.pid
@@ -171,8 +172,9 @@ def test_an_interrupt_when_idle_leaves_it_alive():
             vega.draw({"mark": "point"}).result()
         print(vega._process()._beside.pid == beside)
     """
+    command = [sys.executable, "-c", program]
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, start_new_session=True
+        command, capture_output=True, text=True, check=True, start_new_session=True, timeout=60
     )
     assert run.stdout == "True\n"
 
@@ -183,7 +185,11 @@ def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, simulate(run))
-    command = [sys.executable, "-m", "fedtoll.cli", "report", str(tmp_path)]
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from fedtoll.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "report", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -195,7 +201,7 @@ def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert time.monotonic() - asked < 1
+    assert time.monotonic() - asked < 5  # a report of seconds is not waited for
     assert process.returncode == 130
     assert err == "fedtoll: interrupted; the same command resumes\n"
     assert children
