@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fedtoll.scenarios.errors import FedtollError, RunError
+from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.run import Run
 from fedtoll.server.results import Store
 
@@ -262,4 +262,4 @@ def _train(text: str) -> tuple[dict[str, Any] | None, str, str]:
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except (Exception, SystemExit) as error:
-        return None, " ".join(f"{type(error).__name__}: {error}".split()), traceback.format_exc()
+        return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()

@@ -213,13 +213,13 @@ class Strict(_Delegating):
     def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
         """Return the client whose reply this is.
 
-        An error in place of a reply that never came (a node has gone, a message has expired) is the
-        SuperLink's: it names no node, and the message that it is about instead.
+        An error in place of a reply that never came is the SuperLink's, and names its message, not its node.
         """
-        about = reply.metadata.reply_to_message_id if reply.has_error() else ""
-        for client, message in addressed.items():
-            if about and about == message.metadata.message_id:
-                return client
+        if reply.has_error():
+            about = reply.metadata.reply_to_message_id
+            for client, message in addressed.items():
+                if about == message.metadata.message_id:
+                    return client
         node = reply.metadata.src_node_id
         if node in self.client_of:
             return self.client_of[node]

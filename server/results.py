@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from fedtoll.clients import budget
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.beside import BESIDE, replace_bytes
-from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.records import layout
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.scenarios.scenario import Scenario
@@ -282,7 +282,7 @@ def load(folder: str | Path) -> Results:
 
 def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
     """Return the one line for a results folder whose files cannot be read."""
-    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    why = one_line(f"{type(error).__name__}: {error}")[:200]
     return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,8 @@ from fedtoll import cli
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario, read
 from fedtoll.server.plan import plan
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, and children would
 
 SMALL = ("training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]')
 

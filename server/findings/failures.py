@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedtoll.scenarios.errors import FedtollError, RunError
+from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.run import Run
 
 
 @contextmanager
-def one_line(run: Run) -> Iterator[None]:
+def naming(run: Run) -> Iterator[None]:
     """Name the run in whatever goes wrong.
 
     Raises
@@ -23,5 +23,5 @@ def one_line(run: Run) -> Iterator[None]:
     except FedtollError:
         raise
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        told = one_line(f"{type(error).__name__}: {error}")
         raise RunError(f"{run.label}: {told}") from error

@@ -22,7 +22,7 @@ from fedtoll.scenarios.beside import replace
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run
-from fedtoll.server.findings.failures import one_line
+from fedtoll.server.findings.failures import naming
 from fedtoll.server.plan import Plan
 from fedtoll.server.processes import spread
 
@@ -82,7 +82,7 @@ def _file(folder: Path, run: Run, how: Reduction) -> Path:
 def grid(job: tuple[str, str]) -> pd.DataFrame:
     """Train one grid, given as the JSON of its run and reduction; return the two picked models' measures."""
     run = Run.from_json(job[0])
-    with one_line(run):
+    with naming(run):
         return _grid(run, Reduction.model_validate_json(job[1]))
 
 

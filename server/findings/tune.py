@@ -23,7 +23,7 @@ from fedtoll.scenarios.beside import replace_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
-from fedtoll.server.findings.failures import one_line
+from fedtoll.server.findings.failures import naming
 from fedtoll.server.plan import Plan
 from fedtoll.server.processes import spread
 
@@ -167,7 +167,7 @@ def validation_losses(text: str) -> tuple[str, Losses]:
     run = Run.from_json(text)
     last: dict[str, Any] = {}
     try:
-        with one_line(run):
+        with naming(run):
             simulate(run, lambda round, made: last.update(model=made))
     except RunError as error:
         if error.__cause__ is not None:  # no divergence, but an error in somebody's code

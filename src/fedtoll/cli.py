@@ -22,7 +22,7 @@ from fedtoll.catalogue import DESCRIBE, KINDS, names
 from fedtoll.commands import audit, budget, compare, findings
 from fedtoll.console import console
 from fedtoll.options import DONE, FAILED, INTERRUPTED, PARTIAL, USAGE, Json, Name, Seeds, Set
-from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest
+from fedtoll.scenarios.errors import FedtollError, ScenarioError, nearest, one_line
 
 if TYPE_CHECKING:
     from fedtoll.scenarios.run import Run
@@ -61,7 +61,7 @@ def main() -> NoReturn:
 
 
 def _complain(message: str) -> None:
-    line = "".join(c if c.isprintable() else "�" for c in " ".join(message.split()))
+    line = one_line(message)
     line = line if len(line) <= 2000 else f"{line[:2000]}…"
     print(f"fedtoll: {line}", file=sys.stderr)  # noqa: T201
 

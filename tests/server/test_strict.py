@@ -206,16 +206,21 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("fault", MALFORMED)
-def test_a_malformed_reply_ends_the_run(private, fault):
-    damage, words = MALFORMED[fault]
+def damaged(fault: str) -> Callable[[list[Message], int], list[Message]]:
+    """Spoil one reply in this way."""
 
-    def change(replies, round):
+    def change(replies: list[Message], round: int) -> list[Message]:
         if round == ROUND:
-            damage(replies[CLIENT])
+            MALFORMED[fault][0](replies[CLIENT])
         return replies
 
-    line = refusal(private, Wrapped(private, change))
+    return change
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_reply_ends_the_run(private, fault):
+    words = MALFORMED[fault][1]
+    line = refusal(private, Wrapped(private, damaged(fault)))
     assert line.startswith(WHERE + "the reply is malformed: ")
     assert words in line
 

@@ -46,7 +46,7 @@ def findings(
     as_json: Json = False,
 ) -> None:
     """Check published claims on real records; the same command again resumes, and gives the same verdicts."""
-    from fedtoll.scenarios.errors import RunError
+    from fedtoll.scenarios.errors import RunError, one_line
     from fedtoll.server import findings as rooms
     from fedtoll.server import study
 
@@ -74,7 +74,7 @@ def findings(
                     )
                 )
             except RunError as error:  # the other findings are judged all the same
-                failed[one.scenario.name] = " ".join(str(error).split())
+                failed[one.scenario.name] = one_line(str(error))
     for line in failed.values():
         typer.echo(f"fedtoll: failed: {line}", err=True)
     if made:

@@ -161,7 +161,6 @@ def test_it_is_warmed_once(monkeypatch):
 def test_an_interrupt_when_idle_leaves_it_alive():
     program = """if True:
         import os, signal
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup, or a shell's &, ignores it
         from fedtoll.server.report import vega
         vega.draw({}).exception()
         beside = vega._process()._beside.pid
@@ -185,11 +184,7 @@ def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, simulate(run))
-    program = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from fedtoll.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, "report", str(tmp_path)]
+    command = [sys.executable, "-m", "fedtoll.cli", "report", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
