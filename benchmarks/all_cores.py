@@ -47,7 +47,7 @@ def _records_only(folder: Path) -> None:
     from fedtoll.scenarios import data
     from fedtoll.scenarios.data.archive import cache_file
 
-    file = cache_file(data.source("adult"))
+    file = cache_file(data.builtin("adult"))
     (folder / file.name).symlink_to(file.resolve())
 
 
@@ -55,7 +55,7 @@ def main(runs: int, rounds: int) -> None:
     """Plan the sweep, train a piece of it on all cores, print how long both took."""
     from benchmarks import work
     from fedtoll.server.executor import execute
-    from fedtoll.server.results import Store
+    from fedtoll.server.store import Store
 
     start = time.perf_counter()
     planned = work.sweep(rounds)

@@ -151,7 +151,7 @@ def _final(out: Path) -> dict[str, bytes]:
 
 def _scenario(file: Path) -> Path:
     """Write a sweep of 24 short runs, as JSON."""
-    from fedtoll.scenarios.scenario import read
+    from fedtoll.scenarios.read import read
 
     overrides = ["training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 8]']
     small = read("adult-race", overrides, seeds="0:4")

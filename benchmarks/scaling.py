@@ -87,7 +87,7 @@ def _app(clients: int) -> dict[str, Any]:
     """
     import torch
 
-    from fedtoll.scenarios.scenario import read
+    from fedtoll.scenarios.read import read
     from fedtoll.server.app import simulate
     from fedtoll.server.plan import plan
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import Scenario, validate
+from fedtoll.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
     from fedtoll.clients.engines.base import Task

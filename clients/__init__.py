@@ -1,1 +1,1 @@
-"""What a client does: local training, private statistics, and the account of what it released."""
+"""What does a client do? Engines, local training, and the mechanisms that noise its statistics."""

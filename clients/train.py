@@ -27,10 +27,10 @@ from flwr.app import (
 )
 from numpy.typing import NDArray
 
-from fedtoll.clients import model, statistics, wire
+from fedtoll.clients import mechanisms, model, wire
 from fedtoll.clients.engines import engine
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.ledger import COLUMNS, DP_SGD, Release
+from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release
 from fedtoll.scenarios.records import Records, records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
@@ -235,7 +235,7 @@ def _answers(run: Run, task: Task, groups_N: torch.Tensor) -> list[tuple[Statist
     plan = task.plan
     module = _module(run.model, task.features_ND.shape[1], run.classes, run.precision)
     model.put(module, task.parameters)
-    held = statistics.evaluate(
+    held = mechanisms.evaluate(
         module,
         task.features_ND,
         task.labels_N,
@@ -247,7 +247,7 @@ def _answers(run: Run, task: Task, groups_N: torch.Tensor) -> list[tuple[Statist
     group = run.groups.index(plan.group) if plan.group else None
     key = {"seed": run.noise_seed, "client": plan.id, "round": task.round}
     return [
-        (wanted, statistics.release(wanted, held, group=group, index=index, **key)) for index, wanted in due
+        (wanted, mechanisms.release(wanted, held, group=group, index=index, **key)) for index, wanted in due
     ]
 
 

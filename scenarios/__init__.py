@@ -1,1 +1,1 @@
-"""What is asked: scenarios, runs, partitions, splits, data and the declarations of private statistics."""
+"""What is asked? Scenarios, runs, data, partitions, measures, and the declarations of statistics."""

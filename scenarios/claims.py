@@ -2,7 +2,7 @@
 
 A scenario with claims is a *finding*. Each claim is about numbers that every seed has (a toll, a
 value, a share of the weight), and names the region in which their mean must lie for it to hold. The verdicts
-are made by :mod:`fedtoll.server.findings`, from the paired statistics of the toll and nothing else.
+are made by :mod:`fedtoll.findings`, from the paired statistics of the toll and nothing else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from fedtoll.scenarios.errors import nearest
+from fedtoll.scenarios.fields import Epsilon, Positive, Section
+from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
 from fedtoll.scenarios.reduction import Reduction
-from fedtoll.scenarios.section import Epsilon, Positive, Section
 from fedtoll.scenarios.tune import Tune
 
 BASE = "base"
@@ -28,26 +29,7 @@ Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
 Of = Literal["toll", "price", "value", "spread", "weight"]
 Kind = Literal["order", "ratio", "difference", "threshold", "shape", "correlation"]
-MeasureName = Literal[
-    "log_loss",
-    "tpr",
-    "accuracy",
-    "balanced_accuracy",
-    "auroc",
-    "fpr",
-    "selection_rate",
-    "collapsed",
-    "below_majority",
-]
-"""The measures of the toll, and three that have a value but no utility."""
-
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
-VALUED = ("selection_rate", "collapsed", "below_majority")
-"""Measures of which there is a value and no toll."""
-
-FLAGS = ("collapsed", "below_majority")
-"""Those that are 0 or 1: their mean is a share of seeds."""
 
 
 class Source(Section):

@@ -7,17 +7,15 @@ at most .05 · 2^S / 2 comparisons: none with five, one with six, 25 with ten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.section import Positive, Section
-
-if TYPE_CHECKING:
-    from fedtoll.scenarios.scenario import Scenario
+from fedtoll.scenarios.fields import Positive, Section
+from fedtoll.scenarios.measures import UtilityName
 
 LEVEL = 0.05
 """The level of every test: the chance of one false claim in a family of true nulls."""
@@ -31,7 +29,6 @@ EXACT = 16
 DRAWS = 100_000
 
 Quantity = Literal["toll gap", "utility"]
-MeasureName = Literal["log_loss", "tpr", "accuracy", "balanced_accuracy", "auroc", "fpr"]
 
 
 class Compare(Section):
@@ -44,7 +41,7 @@ class Compare(Section):
 
     baseline: str = ""
     strategies: tuple[str, ...] = ()
-    measure: MeasureName = "log_loss"
+    measure: UtilityName = "log_loss"
     epsilons: tuple[Positive, ...] = ()
     quantities: Annotated[tuple[Quantity, ...], Field(min_length=1)] = ("toll gap", "utility")
 
@@ -162,45 +159,3 @@ def unreachable(count: int, seeds: int) -> str:
         bears = f"{most(seeds)} comparison{'' if most(seeds) == 1 else 's'}"
         return f"family too large: {seeds} seeds can bear {bears}, these are {count}"
     return ""
-
-
-def kept(
-    scenario: Scenario, file: str, overrides: Sequence[str] = (), alone: Callable[[], Scenario] | None = None
-) -> Compare | None:
-    """Return the family that a scenario declares; refuse it where it does not fit.
-
-    Parameters
-    ----------
-    scenario, file
-        What was read, and how mistakes call it.
-    overrides
-        What the command line set.
-    alone
-        Reads the scenario as its file has it; ``None`` where the command line changed nothing. The family was
-        declared for the file's own question. Where it fits that one and the command line asks another, it is
-        dropped: the default one is reported, never refused.
-
-    Raises
-    ------
-    ScenarioError
-        If it names what is not there, compares nothing, or holds more comparisons than the seeds can bear.
-    """
-    if scenario.compare is None:
-        return None
-    try:
-        _fits(scenario, scenario.compare)
-    except ScenarioError as error:
-        if alone is None or any(o.startswith("compare") for o in overrides):
-            raise ScenarioError(f"{file}: {error}") from None
-        kept(alone(), file)  # a mistake of the file stays one, whatever the command line asks
-        return None
-    return scenario.compare
-
-
-def _fits(scenario: Scenario, section: Compare) -> None:
-    labels = {s.label: s.name for s in scenario.strategies}
-    comparisons = family(section, labels, scenario.privacy.epsilons)
-    if not comparisons:
-        raise ScenarioError("compare: nothing to compare; it takes two strategies and a finite ε")
-    if why := unreachable(len(comparisons), len(scenario.seeds)):
-        raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")

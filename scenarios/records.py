@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.scenarios import partition, split
-from fedtoll.scenarios.data import Source, declared, table
-from fedtoll.scenarios.data.section import Data
+from fedtoll.scenarios.data import Source, source_of, table
+from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.data.table import Attribute, Table
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import Run
@@ -44,7 +44,7 @@ class Records:
 
 def table_of(data: Data) -> tuple[Table, Attribute]:
     """Return a scenario's table without the excluded columns, and the group of every record."""
-    return _table(data, declared(data))
+    return _table(data, source_of(data))
 
 
 @lru_cache(maxsize=4)
@@ -66,7 +66,7 @@ def records(run: Run) -> Records:
 
 @lru_cache(maxsize=2)
 def _records(data: Data, checksum: str, how: Split, dealt: Partition, seed: int) -> Records:
-    source = declared(data)
+    source = source_of(data)
     if source.checksum != checksum:
         raise ScenarioError(
             f"data {source.name!r}: not the records that were planned with (checksum {checksum[:12]}, here "
@@ -81,7 +81,7 @@ def _records(data: Data, checksum: str, how: Split, dealt: Partition, seed: int)
 
 def layout(data: Data, how: Split, dealt: Partition) -> partition.Layout:
     """Return who the clients are, and what share of which records each holds; the same for every seed."""
-    return _layout(data, declared(data), how, dealt)
+    return _layout(data, source_of(data), how, dealt)
 
 
 @lru_cache(maxsize=4)

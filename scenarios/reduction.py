@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedtoll.scenarios.section import Section
+from fedtoll.scenarios.fields import Section
 
 Constraint = Literal["demographic parity", "equalized odds"]
 

@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from fedtoll.scenarios.data.section import Data
+from fedtoll.scenarios.data.config import Data
+from fedtoll.scenarios.fields import OnFailure, Section, without_default
 from fedtoll.scenarios.scenario import Model, Partition, Split
-from fedtoll.scenarios.section import OnFailure, Section, without_default
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1

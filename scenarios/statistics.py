@@ -2,7 +2,7 @@
 
 A declaration is public. It states the clip, the shape of the answer, and the
 L2 sensitivity of the answer under adding or removing one record. The
-mechanisms behind the declarations live in ``fedtoll.clients.statistics``.
+mechanisms behind the declarations live in ``fedtoll.clients.mechanisms``.
 
 Answers are sums or counts (or a mean over the *public* size), never a ratio
 of two private numbers: a strategy divides what was released, which is free.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedtoll.scenarios.section import Count, Positive, Section, Seed
+from fedtoll.scenarios.fields import Count, Positive, Section, Seed
 
 
 class Tune(Section):

@@ -1,1 +1,1 @@
-"""Who runs it and writes it down: plan, executor, Flower server, evaluation, results, toll and report."""
+"""Who runs it? Plan, sweep, workers, Grids, the Flower app, evaluation and the results folder."""

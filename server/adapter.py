@@ -20,8 +20,8 @@ from fedtoll.clients.train import only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.statistics import Estimate
-from fedtoll.server.grid import Strict
-from fedtoll.server.statistics import Released
+from fedtoll.server.postprocess import Released
+from fedtoll.server.strict import Strict
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, pair
 from fedtoll.strategies.simplex import off_the_simplex

@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedtoll.clients import budget, engines
+from fedtoll.clients import engines
+from fedtoll.privacy import accounting
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios import partition
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.fields import CLIP_ONLY
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.records import layout, table_of
 from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
-from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, read
-from fedtoll.scenarios.section import CLIP_ONLY
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -41,7 +43,7 @@ def check(scenario: Scenario, file: str) -> None:
         One line that begins with the file.
     """
     try:
-        source = sources.declared(scenario.data, afresh=True)
+        source = sources.source_of(scenario.data, afresh=True)
         for key, names, known in (
             ("data.groups", scenario.data.groups, source.attributes),
             ("data.exclude", scenario.data.exclude, [c.name for c in source.columns]),
@@ -128,7 +130,7 @@ def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: b
     asked = _statistics(scenario, requests(resolved), total)
     table, groups = table_of(scenario.data)
     clients = layout(scenario.data, scenario.split, scenario.partition).clients
-    source = sources.declared(scenario.data)
+    source = sources.source_of(scenario.data)
     planned = tuple(_client(scenario, c, total, asked) for c in clients)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
@@ -176,7 +178,7 @@ def _statistics(
     if epsilon < math.inf and asked:
         z = how.noise_multiplier or 100.0
         if how.budget_share is not None:
-            z = budget.calibrate(
+            z = accounting.calibrate(
                 how.budget_share * epsilon,
                 sampling_rate=1.0,
                 count=len(asked) * -(-rounds // how.every),
@@ -201,13 +203,13 @@ def _client(
     steps = training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
     noise = 0.0
     if epsilon < math.inf:
-        noise = budget.calibrate(
+        noise = accounting.calibrate(
             epsilon,
             sampling_rate=rate,
             count=steps * training.rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            beside=[budget.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
+            beside=[accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
         )
     return ClientPlan(
         id=client.id,

@@ -23,7 +23,7 @@ from typing import Any
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import Plan
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
 
 _APP = """\
 [project]

@@ -1,1 +1,1 @@
-"""How updates are combined: one file a strategy, all over ``fedtoll.strategies.base``."""
+"""How are updates combined? One strategy per file; ``base`` is the interface."""

@@ -12,8 +12,9 @@ import pytest
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import Scenario, read
+from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, and children would

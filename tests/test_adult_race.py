@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from fedtoll.scenarios.scenario import read
+from fedtoll.scenarios.read import read
 from fedtoll.server import executor
 from fedtoll.server.plan import plan
-from fedtoll.server.results import Store, load
-from fedtoll.server.toll import toll
+from fedtoll.server.results import load
+from fedtoll.server.store import Store
+from fedtoll.toll import toll
 
 # Log-loss toll at ε = .5 under FedAvg over 60 random splits, and its standard error (a simulation in numpy).
 DESIGNED = {

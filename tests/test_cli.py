@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtoll.scenarios.scenario import library
+from fedtoll.scenarios.read import library
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
 QUICK = [

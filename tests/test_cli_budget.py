@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from fedtoll.clients.budget import Event, epsilon
-from fedtoll.scenarios.scenario import read
+from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.scenarios.read import read
 from fedtoll.server.plan import plan
 from tests.server.federation import TOML
 

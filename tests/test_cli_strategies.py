@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fedtoll.strategies import registry, scaffold
+from fedtoll.strategies import registry, template
 from fedtoll.strategies.conformance import PROPERTIES, ROUNDS, STATISTICS
 
 BROKEN = """
@@ -189,7 +189,7 @@ def test_a_strategy_of_flowers_says_what_was_checked(here):
 
 
 def test_the_template_is_a_file_of_ours_in_style(tmp_path):
-    path, cls = scaffold.write("my-strategy", tmp_path)
+    path, cls = template.write("my-strategy", tmp_path)
     text = path.read_text(encoding="utf-8")
     assert cls == "MyStrategy"
     assert "NAME" not in text

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from fedtoll.scenarios.data import SOURCES
-from fedtoll.scenarios.data.files import READERS
-from fedtoll.scenarios.data.section import AttributeFacts, ColumnFacts, Data, Own
+from fedtoll.scenarios.data.config import AttributeFacts, ColumnFacts, Data, Own
+from fedtoll.scenarios.data.user_file import READERS
 from fedtoll.scenarios.scenario import Partition, Split
 
 ROOT = Path(__file__).parents[1]

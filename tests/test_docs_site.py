@@ -12,12 +12,13 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from fedtoll.report.exposure import TITLE
+from fedtoll.report.figures import FIGURES
+from fedtoll.scenarios.measures import MEASURES
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.app import simulate
-from fedtoll.server.audit.section import TITLE
-from fedtoll.server.report.figures import FIGURES
-from fedtoll.server.results import TABLES, Store, load
-from fedtoll.server.toll import MEASURES
+from fedtoll.server.results import load
+from fedtoll.server.store import TABLES, Store
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -126,7 +127,9 @@ def test_the_results_page_names_every_figure():
 
 def test_the_guide_to_the_report_has_every_section_of_the_page_and_no_other():
     html = (
-        (ROOT / "server/report/page.html").read_text(encoding="utf-8").replace("{{ exposed.title }}", TITLE)
+        (ROOT / "src/fedtoll/report/page.html")
+        .read_text(encoding="utf-8")
+        .replace("{{ exposed.title }}", TITLE)
     )
     titles = [re.sub(r"<[^>]+>|\{%.*?%\}", "", t).strip() for t in re.findall(r"<h2[^>]*>(.*?)</h2>", html)]
     guide = re.findall(r"^## (.+)$", page("reading-the-report"), re.M)

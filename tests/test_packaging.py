@@ -48,8 +48,8 @@ def test_sdist_wheel_and_an_installation_apart(tmp_path):
         "py.typed",
         "scenarios/library/adult-race.toml",
         "scenarios/library/findings/poor-become-poorer.toml",
-        "server/report/page.html",
-        "server/findings/findings.html",
+        "src/fedtoll/report/page.html",
+        "src/fedtoll/findings/findings.html",
     ):
         assert f"fedtoll/{data}" in names
 

@@ -1,14 +1,14 @@
 """Data sources: every table that a scenario can name.
 
 To add a source, write one file beside ``adult.py`` and name its
-:class:`~fedtoll.scenarios.data.declaration.Source` in :data:`SOURCES`.
+:class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`.
 Looking a source up loads neither pandas nor records.
 
 Examples
 --------
->>> source("adult").rows
+>>> builtin("adult").rows
 48842
->>> source("adult").attributes["sex"]
+>>> builtin("adult").attributes["sex"]
 ('Male', 'Female')
 """
 
@@ -24,16 +24,16 @@ from fedtoll.scenarios.data.adult_phd import ADULT_PHD
 from fedtoll.scenarios.data.census_income import CENSUS_INCOME
 from fedtoll.scenarios.data.compas import COMPAS
 from fedtoll.scenarios.data.credit import CREDIT
-from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
 from fedtoll.scenarios.data.digits import DIGITS
 from fedtoll.scenarios.data.law import LAW
 from fedtoll.scenarios.data.nesarc import NESARC
+from fedtoll.scenarios.data.source import Categorical, Numeric, Source
 from fedtoll.scenarios.data.table import Attribute, Table, encode
 from fedtoll.scenarios.data.tv16 import TV16, TV16_HARD
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
 if TYPE_CHECKING:
-    from fedtoll.scenarios.data.section import Data
+    from fedtoll.scenarios.data.config import Data
 
 __all__ = [
     "SOURCES",
@@ -42,10 +42,11 @@ __all__ = [
     "Numeric",
     "Source",
     "Table",
-    "declared",
+    "builtin",
+    "cached_table",
     "encode",
     "load",
-    "source",
+    "source_of",
     "table",
 ]
 
@@ -56,7 +57,7 @@ SOURCES: dict[str, Source] = {
 """Every built-in source by name."""
 
 
-def source(name: str) -> Source:
+def builtin(name: str) -> Source:
     """Return the declaration of a source.
 
     Raises
@@ -69,7 +70,7 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def declared(data: Data, *, afresh: bool = False) -> Source:
+def source_of(data: Data, *, afresh: bool = False) -> Source:
     """Return the declaration that a scenario's ``[data]`` names or makes.
 
     Parameters
@@ -85,7 +86,7 @@ def declared(data: Data, *, afresh: bool = False) -> Source:
         If there is no such source, or the file that it names cannot be read.
     """
     if data.file:
-        from fedtoll.scenarios.data.own import own
+        from fedtoll.scenarios.data.user_table import own
 
         return own(data, afresh=afresh)
     return _declared(data)
@@ -97,53 +98,53 @@ def _declared(data: Data) -> Source:
         from fedtoll.scenarios.data.synthetic import synthetic
 
         return synthetic(data.synthetic)
-    return source(data.source)
+    return builtin(data.source)
 
 
 def load(name: str) -> Table:
     """Return a built-in source's table."""
-    return table(source(name))
+    return table(builtin(name))
 
 
 @functools.lru_cache(maxsize=4)
-def table(declared: Source) -> Table:
-    """Return a source's table, from the cache; the first time ever, its archive is fetched.
+def table(source: Source) -> Table:
+    """Return a source's table from the cache; its archive is fetched the first time.
 
-    One process loads a table once, and its arrays are read-only.
+    A process loads a table once, and its arrays are read-only.
 
     Raises
     ------
     ScenarioError
-        If its records cannot be had, or are not the ones that it declares.
+        If the records cannot be fetched, or differ from the declared ones.
     """
-    made = encode(archive.frame(declared), declared)
-    check(made, declared)
-    return made
+    loaded = encode(archive.frame(source), source)
+    check(loaded, source)
+    return loaded
 
 
-def declared_or_cached(declared: Source) -> Table | None:
-    """Return a source's table if it can be had without the network."""
-    if declared.kept is not None:
-        there = declared.kept()
+def cached_table(source: Source) -> Table | None:
+    """Return a source's table if that needs no network, else ``None``."""
+    if source.kept is not None:
+        cached = source.kept()
     else:
-        there = declared.archive is None or archive.cache_file(declared).exists()
-    return table(declared) if there else None
+        cached = source.archive is None or archive.cache_file(source).exists()
+    return table(source) if cached else None
 
 
-def check(table: Table, declared: Source) -> None:
-    """Compare the number of records, overall and of every group, with the declared ones.
+def check(table: Table, source: Source) -> None:
+    """Compare the number of records, in total and in every group, with the declared ones.
 
     Raises
     ------
     ScenarioError
         At the first difference.
     """
-    if declared.rows and len(table) != declared.rows:
-        raise ScenarioError(f"data {declared.name!r}: {len(table)} records, declared {declared.rows}")
-    for attribute, groups in declared.counts.items():
+    if source.rows and len(table) != source.rows:
+        raise ScenarioError(f"data {source.name!r}: {len(table)} records, declared {source.rows}")
+    for attribute, groups in source.counts.items():
         found = table.attributes[attribute].counts
         for i, (name, expected) in enumerate(groups.items()):
-            if declared.rows and found[i] != expected:
+            if source.rows and found[i] != expected:
                 raise ScenarioError(
-                    f"data {declared.name!r}: {found[i]} records of {attribute} {name!r}, declared {expected}"
+                    f"data {source.name!r}: {found[i]} records of {attribute} {name!r}, declared {expected}"
                 )

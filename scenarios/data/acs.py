@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedtoll.scenarios.data import archive
-from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
+from fedtoll.scenarios.data.source import Categorical, Numeric, Source
 from fedtoll.scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ is unpacked, the frame's by fedtoll whenever it is read.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
@@ -29,35 +28,12 @@ from fedtoll.scenarios.errors import ScenarioError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedtoll.scenarios.data.declaration import Source
+    from fedtoll.scenarios.data.source import Archive, Source
 
 FETCH_SECONDS = 600
 """How long a fetch may take before it is given up."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Archive:
-    """An archive on the Python package index, pinned by its hash.
-
-    Parameters
-    ----------
-    project, version
-        Its name and version on the index.
-    sha256
-        Of its file, in hex.
-    build
-        Whether it is a source distribution, which is not a wheel before it is built.
-    python
-        A version of Python that it admits, where it does not admit the running one; its code never runs.
-    """
-
-    project: str
-    version: str
-    sha256: str
-    build: bool = False
-    python: str = ""
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedtoll.scenarios.data.declaration import Numeric, Source
+from fedtoll.scenarios.data.source import Numeric, Source
 
 if TYPE_CHECKING:
     import pandas as pd

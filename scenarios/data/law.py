@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedtoll.scenarios.data.archive import Archive
-from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
+from fedtoll.scenarios.data.source import Archive, Categorical, Numeric, Source
 
 if TYPE_CHECKING:
     import pandas as pd

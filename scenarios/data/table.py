@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedtoll.scenarios.data.declaration import CANONICAL_TEST, TRANSFORMS, Categorical, Numeric, Source
+from fedtoll.scenarios.data.source import CANONICAL_TEST, TRANSFORMS, Categorical, Numeric, Source
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
 if TYPE_CHECKING:

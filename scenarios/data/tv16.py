@@ -16,8 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.scenarios.data.archive import Archive
-from fedtoll.scenarios.data.declaration import Categorical, Numeric, Source
+from fedtoll.scenarios.data.source import Archive, Categorical, Numeric, Source
 from fedtoll.scenarios.data.unpickle import unpickled
 
 if TYPE_CHECKING:

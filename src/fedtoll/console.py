@@ -1,10 +1,12 @@
-"""The terminal, made once for all commands: plain when piped, and no wider than 100 columns there."""
+"""The terminal, for all commands: plain when piped, and then at most 100 columns wide."""
 
 from __future__ import annotations
 
 import os
 import sys
 from typing import TYPE_CHECKING
+
+from fedtoll.scenarios.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,3 +19,10 @@ def console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty() and stderr)
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr, cut after 2,000 characters."""
+    line = one_line(message)
+    line = line if len(line) <= 2000 else f"{line[:2000]}…"
+    print(f"fedtoll: {line}", file=sys.stderr)  # noqa: T201

@@ -16,8 +16,9 @@ from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine, refusal
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import ClientPlan
-from fedtoll.scenarios.scenario import Model, Training, read
+from fedtoll.scenarios.scenario import Model, Training
 from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
 

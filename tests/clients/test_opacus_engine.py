@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtoll.clients import engines, losses, model, statistics
+from fedtoll.clients import engines, losses, mechanisms, model
 from fedtoll.clients.engines import opacus, sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.opacus import OpacusEngine
@@ -330,5 +330,5 @@ def test_dropout_is_admitted_seeded_and_off_where_nothing_is_trained(template, m
     assert not np.array_equal(ends[0], ends[2])
     module = drops(INPUTS, 1).double()
     of = torch.as_tensor(data(30)[0]), torch.zeros(30, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
-    first, again = (statistics.evaluate(module, *of, size=30, groups=1, classes=2) for _ in range(2))
+    first, again = (mechanisms.evaluate(module, *of, size=30, groups=1, classes=2) for _ in range(2))
     np.testing.assert_array_equal(first.losses_N, again.losses_N)

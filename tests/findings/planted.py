@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedtoll.server.findings.quantities import Study
+from fedtoll.findings.quantities import Study
 
 SEEDS = 10
 MECHANISMS: dict[Any, str] = {float("inf"): "none", "clip-only": "clip-only"}

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from fedtoll.findings.atypicality import rank_correlation, shuffled, traits
+from fedtoll.findings.contrasts import outcomes
 from fedtoll.scenarios.claims import Claim
 from fedtoll.scenarios.data.table import Attribute, Table
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import findings, read, validate
-from fedtoll.server.findings.atypicality import rank_correlation, shuffled, traits
-from fedtoll.server.findings.cases import outcomes
+from fedtoll.scenarios.read import findings, read, validate
 from tests.findings.planted import study
 
 NAMES = tuple("abcdefgh")

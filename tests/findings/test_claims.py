@@ -7,14 +7,15 @@ import tomllib
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from fedtoll.scenarios.claims import BASE, VALUED, MeasureName
+from fedtoll.findings import names, prepare
+from fedtoll.findings.prepare import undecidable
+from fedtoll.scenarios.claims import BASE, Term
 from fedtoll.scenarios.compare import most
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import findings, library, read, validate
-from fedtoll.server.findings import names, prepare
-from fedtoll.server.findings.asked import undecidable
-from fedtoll.server.toll import MEASURES
+from fedtoll.scenarios.measures import MEASURES, VALUED
+from fedtoll.scenarios.read import findings, library, read, validate
 
 TEXT = findings()["fairfed-one-group"].read_text(encoding="utf-8")
 
@@ -110,8 +111,11 @@ def test_names_are_looked_up():
     assert names(["rare-class", "rare-class"]) == ["rare-class"]
 
 
-def test_measures_are_those_of_the_toll():
-    assert set(MeasureName.__args__) == {*MEASURES, *VALUED}  # type: ignore[attr-defined]
+def test_measures_are_those_of_the_toll_and_three_more():
+    for measure in (*MEASURES, *VALUED):
+        assert Term(measure=measure).measure == measure
+    with pytest.raises(ValidationError, match="unknown; did you mean 'selection_rate'"):
+        Term(measure="selection_rat")
 
 
 @pytest.mark.parametrize("name", sorted(findings()))

@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
+from fedtoll.findings import VERDICTS
 from fedtoll.scenarios.claims import Claim, Kind, Of
-from fedtoll.scenarios.scenario import findings, read, validate
-from fedtoll.server.findings import VERDICTS
+from fedtoll.scenarios.read import findings, read, validate
 
 GUIDE = (Path(__file__).parents[2] / "docs/findings.md").read_text(encoding="utf-8")
 

@@ -10,11 +10,12 @@ import tomllib
 
 import pytest
 
+from fedtoll.findings import prepare, write
+from fedtoll.findings.page import render
+from fedtoll.findings.run import run_finding
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings import conduct, prepare, write
-from fedtoll.server.findings.page import render
-from tests.server.report.browser import CHROMIUM, Browser
+from fedtoll.scenarios.read import findings, read
+from tests.report.browser import CHROMIUM, Browser
 
 NAME = "exact-fairness-is-trivial"
 
@@ -116,7 +117,7 @@ def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
 
 @pytest.fixture(scope="module")
 def made(small, tmp_path_factory):
-    return conduct(prepare(str(small), quick=True), tmp_path_factory.mktemp("finding"))
+    return run_finding(prepare(str(small), quick=True), tmp_path_factory.mktemp("finding"))
 
 
 def decided(made):
@@ -182,7 +183,7 @@ def test_the_page_is_self_contained(made):
 def test_the_page_says_what_survives_and_draws_the_front(made):
     from dataclasses import replace
 
-    from fedtoll.server.findings.survival import Survival
+    from fedtoll.findings.survival import Survival
 
     survives = (Survival("tuning", "no", "of 3 it lost 1"), Survival("blind", "yes", "of 3 it kept 3"))
     constant = replace(made.front[-1], collapsed=0.9, standing="collapsed")

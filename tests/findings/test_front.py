@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from fedtoll.findings import front
 from fedtoll.scenarios.claims import Claim, Term
-from fedtoll.server.findings import front
 from tests.findings.planted import study
 
 SPREAD = Claim(name="s", says="s", kind="threshold", of="spread", measure="accuracy", at_most=0.1)

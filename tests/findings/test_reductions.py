@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
+from fedtoll.findings import prepare
+from fedtoll.findings.reductions import check, disparities, grid, reduced
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.read import findings, read
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
-from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings import prepare
-from fedtoll.server.findings.reductions import check, disparities, grid, reduced
 from fedtoll.server.plan import plan
 
 FEW = ["training.rounds=1", 'privacy.epsilons=["inf", 1]']
@@ -47,7 +47,7 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
         accuracy = by["accuracy"].xs("(all)", level="group")
         assert accuracy[ACCURATE] > accuracy[FAIR]
         assert set(by["n"].xs("(all)", level="group")) == {9769}
-    monkeypatch.setattr("fedtoll.server.findings.reductions.grid", None)  # nothing is trained again
+    monkeypatch.setattr("fedtoll.findings.reductions.grid", None)  # nothing is trained again
     again = reduced(planned, how, tmp_path, workers=1)
     assert again.equals(table)
 
@@ -78,7 +78,7 @@ def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
 
 def test_the_grid_takes_the_runs_own_noise(monkeypatch):
     """A noise seed of 0 is a seed, and no reason to take the one that deals the records."""
-    from fedtoll.clients import classifier
+    from fedtoll import sklearn
 
     class AskedError(Exception):
         pass
@@ -86,7 +86,7 @@ def test_the_grid_takes_the_runs_own_noise(monkeypatch):
     def no(*a, random_state, **k):
         raise AskedError(random_state)
 
-    monkeypatch.setattr(classifier, "DPClassifier", no)
+    monkeypatch.setattr(sklearn, "DPClassifier", no)
     run = plan(read("private-reductions", FEW, "3:4"), "x").runs[0].model_copy(update={"noise_seed": 0})
     with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 3: AskedError: 0$") as caught:
         grid((run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json()))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fedtoll.findings.survival import ANSWERS, same_runs, survival, twin
+from fedtoll.findings.verdicts import Outcome
 from fedtoll.scenarios.claims import BASE, Setting
-from fedtoll.scenarios.scenario import findings, read
-from fedtoll.server.findings.survival import ANSWERS, same_runs, survival, twin
-from fedtoll.server.findings.verdicts import Outcome
+from fedtoll.scenarios.read import findings, read
 
 TUNED = Setting(name="tuned", title="tuned", tuned=True)
 BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))

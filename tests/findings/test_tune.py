@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from fedtoll.findings.tune import combinations, tuned, validation_losses
 from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.records import records
-from fedtoll.scenarios.scenario import read
 from fedtoll.server.app import simulate
-from fedtoll.server.findings.tune import combinations, tuned, validation_losses
 from fedtoll.server.plan import Plan, plan
 
 TUNE = [
@@ -61,7 +61,7 @@ def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypa
     for run in made.runs:
         word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
         assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
-    monkeypatch.setattr("fedtoll.server.findings.tune.validation_losses", None)  # nothing is trained again
+    monkeypatch.setattr("fedtoll.findings.tune.validation_losses", None)  # nothing is trained again
     again, same = tuned("x", planned, tmp_path, workers=1)
     assert (again.runs, same) == (made.runs, chosen)
 
@@ -74,7 +74,7 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
         )
         folder = tmp_path / by.replace(" ", "-")
         (folder / "tuning").mkdir(parents=True)
-        from fedtoll.server.findings import tune
+        from fedtoll.findings import tune
 
         for epsilon in scenario.privacy.epsilons:
             for overrides in combinations(scenario.tune, epsilon):
@@ -88,7 +88,7 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
 
 def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
     """NaN is less than nothing and greater than nothing: standing first, it would win."""
-    from fedtoll.server.findings import tune
+    from fedtoll.findings import tune
 
     assert planned.scenario.tune is not None
     for by in ("everybody", "worst group"):

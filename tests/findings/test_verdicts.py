@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedtoll.scenarios.claims import FLAGS, LEAST_SEEDS, Claim, Term
-from fedtoll.server.findings.cases import outcomes
-from fedtoll.server.findings.verdicts import Case, Part, fieller, judge
-from fedtoll.server.toll.intervals import holm, sign_flip, t_interval
+from fedtoll.findings.contrasts import outcomes
+from fedtoll.findings.verdicts import Case, Part, fieller, judge
+from fedtoll.scenarios.claims import LEAST_SEEDS, Claim, Term
+from fedtoll.scenarios.measures import FLAGS
+from fedtoll.toll.intervals import holm, sign_flip, t_interval
 from tests.findings.planted import study
 
 TIGHT, LOOSE = {"big": 0.05, "small": 0.15}, {"big": 0.01, "small": 0.02}

@@ -18,11 +18,12 @@ from flwr.app.message_type import MessageType
 
 from fedtoll import __version__
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import COLUMNS, DP_SGD
+from fedtoll.privacy.ledger import COLUMNS, DP_SGD
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.app import federate
-from fedtoll.server.grid import LocalGrid, Strict
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.strict import Strict
 from tests.gate import tables
 from tests.gate.noise import EMPTY
 from tests.gate.replay import SENSITIVITY

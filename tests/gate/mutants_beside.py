@@ -10,15 +10,16 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from fedtoll.clients import budget, calibrations, ledger, statistics, wire
+from fedtoll.clients import mechanisms, wire
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import cohort, opacus, sampling
-from fedtoll.clients.ledger import DP_SGD, Ledger, Release
+from fedtoll.privacy import accounting, calibration_cache, ledger
+from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import stream
-from fedtoll.server import grid, plan
-from fedtoll.server.grid import Strict
+from fedtoll.server import plan, strict
+from fedtoll.server.strict import Strict
 from tests.gate import tables
 from tests.gate.mutants import engines, mutant
 from tests.gate.system import ClientError
@@ -83,7 +84,7 @@ def non_finite_gradient_is_kept() -> list[Any]:
 
 @mutant("a loss that is not finite is not brought down to the clip")
 def non_finite_loss_is_kept() -> list[Any]:
-    return [patch.object(statistics, "np", Proxy(np, nan_to_num=lambda x, **_: x))]
+    return [patch.object(mechanisms, "np", Proxy(np, nan_to_num=lambda x, **_: x))]
 
 
 @mutant("statistics leave without noise")
@@ -92,7 +93,7 @@ def statistic_without_noise() -> list[Any]:
         def normal(self, mean: float, sd: float, shape: Any) -> Any:
             return np.zeros(shape)
 
-    return [patch.object(statistics, "stream", lambda *key: Silent())]
+    return [patch.object(mechanisms, "stream", lambda *key: Silent())]
 
 
 @mutant("a tenth of the statistics' noise is missing")
@@ -106,17 +107,17 @@ def statistic_noise_times_nine_tenths() -> list[Any]:
         def normal(self, mean: float, sd: float, shape: Any) -> Any:
             return self.rng.normal(mean, 0.9 * sd, shape)
 
-    return [patch.object(statistics, "stream", Less)]
+    return [patch.object(mechanisms, "stream", Less)]
 
 
 @mutant("two clients have the same noise in their statistics")
 def same_statistic_noise_for_two_clients() -> list[Any]:
-    original = statistics.release
+    original = mechanisms.release
 
     def release(*given: Any, client: int, **key: Any) -> Any:
         return original(*given, client=client // 2, **key)
 
-    return [patch.object(statistics, "release", release)]
+    return [patch.object(mechanisms, "release", release)]
 
 
 @mutant("a mean is over the records held, of which its sensitivity for the public size knows nothing")
@@ -127,15 +128,15 @@ def statistic_over_records_held() -> list[Any]:
     def error_rate(held: Any, losses_N: Any, clip: float) -> float:
         return float((held.predicted_N != held.labels_N).sum()) / max(1, len(losses_N))
 
-    return [patch.dict(statistics._VALUES, {"mean_loss": mean_loss, "error_rate": error_rate})]
+    return [patch.dict(mechanisms._VALUES, {"mean_loss": mean_loss, "error_rate": error_rate})]
 
 
 @mutant("losses enter statistics as they are")
 def statistic_without_a_clip() -> list[Any]:
-    kept = {n: f for n, f in statistics._VALUES.items() if n.endswith("loss")}
+    kept = {n: f for n, f in mechanisms._VALUES.items() if n.endswith("loss")}
     return [
         patch.dict(
-            statistics._VALUES,
+            mechanisms._VALUES,
             {n: lambda held, losses, clip, f=f: f(held, held.losses_N, clip) for n, f in kept.items()},
         )
     ]
@@ -147,8 +148,8 @@ def statistic_without_a_clip() -> list[Any]:
 def _no_memory() -> list[Any]:
     """Calibrations of a broken account are not kept."""
     return [
-        patch.object(calibrations, "recall", lambda key: None),
-        patch.object(calibrations, "remember", lambda key, sigma: None),
+        patch.object(calibration_cache, "recall", lambda key: None),
+        patch.object(calibration_cache, "remember", lambda key, sigma: None),
     ]
 
 
@@ -162,7 +163,7 @@ def _entered(keeps: Any) -> list[Any]:
     def enters(state: Any, releases: Any) -> None:
         enter(state, list(keeps(releases)))
 
-    return [patch.object(grid, "owed", owes), patch.object(clients, "_enter", enters)]
+    return [patch.object(strict, "owed", owes), patch.object(clients, "_enter", enters)]
 
 
 @mutant("a client's ledger begins anew in each round")
@@ -192,12 +193,12 @@ def calibrated_for_one_round() -> list[Any]:
 
 @mutant("a hidden choice of half the cohort is claimed, while the server sees who takes part")
 def amplification_for_visible_sampling() -> list[Any]:
-    original = budget.epsilon
+    original = accounting.epsilon
 
     def epsilon(events: Any, *rest: Any) -> float:
         return original([replace(e, sampling_rate=e.sampling_rate / 2) for e in events], *rest)
 
-    return [patch.object(owner, "epsilon", epsilon) for owner in (budget, ledger)] + _no_memory()
+    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + _no_memory()
 
 
 @mutant("all steps of a round are charged as one")
@@ -220,10 +221,10 @@ def charged_on_arrival() -> list[Any]:
     owed, check = ledger.owed, Strict._check
 
     def checks(self: Strict, client: int, message: Any, reply: Any) -> None:
-        self.ledger.charge(owed(self._plan, self._clients[client], grid._round(message)))
+        self.ledger.charge(owed(self._plan, self._clients[client], strict._round(message)))
         check(self, client, message, reply)
 
-    return [patch.object(grid, "owed", lambda *_: ()), patch.object(Strict, "_check", checks)]
+    return [patch.object(strict, "owed", lambda *_: ()), patch.object(Strict, "_check", checks)]
 
 
 # What is told.
@@ -280,12 +281,12 @@ def number_in_a_name() -> list[Any]:
     def rename(content: Any, job: Any) -> None:
         content[f"metrics-{int(job.task.labels_N.sum())}"] = content.pop("metrics")
 
-    return [*_messages(rename), patch.object(grid, "_check_names", lambda content: None)]
+    return [*_messages(rename), patch.object(strict, "_check_names", lambda content: None)]
 
 
 @mutant("the version that a client tells in the roll call ends in how many records it holds")
 def number_in_the_roll_call() -> list[Any]:
-    original, called = clients.roll_call, grid._called
+    original, called = clients.roll_call, strict._called
 
     def answers(message: Any, context: Any) -> Any:
         made = original(message, context)
@@ -297,7 +298,7 @@ def number_in_the_roll_call() -> list[Any]:
         index, version, numerics = called(content)
         return index, version.partition("+")[0], numerics
 
-    return [patch.object(clients, "roll_call", answers), patch.object(grid, "_called", lenient)]
+    return [patch.object(clients, "roll_call", answers), patch.object(strict, "_called", lenient)]
 
 
 @mutant("a round is answered again, with the same noise, to another model")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from fedtoll.clients import statistics as mechanisms
+from fedtoll.clients import mechanisms
 from fedtoll.scenarios.run import Run
 from tests.gate import tables
 from tests.gate.replay import PLACE, SENSITIVITY, WEIGHED

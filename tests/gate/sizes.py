@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import DP_SGD
+from fedtoll.privacy.ledger import DP_SGD
 from tests.gate import tables
 from tests.gate.noise import EMPTY, close, unit
 from tests.gate.replay import SENSITIVITY

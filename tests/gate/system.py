@@ -19,8 +19,8 @@ from fedtoll.clients import train as clients
 from fedtoll.clients.engines import sampling
 from fedtoll.scenarios import data, records
 from fedtoll.scenarios.errors import FedtollError
+from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import validate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from tests.gate import tables

@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedtoll.clients import budget, calibrations
+from fedtoll.privacy import accounting, calibration_cache
 from fedtoll.scenarios import data, records
-from fedtoll.scenarios.data import archive, source
+from fedtoll.scenarios.data import archive, builtin
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.server import results
+from fedtoll.server import store
 from fedtoll.server.app import simulate
-from fedtoll.server.results import TABLES, Store, load
+from fedtoll.server.results import load
+from fedtoll.server.store import TABLES, Store
 from tests.hostile.traps import DEEP, KINDS, Trap, bytes_of
 from tests.server.federation import FEDAVG, TOML, planned
 
@@ -83,7 +84,7 @@ def test_what_stands_in_resolved_json_is_not_trusted(refused, elsewhere, folder,
 
 @pytest.mark.parametrize("case", ["deep", "deep tables", "endless number", "latin", "pickle", "large"])
 def test_resolved_json_that_is_something_else(refused, mark, folder, monkeypatch, case):
-    monkeypatch.setattr(results, "MOST_BYTES", 10_000_000)
+    monkeypatch.setattr(store, "MOST_BYTES", 10_000_000)
     content = {
         "deep": b'{"runs": ' + b"[" * DEEP + b"]" * DEEP + b"}",
         "deep tables": b'{"runs":' * DEEP + b"1" + b"}" * DEEP,
@@ -125,7 +126,7 @@ LINKS = (
     "resolved.json",
     "scenario.toml",
     "runs/.lock",
-    "runs/.beside-x",
+    "runs/.partial-x",
 )
 
 
@@ -160,7 +161,7 @@ def test_a_cached_archive_that_is_something_else(here, mark, tmp_path, monkeypat
     data.table.cache_clear()
     records._table.cache_clear()
     try:
-        file = archive.cache_file(source("adult"))
+        file = archive.cache_file(builtin("adult"))
         file.write_bytes(bytes_of(kind, mark))
         code, _, err = here("data", "check", "adult")
         assert code == 2
@@ -188,20 +189,20 @@ def test_a_cached_archive_that_is_something_else(here, mark, tmp_path, monkeypat
 def test_a_kept_calibration_is_not_trusted(tmp_path, monkeypatch, content):
     how: dict[str, Any] = {"sampling_rate": 0.1, "count": 10, "delta": 1e-5}
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
-    expected = budget.calibrate(1.0, **how)
+    expected = accounting.calibrate(1.0, **how)
     (file,) = (tmp_path / "budget").iterdir()
     file.write_bytes(content)
-    assert budget.calibrate(1.0, **how) == expected
+    assert accounting.calibrate(1.0, **how) == expected
 
 
 def test_a_kept_calibration_that_is_a_link_is_replaced(tmp_path, elsewhere, monkeypatch):
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "cache"))
-    file = calibrations._file(["key"])
+    file = calibration_cache._file(["key"])
     file.parent.mkdir(parents=True)
     file.symlink_to(elsewhere / "precious.txt")
-    calibrations.remember(["key"], 1.0)
+    calibration_cache.remember(["key"], 1.0)
     assert not file.is_symlink()
-    assert calibrations.recall(["key"]) == 1.0
+    assert calibration_cache.recall(["key"]) == 1.0
 
 
 def test_load_names_the_folder_and_not_the_line_of_code(folder):

@@ -12,7 +12,7 @@ import pytest
 
 import fedtoll
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import MOST_BYTES, read
+from fedtoll.scenarios.read import MOST_BYTES, read
 from tests.hostile.traps import DEEP, ESCAPE, Trap, state
 from tests.server.federation import TOML
 

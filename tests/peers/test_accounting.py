@@ -26,7 +26,7 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from scipy.special import logsumexp
 
-from fedtoll.clients import budget
+from fedtoll.privacy import accounting
 from fedtoll.server.app import simulate
 from tests.peers.conftest import WHOLE
 from tests.server.federation import FEDAVG, TERM, one, planned
@@ -93,7 +93,7 @@ def divergence(order: float, rate: float, noise: float) -> float:
 def integrated(rows: tuple[Row, ...], delta: float) -> float:
     """ε by Balle et al. 2020, theorem 21, of the integrated divergences at all of our orders."""
     per = []
-    for order in budget.ORDERS:
+    for order in accounting.ORDERS:
         total = sum(count * divergence(order, rate, noise) for _, rate, noise, count in rows)
         per.append(total + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1))
     return max(0.0, min(per))
@@ -154,7 +154,7 @@ def test_the_share_of_the_statistics_is_what_they_spend_alone():
 def test_at_all_orders_it_is_not_above_dp_accountings_and_near_it(case):
     ledger, _ = ledger_of(case)
     ours = told(ledger)
-    for key, theirs in recomputed(ledger, google(rdp(budget.ORDERS)), last_only=True).items():
+    for key, theirs in recomputed(ledger, google(rdp(accounting.ORDERS)), last_only=True).items():
         assert theirs * (1 - 1e-3) < ours[key] <= theirs * (1 + 1e-9)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedtoll.server.app import simulate
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
 from fedtoll.strategies import registry
 from tests.server.federation import TOML, planned
 

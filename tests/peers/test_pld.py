@@ -18,9 +18,9 @@ from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDp
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from fedtoll.clients import budget
-from fedtoll.clients.budget import Event, epsilon
-from fedtoll.server.audit.bounds import gaussian_epsilon
+from fedtoll.audit.bounds import gaussian_epsilon
+from fedtoll.privacy import accounting
+from fedtoll.privacy.accounting import Event, epsilon
 
 RATES = (1e-4, 1e-3, 0.01, 0.02, 0.1, 0.3, 1.0)
 NOISES = (0.5, 0.7, 1.0, 1.5, 3.0, 10.0)
@@ -82,8 +82,8 @@ def at_most(events: list[Event], delta: float) -> float:
 
 
 def timed(events: list[Event], delta: float, accountant: str) -> float:
-    budget._compose.cache_clear()
-    budget._curve.cache_clear()
+    accounting._compose.cache_clear()
+    accounting._curve.cache_clear()
     start = time.process_time()
     spent = epsilon(events, delta, accountant)
     assert time.process_time() - start < SLOWEST, f"{accountant} of {events}"

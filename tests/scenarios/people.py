@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedtoll.scenarios.scenario import Scenario, validate
+from fedtoll.scenarios.read import validate
+from fedtoll.scenarios.scenario import Scenario
 
 OWN: dict[str, Any] = {
     "label": "approved",

@@ -12,9 +12,9 @@ CHECKSUM = "acfecce4a9cdb3c7abc4eaf72f30a590cde1560ebb930da836214f8cb842b974"
 
 
 def test_adult_is_as_it_was():
-    assert data.source("adult").checksum == CHECKSUM
-    assert data.source("adult-phd").checksum != CHECKSUM
-    assert "phd" not in data.source("adult").attributes
+    assert data.builtin("adult").checksum == CHECKSUM
+    assert data.builtin("adult-phd").checksum != CHECKSUM
+    assert "phd" not in data.builtin("adult").attributes
 
 
 def test_the_records_are_those_of_adult():

@@ -19,11 +19,11 @@ import pytest
 
 from fedtoll.scenarios import data
 from fedtoll.scenarios.data import Source, archive
-from fedtoll.scenarios.data.archive import Archive
+from fedtoll.scenarios.data.source import Archive
 from fedtoll.scenarios.errors import ScenarioError
 from tests.scenarios.tiny import TINY_FRAME, tiny, told
 
-ADULT = data.source("adult")
+ADULT = data.builtin("adult")
 
 
 @pytest.fixture(scope="module")

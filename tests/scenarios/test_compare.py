@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
-from fedtoll.scenarios.compare import Compare, MeasureName, family, most, unreachable
+from fedtoll.scenarios.compare import Compare, family, most, unreachable
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import library, read
-from fedtoll.server.toll import MEASURES
+from fedtoll.scenarios.measures import MEASURES
+from fedtoll.scenarios.read import library, read
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
 STRATEGIES = {"fedavg": "fedavg", "uniform": "uniform", "term(t=5)": "term", "term(t=1)": "term"}
@@ -24,8 +22,11 @@ def declared(tmp_path, section: str, *overrides: str, seeds: str | None = None):
     return read(str(file), overrides, seeds)
 
 
-def test_measures_are_those_of_the_toll():
-    assert list(get_args(MeasureName)) == list(MEASURES)
+def test_measures_are_those_of_the_toll(tmp_path):
+    for measure in MEASURES:
+        assert Compare(measure=measure).measure == measure
+    with pytest.raises(ScenarioError, match=r"compare.measure = 'aurok': unknown; did you mean 'auroc'\?"):
+        declared(tmp_path, 'measure = "aurok"')
 
 
 def test_a_family_goes_by_epsilon_strategy_and_quantity():

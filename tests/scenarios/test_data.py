@@ -8,11 +8,11 @@ import pytest
 
 from fedtoll.scenarios import data
 from fedtoll.scenarios.data import Categorical, Numeric, encode
-from fedtoll.scenarios.data.archive import Archive
+from fedtoll.scenarios.data.source import Archive
 from fedtoll.scenarios.errors import ScenarioError
 from tests.scenarios.tiny import TINY_FRAME, tiny, told
 
-ADULT = data.source("adult")
+ADULT = data.builtin("adult")
 
 # --- The records of Adult -------------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ def test_counts_are_checked():
 
 
 def test_an_unknown_source_is_told_with_the_nearest():
-    for ask in (data.source, data.load):
+    for ask in (data.builtin, data.load):
         with pytest.raises(ScenarioError, match="no data source 'adlt'; did you mean 'adult'"):
             ask("adlt")
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import read
 from fedtoll.server.plan import plan
 from tests.server.federation import FEDAVG, TERM, one, scenario
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, library, read, validate
+from fedtoll.scenarios.read import library, read, validate
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
 

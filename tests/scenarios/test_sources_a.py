@@ -10,7 +10,7 @@ import pytest
 
 from fedtoll.scenarios import data
 from fedtoll.scenarios.data import Table, archive
-from fedtoll.scenarios.data.declaration import Numeric
+from fedtoll.scenarios.data.source import Numeric
 from fedtoll.scenarios.split import split
 
 # Group: records, share of positives; from a study of the raw files. The share is None where nobody stated it.
@@ -94,8 +94,8 @@ def test_records_and_features_are_what_was_declared(name):
     assert np.abs(table.features).max() <= 1
     assert (table.features.min(axis=0) < table.features.max(axis=0)).all()  # every category occurs
     assert table.label.mean() == pytest.approx(rate, abs=1e-4)
-    assert table.classes[1] == data.source(name).positive
-    assert set(data.source(name).attributes) <= set(table.feature_columns)
+    assert table.classes[1] == data.builtin(name).positive
+    assert set(data.builtin(name).attributes) <= set(table.feature_columns)
     assert (table.canonical_test is not None) == (name == "census-income")
 
 
@@ -113,7 +113,7 @@ def test_census_income_is_the_adults_of_its_training_set_then_those_of_its_test_
 
 
 def test_the_cached_compas_holds_neither_names_nor_birth_dates():
-    source = data.source("compas")
+    source = data.builtin("compas")
     data.load("compas")
     columns = pyarrow.parquet.read_schema(archive.cache_file(source)).names
     assert columns == [
@@ -161,7 +161,7 @@ def test_central_logistic_regression_reaches_the_reference(name):
 
 def test_credit_without_logarithms_is_the_known_reference():
     """The published figure is of amounts as they are: the logarithm that we declare ranks people better."""
-    source = data.source("credit")
+    source = data.builtin("credit")
     columns = tuple(
         dataclasses.replace(c, centre=100_000.0, scale=100_000.0, transform="identity")
         if isinstance(c, Numeric) and c.transform == "log1p"
@@ -176,7 +176,7 @@ def test_credit_without_logarithms_is_the_known_reference():
 @pytest.mark.parametrize("name", ["law", "census-income"])
 def test_fetched_into_an_empty_cache_and_read_again_offline(name, tmp_path, monkeypatch):
     """One archive that refuses newer Pythons, and one that must be built."""
-    source = data.source(name)
+    source = data.builtin(name)
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
     assert archive.fingerprint(archive.frame(source)) == source.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == [archive.cache_file(source).name]

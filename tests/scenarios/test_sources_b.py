@@ -15,12 +15,12 @@ import pytest
 from fedtoll.scenarios import data
 from fedtoll.scenarios.data import archive
 from fedtoll.scenarios.data.acs import acs
-from fedtoll.scenarios.data.section import Data, Synthetic, SyntheticGroup
+from fedtoll.scenarios.data.config import Data, Synthetic, SyntheticGroup
 from fedtoll.scenarios.data.synthetic import CLASSES, SEPARATION, synthetic
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.partition import layout
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.records import table_of
-from fedtoll.scenarios.scenario import read
 from fedtoll.scenarios.split import folds
 from fedtoll.server.plan import check
 from tests.scenarios.tiny import told
@@ -150,7 +150,7 @@ def test_digits_are_ten_classes_that_are_the_groups_too():
 
 @pytest.mark.parametrize("name", ["tv16", "tv16-hard", "nesarc", "digits"])
 def test_the_pinned_records_are_those_that_are_read(name):
-    source = data.source(name)
+    source = data.builtin(name)
     assert archive.fingerprint(archive.frame(source)) == source.fingerprint
 
 
@@ -323,7 +323,7 @@ def test_the_checksum_covers_the_section(changes):
 
 def test_a_scenario_makes_the_source_without_making_records(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.make_blobs", lambda **_: pytest.fail("it made records"))
-    made = data.declared(Data(source="synthetic", groups=("group",), synthetic=_section()))
+    made = data.source_of(Data(source="synthetic", groups=("group",), synthetic=_section()))
     assert made.attributes == {"group": ("a", "b")}
     assert made.rows == 70
 
@@ -444,9 +444,9 @@ def test_an_unknown_code_of_acs_is_told(fetches, monkeypatch):
 
 
 def test_looking_at_acs_fetches_nothing(fetches):
-    assert data.declared_or_cached(data.source("acs")) is None
-    assert dataclasses.replace(acs(), title="").checksum == data.source("acs").checksum
-    assert acs(("GA",)).checksum != data.source("acs").checksum
+    assert data.cached_table(data.builtin("acs")) is None
+    assert dataclasses.replace(acs(), title="").checksum == data.builtin("acs").checksum
+    assert acs(("GA",)).checksum != data.builtin("acs").checksum
     assert fetches == []
 
 

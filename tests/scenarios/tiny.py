@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fedtoll.scenarios.data import Categorical, Numeric, Source, archive
-from fedtoll.scenarios.data.archive import Archive
+from fedtoll.scenarios.data.source import Archive
 from fedtoll.scenarios.errors import ScenarioError
 
 TINY_FRAME = pd.DataFrame(

@@ -12,8 +12,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run, StrategyPlan
-from fedtoll.scenarios.scenario import Scenario, validate
+from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import Plan, plan

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.server.app import simulate
-from fedtoll.server.evaluate import EVERYBODY, Auroc, HeldOut, _rates, auroc
+from fedtoll.server.evaluate import Auroc, HeldOut, _rates, auroc
 from tests.server.federation import FEDAVG, one
 
 NAMES = ("a", "b", "c")

@@ -11,9 +11,10 @@ from flwr.app import Context, RecordDict
 
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import StrategySpec
-from fedtoll.server import app, executor, plan
+from fedtoll.server import app, executor, plan, workers
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
+from fedtoll.server.tables import Tables
 from tests.server.federation import FEDAVG, TERM, TOML, YOGI, one, planned
 
 RAISES = '''
@@ -97,7 +98,7 @@ def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):
     trained = []
     simulate = app.simulate
 
-    def spy(run: Run) -> app.Tables:
+    def spy(run: Run) -> Tables:
         trained.append(run.hash)
         return simulate(run)
 
@@ -146,7 +147,7 @@ def test_a_strategy_that_leaves_python_is_a_failed_run(tmp_path):
 
 def test_nothing_to_do_starts_nothing(runs, serial, monkeypatch):
     folder, *_ = serial
-    monkeypatch.setattr(executor, "_Worker", None)
+    monkeypatch.setattr(workers, "_Worker", None)
     assert executor.execute([runs[0], runs[2]], Store(folder), executor="processes", workers=2) == []
 
 
@@ -185,8 +186,8 @@ def test_an_alias_of_a_strategy_is_the_same_run():
 
 
 def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
-    assert executor.cores() == len(os.sched_getaffinity(0))
+    assert workers.cores() == len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert executor.cores() == os.cpu_count()
+    assert workers.cores() == os.cpu_count()
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert executor.cores() == 1
+    assert workers.cores() == 1

@@ -19,7 +19,7 @@ from fedtoll.scenarios.run import Run
 from fedtoll.server import superlink
 from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 pytestmark = pytest.mark.slow

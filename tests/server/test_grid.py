@@ -21,7 +21,8 @@ from fedtoll.clients import train as clients
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
-from fedtoll.server.grid import LocalGrid, Strict
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.strict import Strict
 from tests.server.federation import FEDAVG, TERM, YOGI, Wrapped, one, parquet
 
 

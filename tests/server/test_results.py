@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server import results
-from fedtoll.server.app import Tables, simulate
+from fedtoll.scenarios.measures import RUN
+from fedtoll.server import store
+from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan
-from fedtoll.server.results import TABLES, Store, load
-from fedtoll.server.toll import RUN
+from fedtoll.server.results import load
+from fedtoll.server.store import TABLES, Store
+from fedtoll.server.tables import Tables
 from tests.server.fake import adult_race
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
@@ -172,7 +174,7 @@ def test_infinity_is_a_word_in_the_resolved_file(full):
     assert resolved["scenario"]["privacy"]["epsilons"] == ["inf", 2.0]
     assert {n["client"] for n in resolved["noise"]} == {0, 1, 2}
     assert all(0 < n["noise_multiplier"] < math.inf for n in resolved["noise"])
-    assert resolved["versions"] == results.versions()
+    assert resolved["versions"] == store.versions()
     assert resolved["mixed_with"] == []
     assert resolved.keys() == adult_race(seeds=(0,)).resolved.keys()  # what the report's tests stand on
     assert (full.folder / "scenario.toml").read_text() == TOML

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from fedtoll.scenarios.errors import RunError
-from fedtoll.scenarios.scenario import read
-from fedtoll.server import executor
+from fedtoll.scenarios.read import read
+from fedtoll.server import executor, workers
 from fedtoll.server.plan import plan
-from fedtoll.server.results import Store, load
+from fedtoll.server.results import load
+from fedtoll.server.store import Store
 
 QUICK = (
     "training.rounds=4",
@@ -100,7 +101,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path, uninterr
     last = start(tmp_path)
     assert last.wait() == 0, last.stderr.read()
     assert tables(tmp_path / "here") == expected
-    assert not list((tmp_path / "here").rglob(".beside-*"))
+    assert not list((tmp_path / "here").rglob(".partial-*"))
     assert len(load(tmp_path / "here").resolved["runs"]) == len(planned.runs)
 
 
@@ -121,11 +122,11 @@ def test_the_run_of_a_killed_worker_is_started_again(tmp_path, uninterrupted):
     assert tables(tmp_path) == expected
 
 
-def dies_in_the_midst_of_its_answer(pipe):
+def dies_in_the_midst_of_its_answer(work, pipe):
     """A worker that is killed while its tables are under way; the next one works."""
     mark = Path(os.environ["FEDTOLL_TEST_MARK"])
     if mark.exists():
-        executor._work(pipe)
+        workers._serve(work, pipe)
     mark.touch()
     pipe.recv()
     os.write(pipe.fileno(), struct.pack("!i", 1_000_000) + b"half")
@@ -136,7 +137,7 @@ def test_a_worker_that_dies_in_the_midst_of_its_answer_is_replaced(tmp_path, uni
     planned, expected = uninterrupted
     monkeypatch.setenv("FEDTOLL_TEST_MARK", str(tmp_path / "mark"))
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a spawned process finds this module
-    monkeypatch.setattr(executor, "_work", dies_in_the_midst_of_its_answer)
+    monkeypatch.setattr(workers, "_serve", dies_in_the_midst_of_its_answer)
     store = Store(tmp_path)
     assert executor.execute(planned.runs[:3], store, executor="processes", workers=2) == []
     assert (tmp_path / "mark").exists()
@@ -146,7 +147,7 @@ def test_a_worker_that_dies_in_the_midst_of_its_answer_is_replaced(tmp_path, uni
 
 def test_workers_that_keep_dying_end_the_command_in_one_line(tmp_path, uninterrupted, monkeypatch):
     planned, _ = uninterrupted
-    monkeypatch.setattr(executor, "_work", os.abort)
+    monkeypatch.setattr(workers, "_serve", os.abort)
     with pytest.raises(RunError, match="keep dying"):
         executor.execute(planned.runs, Store(tmp_path), executor="processes", workers=2)
     assert not tables(tmp_path)
@@ -228,8 +229,8 @@ def test_the_lock_holds_one_command_at_a_time(tmp_path):
         rival.start()
         while "waits" not in order:
             time.sleep(0.01)
-        (tmp_path / "runs" / ".beside-left").mkdir()
+        (tmp_path / "runs" / ".partial-left").mkdir()
         order.append("first")
     rival.join()
     assert order == ["waits", "first", "second"]
-    assert not list(tmp_path.glob("runs/.beside-*"))
+    assert not list(tmp_path.glob("runs/.partial-*"))

@@ -13,11 +13,11 @@ from flwr.app.message_type import MessageType
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import owed
+from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate, simulate
-from fedtoll.server.grid import LocalGrid, Strict
-from fedtoll.server.skips import LONGEST
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.strict import LONGEST_REASON, Strict
 from tests.hostile.traps import ESCAPE
 from tests.server.federation import (
     FEDAVG,
@@ -298,4 +298,4 @@ def test_the_reason_is_one_short_line(private):
     tables = federate(Wrapped(private, faulty(1, lambda r: fail(r, 1))), private)
     (reason,) = skipped(tables).values()
     assert reason.isprintable()
-    assert len(reason) == LONGEST
+    assert len(reason) == LONGEST_REASON

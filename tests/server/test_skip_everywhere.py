@@ -12,7 +12,7 @@ import pytest
 
 from fedtoll.server import superlink
 from fedtoll.server.app import simulate
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 FRAGILE = '''

@@ -16,7 +16,7 @@ from fedtoll.cli import main
 from fedtoll.server.app import federate, simulate
 from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.results import Store
+from fedtoll.server.store import Store
 from tests.peers.test_accounting import integrated, recomputed, told
 from tests.server.federation import (
     FEDAVG,

@@ -19,11 +19,12 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedtoll.clients import model
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import owed
+from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
-from fedtoll.server.grid import LocalGrid, Strict
+from fedtoll.server.grid import LocalGrid
+from fedtoll.server.strict import Strict
 from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, one, refusal, with_strategy
 
 ROUND, CLIENT = 2, 1

@@ -16,8 +16,8 @@ from flwr.app import Message, RecordDict
 
 from fedtoll.clients import model
 from fedtoll.clients import train as clients
-from fedtoll.clients.ledger import owed
 from fedtoll.clients.losses import per_example
+from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate

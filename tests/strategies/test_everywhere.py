@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtoll.clients import budget
+from fedtoll.privacy import accounting
 from fedtoll.server.app import simulate
 from fedtoll.strategies import registry
 from tests.peers.test_accounting import google, integrated, rdp, recomputed, told
@@ -47,7 +47,7 @@ def test_a_strategy_runs_everywhere_with_the_total_asked_for(strategy, epsilon, 
             ours, theirs = told(ledger), recomputed(ledger, integrated)
             assert ours == pytest.approx(theirs, rel=1e-6)
             # dp-accounting itself, whose bound at orders that are not whole is a little looser.
-            outside = recomputed(ledger, google(rdp(budget.ORDERS)), last_only=True)
+            outside = recomputed(ledger, google(rdp(accounting.ORDERS)), last_only=True)
             for key, spent in outside.items():
                 assert spent * (1 - 1e-3) < ours[key] <= spent * (1 + 1e-9)
             assert all(spent <= 1.0 for spent in ours.values())

@@ -1,1 +1,1 @@
-"""The larger commands of the command line, one a file."""
+"""The command line: one file per command. ``fedtoll.cli`` gives them their names."""

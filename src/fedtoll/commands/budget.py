@@ -35,7 +35,7 @@ def budget(
     as_json: Json = False,
 ) -> None:
     """Say what noise an ε asks for, what ε a noise spends, and what each part of it costs."""
-    from fedtoll.clients import budget as budgets
+    from fedtoll.privacy import accounting as budgets
 
     if accountant is not None:
         budgets.check_accountant(accountant)
@@ -77,10 +77,10 @@ def _stated(
     accountant: str,
 ) -> dict[str, Any]:
     """Account for stated releases."""
-    from fedtoll.clients import budget as budgets
-    from fedtoll.clients.budget import Event
-    from fedtoll.clients.ledger import DP_SGD
-    from fedtoll.server.spending import spending
+    from fedtoll.privacy import accounting as budgets
+    from fedtoll.privacy.accounting import Event
+    from fedtoll.privacy.breakdown import spending
+    from fedtoll.privacy.ledger import DP_SGD
 
     if rate is None or steps is None or (epsilon is None) == (sigma is None):
         raise ScenarioError(
@@ -109,7 +109,7 @@ def _stated(
 
 
 def _statistic(text: str) -> Any:
-    from fedtoll.clients.budget import Event
+    from fedtoll.privacy.accounting import Event
 
     z, _, times = text.partition(":")
     try:
@@ -132,8 +132,8 @@ def _of_scenario(
     accountant: str | None,
 ) -> list[dict[str, Any]]:
     """Account for the clients of a scenario."""
-    from fedtoll.scenarios.scenario import find, read
-    from fedtoll.server.spending import of_scenario
+    from fedtoll.scenarios.read import find, read
+    from fedtoll.server.dry_run import scenario_spending
 
     stated = [
         f"privacy.{key}={value}"
@@ -144,7 +144,7 @@ def _of_scenario(
         )
         if value is not None
     ]
-    return of_scenario(read(name, [*override, *stated]), find(name).name, sigma)
+    return scenario_spending(read(name, [*override, *stated]), find(name).name, sigma)
 
 
 def _text(row: dict[str, Any]) -> str:

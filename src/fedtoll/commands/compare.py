@@ -34,8 +34,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two results folders: what differs in their settings, and in what groups pay."""
+    from fedtoll.scenarios.measures import MEASURES
     from fedtoll.server.results import load
-    from fedtoll.server.toll import MEASURES, difference, settings
+    from fedtoll.toll import difference, settings
 
     if measure not in MEASURES:
         raise ScenarioError(f"--measure {measure!r}: unknown measure{nearest(measure, MEASURES)}")
@@ -76,8 +77,8 @@ def _screen(
     from rich.console import Group
     from rich.text import Text
 
-    from fedtoll.server.report.words import budget
-    from fedtoll.server.toll import MEASURES
+    from fedtoll.formatting import budget
+    from fedtoll.scenarios.measures import MEASURES
 
     parts: list[RenderableType] = [_settings(first, second, apart), Text()]
     private = frame[frame["mechanism"] == "dp-sgd"] if len(frame) else frame
@@ -95,7 +96,7 @@ def _screen(
 
 def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     """Say how the differences were taken, and what is not shown."""
-    from fedtoll.server.report.words import general, listed
+    from fedtoll.formatting import general, listed
 
     why = tight["unpaired"].iloc[0]
     if why:
@@ -150,8 +151,8 @@ def _table(rows: pd.DataFrame) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from fedtoll.server.report.words import UNDEFINED, count, number
-    from fedtoll.server.toll import EVERYBODY
+    from fedtoll.formatting import UNDEFINED, count, number
+    from fedtoll.scenarios.measures import EVERYBODY
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(Text("group"), no_wrap=True, overflow="ellipsis", max_width=24)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from fedtoll.findings.front import Point
+    from fedtoll.findings.prepare import Prepared
+    from fedtoll.findings.run import Finding
     from fedtoll.scenarios.run import Run
-    from fedtoll.server.findings.asked import Prepared
-    from fedtoll.server.findings.conduct import Finding
-    from fedtoll.server.findings.front import Point
 
 PAGE = "findings.html"
 
@@ -46,11 +46,11 @@ def findings(
     as_json: Json = False,
 ) -> None:
     """Check published claims on real records; the same command again resumes, and gives the same verdicts."""
+    from fedtoll import findings as rooms
     from fedtoll.scenarios.errors import RunError, one_line
-    from fedtoll.server import findings as rooms
-    from fedtoll.server import study
+    from fedtoll.server import sweep
 
-    study.check_options(executor, "local")
+    sweep.check_options(executor, "local")
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
     prepared = [rooms.prepare(name, quick=quick) for name in rooms.names(names or [])]
     rooms.apart(prepared)
@@ -60,7 +60,7 @@ def findings(
         for one in prepared:
             try:
                 made.append(
-                    rooms.conduct(
+                    rooms.run_finding(
                         one,
                         folder / one.scenario.name,
                         executor=executor,
@@ -87,7 +87,7 @@ def findings(
 
 def _show(made: Sequence[Finding], page: Path, quick: bool, failed: dict[str, str], as_json: bool) -> None:
     """Print what became of the findings."""
-    from fedtoll.server import findings as rooms
+    from fedtoll import findings as rooms
 
     if as_json:
         content = {
@@ -109,7 +109,7 @@ def _show(made: Sequence[Finding], page: Path, quick: bool, failed: dict[str, st
 
 def _plain(finding: Finding) -> dict[str, Any]:
     """Return a finding as JSON can hold it: what is undefined is null."""
-    from fedtoll.server.findings.standing import claims
+    from fedtoll.findings.summary import claims
 
     rows = [
         {key: _number(value) for key, value in asdict(outcome).items()}
@@ -147,7 +147,7 @@ def _table(finding: Finding) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from fedtoll.server.findings import units
+    from fedtoll.findings import units
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
     table.title = Text(f"{finding.scenario.name}: {finding.scenario.title}")

@@ -1,0 +1,193 @@
+"""What a scenario would run: its grid, its noise and the time it expects."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fedtoll.privacy.breakdown import Spending, events_of, spending
+from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.scenario import Scenario
+from fedtoll.server.plan import Plan
+from fedtoll.server.plan import plan as plan_runs
+from fedtoll.server.workers import cores
+
+_STARTUP = 8.0
+"""Seconds that worker processes take to import what they need, on a machine of 2020 or later."""
+
+
+def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
+    """Return the grid, σ and ε for every client, and the expected time, as text or JSON.
+
+    The time is extrapolated from three rounds of a private and of a non-private run, trained here.
+    """
+    processes = min(workers or cores(), len(plan.runs))
+    content = {
+        "scenario": plan.scenario.name,
+        "runs": len(plan.runs),
+        "strategies": [s.label for s in plan.scenario.strategies],
+        "epsilons": [_epsilon(e) for e in plan.scenario.privacy.epsilons],
+        "seeds": list(plan.scenario.seeds),
+        "engine": plan.runs[0].engine,
+        "device": plan.runs[0].device,
+        "noise": _noise(plan),
+        "expected_seconds": round(_expected(plan, processes)),
+        "processes": processes,
+    }
+    if as_json:
+        return json.dumps(content, ensure_ascii=False, indent=1)
+    return _text(content)
+
+
+def _epsilon(value: float | str) -> float | str:
+    return "inf" if value == math.inf else value
+
+
+def _noise(plan: Plan) -> list[dict[str, Any]]:
+    """Return σ, q, T and the ε that they spend, by strategy, ε and client."""
+    rows = []
+    seen = set()
+    for run in plan.runs:
+        key = (run.strategy.name, run.mechanism, run.epsilon)
+        if key in seen or run.mechanism != "dp-sgd":
+            continue
+        seen.add(key)
+        for client in run.clients:
+            ledger = Ledger(run.delta, run.accountant)
+            ledger.charge(r for t in range(run.rounds) for r in owed(run, client, t + 1))
+            rows.append(
+                {
+                    "strategy": run.strategy.name,
+                    "epsilon": run.epsilon,
+                    "client": client.id,
+                    "group": client.group,
+                    "public_size": client.size,
+                    "sampling_rate": client.sampling_rate,
+                    "steps": client.steps * run.rounds,
+                    "noise_multiplier": client.noise_multiplier,
+                    "epsilon_spent": ledger.epsilon(client.id),
+                }
+            )
+    return rows
+
+
+def _expected(plan: Plan, processes: int) -> float:
+    kinds = {run.mechanism != "none": run for run in plan.runs}
+    seconds = {private: _seconds(run) for private, run in kinds.items()}
+    total = 0.0
+    for run in plan.runs:
+        setup, a_round = seconds[run.mechanism != "none"]
+        total += setup + a_round * run.rounds
+    return total / processes + (_STARTUP if processes > 1 else 0.0)
+
+
+def _seconds(run: Run) -> tuple[float, float]:
+    """Return the seconds that a run takes to set up, and a round of it."""
+    import torch
+
+    from fedtoll.server.app import simulate
+
+    torch.set_num_threads(1)
+    times = []
+    for rounds in (1, 1, 3):  # the first one pays for imports and for loading the table
+        start = time.perf_counter()
+        simulate(run.model_copy(update={"rounds": rounds}))
+        times.append(time.perf_counter() - start)
+    a_round = max(0.0, (times[2] - times[1]) / 2)
+    return max(0.0, times[1] - a_round), a_round
+
+
+def _text(content: dict[str, Any]) -> str:
+    counts = [len(content[name]) for name in ("strategies", "epsilons", "seeds")]
+    strategies = "strategy" if counts[0] == 1 else "strategies"
+    seeds = "seed" if counts[2] == 1 else "seeds"
+    lines = [
+        f"{content['scenario']}: {content['runs']} runs = "
+        f"{counts[0]} {strategies} x {counts[1]} ε x {counts[2]} {seeds}",
+        f"strategies  {', '.join(content['strategies'])}",
+        f"ε           {', '.join(str(e) for e in content['epsilons'])}",
+        f"seeds       {', '.join(str(s) for s in content['seeds'])}",
+        f"engine      {content['engine']} on {content['device']}",
+        "",
+    ]
+    if content["noise"]:
+        head = ("strategy", "ε", "client", "group", "n", "q", "steps", "σ", "ε spent")
+        rows = [
+            (
+                str(r["strategy"]),
+                f"{r['epsilon']:g}",
+                str(r["client"]),
+                str(r["group"]),
+                f"{r['public_size']:,}",
+                f"{r['sampling_rate']:.4g}",
+                str(r["steps"]),
+                f"{r['noise_multiplier']:.4f}",
+                f"{r['epsilon_spent']:.4f}",
+            )
+            for r in content["noise"]
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        lines += [
+            "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
+        lines.append("")
+    lines.append(
+        f"expected time: {_duration(content['expected_seconds'])} on {content['processes']} processes"
+    )
+    return "\n".join(lines)
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None) -> list[Spending]:
+    """Return what the clients of every strategy and finite ε would spend; clients that spend alike together.
+
+    Parameters
+    ----------
+    scenario, file
+        What to account for, and how mistakes call it.
+    sigma
+        A noise multiplier for every client's training in place of the calibrated one.
+
+    Returns
+    -------
+    list
+        As :func:`spending` returns, and ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``.
+
+    Raises
+    ------
+    ScenarioError
+        When the scenario has no finite ε.
+    """
+    finite = tuple(e for e in scenario.privacy.epsilons if isinstance(e, float) and math.isfinite(e))
+    if not finite:
+        raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to account for; give one with --epsilon")
+    privacy = scenario.privacy.model_copy(update={"epsilons": finite})
+    narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
+    made = []
+    for run in plan_runs(narrowed, file).runs:
+        alike: dict[tuple[float, int, float], list[ClientPlan]] = {}
+        for client in run.clients:
+            key = (client.sampling_rate, client.steps, client.noise_multiplier)
+            alike.setdefault(key, []).append(client)
+        made += [_of_clients(run, clients, sigma) for clients in alike.values()]
+    return made
+
+
+def _of_clients(run: Run, clients: Sequence[ClientPlan], sigma: float | None) -> Spending:
+    events = events_of(run, clients[0], sigma)
+    return {
+        "strategy": run.strategy.name,
+        "clients": [c.id for c in clients],
+        "groups": sorted({c.group for c in clients if c.group}),
+        "public_sizes": [c.size for c in clients],
+        **spending(events, run.delta or math.nan, run.accountant or "rdp", run.epsilon),
+    }

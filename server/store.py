@@ -1,0 +1,272 @@
+"""The store: what a run leaves on disk, written atomically.
+
+A results folder holds ``scenario.toml`` (as given), ``resolved.json`` (everything resolved, with versions
+and checksums), ``runs/<hash>/`` with one Parquet file per table, ``errors/`` and ``report.html``. A run is
+present or absent, never half written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedtoll.privacy import accounting
+from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.atomic import TEMPORARY, write_bytes
+from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.records import layout
+from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.scenario import Scenario
+
+TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
+_PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
+_BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
+
+MOST_BYTES = 2**28
+"""How large ``resolved.json`` may be: a sweep of a million runs needs less."""
+
+_TEXTS = {"group", "release", "engine"}
+_COLUMNS = {
+    "groups": ("round", "group", "n"),
+    "clients": ("round", "client", "group", "public_size", "weight", "coefficient", "epsilon_spent"),
+    "rounds": ("round", "effective_noise", "replies", "engine"),
+    "ledger": ("client", "round", "release", "sampling_rate", "noise_multiplier", "count", "epsilon_spent"),
+    "predictions": ("record", "group", "label"),
+}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+class Store:
+    """Reads and writes one results folder.
+
+    Parameters
+    ----------
+    folder
+        Created at the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the folder for one command at a time; a killed command's lock is gone with it.
+
+        Two commands on one folder neither duplicate nor lose a run: the second waits, and then
+        finds what the first did.
+
+        Parameters
+        ----------
+        waiting
+            Called once if another command holds the folder.
+        """
+        runs = self.folder / "runs"
+        try:
+            no_links(self.folder)
+            runs.mkdir(parents=True, exist_ok=True)
+            file = (runs / ".lock").open("w")
+        except (OSError, ValueError) as error:  # a NUL is a ValueError
+            why = getattr(error, "strerror", None) or error
+            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {why}") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            for left in (
+                *runs.glob(f"{TEMPORARY}*"),
+                *self.folder.glob(f"{TEMPORARY}*"),
+            ):  # of a killed command
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            yield
+
+    def has(self, run: Run) -> bool:
+        """Say whether a run is there, whole."""
+        return (self.folder / "runs" / run.hash).is_dir()
+
+    def open(
+        self, scenario: Scenario, runs: Sequence[Run], text: str, command: str, *, force: bool = False
+    ) -> None:
+        """Create or continue the folder for a scenario.
+
+        Raises
+        ------
+        ScenarioError
+            When finished runs were made with other versions of what computes (unless forced), or the
+            folder cannot be written.
+        """
+        now, resolved = versions(), self.resolved()
+        mixed: list[dict[str, str]] = []
+        if any(self.has(run) for run in runs):
+            before = resolved.get("versions", {})
+            other = [name for name in _BINDING if before.get(name) != now[name]]
+            if other and not force:
+                raise ScenarioError(
+                    f"{self.folder}: its runs were made with {other[0]} {before.get(other[0])}, here is "
+                    f"{now[other[0]]}: choose another --out, or mix them with --force"
+                )
+            mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
+        content = {**_resolved(scenario, runs, command, now), "mixed_with": mixed}
+        try:
+            (self.folder / "runs").mkdir(parents=True, exist_ok=True)
+            write_bytes(self.folder / "scenario.toml", text.encode())
+            write_bytes(
+                self.folder / "resolved.json",
+                (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
+            )
+        except OSError as error:
+            raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+
+    def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
+        """Store one run: its tables go to a folder beside, which is renamed once."""
+        runs = self.folder / "runs"
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=runs))
+        except OSError as error:
+            raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
+        try:
+            (beside / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
+            for name in TABLES:
+                tables[name].to_parquet(beside / f"{name}.parquet", index=False, compression="zstd")
+            beside.chmod(0o755)
+            beside.rename(runs / run.hash)
+            (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
+        except OSError as error:
+            if not self.has(run):  # else another command was first, with the same bytes
+                raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def read(self, run_hash: str) -> dict[str, pa.Table]:
+        """Return the tables of one run."""
+        folder = self.folder / "runs" / run_hash
+        return {name: _table(folder / f"{name}.parquet", _COLUMNS[name]) for name in TABLES}
+
+    def fail(self, run: Run, text: str) -> Path:
+        """Keep the traceback of a run that failed."""
+        folder = self.folder / "errors"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
+        return folder / f"{run.hash}.txt"
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the content of ``resolved.json``; empty where there is none that can be read."""
+        try:
+            with (self.folder / "resolved.json").open("rb") as file:
+                text = file.read(MOST_BYTES + 1)
+            content = json.loads(text) if len(text) <= MOST_BYTES else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def no_links(folder: Path) -> None:
+    """Refuse a results folder with a symbolic link in it: what is written there must stay there.
+
+    Raises
+    ------
+    ScenarioError
+        One line that names the link.
+    """
+    for inside in (folder, folder / "runs", folder / "figures", folder / "errors", folder / "audit"):
+        if inside != folder and inside.is_symlink():
+            raise ScenarioError(f"{inside}: is a symbolic link, and fedtoll writes inside its folder alone")
+        for path in inside.iterdir() if inside.is_dir() else ():
+            if path.is_symlink():
+                raise ScenarioError(f"{path}: is a symbolic link, and fedtoll writes inside its folder alone")
+
+
+def _table(file: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a table; raise unless it has the columns that every such table has, numbers where they belong."""
+    with pq.ParquetFile(file) as parquet:
+        table = parquet.read(use_threads=False)  # threads cost more than so small a file
+    for column in columns:
+        if column not in table.column_names:
+            raise ValueError(f"{file.name} has no column {column!r}")
+        kind = table.schema.field(column).type
+        if column not in _TEXTS and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise ValueError(f"{file.name}: the column {column!r} holds no numbers")
+    return table
+
+
+def _resolved(
+    scenario: Scenario, runs: Sequence[Run], command: str, versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return everything resolved: what the report and an outsider need."""
+    source = sources.source_of(scenario.data)
+    noise = {}
+    for run in runs:
+        for client in run.clients if run.mechanism == "dp-sgd" else ():
+            noise[run.strategy.name, run.epsilon, client.id] = {
+                "strategy": run.strategy.name,
+                "mechanism": run.mechanism,
+                "epsilon": run.epsilon,
+                "client": client.id,
+                "sampling_rate": client.sampling_rate,
+                "steps": client.steps * run.rounds,
+                "noise_multiplier": client.noise_multiplier,
+                "statistics": [s.model_dump(mode="json") for s in run.statistics],
+            }
+    return {
+        "fedtoll": versions["fedtoll"],
+        "numerics": NUMERICS,
+        "command": command,
+        "scenario": {
+            **scenario.model_dump(mode="json"),
+            "data": {**scenario.data.model_dump(mode="json"), "file": Path(scenario.data.file).name},
+            "strategies": [{"name": s.name, "label": s.label, **s.parameters} for s in scenario.strategies],
+        },
+        "data": {
+            "source": source.name,
+            "title": source.title,
+            "rows": source.rows or len(sources.table(source)),
+            "licence": source.licence,
+            "citation": source.citation,
+            "checksum": source.checksum,
+        },
+        "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
+        "partition": _expected(runs[0]),
+        "versions": versions,
+        "runs": [
+            {
+                "hash": run.hash,
+                "strategy": run.strategy.name,
+                "mechanism": run.mechanism,
+                "epsilon": "inf" if math.isinf(run.epsilon) else run.epsilon,
+                "seed": run.seed,
+                "engine": run.engine,
+            }
+            for run in runs
+        ],
+        "noise": list(noise.values()),
+        "rdp_orders": list(accounting.ORDERS),
+    }
+
+
+def _expected(run: Run) -> dict[str, Any]:
+    """Return how many records of each group every client is planned to hold: as public as its size."""
+    expected_KG = layout(run.data, run.split, run.partition).expected_KG
+    return {"groups": list(run.groups), "expected": np.round(expected_KG, 1).tolist()}

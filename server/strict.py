@@ -1,0 +1,343 @@
+"""A Grid that checks every reply: complete, well formed, finite, and equal to what the server charged."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Container, Iterable, Mapping, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message_type import MessageType
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from fedtoll import __version__
+from fedtoll.clients import train as clients
+from fedtoll.clients import wire
+from fedtoll.privacy.ledger import COLUMNS, Ledger, Release, first_missing, first_uncharged, owed
+from fedtoll.scenarios.errors import RunError, one_line
+from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.server.grid import SynchronousGrid
+
+RECORDS = {"arrays", "metrics", clients.LEDGER}
+"""The records of a reply. Record names are observable too, so a reply holds exactly these."""
+
+LONGEST_REASON = 200
+"""The number of characters that are stored of the reason for a skipped reply."""
+
+
+class Strict(SynchronousGrid):
+    """Wraps any Grid: replies come complete, well formed, finite and sorted by client, or the run ends.
+
+    Where the run says ``on_failure = "skip"``, a reply that is missing, failed, malformed or not finite is
+    left out of its round instead, and noted in ``skipped``. What cannot be a client's bad luck ends the run
+    all the same: a ledger beyond what was charged, a second reply, one of no client, a strategy's mistake.
+
+    It is also where the server's ledger is kept, for it sees every instruction that is sent: each is
+    charged from public constants before it leaves, whether or not a reply arrives, and each reply's
+    own ledger must equal it.
+    """
+
+    def __init__(self, grid: Grid, run: Run) -> None:
+        self._grid = grid
+        self._plan = run
+        self._clients = {c.id: c for c in run.clients}
+        self.client_of: dict[int, int] = {}
+        self.node_of: dict[int, int] = {}
+        self.ledger = Ledger(run.delta, run.accountant)
+        self._last = 0
+        self._skips = run.on_failure == "skip"
+        self.skipped: dict[int, dict[int, str]] = {c.id: {} for c in run.clients}  # why, by client and round
+        self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
+        self.set_run(grid.run)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that answered the roll call, in the order of their clients."""
+        return [self.node_of[c] for c in sorted(self.node_of)]
+
+    def roll_call(self, timeout: float = 120.0) -> None:
+        """Ask every node which client it is, for error replies carry no partition, and compare versions.
+
+        Raises
+        ------
+        RunError
+            When a client is missing, stands twice, or runs other arithmetic.
+        """
+        expected = len(self._plan.clients)
+        nodes = _wait_for_nodes(self._grid, expected, timeout)
+        calls = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        found: dict[int, int] = {}
+        for reply in self._grid.send_and_receive(calls, timeout=timeout):
+            node = reply.metadata.src_node_id
+            if reply.has_error():
+                raise RunError(f"roll call: node {node} failed: {one_line(reply.error.reason)}")
+            try:
+                index, version, numerics = _called(reply.content)
+            except (KeyError, ValueError, TypeError):
+                raise RunError(f"roll call: node {node} runs something else than fedtoll") from None
+            if index in found:
+                raise RunError(f"roll call: two nodes are client {index}")
+            told = one_line(version)
+            if numerics != NUMERICS:
+                raise RunError(f"roll call: client {index} runs fedtoll {told} with other arithmetic")
+            if version != __version__:
+                raise RunError(f"roll call: client {index} runs fedtoll {told}, the server {__version__}")
+            found[index] = node
+        for index, plan in enumerate(self._plan.clients):
+            if index not in found:
+                raise RunError(f"roll call: {self._who(plan.id)} did not answer")
+        self.node_of = {self._plan.clients[i].id: found[i] for i in range(expected)}
+        self.client_of = {node: client for client, node in self.node_of.items()}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send, charge, receive, check, sort; what is skipped is not among the replies.
+
+        Raises
+        ------
+        RunError
+            One line that names round and client: a reply that is missing, failed, malformed, not
+            finite, or whose ledger differs. Where these are skipped: a ledger with more than was charged,
+            or a round of which no reply is left.
+        """
+        sent = list(messages)
+        if not sent:
+            return []
+        addressed = self._addressed(sent)
+        round = self._next_round(sent)
+        for client in addressed:
+            self.ledger.charge(owed(self._plan, self._clients[client], round))
+        replies: dict[int, list[Message]] = {client: [] for client in addressed}
+        for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
+            replies[self._replied(round, reply, addressed)].append(reply)
+        for client, message in addressed.items():
+            where = f"round {round}, {self._who(client)}"
+            if len(replies[client]) > 1:
+                raise RunError(f"{where}: {len(replies[client])} replies")
+            fault = self._fault(client, round, message, next(iter(replies[client]), None))
+            if fault and not self._skips:
+                raise RunError(f"{where}: {fault}")
+            if fault:
+                self.skipped[client][round] = shortened(fault)
+                self.parameters.pop(client, None)
+                replies[client] = []
+        if not any(replies.values()):
+            first = next(iter(addressed))
+            raise RunError(
+                f"round {round}: every reply was skipped, and none is left to go on with; "
+                f"{self._who(first)}: {self.skipped[first][round]}"
+            )
+        return [reply for of in replies.values() for reply in of]
+
+    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
+        """Return the client whose reply this is.
+
+        An error in place of a reply that never came is the SuperLink's, and names its message, not its node.
+        """
+        if reply.has_error():
+            about = reply.metadata.reply_to_message_id
+            for client, message in addressed.items():
+                if about == message.metadata.message_id:
+                    return client
+        node = reply.metadata.src_node_id
+        if node in self.client_of:
+            return self.client_of[node]
+        raise RunError(f"round {round}: a reply came from node {node}, which is no client")
+
+    def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> str:
+        """Return what is wrong with a client's reply in one line; "" if nothing is."""
+        if reply is None:
+            return "the reply is missing"
+        if reply.has_error():
+            return f"failed: {one_line(reply.error.reason)}"
+        if self._skips:
+            self._refuse_more_than_charged(client, round, reply.content)
+        try:
+            self._check(client, message, reply)
+        except KeyError as error:
+            return f"the reply is malformed: it has no {error}"
+        except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
+            return f"the reply is malformed: {one_line(str(error))}"
+        unknown = never_released(self._plan, round, self.skipped[client]) if self._skips else ""
+        return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
+
+    def _refuse_more_than_charged(self, client: int, round: int, content: RecordDict) -> None:
+        """End a run that skips, too, where a client claims to have released what it was not charged.
+
+        The account would be too small then, whatever becomes of the reply.
+        """
+        if clients.LEDGER not in content:
+            return  # a malformed reply, which is told as that
+        where = f"round {round}, {self._who(client)}"
+        try:
+            if dict(content[clients.LEDGER]) == self.ledger.columns(client):
+                return
+            theirs = clients.releases_in(content, client)
+        except (KeyError, ValueError, TypeError):
+            raise RunError(f"{where}: its ledger cannot be read, and so not compared") from None
+        if claimed := first_uncharged(theirs, self.ledger.of(client)):
+            told = shortened(one_line(str(claimed)))
+            raise RunError(f"{where}: its ledger holds {told}, which the server did not charge")
+
+    def _next_round(self, sent: Sequence[Message]) -> int:
+        """Return the round of these messages: the one after the last, for a round's draws must not repeat."""
+        for message in sent:
+            if (told := _round(message)) != self._last + 1 or told > self._plan.rounds:
+                raise RunError(
+                    f"round {self._last + 1} of {self._plan.rounds}: the strategy calls it round {told}, "
+                    "and a round's batches and noise must not be used twice"
+                )
+        self._last += 1
+        return self._last
+
+    def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
+        """Return the messages by client, in the order of the plan: to every client one, and to train."""
+        addressed: dict[int, Message] = {}
+        round = _round(sent[0])
+        for message in sent:
+            kind, node = message.metadata.message_type, message.metadata.dst_node_id
+            if node not in self.client_of:
+                raise RunError(f"the strategy sends to node {node}, which is no client")
+            client = self.client_of[node]
+            where = f"round {round}, {self._who(client)}"
+            if kind != MessageType.TRAIN:
+                raise RunError(f"{where}: a {kind!r} message would return un-noised numbers")
+            if client in addressed:
+                raise RunError(f"{where}: the strategy sends it two messages")
+            addressed[client] = message
+        for client in self._clients:
+            if client not in addressed:
+                raise RunError(
+                    f"round {round}, {self._who(client)}: the strategy leaves it out, "
+                    "and every client trains in every round"
+                )
+        return {client: addressed[client] for client in self._clients}
+
+    def _who(self, client: int) -> str:
+        group = self._clients[client].group
+        return f"client {client} ({group})" if group else f"client {client}"
+
+    def _check(self, client: int, message: Message, reply: Message) -> None:
+        """Raise unless a reply holds what it must hold, and nothing beside."""
+        content = reply.content
+        sent = clients.only(ArrayRecord, message.content)
+        arrays = clients.only(ArrayRecord, content)
+        metrics = clients.only(MetricRecord, content)
+        ledger = clients.only(ConfigRecord, content)
+        if content.get(clients.LEDGER) is not ledger:
+            raise ValueError(f"it has no {clients.LEDGER!r}")
+        _check_names(content)
+        if list(sent.keys()) != list(arrays.keys()):
+            raise ValueError(f"parameters {list(arrays.keys())} instead of {list(sent.keys())}")
+        precision = np.dtype(self._plan.precision)
+        self.parameters[client] = []
+        for name, array in arrays.items():
+            shape = tuple(sent[name].shape)
+            try:
+                values = wire.decoded(array, shape, precision)
+            except ValueError as error:
+                raise ValueError(f"parameter {name}: {error}") from None
+            if not np.isfinite(values).all():
+                raise ValueError(f"parameter {name} is not finite")
+            self.parameters[client].append(values)
+        public, cells = self._metrics(client, _round(message))
+        if set(metrics) != {*public, *cells}:
+            raise ValueError(f"metrics {sorted(metrics)} instead of {sorted({*public, *cells})}")
+        for name, value in metrics.items():
+            numbers = value if isinstance(value, list) else [value]
+            if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+                raise ValueError(f"metric {name} is not finite")
+            if name in public and value != public[name]:
+                raise ValueError(f"{name} is {value}, not {public[name]} as the plan says")
+            if name in cells and np.shape(value) != cells[name]:
+                raise ValueError(f"{name} is of shape {np.shape(value)}, not {cells[name]} as the plan says")
+        if extra := set(ledger) - set(COLUMNS):
+            raise ValueError(f"its ledger has the column {min(extra)!r}")
+        if dict(ledger) != self.ledger.columns(client):
+            theirs, ours = clients.releases_in(content, client), self.ledger.of(client)
+            if not self._skips:
+                raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
+            if lost := first_missing(theirs, ours, self.skipped[client]):
+                raise ValueError(f"its ledger lacks {lost}")
+
+    def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
+        """Return the metrics that a reply must have: public values, and the shapes of statistics."""
+        plan = self._clients[client]
+        public: dict[str, float] = {"num-examples": plan.size}
+        cells: dict[str, tuple[int, ...]] = {}  # a number, or a flat list
+        for s in self._plan.statistics:
+            if s.due(round):
+                public[f"{s.name}.sd"] = s.noise_multiplier * s.declaration.sensitivity(plan.size)
+                shape = self._plan.released(plan, s)
+                cells[s.name] = (math.prod(shape),) if shape else ()
+        return public, cells
+
+
+def _called(content: RecordDict) -> tuple[int, str, int]:
+    """Return client, version and numerics of an answer to the roll call, which holds nothing beside.
+
+    Raises
+    ------
+    ValueError
+        When it holds anything else.
+    """
+    if set(content) != {"roll-call"} or set(answer := content.config_records["roll-call"]) != {
+        *("partition-id", "fedtoll", "numerics"),
+    }:
+        raise ValueError("not a roll call")
+    index, version, numerics = answer["partition-id"], answer["fedtoll"], answer["numerics"]
+    if type(index) is not int or not isinstance(version, str) or type(numerics) is not int:
+        raise ValueError("not a roll call")
+    return index, version, numerics
+
+
+def _check_names(content: RecordDict) -> None:
+    if set(content) != RECORDS:
+        raise ValueError(f"records {sorted(content)} instead of {sorted(RECORDS)}")
+
+
+def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
+    for a, b in itertools.zip_longest(theirs, ours):
+        if a != b:
+            return f"{a}, the server's {b}"
+    return "nothing else"
+
+
+def _round(message: Message) -> int:
+    return int(clients.only(ConfigRecord, message.content)["server-round"])  # type: ignore[arg-type]
+
+
+def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
+    deadline = time.monotonic() + timeout
+    while len(nodes := sorted(grid.get_node_ids())) < expected:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"roll call: {len(nodes)} nodes instead of {expected} after {timeout:g} s "
+                f'(flwr run takes --federation-config "num-supernodes={expected}")'
+            )
+        time.sleep(0.2)
+    return nodes
+
+
+def shortened(reason: str) -> str:
+    """Return a reason of one line in at most ``LONGEST_REASON`` characters.
+
+    Examples
+    --------
+    >>> shortened("the reply is missing"), len(shortened("x" * 1000))
+    ('the reply is missing', 200)
+    """
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
+
+
+def never_released(run: Run, round: int, skipped: Container[int]) -> str:
+    """Return the name of a statistic that a client has not released up to a round; "" where there is none.
+
+    Between two releases strategies see the last one. Of a client whose replies were skipped whenever it
+    was due there is none, and nothing is made up in its place.
+    """
+    for statistic in run.statistics:
+        if not statistic.due(round) and all(t in skipped for t in range(1, round, statistic.every)):
+            return statistic.name
+    return ""

@@ -1,0 +1,101 @@
+"""A whole study: a scenario's runs trained, stored and reported. What the command line and Python call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedtoll.scenarios import read as scenarios
+from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.run import Run
+from fedtoll.server import executor as executors
+from fedtoll.server import plan as plans
+from fedtoll.server.results import Results, load
+from fedtoll.server.store import Store
+
+GRIDS = ("local", "flower")
+
+
+def prepare(
+    name: str, overrides: Sequence[str] = (), seeds: str | None = None, grid: str = "local"
+) -> plans.Plan:
+    """Read a scenario and make its runs for a grid; nothing is trained and nothing written.
+
+    Raises
+    ------
+    ScenarioError
+        One line for any mistake in the scenario.
+    """
+    scenario = scenarios.read(name, overrides, seeds)
+    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower")
+
+
+def execute(
+    planned: plans.Plan,
+    store: Store,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    grid: str = "local",
+    finished: Callable[[Run], None] = lambda run: None,
+) -> list[str]:
+    """Train every run that the store does not hold; return one line for each that failed."""
+    if grid == "flower":
+        from fedtoll.server import superlink
+
+        return superlink.execute(planned, store, finished=finished)
+    return executors.execute(planned.runs, store, executor=executor, workers=workers, finished=finished)
+
+
+def check_options(executor: str, grid: str) -> None:
+    """Refuse an unknown executor or grid in one line."""
+    for option, value, known in (("executor", executor, executors.EXECUTORS), ("grid", grid, GRIDS)):
+        if value not in known:
+            raise ScenarioError(f"{option} {value!r} is unknown{nearest(value, known)}")
+
+
+def run(
+    scenario: str,
+    *,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seeds: str | None = None,
+    executor: str = "processes",
+    workers: int | None = None,
+    force: bool = False,
+) -> Results:
+    """Run a scenario and return its results; the same call again resumes it.
+
+    Parameters
+    ----------
+    scenario
+        A built-in name or the path of a TOML file.
+    out
+        The results folder, by default ``results/<name>``.
+    overrides
+        ``"key=value"`` with TOML literals, e.g. ``["training.rounds=10"]``.
+    seeds
+        A range such as ``"0:10"`` in place of the scenario's.
+    executor, workers
+        ``serial``, ``processes`` or ``ray``, and how many. Processes import the calling script again,
+        so guard it with ``if __name__ == "__main__"``.
+    force
+        Mix with runs that other versions of the libraries made.
+
+    Raises
+    ------
+    ScenarioError
+        For a mistake in the scenario.
+    RunError
+        When a run failed; the others are stored.
+    """
+    check_options(executor, "local")
+    planned = prepare(scenario, overrides, seeds)
+    folder = Path(out) if out is not None else Path("results") / planned.scenario.name
+    store = Store(folder)
+    text = scenarios.find(scenario).read_text(encoding="utf-8")
+    with store.lock():
+        store.open(planned.scenario, planned.runs, text, f"fedtoll.run({scenario!r})", force=force)
+        if failures := execute(planned, store, executor=executor, workers=workers):
+            raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
+        return load(folder)

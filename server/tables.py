@@ -1,0 +1,172 @@
+"""The tables of one run: groups, clients, rounds, ledger and predictions. They hold no clock times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedtoll.privacy.ledger import Ledger
+from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.records import layout
+from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.statistics import Value
+from fedtoll.server import adapter
+from fedtoll.server.evaluate import HeldOut
+from fedtoll.server.strict import Strict
+
+Tables = dict[str, pd.DataFrame]
+"""The tables of one run by name: groups, clients, rounds, ledger, predictions."""
+
+Spent = dict[tuple[int, int], float]
+"""ε by client and round."""
+
+Skipped = dict[int, dict[int, str]]
+"""The reason for every skipped reply, by client and round."""
+
+
+def run_tables(
+    run: Run,
+    groups: Sequence[dict[str, Any]],
+    held_out: HeldOut,
+    probabilities_NC: NDArray[np.float64],
+    history: Mapping[int, adapter.Aggregation],
+    strict: Strict,
+) -> Tables:
+    """Return the tables of a run that has ended.
+
+    Parameters
+    ----------
+    run
+        What was trained.
+    groups
+        The measures of every round and group, as :meth:`HeldOut.measure` returns them, with their round.
+    held_out
+        The held-out records.
+    probabilities_NC
+        The final model's probability of each class for every held-out record.
+    history
+        What a strategy of ours recorded of each round; empty for a strategy of Flower's.
+    strict
+        The Grid that the run was driven over: it has the ledger and the skipped replies.
+    """
+    spent = _spent(run, strict)
+    clients = _clients(run, spent, history, strict.skipped)
+    return {
+        "groups": _with_weights(pd.DataFrame(groups), clients, run),
+        "clients": clients,
+        "rounds": _rounds(run, clients, strict.skipped),
+        "ledger": _ledger(run, strict, spent),
+        "predictions": pd.DataFrame(
+            {
+                "record": held_out.rows,
+                "group": np.array(held_out.names, dtype=object)[held_out.codes],
+                "label": held_out.labels,
+                **_scores(probabilities_NC),
+            }
+        ),
+    }
+
+
+def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
+    if probabilities_NC.shape[1] == 2:
+        return {"score": probabilities_NC[:, 1]}
+    return {f"score_{c}": probabilities_NC[:, c] for c in range(probabilities_NC.shape[1])}
+
+
+def _clients(
+    run: Run, spent: Spent, history: Mapping[int, adapter.Aggregation], skipped: Skipped
+) -> pd.DataFrame:
+    """Return one row for each round and client: its weight, its noise, its statistics, its ε.
+
+    Where the run may skip a reply, it says why it did; then there was no update, and nothing that noised it.
+    """
+    rows = []
+    mu = run.strategy.parameters.get("proximal_mu", 0.0)  # of Flower's own FedProx
+    theirs = [adapter.noise_variance(run, client, mu) for client in run.clients]
+    for round in range(1, run.rounds + 1):
+        done = history.get(round, adapter.Aggregation())
+        for i, client in enumerate(run.clients):
+            row: dict[str, Any] = {
+                "round": round,
+                "client": client.id,
+                "group": client.group,
+                "public_size": client.size,
+                "weight": math.nan if done.weights is None else float(done.weights[i]),
+                "coefficient": math.nan if done.coefficients is None else float(done.coefficients[i]),
+                "noise_variance": done.noise_variances[i] if done.noise_variances else theirs[i],
+                "epsilon_spent": spent[client.id, round],
+            }
+            for statistic in run.statistics:
+                estimate = done.statistics[i][statistic.name]
+                row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
+            if run.on_failure == "skip":
+                row["skipped"] = why = skipped[client.id].get(round, "")
+                row["noise_variance"] = math.nan if why else row["noise_variance"]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _flat(value: Value) -> float | list[float]:
+    return [float(x) for x in value.ravel()] if isinstance(value, np.ndarray) else float(value)
+
+
+def _spent(run: Run, strict: Strict) -> Spent:
+    """Return ε by client and round, recomposed from the ledger's releases."""
+    spent: Spent = {}
+    account = Ledger(run.delta, run.accountant)
+    for client in run.clients:
+        releases = strict.ledger.of(client.id)
+        for round in range(1, run.rounds + 1):
+            account.charge(r for r in releases if r.round == round)
+            spent[client.id, round] = account.epsilon(client.id)
+    return spent
+
+
+def _rounds(run: Run, clients: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
+    """Return the effective noise Σ a_k² v_k of every round, how many answered, and the engine that ran."""
+    noise = (clients["coefficient"] ** 2 * clients["noise_variance"]).groupby(clients["round"])
+    frame = noise.sum(min_count=1).rename("effective_noise").reset_index()
+    frame["replies"] = [len(run.clients) - sum(t in of for of in skipped.values()) for t in frame["round"]]
+    frame["engine"] = run.engine
+    return frame
+
+
+def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Add each group's share of the weight in each round; undefined in round 0.
+
+    A client's weight goes to groups in proportion to the records of each that the plan expects it to hold,
+    which is public: all of it to its declared group, where it has one.
+    """
+    expected = layout(run.data, run.split, run.partition).expected_KG
+    shares = expected / expected.sum(axis=1, keepdims=True)
+    weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))
+    index = pd.MultiIndex.from_product([range(1, run.rounds + 1), run.groups], names=["round", "group"])
+    share = pd.Series((weight_TK @ shares).ravel(), index)
+    total = clients.groupby("round")["weight"].sum(min_count=1)
+    total.index = pd.MultiIndex.from_product([total.index, [EVERYBODY]], names=["round", "group"])
+    weights = pd.concat([share, total]).rename("weight").reset_index()
+    return groups.merge(weights, on=["round", "group"], how="left")
+
+
+def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
+    """Return the server's ledger: what an outsider needs to recompute every ε."""
+    rows = [
+        {
+            "client": r.client,
+            "round": r.round,
+            "release": r.what,
+            "sampling_rate": r.sampling_rate,
+            "noise_multiplier": r.noise_multiplier,
+            "count": r.count,
+            "epsilon_spent": spent[r.client, r.round],
+            "delta": math.nan if run.delta is None else run.delta,
+            "accountant": run.accountant or "none",
+        }
+        for r in strict.ledger.releases
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,43 @@
+"""``fedtoll report``: write the report of a results folder again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedtoll.console import complain, console
+from fedtoll.options import PARTIAL
+
+
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]) -> None:
+    """Write the report of a results folder again."""
+    from fedtoll.report import Digest, begin
+    from fedtoll.server.results import load
+
+    begin()
+    results = load(folder)
+    digest = Digest(results)
+    page = write_page(digest)
+    show(digest)
+    typer.echo(f"report: {page}")
+    if results.missing:
+        complain(f"{len(results.missing)} runs are not finished, e.g. {results.missing[0]}")
+        raise typer.Exit(PARTIAL)
+
+
+def write_page(digest: Any) -> Path:
+    """Write the report of a digest into its results folder, and return the page."""
+    from fedtoll.report import write_report
+    from fedtoll.server.store import no_links
+
+    no_links(digest.results.folder)
+    return write_report(digest, digest.results.folder)
+
+
+def show(digest: Any) -> None:
+    """Print a digest's first screen."""
+    from fedtoll.report import story
+
+    console().print(story(digest))

@@ -1,0 +1,72 @@
+"""``fedtoll new-strategy`` and ``fedtoll check-strategy``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedtoll.options import FAILED, Json
+
+if TYPE_CHECKING:
+    from fedtoll.strategies.conformance import Verdict
+
+
+def new_strategy(
+    name: Annotated[str, typer.Argument(help="e.g. my-strategy")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="where the file goes")] = Path(),
+) -> None:
+    """Write a small strategy that runs, to change."""
+    from fedtoll.strategies import template
+
+    path, cls = template.write(name, out)
+    mine = f"{path}:{cls}"
+    strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(mine, ensure_ascii=False)}}}]'
+    typer.echo(path)
+    typer.echo(shlex.join(["fedtoll", "check-strategy", mine]))
+    quick = ["--seeds", "0:3", "--out", f"results/{name}"]
+    typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies, *quick]))
+
+
+def check_strategy(
+    name: Annotated[str, typer.Argument(metavar="X", help="a name, file.py:Class or module:Class")],
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a parameter, e.g. t=5.0")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a strategy by every property of the conformance kit."""
+    from dataclasses import asdict
+
+    from fedtoll.scenarios.overrides import assignment
+
+    verdicts = _verdicts(name, dict(assignment(pair, "t=5.0") for pair in override or ()))
+    if as_json:
+        content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+    else:
+        words = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
+        width = max(len(v.property) for v in verdicts)
+        for v in verdicts:
+            typer.echo(f"{words[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
+    if any(v.outcome == "failed" for v in verdicts):
+        raise typer.Exit(FAILED)
+
+
+def _verdicts(name: str, parameters: dict[str, Any]) -> list[Verdict]:
+    from fedtoll.strategies import registry
+    from fedtoll.strategies.base import Strategy
+    from fedtoll.strategies.conformance import Verdict, conform
+
+    path, _ = registry.resolve(name)
+    cls = registry.load(path)
+    if issubclass(cls, Strategy):
+        return conform(registry.build(path, parameters))
+    from fedtoll.server.adapter import check_flower
+
+    check_flower(cls, parameters)
+    words = "the kit is for fedtoll's interface; checked that it takes these parameters and can run here"
+    return [Verdict("a strategy of Flower's", "shown", words)]

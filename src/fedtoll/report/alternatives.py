@@ -1,0 +1,142 @@
+"""What each chart shows, in words: for those who hear the page, and where no chart is drawn."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from fedtoll.formatting import budget, count, interval, listed, named, number
+from fedtoll.report.charts.front import front_rows
+from fedtoll.report.digest import Digest
+from fedtoll.scenarios.measures import EVERYBODY, MEASURES
+
+_MOST = 12  # groups or strategies that one alternative tells of; the tables have all
+
+
+def who_pays(digest: Digest) -> str:
+    """Return the leader's tolls, most first."""
+    rows = _by_order(digest.tight[digest.tight["strategy"] == digest.leader], digest)
+    told = [
+        f"{named(r['group'], digest.attribute)} {number(r['toll'])}"
+        f"{_within(r['toll_low'], r['toll_high'])}, n {count(r['n'])}"
+        for _, r in rows.iterrows()
+    ]
+    return f"Chart. Toll in log-loss at ε = {digest.epsilon_text} under {digest.leader}: {_some(told)}."
+
+
+def others(digest: Digest) -> str:
+    """Return who pays most and least under each other strategy."""
+    told = []
+    for strategy in digest.strategies:
+        rows = digest.tight[digest.tight["strategy"] == strategy]
+        if strategy != digest.leader and len(rows):
+            told.append(f"{strategy}: {_ends(rows, digest)}")
+    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {_some(told)}."
+
+
+def utility(digest: Digest, measure: str) -> str:
+    """Return each group's measure without privacy and at the tightest ε, under the leader."""
+    frame = digest.tolls[measure]
+    own = _by_order(frame[frame["strategy"] == digest.leader], digest)
+    told = []
+    for group in dict.fromkeys(own["group"]):
+        rows = own[own["group"] == group].sort_values("epsilon", ascending=False, kind="stable")
+        first, last = rows.iloc[0], rows.iloc[-1]
+        told.append(
+            f"{named(group, digest.attribute)} from {number(first['value'])} at ε = "
+            f"{budget(first['mechanism'], first['epsilon'])} to {number(last['value'])} at ε = "
+            f"{budget(last['mechanism'], last['epsilon'])}"
+        )
+    title = MEASURES[measure].title
+    return (
+        f"Chart. {title[0].upper()}{title[1:]} by group as ε tightens, under {digest.leader}: {_some(told)}."
+    )
+
+
+def front(digest: Digest) -> str:
+    """Return every strategy's gap and loss at the tightest ε, and who is on the front."""
+    rows = front_rows(digest)
+    rows = rows[rows["epsilon"] == rows["epsilon"].min()]
+    told = [
+        f"{r['strategy']} toll gap {number(r['gap'])}{_within(r['gap_low'], r['gap_high'])}, everybody’s "
+        f"log-loss {number(r['value'])}"
+        for _, r in rows.iterrows()
+    ]
+    ahead = listed(rows.loc[rows["on_front"], "strategy"])
+    return f"Chart. At ε = {digest.epsilon_text}: {_some(told)}. On the Pareto front: {ahead}."
+
+
+def split(digest: Digest) -> str:
+    """Return what clipping and what noise take from each group, under the leader."""
+    own = digest.tight[(digest.tight["strategy"] == digest.leader) & digest.tight["clipping"].notna()]
+    told = [
+        f"{named(r['group'], digest.attribute)} {number(r['clipping'])} and {number(r['noise'])}"
+        for _, r in _by_order(own, digest).iterrows()
+    ]
+    return (
+        f"Chart. Toll taken by clipping and by noise at ε = {digest.epsilon_text} under {digest.leader}: "
+        f"{_some(told)}."
+    )
+
+
+def weights(digest: Digest) -> str:
+    """Return each group's mean share of the weight by strategy."""
+    groups = digest.results.groups
+    rows = groups[(groups["group"] != EVERYBODY) & groups["weight"].notna()]
+    rows = rows[rows["epsilon"] == rows["epsilon"].min()]
+    told = []
+    for strategy, part in rows.groupby("strategy", sort=False):
+        share = part.groupby("group", sort=False)["weight"].mean()
+        each = [f"{named(str(g), digest.attribute)} {100 * w:.1f}%" for g, w in share.items()]
+        told.append(f"{strategy}: {_some(each, ', ')}")
+    return f"Chart. Share of the aggregation weight, mean over rounds. {_some(told)}."
+
+
+def partition(digest: Digest) -> str:
+    """Return how many clients and records each group has."""
+    planned = digest.results.resolved["partition"]
+    expected = pd.DataFrame(planned["expected"], columns=planned["groups"])
+    told = [
+        f"{named(str(g), digest.attribute)} {count(float(of.sum()))} in {int((of > 0).sum())}"
+        for g, of in expected.items()
+    ]
+    return (
+        f"Chart. Records planned for {len(expected)} clients; by group, records and clients: {_some(told)}."
+    )
+
+
+def noise(digest: Digest) -> str:
+    """Return each strategy's mean effective noise at the tightest ε."""
+    rows = digest.results.rounds
+    rows = rows[(rows["mechanism"] == "dp-sgd") & (rows["epsilon"] == digest.epsilon)]
+    mean = rows.groupby("strategy", sort=False)["effective_noise"].mean().dropna()
+    told = [f"{s} {v:.2e}" for s, v in mean.items()]
+    return f"Chart. Effective noise at ε = {digest.epsilon_text}, mean over rounds: {_some(told)}."
+
+
+def _ends(rows: pd.DataFrame, digest: Digest) -> str:
+    claimed = rows[(rows["group"] != EVERYBODY) & ~rows["too_few"]].sort_values("toll", kind="stable")
+    if claimed.empty:
+        return "no group with enough records"
+    worst, best = claimed.iloc[-1], claimed.iloc[0]
+    names = (named(worst["group"], digest.attribute), named(best["group"], digest.attribute))
+    if worst["toll"] <= 0:
+        return (
+            f"no group pays: {names[0]} gains least, {number(-worst['toll'])}, "
+            f"{names[1]} most, {number(-best['toll'])}"
+        )
+    return f"{names[0]} pays most, {number(worst['toll'])}, {names[1]} least, {number(best['toll'])}"
+
+
+def _by_order(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
+    rank = {g: i for i, g in enumerate([*digest.order, EVERYBODY])}
+    return rows.assign(rank=rows["group"].map(rank)).sort_values("rank", kind="stable")
+
+
+def _within(low: float, high: float) -> str:
+    told = interval(low, high)
+    return "" if told == "none" else f" ({told})"
+
+
+def _some(told: list[str], by: str = "; ") -> str:
+    more = len(told) - _MOST
+    return by.join(told[:_MOST]) + (f"{by}and {more} more" if more > 0 else "")

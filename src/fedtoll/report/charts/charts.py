@@ -1,0 +1,73 @@
+"""All charts of a report: the page and the figures show the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fedtoll.report.charts import federation, tolls
+from fedtoll.report.charts.front import front
+from fedtoll.report.charts.style import Spec
+from fedtoll.report.charts.utility import utility
+from fedtoll.report.digest import Digest
+
+MEASURES = ("log_loss", "tpr", "accuracy")
+"""The measures that are drawn over ε."""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """The charts of a digest; each is made at its first use, and ``None`` where it cannot be drawn.
+
+    Parameters
+    ----------
+    digest
+        The digest of the results.
+    """
+
+    digest: Digest
+
+    @cached_property
+    def who_pays(self) -> Spec | None:
+        """The leader's tolls."""
+        return tolls.who_pays(self.digest) if len(self.digest.tight) else None
+
+    @cached_property
+    def who_pays_narrow(self) -> Spec | None:
+        """The same for a phone."""
+        return tolls.who_pays_narrow(self.digest) if len(self.digest.tight) else None
+
+    @cached_property
+    def others(self) -> Spec | None:
+        """The tolls under the other strategies."""
+        return tolls.others(self.digest) if len(self.digest.tight) else None
+
+    @cached_property
+    def split(self) -> Spec | None:
+        """What clipping takes and what noise takes."""
+        return tolls.split(self.digest) if len(self.digest.tight) else None
+
+    @cached_property
+    def front(self) -> Spec | None:
+        """Fairness against utility."""
+        return front(self.digest)
+
+    @cached_property
+    def utility(self) -> dict[str, Spec]:
+        """Utility over ε, by measure; one that is undefined is left out."""
+        return {m: utility(self.digest, m) for m in MEASURES if m in self.digest.measures}
+
+    @cached_property
+    def partition(self) -> Spec | None:
+        """What every client is planned to hold."""
+        return federation.partition(self.digest)
+
+    @cached_property
+    def weights(self) -> Spec | None:
+        """Each group's share of the weight by round."""
+        return federation.weights(self.digest)
+
+    @cached_property
+    def noise(self) -> Spec | None:
+        """The effective noise by round."""
+        return federation.effective_noise(self.digest)

@@ -1,0 +1,84 @@
+"""The figures for papers: every main chart as SVG and PNG, and the tolls as LaTeX and Markdown."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+from fedtoll.report import paper, vega
+from fedtoll.report.charts import Charts, Spec, stacked
+from fedtoll.report.digest import Digest
+from fedtoll.scenarios.atomic import write_bytes
+from fedtoll.toll import ResultsLike
+
+FIGURES = ("who-pays", "utility", "pareto", "split", "weights", "noise")
+"""The names of the charts; those whose figures are unknown are not drawn."""
+
+Drawing = dict[str, Future[tuple[str, bytes]]]
+"""Figures that are being drawn, by name: SVG and PNG."""
+
+
+def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
+    """Write each chart as ``NAME.svg`` and ``NAME.png``, and ``tolls.tex`` and ``tolls.md``; make the folder.
+
+    A chart of before that cannot be drawn from these results is removed. The same results give the
+    same bytes.
+
+    Parameters
+    ----------
+    results
+        The results of a scenario, or their digest.
+    folder
+        Where they go, e.g. ``results/adult-race/figures``.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+    """
+    digest = Digest.of(results)
+    return write_drawn(begin(Charts(digest)), digest, folder)
+
+
+def begin(charts: Charts) -> Drawing:
+    """Begin to draw the figures in the process beside, those first that wait for least."""
+    drawing: Drawing = {}
+
+    def draw(name: str, *parts: Spec | None) -> None:
+        specs = [spec for spec in parts if spec is not None]
+        if specs:
+            drawing[name] = vega.draw(stacked(specs))
+
+    draw("noise", charts.noise)
+    draw("weights", charts.weights)
+    draw("pareto", charts.front)
+    draw("utility", *charts.utility.values())
+    draw("split", charts.split)
+    if charts.who_pays:
+        title = f"{charts.digest.leader}, ε = {charts.digest.epsilon_text}"
+        draw("who-pays", charts.who_pays | {"title": title}, charts.others)
+    return drawing
+
+
+def write_drawn(drawing: Drawing, digest: Digest, folder: Path) -> list[Path]:
+    """Write figures as they are drawn; see :func:`write_figures`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in FIGURES:
+        files = folder / f"{name}.svg", folder / f"{name}.png"
+        if name not in drawing:
+            for file in files:
+                file.unlink(missing_ok=True)
+            continue
+        svg, png = drawing[name].result()
+        for file, content in zip(files, (svg.encode(), png), strict=True):
+            write_bytes(file, content)
+            written.append(file)
+    for file, text in (
+        (folder / "tolls.tex", paper.latex(digest)),
+        (folder / "tolls.md", paper.markdown(digest)),
+    ):
+        write_bytes(file, text.encode())
+        written.append(file)
+    return written

@@ -1,0 +1,201 @@
+"""The answer in a few sentences, made from the figures and no surer than they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fedtoll.formatting import chance, count, interval, named, number, span
+from fedtoll.report.digest import Digest
+from fedtoll.scenarios.measures import EVERYBODY, MEASURES
+from fedtoll.toll import FEW_SEEDS, ResultsLike
+
+_USELESS = {
+    "collapsed": "is collapsed (one class at .5, or not shown to rank better than chance)",
+    "below_majority": "does no better than predicting the majority",
+}
+"""What a flag of everybody means, in words."""
+
+
+def headline(results: ResultsLike | Digest) -> str:
+    """Say who pays most and least at the tightest ε, what other strategies change, and how sure that is.
+
+    The measure is log-loss; groups with too few records are not named. FedAvg leads where the scenario has
+    it, else the first strategy; one that is useless for everybody is called so. What cannot be said is said
+    to be so: no finite ε, no reference at ∞, no interval with one seed, no test and why.
+
+    Parameters
+    ----------
+    results
+        The results of a scenario, or their digest.
+    """
+    return " ".join(sentences(results))
+
+
+def sentences(results: ResultsLike | Digest) -> list[str]:
+    """Return the sentences of :func:`headline`, who pays first."""
+    digest = Digest.of(results)
+    if math.isinf(digest.epsilon):
+        return ["No run has a finite ε: there is no toll to compare."]
+    tight = digest.tight
+    if tight.empty:
+        return [
+            f"No toll can be stated at ε = {digest.epsilon_text}: "
+            "no strategy has a run at ε = ∞ with the same seed to compare with."
+        ]
+    said = _who_pays(tight[tight["strategy"] == digest.leader], digest)
+    said[-1] += _useless(digest, digest.leader)
+    others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
+    rival = _rival(digest, others)
+    if rival:
+        said.append(_what_changes(digest, rival, others))
+    said.append(_how_sure(digest, rival))
+    return [s for s in said if s]
+
+
+def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
+    """Name the group that pays most and the one that pays least, with their n and intervals."""
+    claimed = rows[(rows["group"] != EVERYBODY) & ~rows["too_few"]].sort_values("toll", kind="stable")
+    start = f"At ε = {digest.epsilon_text} under {digest.leader}"
+    if claimed.empty:
+        everybody = rows[rows["group"] == EVERYBODY]
+        cost = _paid(everybody.iloc[0]) if len(everybody) else "pays an unknown toll"
+        return [
+            f"{start} everybody together {cost}.",
+            "No group has enough records for a claim of its own.",
+        ]
+    worst, best = claimed.iloc[-1], claimed.iloc[0]
+    if len(claimed) == 1:
+        return [f"{start} {_who(worst, digest)} {_paid(worst)}."]
+    if worst["toll"] <= 0:
+        return [
+            f"{start} no group pays: {_who(worst, digest)} gains least, {_cost(_gain(worst))}.",
+            f"{_first(_who(best, digest))} gains most: {_cost(_gain(best), short=True)}.",
+        ]
+    return [
+        f"{start} {_who(worst, digest)} pays most: {_cost(worst)}.",
+        f"{_first(_who(best, digest))} pays least: {_cost(best, short=True)}.",
+    ]
+
+
+def _who(row: pd.Series[Any], digest: Digest) -> str:
+    return f"{named(row['group'], digest.attribute)} (n = {count(row['n'])})"
+
+
+def _first(words: str) -> str:
+    """Begin a sentence; a group's own name stays as it is written."""
+    return words if "“" not in words else words[0].upper() + words[1:]
+
+
+def _cost(row: Mapping[str, float] | pd.Series[Any], short: bool = False) -> str:
+    """Write one toll and, where there is one, its interval."""
+    text = number(row["toll"]) + ("" if short else " nats of log-loss")
+    if interval(row["toll_low"], row["toll_high"]) == "none":
+        return text
+    return f"{text} ({'' if short else '95% interval '}{span(row['toll_low'], row['toll_high'])})"
+
+
+def _gain(row: pd.Series[Any]) -> dict[str, float]:
+    """Turn a toll into a gain."""
+    return {"toll": -row["toll"], "toll_low": -row["toll_high"], "toll_high": -row["toll_low"]}
+
+
+def _paid(row: pd.Series[Any]) -> str:
+    return f"pays {_cost(row)}" if row["toll"] > 0 else f"gains {_cost(_gain(row))}"
+
+
+def _rival(digest: Digest, others: list[str]) -> str:
+    """Return the other strategy with the smallest toll gap; nothing if no gap is known."""
+    gaps = _gaps(digest)
+    known = gaps.reindex(others).dropna()
+    return "" if known.empty or pd.isna(gaps.get(digest.leader)) else str(known.idxmin())
+
+
+def _gaps(digest: Digest) -> pd.Series[float]:
+    here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
+    return digest.gaps[here].set_index("strategy")["gap"]
+
+
+def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
+    """Say what the rival changes in the toll gap, and what everybody pays for it."""
+    gaps = _gaps(digest)
+    everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
+    changes = f"the toll gap from {number(gaps[digest.leader])} to {number(gaps[rival])}"
+    if {digest.leader, rival} <= set(everybody.index):
+        loss = everybody["value"]
+        changes += f" and everybody’s log-loss from {number(loss[digest.leader])} to {number(loss[rival])}"
+    if len(others) == 1:
+        who = rival
+    elif gaps[rival] < gaps[digest.leader]:
+        who = f"Of the {len(others)} other strategies {rival} narrows the gap most: it"
+    else:
+        who = f"None of the {len(others)} other strategies narrows the gap: {rival}, the nearest,"
+    seeds = [_seeds(digest, strategy) for strategy in (digest.leader, rival)]
+    if seeds[0] != seeds[1]:
+        changes += f", over different seeds ({len(seeds[0])} and {len(seeds[1])})"
+    return f"{who} changes {changes}.{_useless(digest, rival)}"
+
+
+def _useless(digest: Digest, strategy: str) -> str:
+    """Say that a strategy's model is useless for everybody, where it is in half of the seeds or more."""
+    rows = digest.tight[(digest.tight["group"] == EVERYBODY) & (digest.tight["strategy"] == strategy)]
+    said = []
+    for _, row in rows.iterrows():
+        for flag, words in _USELESS.items():
+            if row[flag] >= 0.5:
+                runs = int(row["runs"])
+                part = "" if row[flag] == 1 else f" in {round(row[flag] * runs)} of {runs} seeds"
+                said.append(f"{words}{part}")
+    return f" But {strategy} {' and '.join(said)}." if said else ""
+
+
+def _seeds(digest: Digest, strategy: str) -> set[int]:
+    """Return the seeds behind a strategy's tolls at the tightest ε: those that have a run at ∞ as well."""
+    runs = digest.results.groups
+    own = runs[runs["strategy"] == strategy]
+    private = (own["mechanism"] == "dp-sgd") & (own["epsilon"] == digest.epsilon)
+    return set(own.loc[private, "seed"]) & set(own.loc[own["mechanism"] == "none", "seed"])
+
+
+def _how_sure(digest: Digest, rival: str) -> str:
+    """Say how many seeds there are, and what the test of the rival's toll gap says."""
+    sides = [_seeds(digest, strategy) for strategy in (digest.leader, rival or digest.leader)]
+    seeds, common = len(sides[0] & sides[1]), "" if sides[0] == sides[1] else " in common"
+    tests = digest.comparisons
+    own = tests[
+        (tests["strategy"] == rival)
+        & (tests["baseline"] == digest.leader)
+        & (tests["epsilon"] == digest.epsilon)
+        & (tests["quantity"] == "toll gap")
+    ]
+    if len(own) and own["seeds"].iloc[0]:
+        seeds = int(own["seeds"].iloc[0])
+    if seeds == 0:
+        return "No seed in common: no test."
+    if seeds == 1:
+        return "One seed in common: no test." if common else "One seed: no interval and no test."
+    if seeds <= FEW_SEEDS:
+        return f"{seeds} seeds{common}: too few for a test."
+    if not rival:
+        return f"{seeds} seeds."
+    if own.empty:
+        family = "scenario’s declared" if digest.declared else "default"
+        return f"{seeds} seeds{common}; this change of the gap is not among the {family} comparisons."
+    row = own.iloc[0]
+    if row["reason"]:
+        return f"{seeds} seeds{common}; no test: {row['reason']}."
+    measure = "" if row["measure"] == "log_loss" else f" (in {MEASURES[row['measure']].title})"
+    sure = "significant" if row["significant"] else "not significant"
+    return (
+        f"Over {seeds} seeds{common} the change of the gap{measure} is {sure}: {number(row['difference'])} "
+        f"(95% interval {interval(row['low'], row['high'])}; p {_p(row['p_holm'])} after Holm over "
+        f"{len(tests)} comparisons)."
+    )
+
+
+def _p(p: float) -> str:
+    text = chance(p)
+    return text if text.startswith("below") else f"= {text}"

@@ -1,0 +1,141 @@
+"""The tolls as a table for papers, in LaTeX (booktabs) and in Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+
+from fedtoll.formatting import count, interval, named, number
+from fedtoll.report.digest import Digest
+from fedtoll.scenarios.measures import EVERYBODY
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # after a line's end it would begin an argument
+    "]": "{]}",
+    "*": "{*}",
+    '"': r"\texttt{\char34}",  # \textquotedbl is not in LaTeX's default encoding
+    "“": "``",
+    "”": "''",
+    "−": r"\ensuremath{-}",
+    "–": "--",
+    "∞": r"\ensuremath{\infty}",
+    "ε": r"\ensuremath{\varepsilon}",
+    "±": r"\ensuremath{\pm}",
+    "-": "{-}",  # two in a row would become a dash
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$]|:(?=//))")
+
+
+def latex(results: Digest) -> str:
+    """Return a ``tabular`` of the tolls at every ε: a block a strategy, who pays most first.
+
+    It needs the packages booktabs and textcomp. Names are escaped, so that no name is a command; those in
+    other scripts than the Latin one need xelatex or lualatex, and a font that has them.
+    """
+    title, columns, blocks = _content(results, tex)
+    lines = [
+        f"% {title}",
+        "% needs \\usepackage{booktabs,textcomp}; names in other scripts need xelatex or lualatex",
+        "% wider than the text? \\resizebox{\\textwidth}{!}{\\input{tolls}} with graphicx, or landscape",
+        f"\\begin{{tabular}}{{lr{'r' * (len(columns) - 2)}}}",
+        "\\toprule",
+        " & ".join(columns) + r" \\",
+    ]
+    for strategy, rows in blocks:
+        lines += ["\\midrule", f"\\multicolumn{{{len(columns)}}}{{l}}{{{strategy}}} \\\\"]
+        lines += [" & ".join(row) + r" \\" for row in rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def markdown(results: Digest) -> str:
+    """Return the same table in Markdown, with a column for the strategy."""
+    title, columns, blocks = _content(results, md)
+    lines = [
+        title,
+        "",
+        f"| {' | '.join(['Strategy', *columns])} |",
+        f"|---|---|{'---:|' * (len(columns) - 1)}",
+    ]
+    lines += [f"| {' | '.join([strategy, *row])} |" for strategy, rows in blocks for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def tex(text: str) -> str:
+    r"""Escape a text for LaTeX.
+
+    Examples
+    --------
+    >>> print(tex("R&D_50% --x [a]"))
+    R\&D\_50\% {-}{-}x {[}a{]}
+    """
+    return "".join(_LATEX.get(c, c) for c in _one_line(text))
+
+
+def md(text: str) -> str:
+    r"""Escape a text for Markdown.
+
+    Examples
+    --------
+    >>> print(md("<b>a|b</b> *x*"))
+    &lt;b&gt;a\|b&lt;/b&gt; \*x\*
+    """
+    text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _one_line(text: str) -> str:
+    """Return a text without control characters and line ends."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in text)
+
+
+Blocks = list[tuple[str, list[list[str]]]]
+
+
+def _content(digest: Digest, escape: Callable[[str], str]) -> tuple[str, list[str], Blocks]:
+    """Return title, column names, and for each strategy its rows; all escaped."""
+    private = digest.loss[digest.loss["mechanism"] == "dp-sgd"]
+    epsilons = sorted(private["epsilon"].unique(), reverse=True)
+    seeds = f"{digest.seeds} seed{'s' if digest.seeds > 1 else ''}"
+    name = str(digest.results.resolved.get("scenario", {}).get("name", "results"))
+    title = f"{name}: toll in log-loss (nats) by group and ε, mean over {seeds} (95% t interval over seeds)"
+    columns = [digest.attribute, "n", *(f"ε = {e:g}" for e in epsilons)]
+    blocks = []
+    for strategy in digest.strategies:
+        own = private[private["strategy"] == strategy]
+        of = own[["group", "epsilon", "toll", "toll_low", "toll_high"]].itertuples(index=False, name=None)
+        cells = {(g, e): _toll(toll, low, high) for g, e, toll, low, high in of}
+        rows = []
+        for group in [*digest.order, EVERYBODY]:
+            n = own.loc[own["group"] == group, "n"]
+            if len(n):
+                few = bool(own.loc[own["group"] == group, "too_few"].any())
+                label = named(group, digest.attribute) + (" (too few)" if few else "")
+                row = [label, count(n.iloc[0]), *(cells.get((group, e), "–") for e in epsilons)]
+                rows.append([escape(cell) for cell in row])
+        if rows:
+            blocks.append((escape(strategy), rows))
+    return escape(title), [escape(c) for c in columns], blocks
+
+
+def _toll(toll: float, low: float, high: float) -> str:
+    if math.isnan(toll):
+        return "–"
+    within = interval(low, high)
+    return number(toll) + ("" if within == "none" else f" ({within})")

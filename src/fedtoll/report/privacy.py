@@ -1,0 +1,273 @@
+"""The privacy card: what is promised, for whom, against whom, and what is not.
+
+Every number comes from the results: the ledger (what was charged) and the
+resolved scenario (what was planned). The sentences are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
+from fedtoll.privacy import accounting
+from fedtoll.toll import ResultsLike
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the clients of one strategy spent at one ε."""
+
+    epsilon: str
+    strategy: str
+    spent: str
+    largest: str
+    noise: str
+    rate: str
+    steps: str
+    statistics: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The privacy card; ``spent`` is empty when no run is private."""
+
+    promises: tuple[tuple[str, str], ...]
+    not_covered: tuple[str, ...]
+    spent: tuple[Spent, ...]
+    by_client: tuple[tuple[str, ...], ...]
+    columns: tuple[str, ...]
+
+
+def card(results: ResultsLike) -> Card:
+    """Make the card of these results."""
+    ledger = (
+        results.ledger[results.ledger["mechanism"] == "dp-sgd"] if len(results.ledger) else results.ledger
+    )
+    if ledger.empty:
+        promises: tuple[tuple[str, str], ...] = (
+            (
+                "None",
+                "No run here is private: nothing was noised, and what left a client may reveal its records.",
+            ),
+        )
+        return Card(promises, (), (), (), ())
+    pairs = (
+        ledger[["strategy", "epsilon"]]
+        .drop_duplicates()
+        .sort_values("epsilon", ascending=False, kind="stable")
+    )
+    cells = [
+        (s, e, ledger[(ledger["strategy"] == s) & (ledger["epsilon"] == e)])
+        for s, e in pairs.itertuples(index=False, name=None)
+    ]
+    sizes = {c["id"]: c for c in results.resolved.get("clients", [])}
+    columns, by_client = _by_client(cells, sizes)
+    return Card(
+        promises=tuple(_promises(results, ledger)),
+        not_covered=tuple(_not_covered(results)),
+        spent=tuple(_spent(s, e, rows, sizes) for s, e, rows in cells),
+        by_client=by_client,
+        columns=columns,
+    )
+
+
+def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str]]:
+    """State unit, neighbours, adversary, guarantee and mechanism, with the constants of these results."""
+    scenario = results.resolved.get("scenario", {})
+    training = scenario.get("training", {})
+    delta = listed(general(d) for d in sorted(ledger["delta"].unique()))
+    accountant = listed(sorted(ledger["accountant"].astype(str).unique()))
+    largest = ledger.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
+    promised = listed(
+        f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
+    )
+    copies = int(scenario.get("partition", {}).get("copies", 1))
+    clip = f" to norm {general(float(training['clip']))}" if "clip" in training else ""
+    words = [
+        ("Unit", "One record of one client."),
+        ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
+        (
+            "Adversary",
+            "Sees every message of every client in every round, and knows which clients take part: no "
+            "amplification from sampling clients is claimed.",
+        ),
+        (
+            "Guarantee",
+            f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
+            f"client by the {accountant} accountant. {_of_a_record(ledger, copies)} "
+            f"Spent at most by a client: {promised}.",
+        ),
+        (
+            "Mechanism",
+            "DP-SGD: each local step draws a Poisson sample of the client’s records, clips every record’s "
+            f"gradient{clip} and adds Gaussian noise. {_constants(training)}",
+        ),
+    ]
+    kinds = ledger.loc[ledger["release"] != "dp-sgd", ["strategy", "release"]].drop_duplicates()
+    asked = [f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)]
+    statistics = (
+        f"{listed(asked)}: Gaussian releases charged to the same ledger and paid for out of the same ε."
+        if asked
+        else "No strategy asks the clients for any."
+    )
+    words.append(("Statistics", statistics))
+    open_runs = [m for m in ("none", "clip-only") if (results.groups["mechanism"] == m).any()]
+    if open_runs:
+        clipped = " (clip-only: clipped, yet not noised)" if "clip-only" in open_runs else ""
+        words.append(
+            (
+                "Not private",
+                f"The runs at ε = ∞{clipped} are the reference: exact updates, exact statistics, no promise.",
+            )
+        )
+    return words
+
+
+def _constants(training: dict[str, Any]) -> str:
+    """Say what q, T and σ follow from."""
+    if training.get("sampling_rate") is not None:
+        return (
+            "Sampling rate q, number of steps T and noise multiplier σ are the scenario’s, whatever records "
+            "a client holds; the normaliser B = q·n follows from its declared size n."
+        )
+    return (
+        "Sampling rate q, number of steps T and noise multiplier σ depend on the declared size of a client, "
+        "never on the records it holds."
+    )
+
+
+def _not_covered(results: ResultsLike) -> list[str]:
+    """Name what no ε here covers, as far as these runs have it."""
+    resolved = results.resolved
+    scenario = resolved.get("scenario", {})
+    grouped = any(c.get("group") for c in resolved.get("clients", []))
+    precision = str(scenario.get("training", {}).get("precision", "float32"))
+    runs = resolved.get("runs", [])
+    split = scenario.get("split", {})
+    public = float(split.get("validation", 0.0))
+    words = [
+        "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s "
+        "headline.",
+        f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
+        "centre, scale, transform and categories.",
+        "The held-out measures of this page. They come from records that no strategy and no client’s "
+        "guarantee touches: the experimenter’s view, which a deployment would not have.",
+        "The noise itself. It is drawn from seeds that are published here, so that anybody can repeat the "
+        "runs, and who knows a seed can subtract the noise: this is a simulation, not a deployable "
+        f"guarantee. It is also drawn in floating point ({precision}), whose gaps can leak what real numbers "
+        "would not.",
+    ]
+    if len(runs) > 1:
+        shared = len({r["seed"] for r in runs}) < len(runs)
+        words.append(
+            "More than one run. Each ε holds for a run released alone."
+            + (
+                " Runs of one seed share their sampling masks and noise: paired runs must never be released "
+                "together, for their difference reveals exact sums."
+                if shared
+                else ""
+            )
+        )
+    if public:
+        whole = "the source’s own training records" if split.get("kind") == "canonical" else "the records"
+        words.append(f"The {public:.0%} of {whole} that the scenario declares public for validation.")
+    words.append(_side_channel(skips=scenario.get("training", {}).get("on_failure") == "skip"))
+    return words
+
+
+def _side_channel(skips: bool) -> str:
+    """Say what can be learnt from whether a reply is whole."""
+    if skips:
+        return (
+            "A reply that is skipped, or a run that aborts. Whether a reply is finite can depend on records’ "
+            "values: a skip is a side channel, which round by round tells more than one abort, and so is the "
+            "text of an error that a client’s own code raises, which is kept as the reason. The rounds that "
+            "were skipped are charged in full."
+        )
+    return (
+        "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side "
+        "channel, and so is the text of an error that a client’s own code raises."
+    )
+
+
+def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
+    """Say what a record's ε is, from those of the clients that hold it."""
+    if copies == 1:
+        return "Clients hold disjoint records, so the ε of a run is its largest client’s."
+    together: dict[float, float] = {}
+    for _, run in ledger.groupby(["epsilon", "strategy", "seed"]):
+        epsilon = float(run["epsilon"].iloc[0])
+        spent = accounting.of_a_record(
+            [_events(rows) for _, rows in run.groupby("client")],
+            copies,
+            float(run["delta"].iloc[0]),
+            str(run["accountant"].iloc[0]),
+        )
+        together[epsilon] = max(together.get(epsilon, 0.0), spent)
+    added = listed(f"{general(s)} of ε = {general(e)}" for e, s in sorted(together.items(), reverse=True))
+    return (
+        f"Each record is held by {copies} clients, so its ledgers add: a record’s ε is what {copies} clients "
+        f"spend together, at most {added}."
+    )
+
+
+def _events(rows: pd.DataFrame) -> list[accounting.Event]:
+    releases = zip(rows["noise_multiplier"], rows["sampling_rate"], rows["count"], strict=True)
+    return [accounting.Event(float(z), float(q), int(n)) for z, q, n in releases]
+
+
+def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int, dict[str, Any]]) -> Spent:
+    """Sum up what was charged to the clients of one strategy at one ε."""
+    by_client = rows.groupby("client")["epsilon_spent"].max()
+    least, most = float(by_client.min()), float(by_client.max())
+    training = rows[rows["release"] == "dp-sgd"]
+    one_run = rows[rows["seed"] == rows["seed"].iloc[0]]
+    steps = one_run[one_run["release"] == "dp-sgd"].groupby("client")["count"].sum()
+    statistics = []
+    for name, part in one_run[one_run["release"] != "dp-sgd"].groupby("release", sort=False):
+        times = part.groupby("client")["count"].sum()
+        noise = span(part["noise_multiplier"].min(), part["noise_multiplier"].max(), "general")
+        statistics.append(
+            f"{name}: {span(times.min(), times.max(), 'count')} releases, noise multiplier {noise}"
+        )
+    return Spent(
+        epsilon=general(epsilon, 6),
+        strategy=strategy,
+        spent=span(least, most, "general"),
+        largest="all alike"
+        if general(least) == general(most)
+        else _who(int(by_client.index[int(by_client.argmax())]), clients),
+        noise=span(training["noise_multiplier"].min(), training["noise_multiplier"].max(), "general"),
+        rate=span(training["sampling_rate"].min(), training["sampling_rate"].max(), "general"),
+        steps=span(steps.min(), steps.max(), "count") if len(steps) else "0",
+        statistics="; ".join(statistics) or "none",
+    )
+
+
+def _who(client: int, clients: dict[int, dict[str, Any]]) -> str:
+    known = clients.get(client, {})
+    group = f", {known['group']}" if known.get("group") else ""
+    return (
+        f"client {client}{group}, n\u00a0=\u00a0{count(known['size'])}"
+        if "size" in known
+        else f"client {client}{group}"
+    )
+
+
+def _by_client(
+    cells: list[tuple[str, float, pd.DataFrame]], clients: dict[int, dict[str, Any]]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return ε spent by client: column names and rows; nothing with very many clients."""
+    spent = {
+        f"{s}, ε = {general(e, 6)}": rows.groupby("client")["epsilon_spent"].max() for s, e, rows in cells
+    }
+    ids = sorted({int(i) for series in spent.values() for i in series.index.tolist()})
+    if len(ids) > MOST_CLIENTS:
+        return (), ()
+    rows = tuple(
+        (_who(i, clients), *(general(float(s.get(i, float("nan"))), 5) for s in spent.values())) for i in ids
+    )
+    return tuple(spent), rows

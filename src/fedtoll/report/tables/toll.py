@@ -1,0 +1,143 @@
+"""The main table, the toll group by group, and the table of the groups' utility."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from fedtoll.formatting import UNDEFINED, named
+from fedtoll.report.digest import CELL, Digest
+from fedtoll.report.tables import table as t
+from fedtoll.report.tables.table import Cell, Column, Row, Table
+from fedtoll.scenarios.measures import EVERYBODY, MEASURES
+
+_SHORT = {"log_loss": "Log-loss", "tpr": "TPR", "accuracy": "Accuracy", "balanced_accuracy": "Balanced acc."}
+_TIDY = [*CELL, "group", "n", "positives", "too_few", "runs", "seeds", "undefined", "value", "value_sd"]
+_TIDY += ["toll", "toll_se", "toll_low", "toll_high", "clipping", "clipping_se", "noise", "noise_se"]
+_TIDY += ["price", "price_se", "price_low", "price_high", "collapsed", "below_majority"]
+
+
+def toll_table(digest: Digest) -> Table:
+    """Return every group's toll at every ε under every strategy: one flat table, the tightest ε first.
+
+    Within one ε and strategy who pays most (under the leader) comes first and everybody last.
+    """
+    loss = _ordered(digest)
+    joint = digest.joint.rename(columns={"low": "population_low", "high": "population_high"})
+    joint = joint[[*CELL, "group", "population_low", "population_high"]]
+    loss = loss.reset_index().merge(joint, "left", on=[*CELL, "group"]).set_index("index")
+    parts = bool(loss["clipping"].notna().any())
+    rates = ["accuracy" if digest.several_classes else "tpr"]
+    columns: list[Column] = [
+        *t.words(_group(digest)),
+        *t.numbers("ε"),
+        *t.words("Strategy"),
+        *t.numbers("n" if digest.several_classes else "n (positives)"),
+        *t.numbers("Log-loss toll ± s.e.", "95% interval, seeds", "95% interval, seeds and records"),
+        *(t.numbers("of it clipping", "of it noise") if parts else ()),
+        *t.numbers(*(f"{_SHORT[m]} toll ± s.e." for m in rates)),
+        *t.numbers("Price ± s.e."),
+        *t.words("Flags"),
+    ]
+    rows = []
+    for at, row in loss.iterrows():
+        index: Any = at
+        cells: list[Cell] = [
+            *_key(row, digest),
+            t.mean(row["toll"], row["toll_se"]),
+            t.within(row["toll_low"], row["toll_high"]),
+            t.within(row["population_low"], row["population_high"]),
+        ]
+        if parts:
+            cells += [t.mean(row[p], row[f"{p}_se"]) for p in ("clipping", "noise")]
+        for m in rates:
+            other = digest.tolls[m].loc[index]
+            cells.append(t.mean(other["toll"], other["toll_se"]))
+        cells.append(t.mean(row["price"], row["price_se"]))
+        cells.append(t.text(flags(row, digest.tolls["tpr"].loc[index])))
+        rows.append(Row(tuple(cells), bool(row["too_few"]), row["group"] == EVERYBODY))
+    tidy = [
+        frame.loc[loss.index, _TIDY].assign(measure=m, population_low=low, population_high=high)
+        for m, frame in digest.tolls.items()
+        if m in digest.measures
+        for low, high in [
+            (loss["population_low"], loss["population_high"]) if m == "log_loss" else (float("nan"),) * 2
+        ]
+    ]
+    frame = pd.concat(tidy)
+    frame.insert(0, "measure", frame.pop("measure"))
+    return Table("tolls", "Tolls by group, ε and strategy", tuple(columns), tuple(rows), t.csv(frame))
+
+
+def utility_table(digest: Digest) -> Table:
+    """Return every group's utility at every ε under every strategy, the references at ε = ∞ included."""
+    loss = _ordered(digest, references=True)
+    columns = [
+        *t.words(_group(digest)),
+        *t.numbers("ε"),
+        *t.words("Strategy"),
+        *t.numbers("n" if digest.several_classes else "n (positives)"),
+        *t.numbers(*(f"{_SHORT[m]} ± s.d." for m in digest.measures)),
+        *t.numbers("Seeds"),
+    ]
+    rows = []
+    for at, row in loss.iterrows():
+        index: Any = at
+        levels = [digest.tolls[m].loc[index] for m in digest.measures]
+        cells = (
+            *_key(row, digest),
+            *(t.mean(own["value"], own["value_sd"]) for own in levels),
+            t.figure(row["runs"], 0),
+        )
+        rows.append(Row(cells, bool(row["too_few"]), row["group"] == EVERYBODY))
+    keep = [*CELL, "group", "n", "positives", "too_few", "runs", "undefined", "value", "value_sd"]
+    frame = pd.concat([digest.tolls[m].loc[loss.index, keep].assign(measure=m) for m in digest.measures])
+    frame.insert(0, "measure", frame.pop("measure"))
+    caption = f"Utility by group, ε and strategy: {', '.join(MEASURES[m].title for m in digest.measures)}"
+    return Table("utility", caption, tuple(columns), tuple(rows), t.csv(frame))
+
+
+def _group(digest: Digest) -> str:
+    return "Group" if digest.attribute == "group" else f"Group ({digest.attribute})"
+
+
+def _key(row: pd.Series[Any], digest: Digest) -> list[Cell]:
+    return [
+        t.text(named(row["group"], digest.attribute)),
+        t.privacy(row["mechanism"], row["epsilon"]),
+        t.text(row["strategy"]),
+        t.counted(row["n"], row["positives"]),
+    ]
+
+
+def _ordered(digest: Digest, references: bool = False) -> pd.DataFrame:
+    """Return the log-loss tolls as the tables order them, with their index into every measure's frame."""
+    loss = digest.loss if references else digest.loss[digest.loss["mechanism"] != "none"]
+    groups = {g: i for i, g in enumerate([*digest.order, EVERYBODY])}
+    names = {s: i for i, s in enumerate([digest.leader, *digest.strategies]) if s != digest.leader or not i}
+    keys = pd.DataFrame(
+        {
+            "mechanism": loss["mechanism"].map({"dp-sgd": 0, "clip-only": 1, "none": 2}),
+            "epsilon": loss["epsilon"],
+            "strategy": loss["strategy"].map(names),
+            "group": loss["group"].map(groups),
+        }
+    )
+    return loss.loc[keys.sort_values(list(keys.columns), kind="stable").index]
+
+
+def flags(loss: pd.Series[Any], tpr: pd.Series[Any]) -> str:
+    """Say what is wrong with a row, each with the share of its seeds; a dash where nothing is."""
+    runs = int(loss["runs"])
+    words = ["too few"] if loss["too_few"] else []
+    for column, word in (("collapsed", "collapsed"), ("below_majority", "below majority")):
+        seeds = round(float(loss[column]) * runs)
+        if seeds:
+            words.append(f"{word} {seeds}/{runs}")
+    if tpr["undefined"] and not pd.isna(loss["positives"]):  # with several classes there is no TPR
+        words.append(f"TPR undefined {int(tpr['undefined'])}/{runs}")
+    unpaired = runs - int(loss["seeds"]) - int(loss["undefined"])
+    if 0 < unpaired < runs:
+        words.append(f"no reference {unpaired}/{runs}")
+    return "; ".join(words) or UNDEFINED

@@ -1,0 +1,167 @@
+"""Strategies against a baseline: the declared family, exact tests within seeds, Holm over all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from fedtoll.scenarios.compare import LEVEL, Compare, Comparison, family, unreachable
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.toll.intervals import holm, sign_flip, t_interval
+from fedtoll.toll.limits import ResultsLike, folds_of
+from fedtoll.toll.tolls import ROW, counted, paired
+from fedtoll.toll.two_gaps import gap_difference, gap_swap
+
+COLUMNS = [
+    "strategy",
+    "baseline",
+    "measure",
+    "mechanism",
+    "epsilon",
+    "quantity",
+    "seeds",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "significant",
+    "reason",
+    "declared",
+]
+
+
+def comparisons(results: ResultsLike) -> pd.DataFrame:
+    """Return every comparison of the family that the scenario declares (``[compare]``), else of the default.
+
+    Two runs of a seed share records, split, partition and noise streams, so strategies are compared within
+    seeds, by permutation tests that are exact where the two are exchangeable there (all 2^S arrangements up
+    to 16 seeds, 100,000 fixed draws beyond), and all p-values are adjusted by Holm over the whole family.
+
+    - ``toll gap``: T = gap(seed-mean tolls of the strategy) − gap(seed-mean tolls of the baseline), over the
+      groups with enough records; negative means fairer. The test swaps the two strategies' whole vectors of
+      group tolls within seeds and takes the gap *of the means* anew (:func:`gap_swap`). The interval is
+      studentised over seeds (:func:`gap_difference`).
+    - ``utility``: the difference of everybody's utility, by sign flips and with the t interval.
+
+    Parameters
+    ----------
+    results
+        The results of a scenario.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a comparison: ``strategy``, ``baseline``, ``measure``, ``mechanism`` (always dp-sgd),
+        ``epsilon``, ``quantity``, ``seeds`` (pairs behind it), ``difference``, ``low``, ``high`` (95%, not
+        adjusted), ``p``, ``p_holm``, ``significant`` (``p_holm`` ≤ .05), ``reason``: why there is no test,
+        or nothing; and ``declared``: whether the scenario declares this family, else it is the default one.
+        Untested comparisons stay in the family.
+    """
+    compared = of_scenario(results.resolved)
+    if not compared:
+        return pd.DataFrame(columns=COLUMNS).astype({"significant": bool, "declared": bool})
+    (measure,) = {c.measure for c in compared}
+    final = paired(results.groups, measure)
+    rows = counted(final, folds_of(results.resolved)).reset_index()
+    few = set(map(tuple, rows.loc[rows["too_few"], ROW].to_numpy()))
+    final = final[final["mechanism"] == "dp-sgd"]
+    cells = dict(iter(final.groupby(["strategy", "epsilon"], sort=False)))
+    frame = pd.DataFrame([_compared(c, cells, few, len(compared)) for c in compared], columns=COLUMNS)
+    frame["p_holm"] = holm(frame["p"])
+    frame["significant"] = frame["p_holm"] <= LEVEL
+    frame["declared"] = is_declared(results.resolved)
+    return frame
+
+
+def is_declared(resolved: dict[str, Any]) -> bool:
+    """Say whether a results folder's scenario declares its comparisons."""
+    return resolved.get("scenario", {}).get("compare") is not None
+
+
+def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
+    """Return the family of a results folder's scenario; runs may have been made before it was declared.
+
+    Raises
+    ------
+    ScenarioError
+        If its ``[compare]`` is none.
+    """
+    scenario = resolved.get("scenario", {})
+    names = {str(s.get("label", s["name"])): str(s["name"]) for s in scenario.get("strategies", [])}
+    if not names:
+        return ()
+    epsilons = [float("inf") if e == "inf" else e for e in scenario.get("privacy", {}).get("epsilons", [])]
+    section = scenario.get("compare")
+    try:
+        return family(None if section is None else Compare.model_validate(section), names, epsilons)
+    except ValidationError as error:
+        raise ScenarioError(f"resolved.json: compare: {error.errors()[0]['msg']}") from None
+
+
+def _compared(
+    c: Comparison, cells: dict[Any, pd.DataFrame], few: set[tuple[Any, ...]], count: int
+) -> dict[str, Any]:
+    """Return one row, without what is of the whole family."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, float("nan")) | {
+        "strategy": c.strategy,
+        "baseline": c.baseline,
+        "measure": c.measure,
+        "mechanism": "dp-sgd",
+        "epsilon": c.epsilon,
+        "quantity": c.quantity,
+        "seeds": 0,
+        "reason": "",
+    }
+    for label in (c.strategy, c.baseline):
+        if (label, c.epsilon) not in cells:
+            return row | {"reason": f"no run of {label} at ε = {c.epsilon:g}"}
+    one, other = cells[c.strategy, c.epsilon], cells[c.baseline, c.epsilon]
+    made = _gaps(one, other, few) if c.quantity == "toll gap" else _utilities(one, other)
+    if isinstance(made, str):
+        return row | {"reason": made}
+    row["seeds"], (row["difference"], row["low"], row["high"]), p = made
+    row["reason"] = unreachable(count, row["seeds"])
+    if not row["reason"]:
+        row["p"] = p
+    return row
+
+
+def _utilities(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, tuple[Any, Any, Any], float] | str:
+    """Compare everybody's utility."""
+    sides = [
+        part[part["group"] == EVERYBODY].set_index("seed")["utility"].rename(name)
+        for name, part in (("one", one), ("other", other))
+    ]
+    both = pd.concat(sides, axis=1, join="inner").dropna()
+    if both.empty:
+        return "no seed in which everybody's utility is defined for both"
+    x = (both["one"] - both["other"]).to_numpy()
+    return len(x), t_interval(x), sign_flip(x)
+
+
+def _gaps(
+    one: pd.DataFrame, other: pd.DataFrame, few: set[tuple[Any, ...]]
+) -> tuple[int, tuple[Any, Any, Any], float] | str:
+    """Compare the toll gaps, over groups with enough records and seeds in which both are defined."""
+    sides = [part[part["group"] != EVERYBODY] for part in (one, other)]
+    for part in sides:
+        if part["reference"].isna().all():
+            return f"{part['strategy'].iloc[0]}: no run at ε = ∞ with the same seed to take tolls from"
+    large = [part[[key not in few for key in map(tuple, part[ROW].to_numpy())]] for part in sides]
+    tables = [
+        part.set_index(["seed", "group"])["toll"].unstack().dropna(axis=1, how="all")  # noqa: PD010
+        for part in large
+    ]
+    groups = tables[0].columns.intersection(tables[1].columns)
+    if len(groups) < 2:
+        return "fewer than two groups with enough records"
+    a, b = (table[groups].dropna() for table in tables)
+    seeds = a.index.intersection(b.index)
+    if seeds.empty:
+        return "no seed in which all groups' tolls are defined for both"
+    a_SG, b_SG = a.loc[seeds].to_numpy(dtype=float), b.loc[seeds].to_numpy(dtype=float)
+    return len(seeds), gap_difference(a_SG, b_SG), gap_swap(a_SG, b_SG)

@@ -1,0 +1,62 @@
+"""The toll in the words of two papers, for those who compare with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.toll.limits import ResultsLike, folds_of
+from fedtoll.toll.tolls import ROW, toll
+
+
+def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
+    """Return privacy cost (Esipova et al. 2023) and excessive risk (Tran et al. 2021) of every group.
+
+    - Privacy cost π_a = acc(θ*; D_a) − acc(θ̃; D_a), the toll in accuracy; its gap is max − min over groups.
+    - Excessive risk R_a = E[L(θ̃; D_a)] − L(θ*; D_a), the toll in log-loss, the expectation taken over seeds;
+      fairness gap ξ_a = |R_a − R|, with R that of everybody.
+
+    θ* is trained without privacy and θ̃ with; the papers measure on the training records of a central
+    model, fedtoll on held-out ones and by seed pairs.
+
+    Parameters
+    ----------
+    results
+        The results of a scenario.
+    tolls
+        Its tolls in ``accuracy`` and ``log_loss``, if they are computed already.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a (strategy, mechanism, epsilon, group): ``n``, ``positives``, ``seeds``, ``privacy_cost``,
+        ``privacy_cost_se``, ``privacy_cost_gap`` (of the seed means; repeated in each group's row, over the
+        groups with enough records), ``excessive_risk`` (nats), ``excessive_risk_se``, ``fairness_gap``,
+        ``too_few``, ``collapsed``, ``below_majority``. "(all)" has no fairness gap; NaN without a run at ∞.
+    """
+    if tolls is None:
+        folds = folds_of(results.resolved)
+        tolls = {m: toll(results.groups, m, folds) for m in ("accuracy", "log_loss")}
+    accuracy, loss = tolls["accuracy"], tolls["log_loss"]
+    cost = accuracy.rename(columns={"toll": "privacy_cost", "toll_se": "privacy_cost_se"})
+    flags = ["n", "positives", "seeds", "too_few", "collapsed", "below_majority"]
+    frame = cost[[*ROW, *flags, "privacy_cost", "privacy_cost_se"]].merge(
+        loss.rename(columns={"toll": "excessive_risk", "toll_se": "excessive_risk_se"})[
+            [*ROW, "excessive_risk", "excessive_risk_se"]
+        ],
+        on=ROW,
+    )
+    everybody = frame["group"] == EVERYBODY
+    claimed = frame[~everybody & ~frame["too_few"]].dropna(subset="privacy_cost")
+    ends = claimed.groupby(ROW[:3], sort=False)["privacy_cost"].agg(["max", "min", "size"])
+    apart = (ends["max"] - ends["min"]).where(ends["size"] > 1)
+    frame = frame.merge(apart.rename("privacy_cost_gap").reset_index(), "left", on=ROW[:3])
+    whole = frame.loc[everybody, [*ROW[:3], "excessive_risk"]].rename(columns={"excessive_risk": "whole"})
+    frame = frame.merge(whole, "left", on=ROW[:3])
+    frame["fairness_gap"] = (
+        (frame["excessive_risk"] - frame["whole"]).abs().where(frame["group"] != EVERYBODY)
+    )
+    order = [*ROW, *flags[:3], "privacy_cost", "privacy_cost_se", "privacy_cost_gap", "excessive_risk"]
+    return frame[[*order, "excessive_risk_se", "fairness_gap", *flags[3:]]]

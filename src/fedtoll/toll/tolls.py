@@ -1,0 +1,154 @@
+"""The toll and the price of every group, paired by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fedtoll.scenarios.measures import RUN, measure_named
+from fedtoll.toll.gap import of_seeds
+from fedtoll.toll.intervals import half_width, resolved
+from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS
+
+ROW = ["strategy", "mechanism", "epsilon", "group"]
+"""The columns that name one row of :func:`toll`."""
+
+
+def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = None) -> pd.DataFrame:
+    """Return the toll and the price of every group, at the final round.
+
+    Intervals are studentised (t) intervals over seeds. Their estimand is *this* table of records: the mean
+    over all seeds that could be drawn. For the population that the table was drawn from see
+    :func:`~fedtoll.toll.joint.joint_intervals`. With consecutive seeds that go through the folds in
+    turn they cover the table's toll more often than 95%, for what differs between folds is in their
+    width and not in their error.
+
+    Parameters
+    ----------
+    groups
+        The results' table of groups: one row a run, round and group.
+    measure
+        A name of :data:`MEASURES`. The utility of a measure where lower is better is minus the measure.
+    folds
+        How many disjoint test sets the seeds go through (:func:`folds_of`), so that no test record is
+        counted twice in ``n``. ``None``: every seed has test records of its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a (strategy, mechanism, epsilon, group), from no privacy to the tightest, with
+
+        - ``measure``; ``n``, ``positives``: test records pooled over the distinct test sets;
+          ``n_per_seed``, ``positives_per_seed``: in one of them on average; ``too_few``: too few (pooled)
+          for a claim
+        - ``runs``: seeds run; ``seeds``: pairs behind the toll; ``undefined``: seeds dropped because the
+          measure is undefined on either side of the pair
+        - ``value``, ``value_sd``: the measure itself, mean and standard deviation over seeds
+        - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε), 95% t interval; NaN without a
+          run at ∞, and all but ``toll`` NaN with one seed. No interval either where all seeds give the very
+          same toll: the measure does not resolve it
+        - ``clipping``, ``clipping_se``: the part of the toll that clipping alone takes, U(∞) − U(clip-only),
+          on each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Over seeds that
+          have all three runs, so the parts add up to the toll of these; NaN without clip-only runs
+        - ``price``, ``price_se``, ``price_low``, ``price_high``: U(FedAvg at ∞) − U(ε); NaN without FedAvg
+          at ∞
+        - ``collapsed``, ``below_majority``: share of seeds so flagged
+        - ``gap_low``, ``gap_high``, ``disparity_corrected``: of all groups together, repeated in each row;
+          see :func:`~fedtoll.toll.gap.toll_gap`
+
+    Raises
+    ------
+    ScenarioError
+        If the measure is unknown.
+    """
+    final = paired(groups, measure)
+    frame = counted(final, folds).join(
+        final.groupby(ROW, sort=False).agg(
+            runs=("seed", "size"),
+            seeds=("toll", "count"),
+            undefined=("undefined", "sum"),
+            value=("value", "mean"),
+            value_sd=("value", "std"),
+            toll=("toll", "mean"),
+            toll_se=("toll", "sem"),
+            clipping=("clipping", "mean"),
+            clipping_se=("clipping", "sem"),
+            noise=("noise", "mean"),
+            noise_se=("noise", "sem"),
+            price=("price", "mean"),
+            price_se=("price", "sem"),
+            priced=("price", "count"),
+        )
+    )
+    reference = frame.index.get_level_values("mechanism") == "none"
+    for name, seeds in (("toll", "seeds"), ("price", "priced")):
+        se = frame[f"{name}_se"]
+        half = half_width(np.where(reference, se, resolved(se, frame[name].abs())), frame[seeds])
+        frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - half, frame[name] + half
+    frame = frame.drop(columns="priced").reset_index()
+    frame.insert(4, "measure", measure)
+    frame = frame.merge(of_seeds(final, frame, measure_named(measure)), "left", on=ROW[:3])
+    return by_privacy(frame)
+
+
+def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return one row a run and group at the final round, with its toll, its parts and its price.
+
+    Columns beside those of ``groups``: ``value``; ``utility``; ``toll``, ``clipping``, ``noise`` and
+    ``price`` of this seed; ``undefined``, whether this seed's pair is so on either side.
+    """
+    sign = measure_named(measure).sign
+    last = groups.groupby(RUN, sort=False)["round"].transform("max")
+    final = groups[groups["round"] == last]
+    final = final.assign(value=final[measure].astype(float))
+    final["utility"] = sign * final["value"]
+    key = ["strategy", "seed", "group"]
+    for mechanism, name in (("none", "reference"), ("clip-only", "clipped")):
+        other = final.loc[final["mechanism"] == mechanism, [*key, "utility"]].rename(
+            columns={"utility": name}
+        )
+        final = final.merge(other.assign(**{f"has_{name}": True}), "left", on=key, validate="many_to_one")
+    fedavg = final.loc[
+        (final["mechanism"] == "none") & (final["strategy"] == "fedavg"), ["seed", "group", "utility"]
+    ].rename(columns={"utility": "fedavg"})
+    final = final.merge(fedavg, "left", on=["seed", "group"], validate="many_to_one")
+    final["toll"] = final["reference"] - final["utility"]
+    final["price"] = final["fedavg"] - final["utility"]
+    split = (final["reference"] - final["clipped"]).where(
+        (final["mechanism"] == "dp-sgd") & final["toll"].notna()
+    )
+    final["clipping"] = split
+    final["noise"] = final["toll"] - split
+    final["undefined"] = final["utility"].isna() | (
+        final["has_reference"].notna() & final["reference"].isna()
+    )
+    return final.drop(columns=["has_reference", "has_clipped"])
+
+
+def counted(final: pd.DataFrame, folds: int | None) -> pd.DataFrame:
+    """Return each row's records, positives and flags, indexed by :data:`ROW`; see :func:`toll`."""
+    final = final.assign(fold=final["seed"] % (folds or np.inf))
+    pooled = final.groupby([*ROW, "fold"], sort=False)[["n", "positives"]].mean()
+    pooled = pooled.groupby(ROW, sort=False).sum(min_count=1).round().astype({"n": int})
+    if pooled["positives"].notna().all():  # with several classes there is no positive one
+        pooled = pooled.astype({"positives": int})
+    flags = final.groupby(ROW, sort=False).agg(
+        n_per_seed=("n", "mean"),
+        positives_per_seed=("positives", "mean"),
+        collapsed=("collapsed", "mean"),
+        below_majority=("below_majority", "mean"),
+    )
+    frame = pooled.join(flags)
+    frame["too_few"] = (frame["n"] < FEWEST_RECORDS) | (frame["positives"] < FEWEST_POSITIVES)
+    return frame
+
+
+def by_privacy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort from no privacy to the tightest; strategies and groups keep the order they came in."""
+    if frame.empty:
+        return frame
+    rank = frame["mechanism"].map({"none": 0, "clip-only": 1, "dp-sgd": 2})
+    strategy = frame["strategy"].map({s: i for i, s in enumerate(frame["strategy"].unique())})
+    keys = pd.DataFrame({"rank": rank, "tightness": -frame["epsilon"], "strategy": strategy})
+    order = keys.sort_values(["rank", "tightness", "strategy"], kind="stable").index
+    return frame.loc[order].reset_index(drop=True)

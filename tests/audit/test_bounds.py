@@ -1,0 +1,95 @@
+"""Bounds of ε from counted errors: against known mechanisms, at the confidence that they claim."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from dp_accounting import GaussianDpEvent
+from dp_accounting.pld import PLDAccountant
+from scipy.stats import beta, binom, binomtest
+
+from fedtoll.audit.bounds import (
+    at_most,
+    ceiling,
+    gaussian_delta,
+    gaussian_epsilon,
+    one_run_epsilon,
+    replaced_ceiling,
+    separation,
+)
+
+
+@pytest.mark.parametrize(("mu", "delta"), [(0.01, 1e-3), (0.3, 1e-9), (1.0, 1e-5), (2.0, 1e-5), (3.0, 1e-3)])
+def test_the_exact_epsilon_of_a_gaussian_release(mu, delta):
+    account = PLDAccountant()
+    account.compose(GaussianDpEvent(1 / mu))
+    assert gaussian_epsilon(mu, delta) == pytest.approx(account.get_epsilon(delta), abs=2e-4)
+
+
+def test_the_corners():
+    assert gaussian_epsilon(1e-9, 1e-5) == 0.0
+    assert gaussian_epsilon(50.0, 1e-5) > 1000
+    assert gaussian_delta(1e4, 3.0) == 0.0
+    assert at_most(10, 10, 0.025) == 1.0
+    assert at_most(3, 50, 0.025) == pytest.approx(binomtest(3, 50).proportion_ci(0.95, "exact").high)
+    assert at_most(np.array([0, 3]), 50, 0.1)[1] == pytest.approx(beta.ppf(0.9, 4, 47))
+
+
+def often(bounds, truth):
+    """How unlikely so many bounds above the truth are, if each is so in one case of twenty."""
+    return float(binom.sf((bounds > truth).sum() - 1, len(bounds), 0.05))
+
+
+@pytest.mark.parametrize(("mu", "tight"), [(0.5, 0.55), (2.0, 0.85)])
+def test_a_separation_holds_at_its_confidence(mu, tight):
+    rng = np.random.default_rng(0)
+    bounds = np.array([separation(rng.normal(0, 1, 2000), rng.normal(mu, 1, 2000)).mu for _ in range(500)])
+    assert often(bounds, mu) > 0.01
+    assert tight * mu < bounds.mean() < mu
+
+
+def test_nothing_to_tell_apart_and_everything():
+    rng = np.random.default_rng(1)
+    assert separation(rng.normal(size=5000), rng.normal(size=5000)).mu < 0.05
+    apart = separation(np.zeros(5000), np.ones(5000))
+    assert (apart.false_positives, apart.false_negatives, apart.observations) == (0, 0, 2500)
+    assert apart.mu == pytest.approx(2 * 2.974, abs=0.01)  # what 2,500 observations can show at all
+    assert separation(np.ones(100), np.zeros(100)).mu == 0.0
+
+
+def test_one_run_holds_at_its_confidence():
+    """Randomised response is the tightest case: m canaries, each answered right with e^ε/(1 + e^ε)."""
+    rng = np.random.default_rng(2)
+    bound = cache(lambda v: one_run_epsilon(v, 200, 200, 0.0))
+    for epsilon in (0.5, 2.0):
+        right = rng.binomial(200, 1 / (1 + math.exp(-epsilon)), 1000)
+        bounds = np.array([bound(int(v)) for v in right])
+        assert often(bounds, epsilon) > 0.01
+        assert bounds.mean() > 0.5 * epsilon
+
+
+def test_a_delta_costs_a_little():
+    without, with_some = (one_run_epsilon(80, 100, 200, d) for d in (0.0, 1e-5))
+    assert 0 < with_some < without < math.log(80 / 20)
+    assert one_run_epsilon(80, 100, 200, 0.1) == 0.0
+
+
+def test_the_ceiling():
+    assert ceiling(0.0, 0.0) == 0.0
+    assert ceiling(1000.0, 1e-5) == 1.0
+    # At δ = 0 randomised response reaches it: TPR − FPR = (e^ε − 1)/(e^ε + 1).
+    assert ceiling(2.0, 0.0) == pytest.approx(math.tanh(1.0))
+    assert ceiling(1.0, 0.2) > ceiling(1.0, 0.0)
+
+
+def test_an_attack_on_a_half_of_fixed_size_can_exceed_the_ceiling_of_adding():
+    """One of two records is in; released is +1 or -1, of the first or second, with Laplace noise 1/ε."""
+    epsilon = 1.0
+    tpr = 1 - 0.5 * math.exp(-epsilon)  # of the first record: the release is above 0
+    advantage = tpr - (1 - tpr)
+    assert ceiling(epsilon, 0.0) < advantage < replaced_ceiling(epsilon, 0.0)
+    assert replaced_ceiling(1.0, 1e-5) > replaced_ceiling(1.0, 0.0) == ceiling(2.0, 0.0)
+    assert replaced_ceiling(1000.0, 1e-5) == replaced_ceiling(math.inf, 1e-5) == 1.0

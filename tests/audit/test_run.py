@@ -1,0 +1,266 @@
+"""A whole audit of a small scenario: what it writes, that it resumes, and what the report shows."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import shutil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedtoll.audit import targets as models
+from fedtoll.audit.run import prepare, run_audit
+from fedtoll.audit.subject import differs, settings, verdict
+from fedtoll.commands.audit import _text
+from fedtoll.report.exposure import audit_section
+from fedtoll.report.page import render
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.server.results import load
+from tests.audit.test_white_box import halved
+from tests.server.federation import TOML
+
+QUICK = ('privacy.epsilons=["inf", 2.0]',)
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory):
+    file = tmp_path_factory.mktemp("audit") / "adult-sex.toml"
+    file.write_text(TOML.replace("local_steps = 2", "local_steps = 3"))
+    return file
+
+
+@pytest.fixture(scope="module")
+def audited(scenario):
+    folder = scenario.parent / "results"
+    finished = []
+    prepared = prepare(str(scenario), QUICK, "0:6")
+    content = run_audit(prepared, folder, workers=1, finished=lambda: finished.append(1))
+    assert len(finished) == prepared.pieces
+    return folder, content
+
+
+def test_what_is_written_is_what_is_returned(audited):
+    folder, content = audited
+    assert json.loads((folder / "audit/audit.json").read_text(encoding="utf-8")) == content
+    for name in ("canary", "membership", "disparity"):
+        assert len(pd.read_parquet(folder / f"audit/{name}.parquet")) == len(content[name])
+    left = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
+    assert left == []
+    assert len(list((folder / "audit/models").glob("*.parquet"))) == 12
+
+
+def test_every_group_is_bounded_beside_its_claim(audited):
+    rows = audited[1]["canary"]
+    assert [r["group"] for r in rows] == ["Female", "Male"] or [r["group"] for r in rows] == [
+        "Male",
+        "Female",
+    ]
+    for row in rows:
+        assert row["observations"] >= 5000
+        assert 0.5 * row["claim"] < row["bound"] <= row["claim"]
+        assert row["run_bound"] <= row["run_claim"] <= 2.0
+    assert not audited[1]["broken"]
+
+
+def test_every_group_is_attacked_at_every_epsilon(audited):
+    frame = pd.DataFrame(audited[1]["membership"])
+    assert len(frame) == 2 * 2 * 3  # ε, attacks, groups and everybody
+    private = frame[frame["mechanism"] == "dp-sgd"]
+    assert (private["advantage"] < private["ceiling"]).all()
+    assert private["ceiling"].iloc[0] == pytest.approx((math.exp(4) - 1) / (math.exp(4) + 1), abs=1e-3)
+    assert (frame[frame["mechanism"] == "none"]["ceiling"] == 1).all()
+    everybody = frame[frame["group"] == ""]
+    assert everybody["members"].to_numpy() == pytest.approx(everybody["others"].to_numpy(), rel=0.02)
+
+
+def test_again_trains_nothing_and_says_the_same(audited, scenario, monkeypatch):
+    folder, content = audited
+    monkeypatch.setattr(models, "attack", None)
+    assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
+
+
+def test_a_file_cut_short_is_trained_again(audited, scenario):
+    folder, content = audited
+    file = sorted((folder / "audit/models").glob("*.parquet"))[0]
+    file.write_bytes(file.read_bytes()[:100])
+    assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
+
+
+def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, monkeypatch):
+    folder = shutil.copytree(audited[0], tmp_path / "copy")
+    halved(monkeypatch, "cohort")
+    arguments = ("--set", QUICK[0], "--seeds", "0:6", "--workers", 1, "--out", folder)
+    code, out, err = here("audit", scenario, *arguments)
+    assert (code, err) == (1, "")
+    assert "BROKEN: 2 of 2 bounds of one step lie above their claim" in out
+
+
+def test_memberships_differ_and_the_records_are_the_same(scenario):
+    prepared = prepare(str(scenario), QUICK, "0:6")
+    one, other = (models.attack(run_audit.to_json()) for run_audit in prepared.halves.runs[:2])
+    assert (one.rows_N == other.rows_N).all()
+    assert 0.49 < one.member_N.mean() < 0.51
+    assert 0.45 < (one.member_N == other.member_N).mean() < 0.55
+
+
+def test_the_text_for_the_terminal(audited):
+    shown = _text(audited[1])
+    assert "Membership by group" in shown
+    assert "0 of 2 bounds of one step lie above their claim" in shown
+    assert "(all)" in shown
+
+
+@pytest.mark.slow
+def test_the_report_shows_who_is_exposed(here, scenario, audited):
+    folder, _ = audited
+    overrides = ("--set", QUICK[0], "--executor", "serial")
+    assert here("run", scenario, "--out", folder, *overrides)[0] == 0
+    results = load(folder)
+    section = audit_section(results)
+    assert section is not None
+    assert "the attacker’s advantage is" in section["sentences"][0]
+    assert [t.id for t in section["tables"]] == ["exposed", "canaries"]
+    page = render(results)
+    assert 'id="exposed"' in page
+    assert "Membership inference by group" in page
+    _other_things(results)
+    other = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
+    results.resolved.clear()
+    results.resolved.update(other)
+    elsewhere = audit_section(results)
+    assert elsewhere is not None
+    assert elsewhere["tables"] == []
+    assert "other settings" in elsewhere["sentences"][0]
+    (folder / "audit/audit.json").rename(folder / "audit/moved.json")
+    try:
+        assert audit_section(results) is None
+        assert 'id="exposed"' not in render(load(folder))
+    finally:
+        (folder / "audit/moved.json").rename(folder / "audit/audit.json")
+
+
+def _other_things(results):
+    """An audit of other records, model code or strategies is not shown, nor one that does not say."""
+    file = results.folder / "audit/audit.json"
+    kept = file.read_text(encoding="utf-8")
+    content = json.loads(kept)
+    plan = content["strategies"]["fedavg"]
+    changes: dict[str, dict[str, Any]] = {
+        "other records": {"checksums": ["0" * 64]},
+        "other model code": {"model_digests": ["0" * 64]},
+        "another strategy fedavg": {"strategies": {"fedavg": {**plan, "digest": "0" * 64}}},
+        "other strategies": {"strategies": {"mine": plan}},
+    }
+    try:
+        for words, change in changes.items():
+            file.write_text(json.dumps({**content, **change}), encoding="utf-8")
+            section = audit_section(results)
+            assert section is not None
+            assert section["tables"] == []
+            assert section["sentences"] == [
+                f"The audit in this folder is of {words} than these results, so it is not shown."
+            ]
+        del content["checksums"]
+        file.write_text(json.dumps(content), encoding="utf-8")
+        section = audit_section(results)
+        assert section is not None
+        assert section["tables"] == []
+        assert "run fedtoll audit again" in section["sentences"][0]
+    finally:
+        file.write_text(kept, encoding="utf-8")
+
+
+def test_an_audit_says_what_it_is_of(audited, scenario):
+    content = audited[1]
+    run_audit = prepare(str(scenario), QUICK, "0:6").private[0]
+    assert content["checksums"] == [run_audit.checksum]
+    assert content["model_digests"] == [run_audit.model_digest]
+    assert content["strategies"]["fedavg"]["digest"] == run_audit.strategy.digest
+    own = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
+    assert differs(own, own) == ""
+    others: list[dict[str, Any]] = [{"checksums": ["0"]}, {"model_digests": ["0"]}, {"strategies": {"x": {}}}]
+    for other in others:
+        assert differs({**own, **other}, own) != ""
+
+
+def test_a_row_that_shows_nothing_is_undefined_and_told(audited):
+    content = json.loads(json.dumps(audited[1]))
+    content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
+    told = verdict(content)
+    assert "0 of 1 bounds of one step" in told
+    assert "In 1 cases the model ignores every canary" in told
+    assert "ignores" not in verdict(audited[1])
+    assert "–" in _text(content)
+
+
+@pytest.mark.parametrize("what", ["mkdir", "write"])
+def test_a_disk_that_fails_while_models_are_written_is_one_line(scenario, tmp_path, monkeypatch, what):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prepared = prepare(str(scenario), QUICK, "0:4")
+    monkeypatch.setattr(models, "attack", lambda text: models.Attacked(*np.zeros((3, 2))))
+    if what == "mkdir":
+        (tmp_path / "audit").mkdir()
+        (tmp_path / "audit/models").write_text("")
+    else:
+        monkeypatch.setattr(models, "write_file", full)
+    with pytest.raises(ScenarioError, match="audit/models: cannot be written: ") as caught:
+        run_audit(prepared, tmp_path, workers=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_leave_out_which_epsilon_and_where_records_lie():
+    base = {"privacy": {"epsilons": [1.0], "delta": 1e-5}, "data": {"file": "/x/y/mine.csv"}}
+    moved = {"privacy": {"epsilons": [2.0], "delta": 1e-5}, "data": {"file": "/z/mine.csv"}}
+    assert settings(base) == settings(moved)
+    assert settings({**base, "privacy": {"delta": 1e-6}}) != settings(base)
+
+
+@pytest.mark.slow
+def test_over_processes_it_is_the_same(audited, scenario, tmp_path):
+    _, content = audited
+    assert run_audit(prepare(str(scenario), QUICK, "0:6"), tmp_path, workers=2) == content
+
+
+BAD = {
+    "no finite ε": (("--set", 'privacy.epsilons=["inf"]'), "no finite ε to audit; give one with --epsilon"),
+    "few seeds": (("--seeds", "0:3"), "--seeds 0:3: 3 models; an attack needs 4 or more"),
+    "no range": (("--seeds", "many"), "seeds"),
+    "ε of 0": (("--epsilon", 0), "--epsilon 0: must be a finite number greater than 0"),
+    "infinite ε": (("--epsilon", "inf"), "--epsilon inf: must be a finite number"),
+    "unknown key": (("--set", "training.clipp=1.0"), "did you mean 'clip'"),
+    "skips": (
+        ("--set", 'training.on_failure="skip"'),
+        "training.on_failure = 'skip': an audit does not show who is skipped; leave it at 'abort'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_one_line_and_write_nothing(here, scenario, tmp_path, case):
+    arguments, words = BAD[case]
+    code, out, err = here("audit", scenario, "--set", "privacy.epsilons=[2.0]", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(here, scenario, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = here("audit", scenario, "--epsilon", 2, "--seeds", "0:4", "--out", tmp_path / "file")
+    assert code == 2
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_one_epsilon_in_place_of_the_scenarios(scenario):
+    prepared = prepare(str(scenario), ('privacy.epsilons=["inf", "clip-only", 8, 1]',), "0:4", 3.0)
+    assert prepared.scenario.privacy.epsilons == (math.inf, "clip-only", 3.0)
+    assert {r.epsilon for r in prepared.private} == {3.0}
+    assert np.ptp([run_audit.seed % 5 for run_audit in prepared.halves.runs]) == 0

@@ -1,0 +1,194 @@
+"""The white-box audit through both real engines: near the claim, and above it only if an engine is broken."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedtoll.audit.canaries import Canaries, canaries
+from fedtoll.audit.white_box import one_run, one_step
+from fedtoll.clients.engines import cohort, draws, engine, opacus
+from fedtoll.scenarios.run import Run
+from tests.server.federation import FEDAVG, one
+
+ENGINES = ("cohort", "opacus")
+SEEDS = 20
+
+
+def stated(engine: str, sigma: float = 0.5, **changes) -> Run:
+    """A run whose clients take every record in each step, with this noise."""
+    run = one(FEDAVG, 2.0, training={"engine": engine, "clip": 0.7, **changes})
+    clients = tuple(
+        c.model_copy(update={"sampling_rate": 1.0, "batch_size": float(c.size), "noise_multiplier": sigma})
+        for c in run.clients
+    )
+    return run.model_copy(update={"clients": clients})
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_canaries_are_as_long_as_the_clip_and_do_not_overlap(engine):
+    run = stated(engine)
+    made = canaries(run, run.clients[0])
+    assert made.orthogonal
+    assert len(made) > 90
+    assert np.linalg.norm(made.directions_MP, axis=1) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_step_is_bounded_near_its_claim(engine):
+    run = stated(engine)
+    found = one_step(run, run.clients[0], 11, observations=5000)
+    assert found.observations >= 5000
+    assert 0.8 * found.claim < found.bound < found.claim
+    assert found.mu == 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(engine):
+    run = stated(engine)
+    made = canaries(run, run.clients[0])
+    shares = []
+    for seed in range(SEEDS):
+        found = one_step(run, run.clients[seed % 3], 1000 + seed, made=made, observations=5000)
+        shares.append(found.bound / found.claim)
+    assert np.mean(shares) >= 0.85
+    assert sum(share > 1 for share in shares) <= 0.05 * SEEDS
+
+
+def test_a_model_whose_canaries_overlap_is_audited_by_one():
+    run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [8]})
+    made = canaries(run, run.clients[0])
+    assert not made.orthogonal
+    found = one_step(run, run.clients[0], 3, made=made, observations=400)
+    assert (found.canaries, found.observations) == (1, 400)
+    assert found.bound < found.claim
+    assert one_run(run, run.clients[0], 3, made=made).canaries == len(made.seen()) > 20
+
+
+def halved(monkeypatch, engine):
+    if engine == "opacus":
+        real = opacus._private
+
+        def private(sgd, run, task):
+            optimizer = real(sgd, run, task)
+            optimizer.noise_multiplier *= 0.5
+            return optimizer
+
+        monkeypatch.setattr(opacus, "_private", private)
+    else:
+        real_normals = draws.normals
+        monkeypatch.setattr(
+            cohort, "normals", lambda *a: ([0.5 * t for t in step] for step in real_normals(*a))
+        )
+
+
+def unclipped(monkeypatch, engine):
+    if engine == "opacus":
+        real = opacus._private
+
+        def private(sgd, run, task):
+            optimizer = real(sgd, run.model_copy(update={"clip": 1e9}), task)
+            optimizer.noise_multiplier *= run.clip / 1e9  # the noise stays as it was
+            return optimizer
+
+        monkeypatch.setattr(opacus, "_private", private)
+    else:
+        real_sums: Any = cohort._clipped_sums
+        monkeypatch.setattr(cohort, "_clipped_sums", lambda *a: real_sums(*a[:-1], None))
+
+
+def repeated(monkeypatch, engine):
+    """The same noise in every step."""
+    if engine == "opacus":
+        monkeypatch.setattr(opacus, "begin", lambda generator, key: generator.manual_seed(5))
+    else:
+        real_normals = draws.normals
+
+        def normals(run, tasks, parameters, kept):
+            for step in real_normals(run, tasks, parameters, kept):
+                yield [t[:1].expand_as(t) * 0 + _fixed(t) for t in step]
+
+        monkeypatch.setattr(cohort, "normals", normals)
+
+
+def _fixed(like: torch.Tensor) -> torch.Tensor:
+    return torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(5), dtype=like.dtype)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("broken", [halved, unclipped, repeated])
+def test_a_broken_mechanism_shows_more_than_it_claims(engine, broken, monkeypatch):
+    run = stated(engine, sigma=1.0)
+    made = canaries(run, run.clients[0])  # of the sound engine
+    assert one_step(run, run.clients[0], 5, made=made, observations=5000).bound < 4.5
+    broken(monkeypatch, engine)
+    found = one_step(run, run.clients[0], 5, made=made, observations=5000)
+    assert found.bound > 1.1 * found.claim
+    again = one_step(run, run.clients[0], 5, observations=2000)  # and with the broken one's own canaries
+    assert again.bound > 1.05 * again.claim
+
+
+def test_one_run_is_loose_and_not_above_its_claim():
+    run = one(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 10})
+    for seed in range(5):
+        found = one_run(run, run.clients[0], seed)
+        assert found.guesses == 2 * (found.canaries // 4)
+        assert found.bound < 8.0
+
+
+def test_one_run_sees_that_there_is_no_noise():
+    run = one(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 20, "local_steps": 10})
+    client = run.clients[0]
+    quiet = client.model_copy(update={"noise_multiplier": 0.05})
+    found = one_run(run, quiet, 0)
+    assert found.correct == found.guesses
+    assert found.bound > 2.0
+
+
+def test_an_mlp_is_audited_in_little_memory():
+    """The releases of all steps at once would be [2,000, 5,953] numbers of 8 bytes, several times."""
+    run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
+    made = canaries(run, run.clients[0])
+    assert made.directions_MP.shape[1] > 5000
+    trainer: Any = engine(run.engine, run.device)
+    kept = trainer._noise._used
+    tracemalloc.start()
+    found = one_step(run, run.clients[0], 3, made=made, observations=2000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert trainer._noise._used == kept  # nor is their noise kept
+    assert found.observations == 2000
+    assert peak < 0.25 * 2000 * made.directions_MP.shape[1] * 8
+    assert found.bound < found.claim
+
+
+def ignoring(made, which):
+    """Canaries of which the model ignores some: records of zeros, whose gradients are short."""
+    features = made.features_MD.clone()
+    features[which] = 0.0
+    directions = made.directions_MP.copy()
+    directions[which] *= 0.3
+    return Canaries(features, made.labels_M, directions, False, made.start)
+
+
+def test_a_canary_that_the_model_ignores_is_not_the_one_that_audits():
+    run = stated("cohort")
+    made = canaries(run, run.clients[0])
+    found = one_step(run, run.clients[0], 3, made=ignoring(made, [0]), observations=2000)
+    assert found.canaries == 1
+    assert 0.7 * found.claim < found.bound < found.claim
+
+
+def test_where_every_canary_is_ignored_the_audit_is_undefined():
+    run = stated("cohort")
+    made = ignoring(canaries(run, run.clients[0]), slice(None))
+    found = one_step(run, run.clients[0], 3, made=made, observations=2000)
+    assert math.isnan(found.bound)
+    assert (found.observations, found.canaries) == (0, 0)
+    assert math.isnan(one_run(run, run.clients[0], 3, made=made).bound)

@@ -1,0 +1,173 @@
+"""ε and noise: golden values, calibration, and its cache."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedtoll.privacy.accounting import Event, calibrate, epsilon, of_a_record
+from fedtoll.privacy.breakdown import breakdown
+from fedtoll.scenarios.errors import ScenarioError
+
+DELTA = 1e-5
+GOLDEN = [  # q, σ, T, RDP, PRV
+    (0.02, 1.0, 1000, 4.324, 3.909),
+    (0.1, 1.0, 1000, 27.16, 25.22),
+    (1.0, 1.0, 100, 96.12, 91.83),
+]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
+    return tmp_path / "budget"
+
+
+@pytest.mark.parametrize(("q", "sigma", "steps", "rdp", "prv"), GOLDEN)
+def test_golden_values(q, sigma, steps, rdp, prv):
+    assert epsilon([Event(sigma, q, steps)], DELTA) == pytest.approx(rdp, rel=1e-3)
+    assert epsilon([Event(sigma, q, steps)], DELTA, "prv") == pytest.approx(prv, rel=1e-3)
+
+
+@pytest.mark.parametrize(("rounds", "prv"), [(1, 2.87), (10, 7.06), (50, 16.57), (100, 25.2)])
+def test_rounds_compose_as_one_ledger_and_never_reset(rounds, prv):
+    events = [Event(1.0, 0.1, 10)] * rounds
+    assert epsilon(events, DELTA, "prv") == pytest.approx(prv, abs=0.02)
+    assert epsilon(events, DELTA) == epsilon([Event(1.0, 0.1, 10 * rounds)], DELTA)
+    assert epsilon(events, DELTA) > prv
+
+
+def test_statistics_cost_what_they_cost():
+    training = Event(1.5, 0.1, 500)
+    alone = epsilon([training], DELTA)
+    for z, truth in ((20, 9.30), (10, 9.92), (5, 12.24)):
+        assert epsilon([training, Event(z, 1.0, 50)], DELTA) == pytest.approx(truth, abs=0.01)
+    assert alone == pytest.approx(9.09, abs=0.01)
+
+
+def test_the_corners():
+    assert epsilon([], DELTA) == 0.0
+    assert epsilon([Event(1.0, 0.1, 0)], DELTA) == 0.0
+    assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gdp", "approximation"),
+        ("clt", "approximation"),
+        ("ma", "approximation"),
+        ("RDP", "must be"),
+        ("", "must be"),
+    ],
+)
+@pytest.mark.parametrize("events", [[], [Event(1.0)], [Event(0.1, 1.0, 100)]], ids=["none", "one", "ε > 100"])
+def test_what_is_no_bound_is_refused_in_one_line(name, words, events):
+    with pytest.raises(ScenarioError, match=f"^accountant {name!r}: .*{words}.*'rdp' or 'prv'$") as caught:
+        epsilon(events, DELTA, name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ScenarioError, match="accountant"):
+        calibrate(1.0, sampling_rate=0.1, count=10, delta=DELTA, accountant=name)
+
+
+def test_prv_is_never_above_rdp_and_gives_up_where_no_number_matters():
+    for event in (Event(1.0, 0.02, 1000), Event(300.0, 1.0, 1), Event(0.5, 1.0, 2000), Event(0.3, 1e-4, 1)):
+        assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA)
+    assert epsilon([Event(0.5, 1.0, 2000)], DELTA, "prv") == epsilon([Event(0.5, 1.0, 2000)], DELTA) > 100
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
+def test_prv_asks_for_less_noise_than_rdp(target, cache):
+    beside = [Event(100.0, 1.0, 30)]
+    settings: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "beside": beside}
+    tight, loose = (calibrate(target, accountant=a, **settings) for a in ("prv", "rdp"))
+    assert tight < loose
+    spent = epsilon([Event(tight, 0.02, 300), *beside], DELTA, "prv")
+    assert 0.999 * target < spent <= target
+
+
+def test_parts_alone_and_added():
+    events = {"dp-sgd": Event(1.5, 0.1, 500), "mean_loss": Event(20.0, 1.0, 50)}
+    for accountant in ("rdp", "prv"):
+        training, statistic = breakdown(events, DELTA, accountant)
+        whole = epsilon(list(events.values()), DELTA, accountant)
+        assert training.alone == epsilon([events["dp-sgd"]], DELTA, accountant)
+        assert statistic.adds == pytest.approx(whole - training.alone)
+        assert whole < training.alone + statistic.alone  # parts do not add up
+        assert training.adds + statistic.adds < whole
+    (only,) = breakdown({"dp-sgd": Event(1.0, 0.1, 10)}, DELTA)
+    assert only.adds == only.alone
+    exact, noised = breakdown({"dp-sgd": Event(0.0), "mean_loss": Event(20.0)}, DELTA)
+    assert exact.alone == math.inf
+    assert math.isnan(exact.adds)
+    assert 0 < noised.alone < 1
+
+
+@pytest.mark.parametrize("target", [0.01, 0.05, 0.5, 2.0, 8.0, 100.0])
+@pytest.mark.parametrize("beside", [(), (Event(3000.0, 1.0, 30),)])
+def test_calibration_spends_the_total_asked_for_and_never_more(cache, target, beside):
+    sigma = calibrate(target, sampling_rate=0.02, count=300, delta=DELTA, beside=beside)
+    spent = epsilon([Event(sigma, 0.02, 300), *beside], DELTA)
+    assert spent <= target
+    assert spent == pytest.approx(target, rel=5e-4) or sigma == 0.2
+    assert sigma == float(f"{sigma:.5g}")
+
+
+def test_calibration_under_prv(cache):
+    sigma = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA, accountant="prv")
+    spent = epsilon([Event(sigma, 0.02, 300)], DELTA, "prv")
+    assert 1.99 <= spent <= 2.0
+    assert sigma < calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
+
+
+def test_statistics_that_exceed_the_budget_alone_are_refused(cache):
+    with pytest.raises(ScenarioError, match=r"ε = 0.1 cannot be reached .* the statistics alone spend 0\.\d"):
+        calibrate(0.1, sampling_rate=0.02, count=300, delta=DELTA, beside=[Event(100.0, 1.0, 30)])
+
+
+def test_the_cache_is_used_and_never_believed(cache):
+    first = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
+    (file,) = cache.iterdir()
+    for content in ("", "{}", '{"noise_multiplier": "x"}', '{"noise_multiplier": 0.3}', "[1]"):
+        file.write_text(content)
+        assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first
+    file.write_text(json.dumps({"noise_multiplier": first + 1}))  # safe, and so believed
+    assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first + 1
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "file"))
+    assert calibrate(8.0, sampling_rate=1.0, count=1, delta=DELTA) > 0
+
+
+def test_a_large_delta_at_which_a_little_noise_already_costs_nothing(cache):
+    sigma = calibrate(0.01, sampling_rate=0.1, count=100, delta=0.01)
+    assert epsilon([Event(sigma, 0.1, 100)], 0.01) <= 0.01
+
+
+def test_a_record_of_several_clients_spends_at_most_what_is_told():
+    """Against every pair and triple; the largest ε of a client's own releases taken twice can be less."""
+    rng = np.random.default_rng(0)
+    understated = 0
+    for _ in range(60):
+        clients = [
+            [Event(float(rng.choice([0.7, 1.0, 3.0, 8.0])), float(rng.choice([0.001, 0.02, 1.0])), int(n))]
+            for n in 10 ** rng.uniform(0, 3, 5)
+        ]
+        for copies in (2, 3):
+            told = of_a_record(clients, copies, 1e-5)
+            together = [epsilon([*chain(*some)], 1e-5) for some in combinations(clients, copies)]
+            assert told >= max(together) * (1 - 1e-12)
+            understated += max(together) > max(epsilon(c * copies, 1e-5) for c in clients)
+    assert understated > 0
+    alike = [[Event(1.0, 0.02, 1000)]] * 4
+    assert of_a_record(alike, 3, 1e-5) == epsilon(alike[0] * 3, 1e-5)
+    assert of_a_record(alike, 3, 1e-5, "prv") == epsilon(alike[0] * 3, 1e-5, "prv")
+    crossing = [[Event(1.0, 1.0, 1)], [Event(0.9, 0.001, 3000)]]
+    assert math.isinf(of_a_record([*crossing, [Event(0.0)]], 2, 1e-5))

@@ -1,0 +1,202 @@
+"""The page in a real browser: every chart is drawn, nothing is asked for, and all of it works."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pandas as pd
+import pytest
+
+from fedtoll.report import write
+from fedtoll.report.digest import Digest
+from tests.report.browser import CHROMIUM, Browser
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
+
+CHARTS = 10
+SHOWN = "getComputedStyle(document.querySelector('#vg-tooltip-element')).visibility === 'visible'"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def file(clipped, tmp_path_factory):
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    write(clipped, file)
+    return file
+
+
+@pytest.fixture
+def desktop(browser, file):
+    browser.said.clear()
+    browser.asked.clear()
+    browser.open(file, 1280, 900)
+    yield browser
+    assert browser.said == []
+    assert [a for a in browser.asked if not a.startswith(("file:", "data:", "blob:"))] == []
+
+
+def widths(browser):
+    return browser.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+
+
+def test_every_chart_is_drawn_and_nothing_is_complained_of(desktop):
+    assert desktop.run("document.querySelectorAll('.chart svg').length") == CHARTS
+    assert desktop.run("[...document.querySelectorAll('.chart svg')].every(s => s.clientHeight > 100)")
+    scroll, client = widths(desktop)
+    assert scroll == client
+
+
+def test_hostile_names_run_nothing(browser, evil, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(evil, encoding="utf-8")
+    browser.said.clear()
+    browser.asked.clear()
+    browser.open(file, 1280, 900)
+    assert browser.said == []
+    assert [a for a in browser.asked if not a.startswith(("file:", "data:"))] == []
+    assert browser.run("document.querySelectorAll('.chart svg').length") == CHARTS
+
+
+def test_the_first_screen_says_who_pays_how_much_and_how_sure(desktop, clipped):
+    digest = Digest(clipped)
+    bottom = desktop.run("document.querySelector('#who-pays svg').getBoundingClientRect().bottom")
+    assert bottom <= 900  # without scrolling
+    drawn = desktop.run(
+        "[...document.querySelectorAll('#who-pays svg text')].map(t => t.textContent).join('|')"
+    )
+    worst = digest.tight.query("strategy == 'fedavg' and group == 'Asian-Pac-Islander'").iloc[0]
+    assert f"{worst['toll']:.3f}  ({worst['toll_low']:.3f} to {worst['toll_high']:.3f})" in drawn
+    assert "n = 1,515" in drawn
+    assert desktop.run("document.querySelector('.lead').getBoundingClientRect().bottom") < bottom
+
+
+@pytest.mark.parametrize(
+    ("chart", "mark", "told"),
+    [
+        ("who-pays", "point", r"95% over seeds\s*0\.\d{3} to 0\.\d{3}.*n\s*1,515"),
+        ("others", "point", r"95% over seeds\s*0\.\d{3} to .*n\s*48,835"),
+        ("split", "rect", r"95% interval.* to .*n\s*1,515"),
+        ("utility-log_loss", "point", r"95% interval\s*0\.\d{3} to .*n\s*[\d,]+"),
+        ("front", "point", r"toll gap\s*\d\.\d{3}.*95% interval.*n\s*48,835"),
+        ("weights", "line", r"share\s*[\d.]+%.*95% interval"),
+        ("noise", "line", r"noise\s*\d\.\d+e-\d+.*95% interval"),
+        ("partition", "rect", r"group.*n, records\s*[\d,]+"),
+    ],
+)
+def test_pointing_at_a_mark_tells_n_and_interval(desktop, chart, mark, told):
+    where = desktop.run(
+        f"""(() => {{
+            const chart = document.getElementById('{chart}');
+            chart.scrollIntoView({{block: 'center'}});
+            const marks = [...chart.querySelectorAll('g.mark-symbol, g.mark-rect, g.mark-line')]
+                .filter(g => g.classList.contains('role-mark') || g.closest('.role-mark, .role-scope'))
+                .filter(g => !g.closest('.role-legend, .role-axis'))
+                .flatMap(g => [...g.querySelectorAll('path')])
+                .filter(p => p.__data__ && p.__data__.datum);
+            const kind = {{point: 'mark-symbol', rect: 'mark-rect', line: 'mark-line'}}['{mark}'];
+            const ours = marks.filter(p => p.parentNode.classList.contains(kind));
+            const path = '{chart}' === 'others' ? ours.at(-1) : ours[0]; // rings come first
+            if ('{mark}' === 'line') {{
+                const at = path.getPointAtLength(path.getTotalLength() / 2);
+                const p = new DOMPoint(at.x, at.y).matrixTransform(path.getScreenCTM());
+                return [p.x, p.y];
+            }}
+            const box = path.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()"""
+    )
+    desktop.point_at(*where)
+    desktop.until(lambda: desktop.run(f"!!document.querySelector('#vg-tooltip-element') && {SHOWN}"), 10)
+    text = desktop.run("document.querySelector('#vg-tooltip-element').innerText")
+    assert re.search(told, text, re.DOTALL), text
+
+
+def test_a_click_sorts_and_a_third_brings_the_first_order_back(desktop):
+    column = "[...document.querySelectorAll('#table-tolls tbody tr')].map(r => r.cells[4].dataset.key)"
+    head = "document.querySelectorAll('#table-tolls thead th')[4]"
+    first = desktop.run(column)
+    orders = []
+    for sort in ("descending", "ascending", None):
+        desktop.run(f"{head}.querySelector('button').click()")
+        assert desktop.run(f"{head}.getAttribute('aria-sort')") == sort
+        orders.append(desktop.run(column))
+    numbers = [float(v) for v in first]
+    assert [float(v) for v in orders[0]] == sorted(numbers, reverse=True)
+    assert [float(v) for v in orders[1]] == sorted(numbers)
+    assert orders[2] == first
+    assert "in its first order" in desktop.run("document.getElementById('said').textContent")
+
+
+def test_the_keyboard_sorts(desktop):
+    desktop.run("document.querySelector('#table-tolls thead button').focus()")
+    desktop.press("Enter")
+    assert (
+        desktop.run("document.querySelector('#table-tolls thead th').getAttribute('aria-sort')")
+        == "ascending"
+    )
+    names = desktop.run("[...document.querySelectorAll('#table-tolls tbody th')].map(h => h.textContent)")
+    assert names == sorted(names, key=str.casefold)
+    desktop.press("Tab")
+    focused = "document.activeElement.closest('th') === document.querySelectorAll('#table-tolls thead th')[1]"
+    assert desktop.run(focused)
+
+
+def test_undefined_stays_last_whichever_way_a_column_is_sorted(desktop):
+    column = "[...document.querySelectorAll('#table-gaps tbody tr')].map(r => r.cells[3].dataset.key)"
+    for _ in range(2):
+        desktop.run("document.querySelectorAll('#table-gaps thead button')[3].click()")
+        keys = desktop.run(column)
+        known = [k for k in keys if k]
+        assert 0 < len(known) < len(keys)
+        assert keys[: len(known)] == known
+
+
+def test_a_table_is_downloaded_without_a_request(desktop):
+    desktop.run("document.querySelector('[data-csv=csv-tolls]').click()")
+    saved = desktop.downloads / "adult-race-tolls.csv"
+    desktop.until(saved.exists, 20)
+    frame = pd.read_csv(io.StringIO(saved.read_text(encoding="utf-8")))
+    assert {"measure", "group", "toll", "toll_low", "population_low", "clipping"} <= set(frame.columns)
+    assert len(frame) == 4 * 4 * 3 * 6
+
+
+def test_a_phone_scrolls_in_one_direction_only(browser, file):
+    browser.said.clear()
+    browser.open(file, 360, 800)
+    scroll, client = widths(browser)
+    assert scroll == client == 360
+    assert browser.run(
+        "[...document.querySelectorAll('.chart')].every(c => c.scrollWidth <= c.clientWidth + 1)"
+    )
+    # Charts are laid out anew, and not shrunk until nobody can read them.
+    scales = browser.run(
+        """[...document.querySelectorAll('.chart svg')].map(s =>
+            s.getBoundingClientRect().width / Number(s.getAttribute('width')))"""
+    )
+    assert min(scales) > 0.93
+    drawn = browser.run("document.querySelector('#who-pays svg').textContent")
+    assert "Asian-Pac-Islander, n = 1,515: 0." in drawn
+    assert browser.said == []
+    browser.resize(1280, 900)
+    browser.drawn()
+    assert widths(browser) == [1280, 1280]
+
+
+def test_on_paper_all_is_open_nothing_is_a_button_and_charts_fit(desktop):
+    desktop.call("Emulation.setEmulatedMedia", media="print")
+    desktop.run("window.dispatchEvent(new Event('beforeprint'))")
+    assert desktop.run("document.querySelectorAll('details:not([open])').length") == 0
+    assert desktop.run("[...document.querySelectorAll('.tools, nav')].every(e => !e.offsetHeight)")
+    wide = "[...document.querySelectorAll('.chart svg')].map(s => Number(s.getAttribute('width')))"
+    desktop.until(lambda: max(desktop.run(wide)) <= 700, 20)
+    desktop.call("Emulation.setEmulatedMedia", media="")
+    desktop.run("window.dispatchEvent(new Event('afterprint'))")
+    assert desktop.run("document.querySelectorAll('details:not([open])').length") > 0
+    desktop.drawn()
+    assert desktop.print().startswith(b"%PDF")

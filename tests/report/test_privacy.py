@@ -1,0 +1,102 @@
+"""The privacy card: made from ledger and plan, and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+from fedtoll.privacy import accounting
+from fedtoll.report import privacy, tables
+
+
+def test_the_card_is_made_from_the_results(results):
+    ledger = results.ledger.assign(delta=3e-6, accountant="prv")
+    loud = (ledger["client"] == 11) & (ledger["epsilon"] == 0.5)
+    ledger.loc[loud, "epsilon_spent"] = 0.75
+    card = privacy.card(replace(results, ledger=ledger))
+    guarantee = dict(card.promises)["Guarantee"]
+    assert "δ = 3e-06" in guarantee
+    assert "prv accountant" in guarantee
+    assert "0.75 of ε = 0.5" in guarantee
+    spent = [table for table in (tables.spent_table(card), tables.spent_by_client(card)) if table]
+    cells = [cell.text for table in spent for row in table.rows for cell in row.cells]
+    assert "client 11, Amer-Indian-Eskimo, n\u00a0=\u00a0376" in cells
+    assert "mean_loss: 3 releases, noise multiplier 100" in cells
+    assert "to norm 3 and adds" in dict(card.promises)["Mechanism"]
+
+
+def test_the_page_shows_the_card(results, page):
+    card = privacy.card(results)
+    assert dict(card.promises).items() <= page.card.items()
+    shown = {e["text"] for e in page.elements if e["tag"] in {"td", "th"}}
+    for table in (tables.spent_table(card), tables.spent_by_client(card)):
+        assert table is not None
+        assert {cell.text for row in table.rows for cell in row.cells} <= shown
+    assert set(card.not_covered) <= {e["text"] for e in page.all("li")}
+
+
+def test_clipping_alone_is_not_private(clipped):
+    assert "clipped, yet not noised" in dict(privacy.card(clipped).promises)["Not private"]
+
+
+def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results):
+    scenario = results.resolved["scenario"]
+    copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
+    card = privacy.card(replace(results, resolved={**results.resolved, "scenario": copied}))
+    guarantee = dict(card.promises)["Guarantee"]
+    assert "Each record is held by 2 clients, so its ledgers add" in guarantee
+    single, double = (accounting.epsilon(_events(results, k), 1e-5) for k in (1, 2))
+    assert double > 1.2 * single
+    assert f"{double:.4g} of ε = 0.5" in guarantee
+    assert "Clients hold disjoint records" in dict(privacy.card(results).promises)["Guarantee"]
+
+
+def _events(results, clients):
+    """What so many equal clients of the strategy that spends most release at ε = .5, in one run."""
+    one = results.ledger.query("epsilon == 0.5 and strategy == 'term(t=5)' and seed == 0 and client == 0")
+    releases = zip(one["noise_multiplier"], one["sampling_rate"], one["count"], strict=True)
+    return [accounting.Event(z, q, n) for z, q, n in releases] * clients
+
+
+def test_the_card_is_at_most_what_any_clients_with_a_copy_spend(results):
+    """Two clients may spend less each, and more together, than the one that spends most and another."""
+    scenario = results.resolved["scenario"]
+    copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
+    ledger = results.ledger.query("strategy == 'fedavg' and epsilon == 0.5 and release == 'dp-sgd'")
+    one = ledger.drop_duplicates("client").head(4).assign(seed=0, delta=1e-5)
+    # Alone the first two spend most, together the others do: what a rare sample spends hardly adds up.
+    one = one.assign(noise_multiplier=[0.695, 0.695, 3.2, 3.2], sampling_rate=[1e-3, 1e-3, 1.0, 1.0], count=1)
+    events = {c: _own(rows) for c, rows in one.groupby("client", sort=False)}
+    alone = [accounting.epsilon(e, 1e-5) for e in events.values()]
+    assert min(alone[:2]) > max(alone[2:])
+    one = one.assign(epsilon_spent=alone)
+    card = privacy.card(replace(results, ledger=one, resolved={**results.resolved, "scenario": copied}))
+    guarantee = dict(card.promises)["Guarantee"]
+    told = float(guarantee.split("at most ")[1].split(" of ε")[0])
+    pairs = [accounting.epsilon([*a, *b], 1e-5) for a, b in combinations(events.values(), 2)]
+    assert max(pairs) > 1.3 * pairs[0]  # the pair of those that spend most alone
+    assert told >= max(pairs) * (1 - 1e-3)
+
+
+def test_the_card_is_at_most_what_any_seed_spends(results):
+    scenario = results.resolved["scenario"]
+    copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
+    ledger = results.ledger.query("epsilon == 0.5")
+    late = ledger["seed"] == ledger["seed"].max()
+    assert late.any()
+    assert not late.all()
+    more = ledger.assign(count=ledger["count"].where(~late, 2 * ledger["count"]))
+    before, after = (
+        dict(
+            privacy.card(
+                replace(results, ledger=t, resolved={**results.resolved, "scenario": copied})
+            ).promises
+        )
+        for t in (ledger, more)
+    )
+    assert before["Guarantee"] != after["Guarantee"]
+
+
+def _own(rows):
+    releases = zip(rows["noise_multiplier"], rows["sampling_rate"], rows["count"], strict=True)
+    return [accounting.Event(z, q, n) for z, q, n in releases]

@@ -1,0 +1,94 @@
+"""Every sentence of the privacy card that should depend on the runs does."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from fedtoll.report import privacy
+
+
+def told(results, change=lambda resolved: None, **frames):
+    """The whole card as one text, after a change of what was planned or charged."""
+    resolved = deepcopy(results.resolved)
+    change(resolved)
+    card = privacy.card(replace(results, resolved=resolved, **frames))
+    return "\n".join([*(f"{t}: {w}" for t, w in card.promises), *card.not_covered])
+
+
+def scenario(section, **values):
+    def change(resolved):
+        resolved["scenario"].setdefault(section, {}).update(values)
+
+    return change
+
+
+def no_groups(resolved):
+    for client in resolved["clients"]:
+        client["group"] = ""
+
+
+def one_run(resolved):
+    resolved["runs"] = resolved["runs"][:1]
+
+
+def unpaired(resolved):
+    resolved["runs"] = [{**run, "seed": i} for i, run in enumerate(resolved["runs"])]
+
+
+CHANGES = {
+    "clip": (scenario("training", clip=1.25), "to norm 1.25", "to norm 3"),
+    "batch size": (
+        scenario("training", sampling_rate=None, batch_size=64),
+        "depend on the declared size of a client",
+        "are the scenario’s",
+    ),
+    "precision": (scenario("training", precision="float64"), "(float64)", "(float32)"),
+    "validation": (scenario("split", validation=0.1), "The 10% of the records", None),
+    "validation of the canonical split": (
+        scenario("split", kind="canonical", validation=0.1),
+        "The 10% of the source’s own training records that the scenario declares public",
+        None,
+    ),
+    "copies": (scenario("partition", copies=2), "Each record is held by 2 clients", "disjoint"),
+    "skips": (
+        scenario("training", on_failure="skip"),
+        "a skip is a side channel, which round by round tells more than one abort",
+        "an abort is a side channel",
+    ),
+    "groups are not public": (no_groups, "every client’s size, and", "size and group"),
+    "one run": (one_run, "One record", "More than one run"),
+    "no seed twice": (unpaired, "Each ε holds for a run released alone", "paired runs must never"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_setting_changes_the_card(results, case):
+    change, new, old = CHANGES[case]
+    before, after = told(results), told(results, change)
+    assert new in after
+    if old is not None:
+        assert old in before
+        assert old not in after
+    if case not in {"one run", "no seed twice"}:
+        assert new not in before
+
+
+def test_what_was_charged_changes_the_card(results):
+    ledger = results.ledger
+    before = told(results)
+    assert "δ = 1e-05" in before
+    assert "rdp accountant" in before
+    after = told(results, ledger=ledger.assign(delta=1e-6, accountant="prv"))
+    assert "δ = 1e-06" in after
+    assert "prv accountant" in after
+    assert "mean_loss" in before
+    assert "No strategy asks" in told(results, ledger=ledger[ledger["release"] == "dp-sgd"])
+    assert "Not private" in before
+    private = results.groups[results.groups["mechanism"] == "dp-sgd"]
+    assert "Not private" not in told(results, groups=private)
+    assert "No run here is private" in told(results, ledger=ledger[:0])
+    spent = ledger.assign(epsilon_spent=0.123)
+    assert "0.123 of ε = 2" in told(results, ledger=spent)

@@ -1,0 +1,93 @@
+"""Runs drawn from a population whose tolls are known, seed by seed, fold by fold, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tests.toll.tables import INF, Made, resolved
+
+
+@dataclass(frozen=True)
+class Components:
+    """How the difference d_sr = μ + a_s + b_r + e_sr of one seed on one row varies: standard deviations."""
+
+    seed: float
+    row: float
+    rest: float
+    mean: float = 0.1
+
+
+def differences(
+    rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a table of ``groups`` independent groups of ``n`` rows a fold, and each seed's differences on it.
+
+    Rows lean to the right: a few people lose much.
+
+    Returns
+    -------
+    differences of shape [seeds, groups, n], and each group's mean over all seeds that could be drawn [groups]
+    """
+    row_FGN = of.row * (rng.exponential(size=(folds, groups, n)) - 1)
+    seed_SG = of.seed * rng.normal(size=(len(fold_S), groups))
+    rest_SGN = of.rest * rng.normal(size=(len(fold_S), groups, n))
+    apart = of.mean + seed_SG[:, :, None] + row_FGN[fold_S] + rest_SGN
+    return apart, of.mean + row_FGN.mean(axis=(0, 2))
+
+
+def rates(
+    rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Draw hits at ∞ less hits at ε of every seed on every row; a table's mean, and the population's.
+
+    A row is hit where its own score, the seed's shift and the rest are above 0; at ε scores are lower.
+    """
+    from scipy.special import ndtr
+
+    row_FGN = of.row * rng.normal(size=(folds, groups, n))
+    hits = []
+    for mean in (0.0, -of.mean):
+        seed_SG1 = of.seed * rng.normal(size=(len(fold_S), groups, 1))
+        rest_SGN = of.rest * rng.normal(size=(len(fold_S), groups, n))
+        hits.append(mean + seed_SG1 + row_FGN[fold_S] + rest_SGN > 0)
+    rest, whole = np.hypot(of.seed, of.rest), np.sqrt(of.seed**2 + of.row**2 + of.rest**2)
+    table_G = (ndtr(row_FGN / rest) - ndtr((row_FGN - of.mean) / rest)).mean(axis=(0, 2))
+    return hits[0].astype(float) - hits[1], table_G, float(0.5 - ndtr(-of.mean / whole))
+
+
+def made(apart_SGN: np.ndarray, fold_S: np.ndarray, folds: int = 5) -> Made:
+    """Return results whose runs have these differences of log-loss, every row at 15 nats at ∞."""
+    seeds, groups, n = apart_SGN.shape
+    rows = groups * n
+    group = np.repeat([f"g{i}" for i in range(groups)], n)
+    frames = []
+    for s in range(seeds):
+        for mechanism, epsilon, more in (("none", INF, 0.0), ("dp-sgd", 0.5, apart_SGN[s].reshape(-1))):
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "strategy": "fedavg",
+                        "mechanism": mechanism,
+                        "epsilon": epsilon,
+                        "seed": s,
+                        "record": fold_S[s] * rows + np.arange(rows),
+                        "group": group,
+                        "label": 1,
+                        "score": np.exp(-15.0 - np.broadcast_to(more, rows)),
+                    }
+                )
+            )
+    return Made(
+        pd.DataFrame(), resolved(("fedavg",), (INF, 0.5), folds), pd.concat(frames, ignore_index=True)
+    )
+
+
+def draw(
+    rng: np.random.Generator, of: Components, groups: int, n: int, seeds: int = 10, folds: int = 5
+) -> Made:
+    """Draw the runs of consecutive seeds on one table."""
+    fold_S = np.arange(seeds) % folds
+    return made(differences(rng, of, groups, n, fold_S, folds)[0], fold_S, folds)

@@ -1,0 +1,249 @@
+"""The declared family: exact within seeds, corrected as a whole, and silent where seeds are too few."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.toll import comparisons, toll, toll_gap
+from fedtoll.toll.intervals import holm, sign_flip, t_interval
+from fedtoll.toll.two_gaps import gap_swap
+from tests.toll.tables import INF, NAN, Made, at, resolved
+
+GROUPS = {"a": 0.05, "b": 0.10, "c": 0.25}
+
+
+def study(
+    rng: np.random.Generator,
+    strategies: dict[str, float],
+    seeds: int = 10,
+    spread: float = 0.04,
+    own: float = 0.01,
+    **scenario: Any,
+) -> Made:
+    """Make a study: ``strategies`` says by how much each one's tolls exceed FedAvg's.
+
+    Seeds share ``spread`` over strategies; ``own`` is each run's; both at every group.
+    """
+    cost = np.array([*GROUPS.values()])
+    shared_SG = rng.normal(0, spread, (seeds, len(cost)))
+    parts = []
+    for name, more in strategies.items():
+        free_SG = 0.3 + shared_SG / 2
+        paid_SG = (1 + more) * cost + shared_SG + rng.normal(0, own, (seeds, len(cost)))
+        for mechanism, epsilon, loss_SG in (("none", INF, free_SG), ("dp-sgd", 0.5, free_SG + paid_SG)):
+            loss = np.column_stack([loss_SG, loss_SG.mean(axis=1)])
+            parts.append(rows(name, mechanism, epsilon, (*GROUPS, "(all)"), loss))
+    return Made(pd.concat(parts), resolved(tuple(strategies), (INF, 0.5), **scenario))
+
+
+def rows(
+    strategy: str, mechanism: str, epsilon: float, groups: tuple[str, ...], loss_SG: np.ndarray
+) -> pd.DataFrame:
+    """Make the rows of the groups table of one strategy at one ε."""
+    seeds = len(loss_SG)
+    return pd.DataFrame(
+        {
+            "strategy": strategy,
+            "mechanism": mechanism,
+            "epsilon": epsilon,
+            "seed": np.repeat(np.arange(seeds), len(groups)),
+            "round": 5,
+            "group": np.tile(groups, seeds),
+            "n": 500,
+            "positives": 100,
+            "log_loss": loss_SG.reshape(-1),
+            "tpr": 0.5,
+            "collapsed": False,
+            "below_majority": False,
+        }
+    )
+
+
+@pytest.fixture
+def made() -> Made:
+    return study(np.random.default_rng(0), {"fedavg": 0.0, "term(t=5)": -0.4, "uniform": 0.5})
+
+
+def test_the_default_family_is_everyone_against_fedavg_at_the_tightest(made):
+    frame = comparisons(made)
+    assert frame[
+        ["strategy", "baseline", "measure", "mechanism", "epsilon", "quantity"]
+    ].to_numpy().tolist() == [
+        [s, "fedavg", "log_loss", "dp-sgd", 0.5, q]
+        for s in ("term(t=5)", "uniform")
+        for q in ("toll gap", "utility")
+    ]
+    assert (frame["seeds"] == 10).all()
+    assert (frame["reason"] == "").all()
+    assert frame["significant"].dtype == bool
+
+
+def test_the_difference_is_that_of_the_gaps_and_of_the_utilities(made):
+    frame = comparisons(made)
+    gaps = toll_gap(toll(made.groups))
+    baseline = at(gaps, strategy="fedavg")
+    for name in ("term(t=5)", "uniform"):
+        own = at(gaps, strategy=name)
+        gap, utility = frame[frame["strategy"] == name].to_dict("records")
+        assert gap["difference"] == pytest.approx(own["gap"] - baseline["gap"])
+        assert utility["difference"] == pytest.approx(own["everybody"] - baseline["everybody"])
+        assert gap["low"] < gap["difference"] < gap["high"]
+        assert utility["low"] < utility["difference"] < utility["high"]
+
+
+def test_p_values_are_those_of_the_exact_tests(made):
+    frame = comparisons(made)
+    own = made.groups[made.groups["group"] != "(all)"].set_index(["strategy", "seed", "group"])
+    loss = {m: own[own["mechanism"] == m]["log_loss"] for m in ("none", "dp-sgd")}
+    paid = (loss["dp-sgd"] - loss["none"]).unstack()  # noqa: PD010
+    everybody = made.groups.query("group == '(all)' and mechanism == 'dp-sgd'").set_index(
+        ["strategy", "seed"]
+    )
+    for name in ("term(t=5)", "uniform"):
+        gap, utility = frame[frame["strategy"] == name]["p"]
+        assert gap == pytest.approx(gap_swap(paid.loc[name].to_numpy(), paid.loc["fedavg"].to_numpy()))
+        apart = everybody.loc[name, "log_loss"] - everybody.loc["fedavg", "log_loss"]
+        assert utility == pytest.approx(sign_flip(apart))
+
+
+def test_holm_is_over_the_whole_family(made):
+    frame = comparisons(made)
+    assert frame["p_holm"].min() == pytest.approx(4 * frame["p"].min())
+    assert (frame["significant"] == (frame["p_holm"] <= 0.05)).all()
+    assert frame.query("quantity == 'toll gap'")["significant"].all()  # planted: .08 and .1 of .2
+
+
+def test_the_family_is_the_declared_one(made):
+    made.resolved["scenario"]["compare"] = {
+        "baseline": "uniform",
+        "strategies": ["term"],
+        "measure": "tpr",
+        "quantities": ["utility"],
+        "epsilons": [0.5],
+    }
+    frame = comparisons(made)
+    assert frame[["strategy", "baseline", "measure", "quantity"]].to_numpy().tolist() == [
+        ["term(t=5)", "uniform", "tpr", "utility"]
+    ]
+    assert (frame["difference"].item(), frame["p"].item()) == (0, 1)
+    assert frame[["low", "high"]].isna().all(axis=None)  # tpr does not move: nothing is known of its spread
+
+
+def test_a_declaration_that_names_nothing_is_one_line(made):
+    made.resolved["scenario"]["compare"] = {"baseline": "fedavgg"}
+    with pytest.raises(ScenarioError, match="did you mean 'fedavg'"):
+        comparisons(made)
+    made.resolved["scenario"]["compare"] = {"measures": "tpr"}
+    with pytest.raises(ScenarioError, match=r"^resolved\.json: compare: "):
+        comparisons(made)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reason"), [(3, "too few seeds"), (5, "too few seeds"), (6, "family too large")]
+)
+def test_what_the_seeds_cannot_reach_is_no_test_but_has_its_figures(seeds, reason):
+    made = study(np.random.default_rng(0), {"fedavg": 0.0, "term(t=5)": -0.4, "uniform": 0.5}, seeds)
+    frame = comparisons(made)
+    assert frame["reason"].str.startswith(reason).all()
+    assert frame[["p", "p_holm"]].isna().all(axis=None)
+    assert not frame["significant"].any()
+    assert frame[["difference", "low", "high"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("drop", "reason"),
+    [
+        ("mechanism == 'none'", "no run at ε = ∞"),
+        ("strategy == 'term(t=5)' and mechanism == 'dp-sgd'", "no run of term"),
+        ("group in ('a', 'b')", "fewer than two groups"),
+        ("(strategy == 'fedavg') == (seed < 5) and mechanism == 'dp-sgd'", "no seed in which"),
+    ],
+)
+def test_where_there_is_nothing_to_compare_a_reason_stands(made, drop, reason):
+    made.groups = made.groups.query(f"not ({drop})")
+    row = comparisons(made).iloc[0]
+    assert row["reason"].startswith(reason) or row["reason"].endswith("to take tolls from")
+    assert row["seeds"] == 0
+    assert row[["difference", "p", "p_holm"]].isna().all()
+    assert not row["significant"]
+
+
+def test_a_small_group_and_an_undefined_seed_take_no_part(made):
+    before = comparisons(made)
+    tiny = made.groups.query("group == 'a'").assign(group="tiny", n=20, positives=3)
+    tiny["log_loss"] += 5.0 * (tiny["strategy"] == "uniform")
+    made.groups = pd.concat([made.groups, tiny])
+    pd.testing.assert_frame_equal(comparisons(made), before)
+    hole = (made.groups["seed"] == 3) & (made.groups["group"] == "b") & (made.groups["strategy"] == "uniform")
+    made.groups.loc[hole, "log_loss"] = NAN
+    after = comparisons(made)
+    assert after["seeds"].tolist() == [10, 10, 9, 10]
+
+
+def test_one_strategy_or_no_finite_epsilon_has_no_family():
+    alone = study(np.random.default_rng(0), {"fedavg": 0.0})
+    assert comparisons(alone).empty
+    assert list(comparisons(alone).columns)[:2] == ["strategy", "baseline"]
+    free = study(np.random.default_rng(0), {"fedavg": 0.0, "q": 0.0})
+    free.resolved["scenario"]["privacy"]["epsilons"] = ["inf", "clip-only"]
+    assert comparisons(free).empty
+
+
+@pytest.mark.slow
+def test_a_strategy_against_itself_is_significant_at_most_five_times_in_a_hundred():
+    """A/A: 200 families of four tests, each strategy FedAvg with other noise."""
+    rng = np.random.default_rng(11)
+    families = [comparisons(study(rng, {"fedavg": 0.0, "q": 0.0, "afl": 0.0})) for _ in range(200)]
+    assert np.mean([f["significant"].any() for f in families]) <= 0.05
+    assert 0.03 < np.mean([f["p"] <= 0.05 for f in families]) < 0.07  # exact, not merely silent
+
+
+@pytest.mark.slow
+def test_the_tests_are_exact_over_many_families_whether_or_not_groups_tie():
+    """A/A on arrays: 2,000 families of four, with the same baseline in all tests of a family."""
+    rng = np.random.default_rng(13)
+    for cost in (np.array([0.05, 0.10, 0.25]), np.zeros(3)):
+        p = np.empty((2000, 4))
+        for family in p:
+            shared, *own = rng.normal(0, [[[0.04]], [[0.02]], [[0.02]], [[0.02]]], (4, 10, 3))
+            base, *others = (cost + shared + e for e in own)
+            family[:2] = [gap_swap(x, base) for x in others]
+            family[2:] = [sign_flip((x - base).mean(axis=1)) for x in others]
+        false = np.mean([(holm(family) <= 0.05).any() for family in p])
+        assert false <= 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / len(p))
+        assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.01)
+
+
+POWER = {3: 0.29, 5: 0.66, 10: 0.97}
+"""Of the paired t test for a difference of .02, where strategies share sd .04 and have .01 of their own."""
+
+
+@pytest.mark.parametrize("seeds", POWER)
+@pytest.mark.slow
+def test_a_planted_difference_is_found_as_often_as_it_should(seeds):
+    """One strategy costs everybody .02 more: intervals that exclude 0, and at 10 seeds the exact test's p."""
+    rng, repeats = np.random.default_rng(12), 4000
+    shared = rng.normal(0, 0.04, (seeds, repeats))
+    base, rival = (shared + more + rng.normal(0, 0.01, (seeds, repeats)) for more in (0.0, 0.02))
+    _, low, _ = t_interval(rival - base)
+    assert np.mean(low > 0) == pytest.approx(POWER[seeds], abs=0.03)
+    rejected = np.mean([sign_flip(x) <= 0.05 for x in (rival - base).T[:1000]])
+    assert rejected > 0.93 if seeds == 10 else rejected == 0
+
+
+def test_the_planted_difference_is_found_in_results():
+    rng = np.random.default_rng(14)
+    shared = 0.4 + rng.normal(0, 0.04, (10, 1))
+    parts = [
+        rows(strategy, "dp-sgd", 0.5, ("(all)",), shared + more + rng.normal(0, 0.01, (10, 1)))
+        for strategy, more in (("fedavg", 0.0), ("q", 0.02))
+    ]
+    told = resolved(("fedavg", "q"), (INF, 0.5), compare={"quantities": ["utility"]})
+    (row,) = comparisons(Made(pd.concat(parts), told)).to_dict("records")
+    assert row["significant"]
+    assert row["low"] < row["difference"] < row["high"] < 0

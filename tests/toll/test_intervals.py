@@ -1,0 +1,153 @@
+"""Intervals and tests on arrays, against scipy and against every arrangement written out."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedtoll.toll import sign_flip, wilson
+from fedtoll.toll.intervals import holm, signs, t_interval
+from fedtoll.toll.two_gaps import gap_difference, gap_swap
+from tests.toll.tables import NAN
+
+
+def test_sign_flip_is_exact():
+    assert sign_flip([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
+    x = np.array([0.3, -0.1, 0.4, 0.2, 0.5, -0.2, 0.6])
+    means = [(x * signs).mean() for signs in product((-1, 1), repeat=7)]
+    tail = np.mean(np.array(means) >= x.mean() - 1e-12)
+    assert sign_flip(x) == pytest.approx(2 * tail)
+    assert sign_flip([*x, NAN]) == sign_flip(x)
+
+
+def test_five_seeds_cannot_be_tested():
+    assert np.isnan(sign_flip([0.1, 0.2, 0.3, 0.4, 0.5]))
+
+
+def test_a_strategy_with_itself_is_rarely_significant():
+    rng = np.random.default_rng(1)
+    rejected = [sign_flip(rng.normal(size=8)) <= 0.05 for _ in range(200)]
+    assert np.mean(rejected) <= 0.09  # .05 and three standard errors
+
+
+def test_sign_flip_is_scipys():
+    x = np.random.default_rng(3).normal(0.4, 1, 9)
+    test = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=100_000)
+    assert sign_flip(x) == pytest.approx(test.pvalue)
+
+
+def test_beyond_sixteen_seeds_flips_are_drawn_the_same_every_time():
+    assert signs(16).shape == (2**15, 16)
+    assert signs(17).shape == (100_001, 17)
+    x = np.random.default_rng(0).normal(0.5, 1, 20)
+    assert sign_flip(x) == sign_flip(x.copy())
+    exact = stats.ttest_1samp(x, 0).pvalue
+    assert sign_flip(x) == pytest.approx(exact, abs=0.02)
+    assert sign_flip(x + 100) == pytest.approx(1 / 100_001)
+
+
+def test_ties_count_as_far():
+    assert sign_flip([0.1] * 6 + [0.0] * 4) == pytest.approx(2 / 64)
+    assert sign_flip([0.0] * 8) == 1
+
+
+def test_the_gap_is_taken_anew_for_every_swap():
+    rng = np.random.default_rng(4)
+    a, b = rng.normal([0.1, 0.2, 0.4], 0.1, (7, 3)), rng.normal([0.1, 0.2, 0.2], 0.1, (7, 3))
+
+    def gap(x_SG: np.ndarray) -> float:
+        return float(np.ptp(x_SG.mean(axis=0)))
+
+    made = []
+    for swap in product((False, True), repeat=7):
+        mask = np.array(swap)[:, None]
+        made.append(gap(np.where(mask, b, a)) - gap(np.where(mask, a, b)))
+    far = np.abs(made) >= abs(gap(a) - gap(b)) - 1e-12
+    assert gap_swap(a, b) == pytest.approx(far.mean())
+
+
+def test_a_mean_of_gaps_would_reject_where_the_gap_of_means_does_not():
+    # a: noisy groups that agree in the mean; b: quiet ones that agree. Per-seed gaps differ in every seed.
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.3, (10, 4))
+    a = np.concatenate([noise, -noise[:5], -noise[5:]])[:20] + 0.2
+    b = rng.normal(0.2, 0.001, (20, 4))
+    per_seed = np.ptp(a, axis=1) - np.ptp(b, axis=1)
+    assert sign_flip(per_seed) < 0.001
+    assert gap_swap(a, b) > 0.05
+
+
+def test_too_few_seeds_for_a_swap():
+    assert np.isnan(gap_swap(np.zeros((5, 2)), np.ones((5, 2))))
+
+
+def test_holm_is_worked_out_by_hand():
+    # Sorted .01 ×4, .02 ×3 = .06, .03 ×2 = .06, .5 ×1.
+    assert holm([0.5, 0.02, 0.01, 0.03]) == pytest.approx([0.5, 0.06, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+def test_untested_comparisons_stay_in_the_family():
+    assert holm([0.01, NAN, NAN])[0] == pytest.approx(0.03)
+    assert np.isnan(holm([0.01, NAN, NAN])[1:]).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 10])
+def test_the_t_interval_is_scipys_and_drops_what_is_undefined(seeds):
+    x = np.random.default_rng(seeds).normal(size=seeds)
+    expected = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    assert t_interval([*x, NAN]) == pytest.approx((x.mean(), expected.low, expected.high))
+
+
+def test_one_seed_or_no_spread_has_no_interval():
+    for x in ([0.1], [0.1] * 4, [0.3 - 0.2, 0.1, 0.1]):
+        mean, low, high = t_interval(x)
+        assert mean == pytest.approx(0.1)
+        assert np.isnan([low, high]).all()
+    assert np.isnan(t_interval([])).all()
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (19, 20), (500, 1000), (7, 7)])
+def test_wilson_is_scipys(k, n):
+    expected = stats.binomtest(k, n).proportion_ci(method="wilson")
+    assert tuple(map(float, wilson(k, n))) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("n", "least"), [(10, 0.90), (20, 0.92)])
+def test_wilson_covers_where_others_do_not(n, least):
+    k = np.arange(n + 1)
+    low, high = wilson(k, n)
+    assert stats.binom.pmf(k, n, 0.95)[(low <= 0.95) & (high >= 0.95)].sum() > least
+
+
+def test_a_rate_of_nothing_has_no_interval():
+    assert np.isnan(wilson(0, 0)).all()
+
+
+def test_where_the_extremes_stand_apart_the_interval_is_the_t_interval():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal([0.1, 0.2, 0.9], 0.03, (10, 3)), rng.normal([0.1, 0.8, 0.2], 0.03, (10, 3))
+    apart = (a[:, 2] - a[:, 0]) - (b[:, 1] - b[:, 0])
+    expected = stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert gap_difference(a, b) == pytest.approx((apart.mean(), expected.low, expected.high))
+
+
+def test_where_groups_tie_it_is_wider_and_holds_the_difference():
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(0.2, 0.1, (10, 4)), rng.normal([0.1, 0.2, 0.2, 0.9], 0.03, (10, 4))
+    difference, low, high = gap_difference(a, b)
+    assert difference == pytest.approx(np.ptp(a.mean(axis=0)) - np.ptp(b.mean(axis=0)))
+    assert low < difference < high
+    turned = gap_difference(b, a)
+    assert turned[0] == pytest.approx(-difference)
+
+
+def test_one_seed_or_no_spread_has_no_interval_of_gaps():
+    x = np.array([[0.1, 0.2, 0.4]])
+    assert np.isnan(gap_difference(x, x + 0.1)[1:]).all()
+    same = np.repeat(x, 6, axis=0)
+    assert np.isnan(gap_difference(same, same)[1:]).all()
+    assert gap_difference(same, 2 * same)[0] == pytest.approx(-0.3)
