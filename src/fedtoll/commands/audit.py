@@ -33,7 +33,7 @@ def audit(
     err = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("audit", total=prepared.pieces)
+        task = bar.add_task("audit", total=prepared.progress_steps)
         content = run_audit(prepared, folder, workers=workers, finished=lambda: bar.advance(task))
     if as_json:
         typer.echo(json.dumps({"folder": str(folder / "audit"), **content}, ensure_ascii=False, indent=1))
@@ -46,7 +46,7 @@ def audit(
 
 def _text(content: dict[str, Any]) -> str:
     """Return the tables of ``audit.json`` as lines."""
-    from fedtoll.audit.attacks import FEWEST
+    from fedtoll.audit.attacks import MIN_MEMBERS
     from fedtoll.audit.subject import value, verdict
     from fedtoll.formatting import budget, general, number
     from fedtoll.scenarios.measures import EVERYBODY
@@ -75,7 +75,7 @@ def _text(content: dict[str, Any]) -> str:
             budget(row["mechanism"], value(row["epsilon"])),
             row["attack"],
             row["group"] or EVERYBODY,
-            f"{round(row['members']):,}{' (few)' if row['members'] < FEWEST else ''}",
+            f"{round(row['members']):,}{' (few)' if row['members'] < MIN_MEMBERS else ''}",
             number(value(row["advantage"])),
             f"{number(value(row['low']))} to {number(value(row['high']))}",
             number(value(row["ceiling"])),

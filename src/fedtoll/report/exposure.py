@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.audit.attacks import FEWEST
-from fedtoll.audit.subject import differs, settings, things, value, verdict
+from fedtoll.audit.attacks import MIN_MEMBERS
+from fedtoll.audit.subject import fingerprint, mismatch, settings, value, verdict
 from fedtoll.formatting import budget, count, general, number
 from fedtoll.report.tables.table import Cell, Row, Table, csv, figure, numbers, privacy, text, within, words
 from fedtoll.toll import ResultsLike
@@ -52,7 +52,7 @@ def _not_of_these(content: dict[str, Any], results: ResultsLike) -> str:
         file = results.folder / "runs" / run["hash"] / "run.json"
         if file.is_file():
             runs.append(json.loads(file.read_text(encoding="utf-8")))
-    other = differs(content, things(runs))
+    other = mismatch(content, fingerprint(runs))
     return f"The audit in this folder is of {other} than these results, so it is not shown." if other else ""
 
 
@@ -123,7 +123,7 @@ def _membership(content: dict[str, Any]) -> Table:
                 figure(value(by_loss[*_key(row)[:3], row["group"]]["advantage"])),
                 figure(value(row["ceiling"])),
             ),
-            too_few=min(value(row["members"]), value(row["others"])) < FEWEST,
+            too_few=min(value(row["members"]), value(row["others"])) < MIN_MEMBERS,
             everybody=not row["group"],
         )
         for row in content["membership"]
