@@ -32,7 +32,8 @@ from fedtoll.server.plan import Plan
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
-_BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
+BINDING = ("torch", "opacus", "flwr", "numpy")
+"""The packages whose version can change a bit of a run."""
 
 MOST_BYTES = 2**28
 """How large ``resolved.json`` may be: a sweep of a million runs needs less."""
@@ -116,13 +117,10 @@ class Store:
         now, resolved = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
         if any(self.has(run) for run in planned.runs):
+            if not force:
+                self.check_versions()
             before = resolved.get("versions", {})
-            other = [name for name in _BINDING if before.get(name) != now[name]]
-            if other and not force:
-                raise ScenarioError(
-                    f"{self.folder}: its runs were made with {other[0]} {before.get(other[0])}, here is "
-                    f"{now[other[0]]}: choose another --out, or mix them with --force"
-                )
+            other = any(before.get(name) != now[name] for name in BINDING)
             mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
         content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
@@ -134,6 +132,22 @@ class Store:
             )
         except OSError as error:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
+
+    def check_versions(self) -> None:
+        """Reject a folder whose runs were made with other versions of what computes.
+
+        Raises
+        ------
+        ScenarioError
+            One line with the folder, the package and both versions.
+        """
+        now, before = versions(), self.resolved().get("versions", {})
+        for name in BINDING:
+            if before.get(name) != now[name]:
+                raise ScenarioError(
+                    f"{self.folder}: its runs were made with {name} {before.get(name)}, here is "
+                    f"{now[name]}: choose another --out, or mix them with --force"
+                )
 
     def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
         """Store one run: its tables go to a folder beside, which is renamed once."""

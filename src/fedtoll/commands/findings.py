@@ -52,8 +52,10 @@ def findings(
 
     sweep.check_options(executor, "local")
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
-    prepared = [rooms.prepare(name, quick=quick) for name in rooms.names(names or [])]
-    rooms.apart(prepared)
+    prepared = [rooms.prepare(name, quick=quick) for name in rooms.resolve_names(names or [])]
+    rooms.check_unique(prepared)
+    for one in prepared if not force else ():
+        rooms.check_versions(one, folder / one.scenario.name)
     command = shlex.join(["fedtoll", *sys.argv[1:]])
     made, failed = [], {}
     with _progress(prepared) as finished:
@@ -68,9 +70,7 @@ def findings(
                         command=command,
                         force=force,
                         finished=finished,
-                        waiting=lambda: typer.echo(
-                            f"{folder}: another command is at work; waiting", err=True
-                        ),
+                        waiting=lambda: typer.echo(f"{folder}: in use by another command; waiting", err=True),
                     )
                 )
             except RunError as error:  # the other findings are judged all the same
@@ -103,13 +103,13 @@ def _show(made: Sequence[Finding], page: Path, quick: bool, failed: dict[str, st
         for s in finding.survives:
             typer.echo(f"{s.asks}? {s.answer}: {s.why}")
         typer.echo("")
-    typer.echo(rooms.did_not_hold((f.scenario.name, o) for f in made for o in f.outcomes))
+    typer.echo(rooms.report_not_held((f.scenario.name, o) for f in made for o in f.outcomes))
     typer.echo(f"page: {page}")
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
     """Return a finding as JSON can hold it: what is undefined is null."""
-    from fedtoll.findings.summary import claims
+    from fedtoll.findings.summary import by_claim
 
     rows = [
         {key: _number(value) for key, value in asdict(outcome).items()}
@@ -120,7 +120,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "name": finding.scenario.name,
         "title": finding.scenario.title,
         "folder": str(finding.folder),
-        "claims": {t.claim: t.standing for t in claims((finding.scenario.name, o) for o in finding.outcomes)},
+        "claims": {c.claim: c.status for c in by_claim((finding.scenario.name, o) for o in finding.outcomes)},
         "tuned": finding.tuned,
         "survives": {
             s.question: {"answer": s.answer, "kept": s.kept, "held": s.held, "why": s.why}
@@ -154,10 +154,10 @@ def _table(finding: Finding) -> Table:
     table.add_column(Text("claim"), no_wrap=True)
     for head in ("setting", "ours", "verdict"):
         table.add_column(Text(head), overflow="fold")
-    of = {claim.name: units.of_figure(claim) for claim in finding.scenario.claim}
+    of = {claim.name: units.figure_unit(claim) for claim in finding.scenario.claim}
     for o in finding.outcomes:
         verdict = o.verdict if o.verdict != "undecided" else f"undecided: {o.why}"
-        cells = (o.claim, o.setting, units.interval(o.mean, o.low, o.high, of[o.claim]), verdict)
+        cells = (o.claim, o.setting, units.format_interval(o.mean, o.low, o.high, of[o.claim]), verdict)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

@@ -1,4 +1,4 @@
-"""A share of seeds that are flagged: the exact binomial test and interval: 0 and 1 have no sign to flip."""
+"""Exact binomial tests and intervals for a share of seeds, where a sign-flip test does not apply."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def clopper_pearson(ones: int, n: int, alpha: float = 0.05) -> tuple[float, floa
     return low, high
 
 
-def against(ones: int, n: int, bound: float, *, above: bool) -> float:
-    """Return p of a share that lies above (or below) a bound: twice the exact binomial tail there, at most 1.
+def binomial_p(ones: int, n: int, bound: float, *, above: bool) -> float:
+    """Return the two-sided p-value of a share against a bound: twice the exact binomial tail, at most 1.
 
     Parameters
     ----------
     ones, n
-        How many seeds are flagged, of how many.
+        The number of flagged seeds, and of all seeds.
     bound
-        The share under the null.
+        The share under the null hypothesis.
     above
-        Whether the share seen lies above it.
+        Whether the observed share lies above the bound.
 
     Examples
     --------
-    >>> against(10, 10, 0.5, above=True) == 2 / 2**10, round(against(10, 10, 0.9, above=True) / 2, 2)
+    >>> binomial_p(10, 10, 0.5, above=True) == 2 / 2**10, round(binomial_p(10, 10, 0.9, above=True) / 2, 2)
     (True, 0.35)
     """
     from scipy import stats
