@@ -19,7 +19,7 @@ BLANK = {field.name: "" for field in dataclasses.fields(Outcome)} | {"low": 0.0,
 
 
 def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
-    """Outcomes of (claim, setting, verdict)."""
+    """Return outcomes from (claim, setting, verdict)."""
     return [
         Outcome(**BLANK | {"claim": claim, "says": f"Says {claim}", "setting": setting, "verdict": verdict})  # type: ignore[arg-type]
         for claim, setting, verdict in rows
@@ -32,12 +32,12 @@ def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
         (
             [("reproduced", "reproduced")],
             "yes",
-            "of 1 asked both ways, 1 held without it and 1 of these with it",
+            "of 1 tested both ways, 1 held without it and 1 of these with it",
         ),
         (
             [("reproduced", "reproduced"), ("reproduced", "not reproduced")],
             "undecided (not shown with it)",
-            "of 2 asked both ways, 2 held without it and 1 of these with it; not shown with it: c1",
+            "of 2 tested both ways, 2 held without it and 1 of these with it; not shown with it: c1",
         ),
         ([("reproduced", "contradicted")], "no", "; contradicted with it: c0"),
         (
@@ -49,17 +49,17 @@ def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
         (
             [("contradicted", "contradicted")],
             "nothing to survive",
-            "of 1 asked both ways, none held without it",
+            "of 1 tested both ways, none held without it",
         ),
         (
             [("undecided", "reproduced")],
             "undecided",
-            "of 1 asked both ways, 1 undecided without it",
+            "of 1 tested both ways, 1 undecided without it",
         ),
         (
             [("contradicted", "reproduced"), ("reproduced", "reproduced")],
             "yes",
-            "; c0 did not hold without it and does with it",
+            "; c0 did not hold without it but does with it",
         ),
     ],
 )
@@ -120,9 +120,9 @@ def test_a_setting_that_chose_the_same_constants_is_no_second_piece_of_evidence(
     assert same_runs(before, after)
     tuning, _ = survival(settings, [before, after])
     assert tuning.answer == "undecided"
-    assert tuning.why == "it chose the same constants: the runs are the same"
+    assert tuning.why == "tuning chose the same constants, so the runs are the same"
     others = planted(("c1", BASE, "reproduced"), ("c1", "tuned", "reproduced"))
     tuning, _ = survival(settings, [before, after, *others])
     assert (tuning.answer, tuning.kept, tuning.held) == ("yes", 1, 1)
-    assert tuning.why.endswith("; in 1 more it chose the same constants: the runs are the same")
+    assert tuning.why.endswith("; for 1 more, tuning chose the same constants, so the runs are the same")
     assert not same_runs(before, dataclasses.replace(after, sides=(("a", 0.5), ("b", 0.26))))
