@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fedtoll.findings.atypicality import permutation_p, rank_correlation, traits
+from fedtoll.findings.atypicality import group_permutation_p, rank_correlation, traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.scenarios.claims import Claim
 from fedtoll.scenarios.data.table import Attribute, Table
@@ -143,10 +143,10 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
         abs(stats.spearmanr(values.mean(), list(order)).statistic) for order in itertools.permutations(along)
     ]
     seen = abs(stats.spearmanr(values.mean(), along).statistic)
-    assert permutation_p(values, along) == pytest.approx(np.mean(np.array(every) >= seen - 1e-9))
+    assert group_permutation_p(values, along) == pytest.approx(np.mean(np.array(every) >= seen - 1e-9))
     names = [f"g{i}" for i in range(20)]
     drawn = [
-        permutation_p(
+        group_permutation_p(
             *(
                 pd.DataFrame(rng.normal(size=(1, 20)), columns=names),
                 pd.Series(dict.fromkeys(names, 0.0)) + rng.normal(size=20),
@@ -156,8 +156,8 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     ]
     assert sum(p <= 0.05 for p in drawn) <= 12
     strong = pd.Series(np.arange(20.0), index=names)
-    assert permutation_p(pd.DataFrame([strong]), strong) == 1 / 10_000
-    assert np.isnan(permutation_p(pd.DataFrame([strong[:3]]), strong))
+    assert group_permutation_p(pd.DataFrame([strong]), strong) == 1 / 10_000
+    assert np.isnan(group_permutation_p(pd.DataFrame([strong[:3]]), strong))
 
 
 def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
@@ -166,10 +166,10 @@ def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
     size = pd.Series(np.arange(30.0), index=names)
     atypical = size + rng.normal(0, 3, 30)
     values = pd.DataFrame([size + rng.normal(0, 3, 30)])
-    assert permutation_p(values, atypical) < 0.001
-    assert permutation_p(values, atypical, size) > 0.05
+    assert group_permutation_p(values, atypical) < 0.001
+    assert group_permutation_p(values, atypical, size) > 0.05
     own = pd.DataFrame([size + 3 * (atypical - size)])
-    assert permutation_p(own, atypical, size) < 0.001
+    assert group_permutation_p(own, atypical, size) < 0.001
 
 
 @pytest.mark.parametrize(

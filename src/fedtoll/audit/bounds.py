@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
-from scipy.stats import beta, binom
+from scipy.stats import binom
+
+from fedtoll.toll.shares import upper
 
 _SELECTION_LEVEL = 1e-6  # of the intervals by which a threshold is chosen
 
@@ -56,18 +58,6 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     upper = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     return float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, upper + 1e-9, xtol=1e-12))
-
-
-def at_most(errors: NDArray[np.int64] | int, n: int, level: float) -> NDArray[np.float64]:
-    """Return the upper confidence limit of an error rate from the errors among n (Clopper and Pearson 1934).
-
-    Examples
-    --------
-    >>> at_most(0, 2500, 0.025).round(5)
-    np.float64(0.00147)
-    """
-    k = np.asarray(errors, dtype=np.float64)
-    return np.where(k >= n, 1.0, beta.ppf(1 - level, k + 1, np.maximum(n - k, 1e-9)))[()]
 
 
 @dataclass(frozen=True)
@@ -129,7 +119,7 @@ def mu_at_least(
 ) -> NDArray[np.float64]:
     """Return the lower bound of μ, at a level, from the errors among n observations on each side."""
     return np.asarray(
-        ndtri(1 - at_most(false_positives, n, level / 2)) - ndtri(at_most(false_negatives, n, level / 2))
+        ndtri(1 - upper(false_positives, n, level / 2)) - ndtri(upper(false_negatives, n, level / 2))
     )
 
 

@@ -107,7 +107,7 @@ DRAWS = 9_999
 """The number of random permutations of the groups; with up to 7 groups all permutations are used."""
 
 
-def permutation_p(
+def group_permutation_p(
     values: pd.DataFrame, along: pd.Series[float], given: pd.Series[float] | None = None
 ) -> float:
     """Return the two-sided permutation p-value, over groups, of the correlation of seed-means with a trait.
@@ -129,7 +129,7 @@ def permutation_p(
     Examples
     --------
     >>> trait = pd.Series(np.arange(6.0), index=list("abcdef"))
-    >>> permutation_p(pd.DataFrame([trait, trait]), trait) == 2 / 720
+    >>> group_permutation_p(pd.DataFrame([trait, trait]), trait) == 2 / 720
     True
     """
     names = [g for g in values.columns if g in along.index and not np.isnan(along[g])]

@@ -20,6 +20,7 @@ from fedtoll.findings.verdicts import Part
 from fedtoll.formatting import budget, listed, number
 from fedtoll.report import vega
 from fedtoll.scenarios.claims import Claim, Term
+from fedtoll.scenarios.run import budget_of
 
 Standing = Literal["on the front", "beaten", "collapsed", "no better than the majority"]
 STANDINGS: tuple[Standing, ...] = (
@@ -94,7 +95,7 @@ def _points(setting: str, study: Study, measure: Any) -> list[Point]:
     cells = study.groups[["strategy", "mechanism", "epsilon"]].drop_duplicates()
     found: list[tuple[float, Point]] = []
     for strategy, mechanism, epsilon in cells.itertuples(index=False):
-        at = "clip-only" if mechanism == "clip-only" else math.inf if mechanism == "none" else float(epsilon)
+        at = budget_of(mechanism, epsilon)
 
         def interval(of: str, measure: Any, s: str = strategy, e: Any = at) -> tuple[float, float, float]:
             term = Term(of=of, measure=measure, strategy=s, epsilon=e, setting=setting)

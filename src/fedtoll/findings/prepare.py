@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtoll.findings import reductions
-from fedtoll.findings.shares import binomial_p
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
 from fedtoll.scenarios.compare import LEVEL, most, unreachable
@@ -17,6 +16,7 @@ from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.plan import Plan
+from fedtoll.toll.shares import against
 
 QUICK_SEEDS = "0:2"
 
@@ -178,7 +178,7 @@ def why_undecidable(claims: Sequence[Claim], seeds: int) -> str:
         for key, bound in (("at_least", claim.at_least), ("at_most", claim.at_most)):
             if flag and bound is not None:
                 flagged = seeds if key == "at_least" else 0
-                p = binomial_p(flagged, seeds, bound, above=key == "at_least")
+                p = against(flagged, seeds, bound, above=key == "at_least")
                 if p * family > LEVEL:
                     return f"{claim.name!r}: {key} = {bound:g}: even {seeds} seeds that agree cannot show it"
     return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from fedtoll.findings.atypicality import permutation_p, rank_correlation
+from fedtoll.findings.atypicality import group_permutation_p, rank_correlation
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY, VALUED
@@ -98,7 +98,7 @@ class Study:
         given = None if claim.given is None else self.traits[claim.given]
         wide = _wide(rows, term.of, groups)
         seeds = rank_correlation(wide, self.traits[claim.along], given)
-        p = permutation_p(wide, self.traits[claim.along], given)
+        p = group_permutation_p(wide, self.traits[claim.along], given)
         control = f", given {claim.given}" if claim.given else ""
         prefix = f"rank correlation with {claim.along}{control} over {len(groups)} groups of the"
         each = "each of them" if term.groups else "each group"

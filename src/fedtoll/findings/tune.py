@@ -24,6 +24,7 @@ from fedtoll.findings import cache
 from fedtoll.findings.failures import errors_name_run
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
@@ -75,7 +76,7 @@ def tune(
         chosen[epsilon] = min(finite, key=finite.__getitem__)
     parts = [_plan_with(planned, e, overrides, planned.scenario.seeds) for e, overrides in chosen.items()]
     plan = Plan(planned.scenario, tuple(run for part in parts for run in part.runs), planned.federation)
-    return plan, {"inf" if e == math.inf else str(e): overrides for e, overrides in chosen.items()}
+    return plan, {str(write_number(e)): overrides for e, overrides in chosen.items()}
 
 
 def candidates(grid: Tune, epsilon: float | str) -> list[tuple[str, ...]]:

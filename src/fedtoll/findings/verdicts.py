@@ -26,10 +26,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.findings.shares import binomial_p, clopper_pearson
 from fedtoll.scenarios.claims import LEAST_SEEDS
 from fedtoll.scenarios.compare import LEVEL, unreachable
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
+from fedtoll.toll.shares import against, clopper_pearson
 
 Verdict = Literal["reproduced", "not reproduced", "contradicted", "undecided"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undecided")
@@ -84,7 +84,7 @@ class Part:
     def p_value(self, bound: float, *, above: bool) -> float:
         """Return the two-sided p-value of the mean against a bound."""
         if self.share:
-            return binomial_p(int(self.known.sum()), self.seeds, bound, above=above)
+            return against(int(self.known.sum()), self.seeds, bound, above=above)
         return sign_flip(self.x - bound)
 
     def locate(self) -> tuple[bool, bool, float]:
