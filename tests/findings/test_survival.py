@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
 import pytest
 
+from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.survival import ANSWERS, same_runs, survival, twin
 from fedtoll.findings.verdicts import Outcome
-from fedtoll.scenarios.claims import BASE, Setting
+from fedtoll.scenarios.claims import BASE, Claim, Setting
 from fedtoll.scenarios.read import findings, read
+from tests.findings.planted import study
 
 TUNED = Setting(name="tuned", title="tuned", tuned=True)
 BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))
@@ -112,9 +112,8 @@ def test_a_tuned_setting_differs_from_its_twin_by_tuning_alone():
 
 def test_a_setting_that_chose_the_same_constants_is_no_second_piece_of_evidence():
     settings = [Setting(name="tuned", title="tuned", tuned=True)]
-    figures: dict[str, Any] = {"mean": 0.25, "seeds": 10, "sides": (("a", 0.5), ("b", 0.25))}
     before, after = (
-        dataclasses.replace(o, **figures)
+        dataclasses.replace(o, runs="1234")
         for o in planted(("c0", BASE, "reproduced"), ("c0", "tuned", "reproduced"))
     )
     assert same_runs(before, after)
@@ -125,4 +124,21 @@ def test_a_setting_that_chose_the_same_constants_is_no_second_piece_of_evidence(
     tuning, _ = survival(settings, [before, after, *others])
     assert (tuning.answer, tuning.kept, tuning.held) == ("yes", 1, 1)
     assert tuning.why.endswith("; for 1 more, tuning chose the same constants, so the runs are the same")
-    assert not same_runs(before, dataclasses.replace(after, sides=(("a", 0.5), ("b", 0.26))))
+    assert not same_runs(before, dataclasses.replace(after, runs="5678"))
+
+
+def test_equal_shares_of_seeds_do_not_make_two_settings_the_same_runs():
+    """Ten of ten collapsed seeds in both settings are evidence of both, unless the runs are the same."""
+    claim = Claim(
+        name="c", says="c", kind="threshold", of="value", measure="collapsed", epsilon=1.0, at_least=0.5,
+        settings=(BASE, "blind", "again"),
+    )  # fmt: skip
+    studies = {
+        name: study({1.0: {"g": 0.1}}, salt=salt, collapsed=1.0) for name, salt in ((BASE, 0), ("blind", 1))
+    }
+    base, blind, again = outcomes([claim], {**studies, "again": studies[BASE]})
+    assert base.mean == blind.mean == 1.0
+    assert not same_runs(base, blind)
+    assert same_runs(base, again)
+    _, survived = survival(SETTINGS, [base, blind])
+    assert (survived.answer, survived.kept, survived.held) == ("yes", 1, 1)

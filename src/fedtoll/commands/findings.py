@@ -112,7 +112,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
     from fedtoll.findings.summary import by_claim
 
     rows = [
-        {key: _number(value) for key, value in asdict(outcome).items()}
+        {key: _number(value) for key, value in asdict(outcome).items() if key != "runs"}
         | {"sides": [{"what": what, "mean": _number(mean)} for what, mean in outcome.sides]}
         for outcome in finding.outcomes
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -66,9 +67,16 @@ def outcomes(
                 p_holm=judged.p_holm,
                 over=case.over[0] if case.over else "",
                 p_over=case.over[1] if case.over else math.nan,
+                runs=_digest(claim, setting, studies),
             )
         )
     return tuple(results)
+
+
+def _digest(claim: Claim, setting: str, studies: Mapping[str, Study]) -> str:
+    """Return a digest of the runs that a claim reads in a setting."""
+    losses = [studies[term.setting or ""].losses(term) for term in claim.terms(setting)]
+    return hashlib.sha256(b"".join(losses)).hexdigest()
 
 
 def _align(quantities: Sequence[Quantity]) -> list[Floats]:

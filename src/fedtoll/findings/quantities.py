@@ -106,6 +106,17 @@ class Study:
         too_few = tuple(g for g in term.groups if g in few)
         return Quantity(seeds, too_few, f"{prefix} {description}", (f"{len(groups)} groups", p))
 
+    def losses(self, term: Term) -> bytes:
+        """Return everybody's log-loss in all runs that a term reads; only the same runs give the same bytes."""
+        everybody = self.groups[self.groups["group"] == EVERYBODY]
+        chosen = (everybody["strategy"] == (term.strategy or self.strategy)) & at_epsilon(
+            everybody, term.epsilon
+        )
+        if term.of in {"toll", "price"}:
+            chosen |= everybody["mechanism"] == "none"
+        read = everybody[chosen].sort_values(["strategy", "mechanism", "epsilon", "seed", "round"])
+        return np.asarray(read["log_loss"], dtype=np.float64).tobytes()
+
     def _rows(self, measure: str) -> pd.DataFrame:
         """Return one row per run and group at the final round, paired by the toll; cached by measure."""
         if measure not in self._paired:

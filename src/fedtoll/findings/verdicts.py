@@ -163,6 +163,7 @@ class Outcome:
     p_holm: float
     over: str = ""
     p_over: float = math.nan
+    runs: str = ""
 
 
 @dataclass(frozen=True)
