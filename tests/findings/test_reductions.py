@@ -48,12 +48,8 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
         accuracy = by["accuracy"].xs("(all)", level="group")
         assert accuracy[ACCURATE] > accuracy[FAIR]
         assert set(by["n"].xs("(all)", level="group")) == {9769}
-<<<<<<< HEAD
     monkeypatch.setattr("fedtoll.findings.reductions.run_grid", lambda *a: pytest.fail("trained again"))
     again = run_grids(planned, reduction, tmp_path, workers=1)
-=======
-    again = reduced(planned, how, tmp_path, workers=1)
->>>>>>> main
     assert again.equals(table)
 
 

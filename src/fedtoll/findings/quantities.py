@@ -107,7 +107,7 @@ class Study:
         return Quantity(seeds, too_few, f"{prefix} {description}", (f"{len(groups)} groups", p))
 
     def losses(self, term: Term) -> bytes:
-        """Return everybody's log-loss in all runs that a term reads; only the same runs give the same bytes."""
+        """Return everybody's log-loss in all runs that a term reads: different runs give different bytes."""
         everybody = self.groups[self.groups["group"] == EVERYBODY]
         chosen = (everybody["strategy"] == (term.strategy or self.strategy)) & at_epsilon(
             everybody, term.epsilon

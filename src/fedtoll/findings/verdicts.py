@@ -141,7 +141,8 @@ class Outcome:
 
     ``mean``, ``low`` and ``high`` belong to the quantity that ``figure`` names (a difference, a ratio, a
     value). ``sides`` has the description and seed-mean of every side. For a correlation, ``over`` says how
-    many groups it is over and ``p_over`` is their permutation p-value.
+    many groups it is over and ``p_over`` is their permutation p-value. ``runs`` identifies the runs that the
+    claim reads.
     """
 
     claim: str
