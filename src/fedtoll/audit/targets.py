@@ -81,20 +81,20 @@ def train_target(trainer: Trainer, text: str) -> Target:
         final[:] = parameters
 
     trainer.train(run, observe)
-    of = trainer.clients.federation(run).records(run.seed)
-    every = np.arange(len(of.table))
-    rows = np.setdiff1d(every, np.concatenate([of.test, of.validation]))
-    module = model.build(run.model, of.table.features.shape[1], run.classes, run.precision)
+    records = trainer.clients.federation(run).records(run.seed)
+    every = np.arange(len(records.table))
+    rows = np.setdiff1d(every, np.concatenate([records.test, records.validation]))
+    module = model.build(run.model, records.table.features.shape[1], run.classes, run.precision)
     model.put(module, final)
     module.eval()
-    features = torch.from_numpy(of.table.features[rows]).to(model.DTYPES[run.precision])
+    features = torch.from_numpy(records.table.features[rows]).to(model.DTYPES[run.precision])
     with torch.no_grad():
         probability = losses.probabilities(module(features).double()).numpy()
-    true = probability[np.arange(len(rows)), of.table.label[rows]]
-    rest = np.where(np.eye(run.classes, dtype=bool)[of.table.label[rows]], 0.0, probability).sum(axis=1)
+    true = probability[np.arange(len(rows)), records.table.label[rows]]
+    rest = np.where(np.eye(run.classes, dtype=bool)[records.table.label[rows]], 0.0, probability).sum(axis=1)
     logit = np.log(np.maximum(true, 1e-300)) - np.log(np.maximum(rest, 1e-300))
     logit = logit.astype(np.float32).astype(np.float64)  # as stored
-    return Target(rows, np.isin(rows, np.concatenate(of.held)), logit)
+    return Target(rows, np.isin(rows, np.concatenate(records.held)), logit)
 
 
 def train_targets(

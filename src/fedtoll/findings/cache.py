@@ -2,7 +2,7 @@
 
 The name of each file depends on the run, and so on its constants, records and ``NUMERICS``, but not on the
 versions of the libraries. Each folder therefore records them in ``versions.json``. Results of other versions
-are never used silently: the command stops before it trains anything, unless it is told to mix them.
+are never used silently: the command stops before it trains anything, unless ``--force`` is given.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _has_results(folder: Path) -> bool:
 def _versions(folder: Path, resolved: Mapping[str, Any]) -> dict[str, str]:
     """Return the recorded versions of the libraries that matter; a library without a record is left out."""
     if not (recorded := _stamp(folder).get("versions", {})) and (recorded := resolved.get("versions", {})):
-        # resolved.json does not record scikit-learn; fairlearn's version stands for both.
+        # resolved.json does not record scikit-learn, so only fairlearn's version can be compared.
         recorded = {"scikit-learn": importlib.metadata.version("scikit-learn"), **recorded}
     return {name: recorded[name] for name in PACKAGES[folder.name] if name in recorded}
 

@@ -104,9 +104,9 @@ def _grid(run: Run, federation: Federation, reduction: Reduction) -> pd.DataFram
     from fedtoll.sklearn import DPClassifier
 
     torch.set_num_threads(1)
-    of = federation.records(run.seed)
-    rows, client = of.held[0], run.clients[0]
-    X, y, codes = of.table.features[rows], of.table.label[rows], of.groups.codes[rows]
+    records = federation.records(run.seed)
+    rows, client = records.held[0], run.clients[0]
+    X, y, codes = records.table.features[rows], records.table.label[rows], records.groups.codes[rows]
     privacy: dict[str, Any] = {} if run.delta is None else {"delta": run.delta, "accountant": run.accountant}
     classifier = DPClassifier(
         budget_of(run.mechanism, run.epsilon),
@@ -126,11 +126,11 @@ def _grid(run: Run, federation: Federation, reduction: Reduction) -> pd.DataFram
     predicted = [np.asarray(p.predict(X), dtype=np.int64) for p in search.predictors_]
     disparity = [disparities(p, y, codes)[reduction.constraint] for p in predicted]
     accuracy = [float((p == y).mean()) for p in predicted]
-    held = HeldOut(run, federation)
-    T = of.table.features[of.test]
+    evaluation = HeldOut(run, federation)
+    T = records.table.features[records.test]
     tables = []
     for label, best in ((ACCURATE, int(np.argmax(accuracy))), (FAIR, int(np.nanargmin(disparity)))):
-        measured = pd.DataFrame(held.measure(_probabilities(search.predictors_[best], T)))
+        measured = pd.DataFrame(evaluation.measure(_probabilities(search.predictors_[best], T)))
         tables.append(measured.assign(strategy=label, weight=np.nan))
     return pd.concat(tables, ignore_index=True)
 

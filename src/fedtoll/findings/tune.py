@@ -168,14 +168,14 @@ def validation_losses(trainer: Trainer, text: str) -> Losses:
         if error.__cause__ is not None:  # an error in the code of a strategy or model, not divergence
             raise
         return {EVERYBODY: math.nan}
-    of = trainer.clients.federation(run).records(run.seed)
-    features = torch.from_numpy(of.table.features[of.validation]).to(model.DTYPES[run.precision])
+    records = trainer.clients.federation(run).records(run.seed)
+    features = torch.from_numpy(records.table.features[records.validation]).to(model.DTYPES[run.precision])
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
     model.put(module, last["parameters"])
     with torch.no_grad():
-        labels = torch.from_numpy(of.table.label[of.validation])
+        labels = torch.from_numpy(records.table.label[records.validation])
         nats = losses.per_example(module(features), labels).double().numpy()
-    codes = of.groups.codes[of.validation]
-    present = [(code, name) for code, name in enumerate(of.groups.names) if (codes == code).any()]
+    codes = records.groups.codes[records.validation]
+    present = [(code, name) for code, name in enumerate(records.groups.names) if (codes == code).any()]
     by_group = {name: float(nats[codes == code].mean()) for code, name in present}
     return {**by_group, EVERYBODY: float(nats.mean())}
