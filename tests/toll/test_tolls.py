@@ -11,8 +11,8 @@ from scipy import stats
 
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import MEASURES
-from fedtoll.toll import folds_of, toll
-from tests.toll.tables import INF, NAN, at, pair, table
+from fedtoll.toll import folds_of, results_toll, toll
+from tests.toll.tables import INF, NAN, Made, at, pair, table
 
 
 def test_the_toll_is_the_mean_of_the_paired_differences():
@@ -111,6 +111,22 @@ def test_the_price_is_against_fedavg_without_privacy():
     assert at(frame, strategy="q")["price_se"] == pytest.approx(0.01)
     assert at(frame, "none", strategy="q")["price"] == pytest.approx(0.29)
     assert at(frame, strategy="fedavg")["price"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "price"),
+    [
+        ("fedavg", "fedavg", 0.30),
+        ("fedtoll.strategies.fedavg:FedAvg", "FedAvg", 0.30),
+        ("mine.py:fedavg", "fedavg", NAN),
+        ("flwr.serverapp.strategy:FedAvg", "FedAvg", NAN),
+    ],
+)
+def test_prices_refer_to_fedtolls_fedavg_whatever_its_label(name, label, price):
+    groups = pd.concat([pair([(0.20, 0.25)] * 2, strategy=label), pair([(0.50, 0.50)] * 2, strategy="q")])
+    names = [{"name": name, "label": label}, {"name": "q", "label": "q"}]
+    made = Made(groups, {"scenario": {"strategies": names}})
+    assert at(results_toll(made), strategy="q")["price"] == pytest.approx(price, nan_ok=True)
 
 
 def test_without_fedavg_there_is_no_price():

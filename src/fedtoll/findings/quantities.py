@@ -49,6 +49,8 @@ class Study:
         How many disjoint test sets the seeds go through.
     strategy
         The label of the scenario's first strategy.
+    reference
+        The label of the strategy that prices refer to; ``None`` if there is none.
     traits
         Of every group, where a claim is about a correlation with one.
     """
@@ -56,6 +58,7 @@ class Study:
     groups: pd.DataFrame
     folds: int
     strategy: str
+    reference: str | None
     traits: pd.DataFrame | None = None
     _made: dict[str, pd.DataFrame] = field(default_factory=dict)
     _known: dict[tuple[str, float | str | None], frozenset[str]] = field(default_factory=dict)
@@ -109,7 +112,7 @@ class Study:
     def _rows(self, measure: str) -> pd.DataFrame:
         """Return one row a run and group at the final round, paired by the toll; made once a measure."""
         if measure not in self._made:
-            rows = paired(self.groups, "accuracy" if measure in VALUED else measure)
+            rows = paired(self.groups, "accuracy" if measure in VALUED else measure, self.reference)
             if measure in VALUED:
                 rows["value"] = rows[measure].astype(float)
                 rows[["toll", "price"]] = np.nan

@@ -6,6 +6,7 @@ split, partition, initial weights and streams, so the difference is paired.
 
 ===============================  ==================================================================
 :func:`toll`                     tolls, prices and the split into clipping and noise, by group
+:func:`results_toll`             the same for a results folder
 :func:`toll_gap`                 who pays most and least, disparity, the Pareto front of strategies
 :func:`comparisons`              strategies against the baseline: the scenario's declared family
 :func:`joint_intervals`          intervals for the population, over seeds and test rows together
@@ -39,10 +40,18 @@ from fedtoll.toll.fairness import fairness
 from fedtoll.toll.gap import toll_gap
 from fedtoll.toll.intervals import sign_flip, wilson
 from fedtoll.toll.joint import joint_intervals
-from fedtoll.toll.limits import FEW_SEEDS, FEWEST_POSITIVES, FEWEST_RECORDS, LEVEL, ResultsLike, folds_of
+from fedtoll.toll.limits import (
+    FEW_SEEDS,
+    FEWEST_POSITIVES,
+    FEWEST_RECORDS,
+    LEVEL,
+    ResultsLike,
+    folds_of,
+    price_reference,
+)
 from fedtoll.toll.literature import literature
 from fedtoll.toll.slopes import slopes
-from fedtoll.toll.tolls import toll
+from fedtoll.toll.tolls import results_toll, toll
 from fedtoll.toll.two_folders import difference, settings
 
 __all__ = [
@@ -61,6 +70,8 @@ __all__ = [
     "folds_of",
     "joint_intervals",
     "literature",
+    "price_reference",
+    "results_toll",
     "settings",
     "sign_flip",
     "slopes",

@@ -11,7 +11,7 @@ from fedtoll.scenarios.compare import LEVEL, Compare, Comparison, family, unreac
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
-from fedtoll.toll.limits import ResultsLike, folds_of
+from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
 from fedtoll.toll.tolls import ROW, counted, paired
 from fedtoll.toll.two_gaps import gap_difference, gap_swap
 
@@ -91,7 +91,7 @@ def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
         If its ``[compare]`` is none.
     """
     scenario = resolved.get("scenario", {})
-    names = {str(s.get("label", s["name"])): str(s["name"]) for s in scenario.get("strategies", [])}
+    names = strategy_names(resolved)
     if not names:
         return ()
     epsilons = [float("inf") if e == "inf" else e for e in scenario.get("privacy", {}).get("epsilons", [])]

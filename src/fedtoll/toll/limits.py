@@ -7,9 +7,18 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from fedtoll.scenarios.compare import FEW_SEEDS, LEVEL
+from fedtoll.scenarios.compare import FEW_SEEDS, LEVEL, fedavg_label
 
-__all__ = ["FEWEST_POSITIVES", "FEWEST_RECORDS", "FEW_SEEDS", "LEVEL", "ResultsLike", "folds_of"]
+__all__ = [
+    "FEWEST_POSITIVES",
+    "FEWEST_RECORDS",
+    "FEW_SEEDS",
+    "LEVEL",
+    "ResultsLike",
+    "folds_of",
+    "price_reference",
+    "strategy_names",
+]
 
 FEWEST_RECORDS = 100
 FEWEST_POSITIVES = 20
@@ -41,3 +50,29 @@ def folds_of(resolved: dict[str, Any]) -> int:
     """
     split = resolved.get("scenario", {}).get("split", {})
     return int(split["folds"]) if split.get("kind") == "folds" else 1
+
+
+def strategy_names(resolved: dict[str, Any]) -> dict[str, str]:
+    """Return the name (entry point or import path) of every strategy of a scenario, by its label."""
+    specs = resolved.get("scenario", {}).get("strategies", [])
+    return {str(s.get("label", s["name"])): str(s["name"]) for s in specs}
+
+
+def price_reference(resolved: dict[str, Any]) -> str | None:
+    """Return the label of the strategy that prices refer to: fedtoll's own FedAvg.
+
+    Parameters
+    ----------
+    resolved
+        The content of ``resolved.json``.
+
+    Returns
+    -------
+    str or None
+        ``None`` if the scenario does not run FedAvg: then prices are undefined.
+
+    Examples
+    --------
+    >>> price_reference({"scenario": {"strategies": [{"name": "mine.py:fedavg", "label": "fedavg"}]}})
+    """
+    return fedavg_label(strategy_names(resolved))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.toll.limits import ResultsLike, folds_of
-from fedtoll.toll.tolls import ROW, toll
+from fedtoll.toll.limits import ResultsLike
+from fedtoll.toll.tolls import ROW, results_toll
 
 
 def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
@@ -37,8 +37,7 @@ def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = 
         ``too_few``, ``collapsed``, ``below_majority``. "(all)" has no fairness gap; NaN without a run at ∞.
     """
     if tolls is None:
-        folds = folds_of(results.resolved)
-        tolls = {m: toll(results.groups, m, folds) for m in ("accuracy", "log_loss")}
+        tolls = {m: results_toll(results, m) for m in ("accuracy", "log_loss")}
     accuracy, loss = tolls["accuracy"], tolls["log_loss"]
     cost = accuracy.rename(columns={"toll": "privacy_cost", "toll_se": "privacy_cost_se"})
     flags = ["n", "positives", "seeds", "too_few", "collapsed", "below_majority"]

@@ -8,13 +8,32 @@ import pandas as pd
 from fedtoll.scenarios.measures import RUN, measure_named
 from fedtoll.toll.gap import of_seeds
 from fedtoll.toll.intervals import half_width, resolved
-from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS
+from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS, ResultsLike, folds_of, price_reference
 
 ROW = ["strategy", "mechanism", "epsilon", "group"]
 """The columns that name one row of :func:`toll`."""
 
 
-def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = None) -> pd.DataFrame:
+def results_toll(results: ResultsLike, measure: str = "log_loss") -> pd.DataFrame:
+    """Return :func:`toll` for a results folder, with the folds and the price reference of its scenario.
+
+    Parameters
+    ----------
+    results
+        The results of a scenario.
+    measure
+        A name of :data:`MEASURES`.
+    """
+    resolved = results.resolved
+    return toll(results.groups, measure, folds_of(resolved), price_reference(resolved))
+
+
+def toll(
+    groups: pd.DataFrame,
+    measure: str = "log_loss",
+    folds: int | None = None,
+    reference: str | None = "fedavg",
+) -> pd.DataFrame:
     """Return the toll and the price of every group, at the final round.
 
     Intervals are studentised (t) intervals over seeds. Their estimand is *this* table of records: the mean
@@ -32,6 +51,9 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
     folds
         How many disjoint test sets the seeds go through (:func:`folds_of`), so that no test record is
         counted twice in ``n``. ``None``: every seed has test records of its own.
+    reference
+        Label of the strategy that prices refer to, FedAvg by default. It is a label only: for a results
+        folder :func:`price_reference` finds the right one. ``None`` leaves prices undefined.
 
     Returns
     -------
@@ -50,8 +72,8 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
         - ``clipping``, ``clipping_se``: the part of the toll that clipping alone takes, U(∞) − U(clip-only),
           on each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Over seeds that
           have all three runs, so the parts add up to the toll of these; NaN without clip-only runs
-        - ``price``, ``price_se``, ``price_low``, ``price_high``: U(FedAvg at ∞) − U(ε); NaN without FedAvg
-          at ∞
+        - ``price``, ``price_se``, ``price_low``, ``price_high``: U(reference at ∞) − U(ε); NaN without the
+          reference at ∞
         - ``collapsed``, ``below_majority``: share of seeds so flagged
         - ``gap_low``, ``gap_high``, ``disparity_corrected``: of all groups together, repeated in each row;
           see :func:`~fedtoll.toll.gap.toll_gap`
@@ -61,7 +83,7 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
     ScenarioError
         If the measure is unknown.
     """
-    final = paired(groups, measure)
+    final = paired(groups, measure, reference)
     frame = counted(final, folds).join(
         final.groupby(ROW, sort=False).agg(
             runs=("seed", "size"),
@@ -80,10 +102,10 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
             priced=("price", "count"),
         )
     )
-    reference = frame.index.get_level_values("mechanism") == "none"
+    non_private = frame.index.get_level_values("mechanism") == "none"
     for name, seeds in (("toll", "seeds"), ("price", "priced")):
         se = frame[f"{name}_se"]
-        half = half_width(np.where(reference, se, resolved(se, frame[name].abs())), frame[seeds])
+        half = half_width(np.where(non_private, se, resolved(se, frame[name].abs())), frame[seeds])
         frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - half, frame[name] + half
     frame = frame.drop(columns="priced").reset_index()
     frame.insert(4, "measure", measure)
@@ -91,7 +113,7 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
     return by_privacy(frame)
 
 
-def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
+def paired(groups: pd.DataFrame, measure: str, reference: str | None = None) -> pd.DataFrame:
     """Return one row a run and group at the final round, with its toll, its parts and its price.
 
     Columns beside those of ``groups``: ``value``; ``utility``; ``toll``, ``clipping``, ``noise`` and
@@ -108,12 +130,11 @@ def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
             columns={"utility": name}
         )
         final = final.merge(other.assign(**{f"has_{name}": True}), "left", on=key, validate="many_to_one")
-    fedavg = final.loc[
-        (final["mechanism"] == "none") & (final["strategy"] == "fedavg"), ["seed", "group", "utility"]
-    ].rename(columns={"utility": "fedavg"})
-    final = final.merge(fedavg, "left", on=["seed", "group"], validate="many_to_one")
+    free = (final["mechanism"] == "none") & (final["strategy"] == reference)
+    best = final.loc[free, ["seed", "group", "utility"]].rename(columns={"utility": "price_base"})
+    final = final.merge(best, "left", on=["seed", "group"], validate="many_to_one")
     final["toll"] = final["reference"] - final["utility"]
-    final["price"] = final["fedavg"] - final["utility"]
+    final["price"] = final["price_base"] - final["utility"]
     split = (final["reference"] - final["clipped"]).where(
         (final["mechanism"] == "dp-sgd") & final["toll"].notna()
     )
