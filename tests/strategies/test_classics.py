@@ -176,8 +176,8 @@ MISTAKES = [
     ("fedyogi:FedYogi", {"tau": 0.0}, "tau = 0.0: must be greater than 0"),
     ("qfedavg:QFedAvg", {"q": -1.0}, "q = -1.0: must be 0 or greater"),
     ("qfedavg:QFedAvg", {"clip": 0.0}, "clip = 0.0: must be greater than 0"),
-    ("qfedavg:QFedAvg", {"floor": 0.0}, "floor = 0.0: must be greater than 0, and at most clip = 4.0"),
-    ("qfedavg:QFedAvg", {"floor": 5.0}, "floor = 5.0: must be greater than 0, and at most clip = 4.0"),
+    ("qfedavg:QFedAvg", {"floor": 0.0}, "floor = 0.0: must be greater than 0 and at most clip = 4.0"),
+    ("qfedavg:QFedAvg", {"floor": 5.0}, "floor = 5.0: must be greater than 0 and at most clip = 4.0"),
     ("afl:AFL", {"gamma": -1.0}, "gamma = -1.0: must be 0 or greater"),
     ("afl:AFL", {"clip": -1.0}, "clip = -1.0: must be greater than 0"),
 ]

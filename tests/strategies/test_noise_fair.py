@@ -257,7 +257,7 @@ MISTAKES = [
     ({"kappa": 0.0}, "kappa = 0.0: must be greater than 0"),
     ({"kappa": -1.0}, "kappa = -1.0: must be greater than 0"),
     ({"target": "unifrom"}, "'unifrom' is unknown; did you mean 'uniform'"),
-    ({"target": NOISE_FAIR}, "must be another strategy than this one"),
+    ({"target": NOISE_FAIR}, "must be a strategy other than this one"),
     ({"target": "flwr.serverapp.strategy:FedAvg"}, "is not a fedtoll.strategies.base.Strategy"),
     ({"target": "term", "target_parameters": {"tt": 1.0}}, "Term: unknown parameter 'tt'; did you mean 't'"),
     ({"target": "term", "target_parameters": {"t": -1.0}}, "Term: t = -1.0: must be 0 or greater"),

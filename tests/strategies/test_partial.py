@@ -14,7 +14,7 @@ from fedtoll.strategies.base import Member, Report
 from fedtoll.strategies.conformance.cohorts import Round, cohort
 from fedtoll.strategies.conformance.play import step
 from fedtoll.strategies.fedminmax import FedMinMax
-from fedtoll.strategies.simplex import ascend, off_the_simplex, project
+from fedtoll.strategies.simplex import ascend, project, simplex_violation
 from tests.strategies.reports import answering, report
 
 STRATEGIES = sorted(registry.names())
@@ -36,9 +36,9 @@ def test_any_cohort_that_is_left_makes_a_model(name, mixed, noise):
         there = rng.permutation(5)[: 1 + number % 5]
         kept = Round(given.params, tuple(given.reports[k] for k in sorted(there)))
         done = step(strategy, number, kept.copy(), state)
-        assert off_the_simplex(done.weights, len(there)) == ""
+        assert simplex_violation(done.weights, len(there)) == ""
         assert np.shape(done.coefficients) == (len(there),)
-        for array in (*done.model, *done.output, *(np.asarray(v) for v in done.told.values())):
+        for array in (*done.model, *done.output, *(np.asarray(v) for v in done.instructions.values())):
             assert np.isfinite(array).all()
         assert done.changed == ()
         state = done.state
