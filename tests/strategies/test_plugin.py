@@ -122,7 +122,7 @@ def test_a_broken_or_doubled_strategy_leaves_the_others_be(here, tmp_path, monke
     code, out, err = here("list", "strategies")
     assert (code, err) == (0, "")
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
-    assert told["uniform"] == "Every client counts the same, whatever its size."
+    assert told["uniform"] == "Gives every client the same weight, whatever its size."
     for name, words in {
         "twin": "'twin' is the name of a strategy in north 1.0 and in south 2.1",
         "broken": "'boom:Strategy' raises when imported: ZeroDivisionError",

@@ -123,7 +123,7 @@ def test_one_row_a_fold_has_a_mean_and_no_interval():
 
 
 def test_what_is_no_mean_over_records_is_refused():
-    with pytest.raises(ScenarioError, match="joint intervals: measure 'auroc' is no mean over records"):
+    with pytest.raises(ScenarioError, match="joint intervals: measure 'auroc' is not a mean over records"):
         joint_intervals(draw(np.random.default_rng(0), SOME, 1, 2), "auroc")
 
 

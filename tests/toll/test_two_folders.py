@@ -15,7 +15,7 @@ from scipy import stats
 from fedtoll.scenarios.measures import RUN
 from fedtoll.server.store import TABLES
 from fedtoll.toll import difference, settings
-from fedtoll.toll.two_folders import unpaired
+from fedtoll.toll.two_folders import unpaired_reason
 from tests.server.fake import GROUPS, Fake, adult_race
 from tests.toll.tables import INF, at
 
@@ -84,18 +84,24 @@ def changed(study: Fake, section: str, key: str, value: object) -> Fake:
 
 
 def test_why_runs_are_no_pairs(first, second):
-    assert unpaired(first, second) == ""
-    assert unpaired(first, changed(copy.deepcopy(second), "data", "exclude", ["race", "sex"])) == ""
-    assert unpaired(first, changed(copy.deepcopy(second), "split", "folds", 4)) == "split.folds differs"
-    assert unpaired(first, changed(copy.deepcopy(second), "data", "groups", ["sex"])) == "data.groups differs"
+    assert unpaired_reason(first, second) == ""
+    assert unpaired_reason(first, changed(copy.deepcopy(second), "data", "exclude", ["race", "sex"])) == ""
     assert (
-        unpaired(first, changed(copy.deepcopy(second), "partition", "skew", 1.0)) == "partition.skew differs"
+        unpaired_reason(first, changed(copy.deepcopy(second), "split", "folds", 4)) == "split.folds differs"
+    )
+    assert (
+        unpaired_reason(first, changed(copy.deepcopy(second), "data", "groups", ["sex"]))
+        == "data.groups differs"
+    )
+    assert (
+        unpaired_reason(first, changed(copy.deepcopy(second), "partition", "skew", 1.0))
+        == "partition.skew differs"
     )
     other = copy.deepcopy(second)
     other.resolved["data"]["checksum"] = "sha256:0"
-    assert unpaired(first, other) == "other records"
+    assert unpaired_reason(first, other) == "other records"
     second.groups["seed"] += 100
-    assert unpaired(first, second) == "no seed in common"
+    assert unpaired_reason(first, second) == "no seed in common"
 
 
 def test_what_is_no_pair_has_the_interval_of_welch(first, second):

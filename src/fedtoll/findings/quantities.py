@@ -12,7 +12,7 @@ from fedtoll.findings.atypicality import rank_correlation, shuffled
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY, VALUED
-from fedtoll.toll.tolls import counted, paired
+from fedtoll.toll.tolls import paired, record_counts
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Study:
         if key not in self._known:
             rows = self._rows(term.measure or "log_loss")
             rows = rows[(rows["strategy"] == label) & of_budget(rows, term.epsilon)]
-            frame = counted(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
+            frame = record_counts(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
             few = frame.loc[frame["too_few"] & (frame["group"] != EVERYBODY), "group"]
             self._known[key] = frozenset(few)
         return self._known[key]

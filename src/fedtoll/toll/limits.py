@@ -1,4 +1,4 @@
-"""The limits that the whole toll shares, and what it reads of a results folder."""
+"""Limits shared by all toll computations, and what they read from a results folder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ __all__ = [
 ]
 
 FEWEST_RECORDS = 100
+"""A group with fewer test records is marked as having too few for a claim."""
+
 FEWEST_POSITIVES = 20
+"""A group with fewer positive test records is marked as having too few for a claim."""
 
 
 class ResultsLike(Protocol):
-    """What the toll and the report read of a results folder (see :mod:`fedtoll.server.results`)."""
+    """What the toll and the report read from a results folder (see :mod:`fedtoll.server.results`)."""
 
     @property
     def folder(self) -> Path: ...  # noqa: D102
@@ -44,9 +47,9 @@ class ResultsLike(Protocol):
 
 
 def folds_of(resolved: dict[str, Any]) -> int:
-    """Return how many disjoint test sets the seeds go through: ``seed mod folds`` names a seed's one.
+    """Return the number of disjoint test sets; a seed uses the test set ``seed mod folds``.
 
-    A split that is not into folds counts as one, since its test records may repeat over seeds.
+    A split without folds counts as one set, because its test records may repeat over seeds.
     """
     split = resolved.get("scenario", {}).get("split", {})
     return int(split["folds"]) if split.get("kind") == "folds" else 1
