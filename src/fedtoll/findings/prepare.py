@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtoll.findings import reductions
-from fedtoll.findings.shares import against
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
 from fedtoll.scenarios.compare import LEVEL, fedavg_label, most, unreachable
@@ -17,6 +16,7 @@ from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.plan import Plan
+from fedtoll.toll.shares import against
 
 QUICK_SEEDS = "0:2"
 
@@ -97,10 +97,11 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     _check_skips(name, file, scenario)
     own = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
-    made = {}
+    made: dict[str, Plan] = {}
     for setting in _asked(scenario.claim):
         overrides = (*own.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
-        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds)
+        like = next(iter(made.values())).federation if made else None
+        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
     if tuned & made.keys():
         _check_public(file, scenario, made)
     grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}
