@@ -1,4 +1,4 @@
-"""The conformance kit: a broken strategy for every property fails that one and no other."""
+"""The conformance kit: for every property, broken strategies fail that property and no other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failed(strategy):
 
 
 class Asks(FedAvg):
-    """FedAvg that asks for the mean loss, and uses it a little."""
+    """FedAvg that requests the mean loss and uses it slightly."""
 
     @property
     def requests(self):
@@ -169,7 +169,7 @@ MEMORY: dict[str, Any] = {}
 
 
 class Hidden(FedAvg):
-    """Remembers on a global what it saw last; ``init`` forgets it."""
+    """Stores its last inputs in a global, which ``init`` clears."""
 
     def init(self, cohort):
         MEMORY.clear()
@@ -193,7 +193,7 @@ class Positional(FedAvg):
 
 
 class PositionalMemory(FedAvg):
-    """Averages its weights with those of the round before, by place."""
+    """Averages its weights with those of the previous round, by position."""
 
     def weigh(self, reports, state):
         before = state.get("before", sizes(reports))
@@ -202,7 +202,7 @@ class PositionalMemory(FedAvg):
 
 
 class TiesByOrder(FedAvg):
-    """Uses its memory by place, to tell clients something else."""
+    """Uses its state by position, in its instructions to clients."""
 
     def weigh(self, reports, state):
         return sizes(reports), {"mu": float(reports[0].update[0][0, 0]) ** 2}
@@ -231,7 +231,7 @@ class ByNorm(FedAvg):
 
 
 class ForgetsTheAbsent(FedAvg):
-    """Remembers the clients of the last round and no others."""
+    """Stores only the clients of the last round."""
 
     def init(self, cohort):
         return {"client": np.array([m.client for m in cohort]), "share": sizes(cohort)}
@@ -244,7 +244,7 @@ class ForgetsTheAbsent(FedAvg):
 
 
 class CountsOnEverybody(FedAvg):
-    """Gives an absent client its weight."""
+    """Gives weight to a missing client."""
 
     def init(self, cohort):
         return {"n": float(sum(m.size for m in cohort))}
@@ -255,7 +255,7 @@ class CountsOnEverybody(FedAvg):
 
 
 class CountsOnTheFirst(FedAvg):
-    """Keeps whom it saw first, in the belief that it saw everybody."""
+    """Stores the clients of the first round, assuming that none was missing."""
 
     def weigh(self, reports, state):
         n = state or {str(r.client): float(r.size) for r in reports}
@@ -285,7 +285,7 @@ class LaundersUpdate(FedAvg):
 
 
 class AsksForNothing(Asks):
-    """Asks for the mean loss, which costs privacy, and does not use it."""
+    """Requests the mean loss, which costs privacy, and does not use it."""
 
     def weigh(self, reports, state):
         return sizes(reports), state
@@ -384,7 +384,7 @@ class WrongDefault(FedAvg):
 
 @dataclass(frozen=True)
 class Refused(FedAvg):
-    """Changes its own parameter to what it refuses."""
+    """Changes its own parameter to a value that it rejects."""
 
     t: float = 1.0
 
@@ -631,7 +631,7 @@ WATCHED: list[dict[str, Any]] = []
 
 @dataclass(frozen=True)
 class Watched(AFL):
-    """AFL, which keeps a memory, under the eyes of a test."""
+    """AFL, a strategy with state, instrumented for a test."""
 
     def weigh(self, reports, state):
         WATCHED.append({"reports": tuple(reports)})
@@ -648,7 +648,7 @@ class Watched(AFL):
 
 
 def test_playing_is_what_the_engine_does():
-    """What the adapter does with AFL in a real run, the kit does with the reports of that run."""
+    """The kit gives the same results for the reports of a real run of AFL as the adapter did."""
     WATCHED.clear()
     run = one(FEDAVG, 2.0, training={"rounds": 3})
     asked = (StatisticPlan(name="mean_loss", parameters={"clip": 1.0}, noise_multiplier=20.0),)

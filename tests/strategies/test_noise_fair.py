@@ -1,4 +1,4 @@
-"""Strategies that look at the noise, and noise-fair among them, against closed forms and scipy."""
+"""The strategies that use the noise variance, compared with closed forms and scipy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reports(sizes_, variances=None, epsilons=None, losses=None):
 
 
 def adult_by_race():
-    """8 White clients, 2 Black, 1 of each other group; with one σ and q, v_k ∝ 1 / n_k²."""
+    """Return 8 White clients, 2 Black and 1 of each other group; with equal σ and q, v_k ∝ 1 / n_k²."""
     clients = {"White": 8, "Black": 2}
     n = []
     for group, count in ADULT.counts["race"].items():
@@ -284,7 +284,7 @@ def test_a_target_whose_source_the_hash_would_miss_is_refused(tmp_path):
 
 @dataclass(frozen=True)
 class Tabled(Strategy):
-    """A strategy with a default that is made anew."""
+    """A strategy with a default factory."""
 
     steps: list[int] = field(default_factory=lambda: [1, 2])
     t: float = 1.0

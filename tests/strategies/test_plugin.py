@@ -1,4 +1,4 @@
-"""A real package that adds a strategy: installed apart, found by name, checked, and run."""
+"""A separate package that adds a strategy: installed, found by name, checked and run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parent / "plugin"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder in which the package is installed."""
+    """Return a folder in which the package is installed."""
     made = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(SOURCE, made / "source", ignore=shutil.ignore_patterns("__pycache__"))
     options = "--quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --target"

@@ -1,4 +1,4 @@
-"""From names to classes and instances: whatever is wrong with a user's class is one line."""
+"""From names to classes and instances: any mistake in a user's class is reported in one line."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_strategy_from_a_file(mine):
 
 
 def test_the_file_that_is_named_is_the_one_that_is_watched(mine, tmp_path, monkeypatch):
-    """And not the file from which its class comes."""
+    """Not the file that its class is imported from."""
     monkeypatch.syspath_prepend(tmp_path)
     mine(DECLARED + WEIGH, file="origin_of_mine.py")
     for text in (

@@ -1,4 +1,4 @@
-"""FedAvg, uniform and TERM against their equations, and what all strategies share."""
+"""FedAvg, uniform and TERM compared with their equations, and the code shared by all strategies."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ RACE = [4176] * 8 + [1874] * 2 + [1215, 376, 324]
 
 
 def shares_of_the_smallest(t, sd, rounds=4000):
-    """Its normalised weight in units of its due, over independent releases of equal losses."""
+    """Return its normalised weight relative to the exact one, over independent releases of equal losses."""
     rng = np.random.default_rng(2)
     sds = sd / 0.31 * 100 / np.array(RACE)
     losses = 0.3 + sds * rng.normal(size=(rounds, len(RACE)))

@@ -1,4 +1,4 @@
-"""The toll: paired, honest about what is undefined, and equal to numbers worked out by hand."""
+"""The toll: paired by seed, explicit about undefined values, and equal to numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_every_measure_has_a_way_and_log_loss_comes_first():
 
 
 def split(clipped: float | None) -> pd.DataFrame:
-    """Two seeds, at ∞ .20 and .30, clip-only .21 and .35, at ε .30 and .50; a third without clip-only."""
+    """Make two seeds (∞: .20, .30; clip-only: .21, .35; ε: .30, .50) and a third without clip-only."""
     groups = [pair([(0.20, 0.30), (0.30, 0.50), (0.2, 0.9)])]
     if clipped is not None:
         groups.append(

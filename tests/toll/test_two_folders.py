@@ -1,4 +1,4 @@
-"""Two folders beside each other: paired where they are pairs, and otherwise said why not."""
+"""Comparison of two folders: paired if their runs form pairs, otherwise with the reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def first() -> Fake:
 
 @pytest.fixture
 def second(first: Fake) -> Fake:
-    """The same study where ε costs .02 and something for each seed more."""
+    """Make the same study with .02 and a seed's own amount added to the cost of ε."""
     other = copy.deepcopy(first)
     private = other.groups["mechanism"] == "dp-sgd"
     other.groups.loc[private, "log_loss"] += 0.02 + 0.001 * other.groups.loc[private, "seed"]
@@ -57,6 +57,18 @@ def test_an_empty_setting_is_none_and_strategies_go_by_their_labels(first, secon
     second.resolved["scenario"]["strategies"] = [{"name": "term", "label": "term(t=5)", "t": 5.0}]
     ((key, before, after),) = settings(first.resolved, second.resolved)
     assert (key, before, after) == ("strategies", ["fedavg", "uniform", "term(t=5)"], ["term(t=5)"])
+
+
+def test_another_class_with_the_same_label_is_another_setting(first, second):
+    second.resolved["scenario"]["training"] = first.resolved["scenario"]["training"]
+    second.resolved["scenario"]["strategies"] = [
+        {"name": "mine.py:fedavg", "label": "fedavg"},
+        {"name": "uniform", "label": "uniform"},
+        {"name": "term", "label": "term(t=5)", "t": 5.0},
+    ]
+    assert settings(first.resolved, second.resolved) == [
+        ("strategies", ["fedavg", "uniform", "term(t=5)"], ["mine.py:fedavg", "uniform", "term(t=5)"])
+    ]
 
 
 def test_pairs_are_compared_within_seeds(first, second):
@@ -127,7 +139,7 @@ def test_nothing_in_common_is_nothing_to_compare(first):
 
 
 def written(folder: Path, study: Fake) -> Path:
-    """Write a study as the store does."""
+    """Write a study to disk as the store does."""
     (folder / "runs").mkdir(parents=True)
     (folder / "resolved.json").write_text(json.dumps(study.resolved))
     for run in study.resolved["runs"]:
@@ -143,7 +155,7 @@ def written(folder: Path, study: Fake) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Three strategies, two budgets, two seeds."""
+    """Write two studies with three strategies, two budgets and two seeds."""
     one = adult_race(seeds=(0, 1), epsilons=(INF, 2.0, 0.5), records=60)
     other = copy.deepcopy(one)
     other.groups.loc[other.groups["epsilon"] == 0.5, "log_loss"] += 0.02 + 0.001 * other.groups["seed"]
@@ -160,7 +172,7 @@ def least(tmp_path_factory):
 
 @pytest.fixture
 def folders(least, tmp_path):
-    """Two folders to spoil."""
+    """Two folders for tests to damage."""
     return [Path(shutil.copytree(least, tmp_path / name)) for name in ("one", "two")]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.toll.intervals import half_width, nan_if_zero, t_interval
-from fedtoll.toll.limits import ResultsLike, folds_of
+from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
 from fedtoll.toll.tolls import ROW, paired, record_counts, sort_by_privacy
 
 _NO_EFFECT = {"name", "title", "description", "compare"}  # keys that change no number
@@ -27,7 +27,7 @@ def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any,
     -------
     list of (key, value in a, value in b)
         Dotted keys in the order of the file; ``None`` if a folder lacks the key (an empty value counts as
-        missing). Strategies are compared by their labels.
+        missing). Strategies are compared by their full names and stated parameters.
 
     Examples
     --------
@@ -38,7 +38,10 @@ def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any,
     for content in (a, b):
         scenario = {k: v for k, v in content.get("scenario", {}).items() if k not in _NO_EFFECT}
         if "strategies" in scenario:
-            scenario["strategies"] = [s.get("label", s["name"]) for s in scenario["strategies"]]
+            scenario["strategies"] = [
+                label.replace(name.rpartition(":")[2], name, 1)  # a label lacks the path of a user's class
+                for label, name in strategy_names(content).items()
+            ]
         records = {k: content.get("data", {}).get(k) for k in ("rows", "checksum")}
         sides.append(dict(_flat({**scenario, "records": records, "versions": content.get("versions", {})})))
     first, second = sides
