@@ -47,7 +47,7 @@ def test_it_is_listed_and_described(site, tmp_path):
     code, out, err = fedtoll(site, "list", "strategies", "--json", cwd=tmp_path)
     assert (code, err) == (0, "")
     names = json.loads(out)
-    assert names["capped-size"] == "No client counts for more than so many records: p_k ∝ min(n_k, cap)."
+    assert names["capped-size"] == "FedAvg with client sizes capped: p_k ∝ min(n_k, cap)."
     assert "fedavg" in names
     code, out, _ = fedtoll(site, "describe", "capped-size", cwd=tmp_path)
     assert code == 0

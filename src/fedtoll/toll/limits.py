@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,13 +56,13 @@ def folds_of(resolved: dict[str, Any]) -> int:
     return int(split["folds"]) if split.get("kind") == "folds" else 1
 
 
-def strategy_names(resolved: dict[str, Any]) -> dict[str, str]:
+def strategy_names(resolved: Mapping[str, Any]) -> dict[str, str]:
     """Return the name (entry point or import path) of every strategy of a scenario, by its label."""
     specs = resolved.get("scenario", {}).get("strategies", [])
     return {str(s.get("label", s["name"])): str(s["name"]) for s in specs}
 
 
-def price_reference(resolved: dict[str, Any]) -> str | None:
+def price_reference(resolved: Mapping[str, Any]) -> str | None:
     """Return the label of the strategy that prices refer to: fedtoll's own FedAvg.
 
     Parameters
