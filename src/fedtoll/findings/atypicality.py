@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedtoll.scenarios.data.table import Attribute, Table
-from fedtoll.toll.intervals import share_as_far
+from fedtoll.toll.intervals import permutation_p
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def group_permutation_p(
         drawn = rng.permuted(np.tile(np.arange(len(names)), (DRAWS, 1)), axis=1)
         orders = np.concatenate([np.arange(len(names))[None], drawn])
     permuted = y[orders] @ project
-    return share_as_far((permuted @ x) / np.sqrt((permuted**2).sum(axis=1).clip(1e-12)))
+    return permutation_p((permuted @ x) / np.sqrt((permuted**2).sum(axis=1).clip(1e-12)))
 
 
 def _correlation(x: Floats, y: Floats, z: Floats | None) -> float:

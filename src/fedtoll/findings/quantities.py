@@ -12,7 +12,7 @@ from fedtoll.findings.atypicality import group_permutation_p, rank_correlation
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY, VALUED
-from fedtoll.toll.tolls import counted, paired
+from fedtoll.toll.tolls import paired, record_counts
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Study:
         The number of disjoint test sets over the seeds.
     strategy
         The label of the scenario's first strategy, the default of a claim.
+    reference
+        The label of the strategy that prices refer to; ``None`` if there is none.
     traits
         The traits of every group, if a claim is about a correlation with one.
     """
@@ -56,6 +58,7 @@ class Study:
     groups: pd.DataFrame
     folds: int
     strategy: str
+    reference: str | None
     traits: pd.DataFrame | None = None
     _paired: dict[str, pd.DataFrame] = field(default_factory=dict)
     _too_few: dict[tuple[str, float | str | None], frozenset[str]] = field(default_factory=dict)
@@ -120,7 +123,7 @@ class Study:
     def _rows(self, measure: str) -> pd.DataFrame:
         """Return one row per run and group at the final round, paired by the toll; cached by measure."""
         if measure not in self._paired:
-            rows = paired(self.groups, "accuracy" if measure in VALUED else measure)
+            rows = paired(self.groups, "accuracy" if measure in VALUED else measure, self.reference)
             if measure in VALUED:
                 rows["value"] = rows[measure].astype(float)
                 rows[["toll", "price"]] = np.nan
@@ -133,7 +136,7 @@ class Study:
         if key not in self._too_few:
             rows = self._rows(term.measure or "log_loss")
             rows = rows[(rows["strategy"] == label) & at_epsilon(rows, term.epsilon)]
-            frame = counted(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
+            frame = record_counts(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
             few = frame.loc[frame["too_few"] & (frame["group"] != EVERYBODY), "group"]
             self._too_few[key] = frozenset(few)
         return self._too_few[key]

@@ -23,7 +23,7 @@ from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
-from fedtoll.toll import folds_of
+from fedtoll.toll import folds_of, price_reference
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def run_finding(
                 groups = pd.concat([groups, picked], ignore_index=True)
         label = planned.scenario.strategies[0].label
         group_traits = traits(ready.federation.table, ready.federation.groups) if correlated else None
-        studies[setting] = Study(groups, folds_of(results.resolved), label, group_traits)
+        reference = price_reference(results.resolved)
+        studies[setting] = Study(groups, folds_of(results.resolved), label, reference, group_traits)
     scenario = prepared.scenario
     undecidable = "quick: few seeds and rounds" if prepared.quick else ""
     judged = outcomes(scenario.claim, studies, undecidable=undecidable)
