@@ -209,7 +209,7 @@ def _client(
             count=steps * training.rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            beside=[accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
+            others=[accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
         )
     return ClientPlan(
         id=client.id,

@@ -176,7 +176,7 @@ class Strict(SynchronousGrid):
             theirs = clients.releases_in(content, client)
         except (KeyError, ValueError, TypeError):
             raise RunError(f"{where}: its ledger cannot be read, and so not compared") from None
-        if claimed := first_uncharged(theirs, self.ledger.of(client)):
+        if claimed := first_uncharged(theirs, self.ledger.releases_of(client)):
             told = shortened(one_line(str(claimed)))
             raise RunError(f"{where}: its ledger holds {told}, which the server did not charge")
 
@@ -255,7 +255,7 @@ class Strict(SynchronousGrid):
         if extra := set(ledger) - set(COLUMNS):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
         if dict(ledger) != self.ledger.columns(client):
-            theirs, ours = clients.releases_in(content, client), self.ledger.of(client)
+            theirs, ours = clients.releases_in(content, client), self.ledger.releases_of(client)
             if not self._skips:
                 raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
             if lost := first_missing(theirs, ours, self.skipped[client]):

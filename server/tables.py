@@ -120,7 +120,7 @@ def _spent(run: Run, strict: Strict) -> Spent:
     spent: Spent = {}
     account = Ledger(run.delta, run.accountant)
     for client in run.clients:
-        releases = strict.ledger.of(client.id)
+        releases = strict.ledger.releases_of(client.id)
         for round in range(1, run.rounds + 1):
             account.charge(r for r in releases if r.round == round)
             spent[client.id, round] = account.epsilon(client.id)

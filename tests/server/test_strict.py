@@ -417,7 +417,7 @@ def test_an_instruction_is_charged_though_no_reply_arrives(private):
     with pytest.raises(RunError, match="the reply is missing"):
         grid.send_and_receive([instruction(private, n) for n in (1, 2, 3)])
     for plan in private.clients:
-        assert grid.ledger.of(plan.id) == owed(private, plan, 1)
+        assert grid.ledger.releases_of(plan.id) == owed(private, plan, 1)
 
 
 # Rounds that must not repeat.
