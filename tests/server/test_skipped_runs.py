@@ -17,7 +17,7 @@ from fedtoll.server.app import federate, simulate
 from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
-from tests.peers.test_accounting import integrated, recomputed, told
+from tests.peers.test_accounting import integrated, recomputed, spent_in
 from tests.server.federation import (
     FEDAVG,
     TERM,
@@ -41,8 +41,8 @@ def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
     store = Store(tmp_path)
     store.write(run, partial)
     ledger = pd.read_parquet(tmp_path / "runs" / run.hash / "ledger.parquet")
-    assert told(ledger) == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
-    assert all(spent > 0.99 * 2 for (_, round), spent in told(ledger).items() if round == 3)
+    assert spent_in(ledger) == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
+    assert all(spent > 0.99 * 2 for (_, round), spent in spent_in(ledger).items() if round == 3)
 
 
 def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):

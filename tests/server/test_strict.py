@@ -160,7 +160,7 @@ MALFORMED = {
     "a byte too few": (form(data=lambda d: d[:-1]), "parameter 0: 491 bytes, not 492"),
     "a header with blanks": (
         form(data=lambda d: d.replace(b", }", b",} ", 1)),
-        "parameter 0: its bytes are no float32(1, 91)",
+        "parameter 0: its header is not that of float32(1, 91)",
     ),
     "another way of storing": (form(stype=lambda s: "torch.Tensor"), "parameter 0: a 'torch.Tensor', not a"),
     "a false precision": (form(dtype=lambda d: "float64"), "parameter 0: float64(1, 91), not float32(1, 91)"),
