@@ -150,7 +150,7 @@ class Makes(FedAvg):
     ],
 )
 def test_a_model_of_another_form_or_not_finite_ends_the_run(plain, kind, problem):
-    assert told(plain, Makes, kind=kind) == f"round 1: Makes made a model {problem}"
+    assert told(plain, Makes, kind=kind) == f"round 1: Makes returned a model {problem}"
     assert told(plain, Makes, kind=kind, where="output") == f"Makes.output returned a model {problem}"
 
 
@@ -163,7 +163,7 @@ def test_a_model_in_another_precision_is_taken_in_the_runs(plain, kind, where):
 
 def test_every_update_has_a_coefficient(plain):
     line = told(plain, Makes, kind="coefficients")
-    assert line == "round 1: Makes gave no coefficient for every client"
+    assert line == "round 1: Makes did not return one coefficient per client"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Commands(FedAvg):
 
 @pytest.mark.parametrize("word", ["run", "server-round"])
 def test_a_strategy_may_not_change_the_run_or_the_round(plain, word):
-    assert told(plain, Commands, word=word) == f"round 1: Commands may not tell clients another {word!r}"
+    assert told(plain, Commands, word=word) == f"round 1: Commands may not send the reserved instruction {word!r}"
 
 
 def test_an_unknown_instruction_is_refused_by_the_client(plain):
@@ -285,14 +285,14 @@ def test_flowers_fedprox_reaches_the_clients():
 def test_a_strategy_of_flowers_that_makes_no_model_ends_the_run():
     """Flower goes on with the old model, without a word."""
     run = one({"name": FLOWER + "Bulyan", "num_malicious_nodes": 1})
-    with pytest.raises(RunError, match=r"^round 1: Bulyan made no model"):
+    with pytest.raises(RunError, match=r"^round 1: Bulyan returned no model"):
         simulate(run)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
     run = one({"name": FLOWER + "FedAvgM", "server_learning_rate": 1e300})
-    with pytest.raises(RunError, match=r"^round 1: FedAvgM made a model that is not finite$"):
+    with pytest.raises(RunError, match=r"^round 1: FedAvgM returned a model that is not finite$"):
         simulate(run)
 
 
@@ -381,7 +381,7 @@ def test_a_flower_strategy_of_the_users_own_runs(mine):
         ("Half", {}, "Half: .*missing.*'share'"),
         ("Half", {"shre": 1}, "Half: unknown parameter 'shre'; did you mean 'share'"),
         ("Fair", {"client_learning_rate": 0.1}, "Fair cannot run here: it reads a training loss"),
-        ("Fails", {}, "Fails: cannot be made: KeyError"),
+        ("Fails", {}, "Fails: cannot be instantiated: KeyError"),
     ],
 )
 def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, parameters, line):
