@@ -162,10 +162,19 @@ class Store:
         return {name: _table(folder / f"{name}.parquet", _COLUMNS[name]) for name in TABLES}
 
     def fail(self, run: Run, text: str) -> Path:
-        """Keep the traceback of a run that failed."""
+        """Write the traceback of a failed run to ``errors/`` and return its path.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
         folder = self.folder / "errors"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
         return folder / f"{run.hash}.txt"
 
     def resolved(self) -> dict[str, Any]:

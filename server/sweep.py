@@ -34,7 +34,7 @@ def prepare(
         One line for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
-    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower", like=like)
+    return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
 
 
 def execute(

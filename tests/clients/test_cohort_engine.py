@@ -275,7 +275,7 @@ def test_the_engine_is_chosen_and_impossible_choices_are_errors(monkeypatch):
     with pytest.raises(ScenarioError, match="cannot train here: Dropout is neither"):
         engines.choose(training("cohort"), custom, 3, 2)
     if not torch.cuda.is_available():
-        with pytest.raises(ScenarioError, match="no GPU is there"):
+        with pytest.raises(ScenarioError, match="no GPU found"):
             engines.choose(training("auto", "cuda"), Model(), 3, 2)
 
 

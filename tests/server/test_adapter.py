@@ -178,7 +178,10 @@ class Commands(FedAvg):
 
 @pytest.mark.parametrize("word", ["run", "server-round"])
 def test_a_strategy_may_not_change_the_run_or_the_round(plain, word):
-    assert told(plain, Commands, word=word) == f"round 1: Commands may not send the reserved instruction {word!r}"
+    assert (
+        told(plain, Commands, word=word)
+        == f"round 1: Commands may not send the reserved instruction {word!r}"
+    )
 
 
 def test_an_unknown_instruction_is_refused_by_the_client(plain):
@@ -308,7 +311,7 @@ def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
             "DifferentialPrivacyServerSideFixedClipping cannot run here: it wraps another strategy",
         ),
         ("DifferentialPrivacyClientSideAdaptiveClipping", {}, "cannot run here: it wraps another strategy"),
-        ("Strategy", {}, "Strategy cannot run here: it takes no 'fraction_train'"),
+        ("Strategy", {}, "Strategy cannot run here: it has no parameter 'fraction_train'"),
         ("Result", {}, "is neither a fedtoll nor a Flower strategy"),
         ("FedAdm", {}, "has no class 'FedAdm'; did you mean 'FedAdam'?"),
         ("FedAdam", {"etta": 0.1}, "FedAdam: unknown parameter 'etta'; did you mean 'eta'?"),
