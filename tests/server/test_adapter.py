@@ -396,7 +396,7 @@ def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, pa
     ("name", "line"),
     [
         ("Some", r"^round 1, client \d \(\w+\): the strategy leaves it out"),
-        ("Asks", r"^round 1, client \d \(\w+\): a 'evaluate' message would return un-noised numbers$"),
+        ("Asks", r"^round 1, client \d \(\w+\): a 'evaluate' message would return numbers without noise$"),
     ],
 )
 def test_a_flower_strategy_can_neither_leave_out_nor_evaluate(mine, name, line):

@@ -197,16 +197,16 @@ def test_a_client_answers_a_round_to_one_broadcast_only(plain):
     other = [a + 1 for a in start]
     assert ask(1, start) == 1
     assert ask(1, start) == 1  # the same again is free
-    assert ask(1, other) == "ValueError: round 1 was answered already, to another broadcast"
-    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was answered already, to another broadcast"
+    assert ask(1, other) == "ValueError: round 1 was already answered, to another broadcast"
+    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was already answered, to another broadcast"
     assert ask(2, other) == 2
-    assert ask(1, start) == "ValueError: round 1 comes after round 2, which was answered"
+    assert ask(1, start) == "ValueError: round 1 arrived after round 2 was answered"
     another = plain.model_copy(update={"seed": 1})
     assert ask(2, start, another) == (
-        "ValueError: round 2 is of another run than round 2, which was answered"
+        "ValueError: round 2 belongs to another run than round 2, already answered"
     )
     for none in (0, 3):
-        assert ask(none, start) == f"ValueError: round {none} is none of the run's, which are 1 to 2"
+        assert ask(none, start) == f"ValueError: round {none}: the run has rounds 1 to 2"
     assert ask(2, other) == 2
 
 

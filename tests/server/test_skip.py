@@ -115,7 +115,7 @@ def test_a_malformed_reply_is_left_out_unless_it_claims_more_than_was_charged(pr
     words, change = MALFORMED[fault][1], damaged(fault)
     if fault in UNREADABLE:
         line = refusal(private, Wrapped(private, change))
-        assert line == "round 2, client 1 (Male): its ledger cannot be read, and so not compared"
+        assert line == "round 2, client 1 (Male): its ledger cannot be read"
         return
     if fault in BEYOND:
         line = refusal(private, Wrapped(private, change))
@@ -260,11 +260,10 @@ def test_a_malformed_reply_with_a_ledger_beyond_what_was_charged_ends_the_run(pr
     ("change", "line"),
     [
         (lambda r: [*r, r[CLIENT]], "round 2, client 1 (Male): 2 replies"),
-        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+        (from_nobody, "round 2: received a reply from node 77, which is not a client"),
         (
             lambda r: [],
-            "round 2: every reply was skipped, and none is left to go on with; "
-            "client 0 (Male): the reply is missing",
+            "round 2: every reply was skipped; client 0 (Male): the reply is missing",
         ),
     ],
 )

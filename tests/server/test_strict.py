@@ -261,7 +261,7 @@ def from_nobody(replies):
         (failed, WHERE + "failed: KeyError: 'age'"),
         (gone, WHERE + f"failed: {NODE_UNAVAILABLE_ERROR_REASON}"),
         (lambda r: [*r, r[CLIENT]], WHERE + "2 replies"),
-        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+        (from_nobody, "round 2: received a reply from node 77, which is not a client"),
     ],
 )
 def test_a_lost_failed_doubled_or_foreign_reply_ends_the_run(private, change, line):
@@ -309,7 +309,7 @@ def test_no_message_no_reply_and_no_charge(plain):
 @pytest.mark.parametrize("kind", [MessageType.EVALUATE, MessageType.QUERY, "train.other"])
 def test_only_training_is_asked_of_clients(plain, kind):
     grid = strict(plain)
-    with pytest.raises(RunError, match=r"round 1, client 2 \(Female\).*un-noised"):
+    with pytest.raises(RunError, match=r"round 1, client 2 \(Female\).*without noise"):
         grid.send_and_receive([instruction(plain, 1), instruction(plain, 3, kind), instruction(plain, 2)])
     assert not grid.ledger.releases
 
@@ -319,7 +319,7 @@ def test_only_training_is_asked_of_clients(plain, kind):
     [
         ((1, 2), "round 1, client 2 (Female): the strategy leaves it out"),
         ((1, 2, 2, 3), "round 1, client 1 (Male): the strategy sends it two messages"),
-        ((1, 2, 3, 4), "the strategy sends to node 4, which is no client"),
+        ((1, 2, 3, 4), "the strategy sends to node 4, which is not a client"),
     ],
 )
 def test_a_strategy_addresses_every_client_once(plain, nodes, words):
@@ -373,12 +373,12 @@ def mute(replies):
         (answer(2, "partition-id", 0), "roll call: two nodes are client 0"),
         (answer(2, "partition-id", 9), r"roll call: client 2 \(Female\) did not answer"),
         (lambda r: r[:1] + r[2:], r"roll call: client 1 \(Male\) did not answer"),
-        (mute, "roll call: node 2 runs something else than fedtoll"),
-        (says, "roll call: node 2 runs something else than fedtoll"),
-        (adds, "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", 1.0), "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", "1"), "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", True), "roll call: node 2 runs something else than fedtoll"),
+        (mute, "roll call: node 2 does not run fedtoll"),
+        (says, "roll call: node 2 does not run fedtoll"),
+        (adds, "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", 1.0), "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", "1"), "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", True), "roll call: node 2 does not run fedtoll"),
         (answer(1, "fedtoll", "41.0"), r"roll call: client 1 runs fedtoll 41.0, the server \d+\.\d+\S*"),
         (failed, "roll call: node 2 failed: KeyError: 'age'"),
     ],
