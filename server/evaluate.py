@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import losses, model
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
 from fedtoll.strategies.base import Arrays
-
-EVERYBODY = "(all)"
-"""The group of all held-out records."""
 
 _Z = NormalDist().inv_cdf(0.975)
 
