@@ -178,11 +178,11 @@ def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None)
     narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
     entries = []
     for run in plan_runs(narrowed, file).runs:
-        alike: dict[tuple[float, int, float], list[ClientPlan]] = {}
+        distinct: dict[tuple[float, int, float], list[ClientPlan]] = {}
         for client in run.clients:
             key = (client.sampling_rate, client.steps, client.noise_multiplier)
-            alike.setdefault(key, []).append(client)
-        entries += [_client_spending(run, clients, sigma) for clients in alike.values()]
+            distinct.setdefault(key, []).append(client)
+        entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
     return entries
 
 

@@ -94,8 +94,8 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         size: dict[str, Any] = {
             "num_cpus": workers or cores(),
             "include_dashboard": False,
@@ -125,7 +125,7 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
                 outcome = (None, f"{type(error).__name__}: its worker died", str(error))
             yield position, outcome
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 

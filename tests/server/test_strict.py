@@ -1,4 +1,4 @@
-"""``Strict``: every way in which a reply, a roll call or a strategy can be wrong ends the run in one line."""
+"""``Strict``: every fault of a reply, a roll call or a strategy ends the run with one line."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def raw(data: bytes):
 
 
 def form(**changed: Any):
-    """Another form than that of the bytes, or other bytes than those of the form."""
+    """Return a fault in which an array's fields and bytes disagree."""
 
     def fault(reply: Message) -> None:
         array = content(reply)[0]["0"]
@@ -132,7 +132,7 @@ def ledger(column: str, change: Callable[[list[Any]], list[Any]]):
 
 
 def reset(reply: Message) -> None:
-    """A ledger that forgets all rounds but the last."""
+    """Drop all rounds but the last from a ledger."""
     kept = content(reply)[2]
     rounds = list(kept["round"])
     for column, values in list(kept.items()):
@@ -156,7 +156,7 @@ MALFORMED = {
     "integers": (array(lambda a: a.astype(np.int32)), "parameter 0: int32(1, 91)"),
     "garbage bytes": (raw(b"not an array"), "malformed"),
     "no bytes": (raw(b""), "malformed"),
-    "bytes beside": (form(data=lambda d: d + b"\x01"), "parameter 0: 493 bytes, not 492"),
+    "extra bytes": (form(data=lambda d: d + b"\x01"), "parameter 0: 493 bytes, not 492"),
     "a byte too few": (form(data=lambda d: d[:-1]), "parameter 0: 491 bytes, not 492"),
     "a header with blanks": (
         form(data=lambda d: d.replace(b", }", b",} ", 1)),
@@ -192,7 +192,7 @@ MALFORMED = {
         extra("more", MetricRecord({"loss": 0.1})),
         "MetricRecords ['metrics', 'more']",
     ),
-    "a note beside": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
+    "extra note": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
     "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of one"),
     "ledger reset": (reset, "its ledger holds Release(client=1, round=2"),
     "ledger of fewer steps": (ledger("count", lambda c: [*c[:-1], c[-1] - 1]), "its ledger holds Release("),
@@ -208,7 +208,7 @@ MALFORMED = {
 
 
 def damaged(fault: str) -> Callable[[list[Message], int], list[Message]]:
-    """Spoil one reply in this way."""
+    """Apply a fault to one reply."""
 
     def change(replies: list[Message], round: int) -> list[Message]:
         if round == ROUND:
@@ -240,7 +240,7 @@ def failed(replies):
 
 
 def gone(replies):
-    """What a SuperLink gives in place of a node's reply that will not come: an error of its own."""
+    """Return the error that a SuperLink substitutes for a reply that will not come."""
     sent = Message(RecordDict(), CLIENT + 1, MessageType.TRAIN)
     sent.metadata.__dict__["_message_id"] = replies[CLIENT].metadata.reply_to_message_id
     error = create_message_error_unavailable_res_message(sent.metadata, "node_unavail")
@@ -285,7 +285,7 @@ def test_a_client_that_raises_ends_the_run(plain, monkeypatch):
     assert line == "round 1, client 1 (Male): failed: MemoryError: out of memory"
 
 
-# Strict: whom a strategy may address, and how.
+# Strict: which messages a strategy may send.
 
 
 def strict(run) -> Strict:
@@ -332,7 +332,7 @@ def test_a_strategy_addresses_every_client_once(plain, nodes, words):
 
 
 class Roll(LocalGrid):
-    """A LocalGrid whose answers to the roll call are changed."""
+    """A LocalGrid that changes the replies to the roll call."""
 
     def __init__(self, run: Run, change: Callable[[Replies], Replies]) -> None:
         super().__init__(run)
@@ -424,14 +424,14 @@ def test_an_instruction_is_charged_though_no_reply_arrives(private):
 
 
 class Repeats(FedAvg):
-    """Flower's FedAvg that calls every round round 1."""
+    """Flower's FedAvg, sending round 1 every time."""
 
     def configure_train(self, server_round, arrays, config, grid):
         return super().configure_train(1, arrays, config, grid)
 
 
 class TrainsTwice(FedAvg):
-    """Flower's FedAvg that has the clients trained once more, aside."""
+    """Flower's FedAvg with one more training of the clients."""
 
     def configure_train(self, server_round, arrays, config, grid):
         messages = list(super().configure_train(server_round, arrays, config, grid))
