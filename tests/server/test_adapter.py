@@ -101,7 +101,7 @@ class Forgets(Strategy):
 
 def test_weights_without_state_are_one_line(plain):
     assert (
-        ending(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), and returned ndarray"
+        ending(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), but returned ndarray"
     )
 
 
