@@ -102,7 +102,7 @@ def _stated(
                 count=steps,
                 delta=delta,
                 accountant=accountant,
-                beside=tuple(beside.values()),
+                others=tuple(beside.values()),
             )
         except ScenarioError as error:
             raise ScenarioError(str(error).replace("privacy.epsilons:", "--epsilon:")) from None
