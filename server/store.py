@@ -110,7 +110,7 @@ class Store:
         Raises
         ------
         ScenarioError
-            If stored runs were made with other versions of these packages (unless forced), or the folder
+            If stored runs were made with other package versions (unless forced), or the folder
             cannot be written.
         """
         now, resolved = versions(), self.resolved()
@@ -133,7 +133,7 @@ class Store:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
     def check_versions(self) -> None:
-        """Reject a folder whose runs were made with other versions of what computes.
+        """Reject a folder whose runs were made with other versions of the packages in ``BINDING``.
 
         Raises
         ------
