@@ -198,22 +198,25 @@ class StrategySpec(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name with its stated parameters, e.g. ``term(t=5)``: how tables call it."""
-        stated = _stated(self.parameters)
+        """The name and its stated parameters, e.g. ``term(t=5)``, as tables show them."""
+        parameters = _join(self.parameters)
         short = self.name.rsplit(":", 1)[-1]
-        return f"{short}({stated})" if stated else short
+        return f"{short}({parameters})" if parameters else short
 
 
-def _stated(parameters: Mapping[str, Any]) -> str:
-    """Return parameters in one short line: ``clip=1, t=5``."""
-    return ", ".join(
-        f"{k}={v:g}"
-        if isinstance(v, float)
-        else f"{k}={{{_stated(v)}}}"
-        if isinstance(v, dict)
-        else f"{k}={v}"
-        for k, v in sorted(parameters.items())
-    )
+def _join(parameters: Mapping[str, Any]) -> str:
+    """Return parameters on one line, by name: ``clip=1, t=5``."""
+    return ", ".join(f"{name}={_format(value)}" for name, value in sorted(parameters.items()))
+
+
+def _format(value: Any) -> str:
+    """Write a parameter's value: a float in six digits where they are exact, else in all of them."""
+    if isinstance(value, dict):
+        return f"{{{_join(value)}}}"
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def _seeds(value: object) -> object:

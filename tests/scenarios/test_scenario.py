@@ -169,3 +169,18 @@ def test_labels_tell_strategies_apart():
         StrategySpec(name="noise-fair", target="term", target_parameters=table).label
         == "noise-fair(target=term, target_parameters={clip=1, t=5})"
     )
+
+
+@pytest.mark.parametrize("other", [0.12345671, 0.1234567000000001, 1e300 / 3])
+def test_labels_differ_where_parameters_do(other):
+    specs = [StrategySpec(name="term", t=t, inner={"t": t}) for t in (0.1234567, other)]
+    assert specs[0].label != specs[1].label
+    assert specs[0].label == "term(inner={t=0.1234567}, t=0.1234567)"
+
+
+@given(st.floats(allow_nan=False))
+def test_a_label_states_a_float_exactly(value):
+    label = StrategySpec(name="term", t=value).label
+    assert float(label.removeprefix("term(t=").removesuffix(")")) == value
+    if float(f"{value:g}") == value:  # as in tables that are already stored
+        assert label == f"term(t={value:g})"
