@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from fedtoll.scenarios.compare import Compare, family, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.overrides import override
+from fedtoll.scenarios.overrides import assignment, override
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.scenarios.validation import describe_error
 
@@ -151,7 +151,7 @@ def checked_family(
     try:
         _fits(scenario, scenario.compare)
     except ScenarioError as error:
-        if alone is None or any(o.startswith("compare") for o in overrides):
+        if alone is None or any(assignment(o, "")[0][0] == "compare" for o in overrides):
             raise ScenarioError(f"{file}: {error}") from None
         checked_family(alone(), file)  # a mistake of the file stays one, whatever the command line asks
         return None

@@ -78,15 +78,42 @@ def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_pa
         ("training.round=3", ["training.round", "'rounds'"]),
         ("training.rounds=[1,", ["'[1,' is not a TOML literal: ", "at end of document"]),
         ('training.rounds="a', ["is not a TOML literal: "]),
+        (
+            "partition.keep.<=29=0.5",
+            ['a key that holds "=" needs quotes, e.g. \'partition.keep."<=29"=0.5\''],
+        ),
+        ('partition.keep."<=29=0.5', ["must be key=value"]),
+        (r'partition.keep."\q"=0.5', ["is not a TOML key: ", "escape"]),
+        ("training..rounds=3", ["must be key=value"]),
+        ("=3", ["must be key=value"]),
+        ("training.rounds=3\ny=4", ["more than one value"]),
         ("strategies[1].t=5", ["one strategy's parameter cannot be overridden", 'strategies=[{name="term"']),
+        ('"strategies".t=5', ["one strategy's parameter cannot be overridden"]),
         ("strategies.t=5", ["one strategy's parameter cannot be overridden"]),
     ],
 )
 def test_a_wrong_override_is_one_line(override, words):
     with pytest.raises(ScenarioError) as caught:
         read("adult-race", [override])
+    assert len(str(caught.value).splitlines()) == 1
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "group"),
+    [
+        ('partition.keep."<=29"=0.5', "<=29"),
+        ("partition.keep.'<=29' = 0.5", "<=29"),
+        (' "partition" . keep . "<=29"=0.5', "<=29"),
+        ('partition.keep."a.b=\\"c\\""=0.5', 'a.b="c"'),
+        ('partition.keep={"<=29"=0.5}', "<=29"),
+        ("partition.keep.60+=0.5", "60+"),
+        ("partition.keep.Native American=0.5", "Native American"),
+    ],
+)
+def test_an_override_can_name_every_group(override, group):
+    assert read("adult-race", [override]).partition.keep == {group: 0.5}
 
 
 TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
