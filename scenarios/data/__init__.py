@@ -124,8 +124,8 @@ def table(source: Source) -> Table:
 
 def cached_table(source: Source) -> Table | None:
     """Return a source's table if that needs no network, else ``None``."""
-    if source.kept is not None:
-        cached = source.kept()
+    if source.is_cached is not None:
+        cached = source.is_cached()
     else:
         cached = source.archive is None or archive.cache_file(source).exists()
     return table(source) if cached else None

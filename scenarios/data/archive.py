@@ -9,12 +9,10 @@ is unpacked, the frame's by fedtoll whenever it is read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedtoll.scenarios import atomic
 from fedtoll.scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -84,7 +83,13 @@ def frame(source: Source) -> pd.DataFrame:
         were pinned, or cannot be kept.
     """
     if source.archive is None:
-        return source.read(Path())
+        generated = source.read(Path())
+        if source.fingerprint and fingerprint(generated) != source.fingerprint:
+            raise ScenarioError(
+                f"data {source.name!r}: the installed libraries give other records than the ones fedtoll "
+                f"declares (fingerprint {fingerprint(generated)[:12]}, declared {source.fingerprint[:12]})"
+            )
+        return generated
     path = cache_file(source)
     try:
         damaged = path.exists()
@@ -132,16 +137,10 @@ def _read_cached(path: Path, source: Source) -> pd.DataFrame | None:
 
 
 def _write(frame: pd.DataFrame, path: Path, source: Source) -> None:
-    """Write beside and rename once."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        frame.to_parquet(beside, engine="pyarrow", index=False)
-        beside.replace(path)
+        atomic.write_file(path, lambda file: frame.to_parquet(file, engine="pyarrow", index=False))
     except OSError as error:
         raise _unwritable(source, path.parent, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _unpack(source: Source, archive: Archive, scratch: Path, *, damaged: bool) -> Path:

@@ -108,8 +108,7 @@ class Source:
     title
         One line for people.
     archive
-        The hash-pinned archive that holds the records; ``None`` where ``read`` needs none and nothing
-        is kept in the cache.
+        The hash-pinned archive that holds the records; ``None`` if ``read`` needs none.
     read
         Maps the folder of the unpacked archive to a frame: every column of
         ``columns``, ``label`` and ``counts``, text columns without missing
@@ -118,8 +117,9 @@ class Source:
         Raised whenever ``read`` changes what it returns.
     fingerprint
         sha256 of the frame that ``read`` returns
-        (:func:`fedtoll.scenarios.data.archive.fingerprint`). Neither a damaged
-        file nor another version of a library can change the records unnoticed.
+        (:func:`fedtoll.scenarios.data.archive.fingerprint`), compared whenever it is loaded: neither a
+        damaged file nor another version of a library can change the records unnoticed. Empty if it is
+        not known in advance.
     licence, citation
         Of the records.
     rows
@@ -136,8 +136,12 @@ class Source:
         For an attribute that is a number, the greatest value of every group but the last.
     traps
         What misleads about these records, one sentence each.
-    kept
-        Of a source that fetches for itself, from outside the package index: whether its records are here.
+    content
+        For a source without a fingerprint: returns a string that changes with the records and takes the
+        place of the fingerprint in :attr:`checksum`.
+    is_cached
+        For a source that fetches its own records, from outside the package index: returns whether they are
+        in the cache.
     """
 
     name: str
@@ -156,7 +160,8 @@ class Source:
     counts: Mapping[str, Mapping[str, int]]
     bins: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     traps: tuple[str, ...] = ()
-    kept: Callable[[], bool] | None = None
+    content: Callable[[], str] | None = None
+    is_cached: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         if self.positive not in self.classes or (len(self.classes) == 2 and self.classes[1] != self.positive):
@@ -184,7 +189,7 @@ class Source:
             "name": self.name,
             "archive": self.archive and dataclasses.asdict(self.archive),
             "version": self.version,
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.content() if self.content else self.fingerprint,
             "label": self.label,
             "classes": self.classes,
             "columns": [[type(column).__name__, dataclasses.asdict(column)] for column in self.columns],

@@ -148,6 +148,17 @@ def test_digits_are_ten_classes_that_are_the_groups_too():
     assert sorted(np.unique((table.features + 1) * 8)) == list(range(17))
 
 
+def test_digits_that_another_scikit_learn_changed_are_refused(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    pixels, digit = load_digits(return_X_y=True)
+    pixels[7, 3] += 1
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (pixels, digit))
+    with pytest.raises(ScenarioError) as caught:
+        archive.frame(data.builtin("digits"))
+    assert "data 'digits': the installed libraries give other records" in told(caught)
+
+
 @pytest.mark.parametrize("name", ["tv16", "tv16-hard", "nesarc", "digits"])
 def test_the_pinned_records_are_those_that_are_read(name):
     source = data.builtin(name)
@@ -388,7 +399,7 @@ def test_acs_becomes_the_declared_columns(fetches):
     assert {"occupation=Military", "birthplace=Americas", "marital=Widowed"} < words[2]
 
 
-def test_acs_is_fetched_once_and_kept_in_one_file(fetches, tmp_path):
+def test_acs_is_fetched_once_and_cached_in_one_file(fetches, tmp_path):
     fetched, again = (archive.frame(acs(("GA",))) for _ in range(2))
     assert fetches == ["GA"]
     pd.testing.assert_frame_equal(fetched, again, check_dtype=False)
@@ -404,7 +415,7 @@ def test_acs_is_fetched_once_and_kept_in_one_file(fetches, tmp_path):
         (lambda path: path.write_bytes(b"no parquet"), "is damaged; delete it"),
         (
             lambda path: pd.read_parquet(path)[:2].to_parquet(path),
-            "holds other records than when it was kept",
+            "has changed since it was fetched; delete it",
         ),
     ],
 )
@@ -433,7 +444,7 @@ def test_a_folder_that_cannot_keep_acs_is_told_before_the_download(fetches, tmp_
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(ScenarioError) as caught:
         archive.frame(acs(("GA",)))
-    assert "cannot be kept in the cache" in told(caught)
+    assert "cannot be written to the cache" in told(caught)
     assert fetches == []
 
 
@@ -448,6 +459,22 @@ def test_looking_at_acs_fetches_nothing(fetches):
     assert dataclasses.replace(acs(), title="").checksum == data.builtin("acs").checksum
     assert acs(("GA",)).checksum != data.builtin("acs").checksum
     assert fetches == []
+
+
+def test_the_checksum_of_acs_is_of_the_records(fetches, monkeypatch, tmp_path):
+    """Two downloads that differ in one person are two sources: neither resumed nor compared as one."""
+    here = acs(("GA",))
+    unread = here.checksum
+    data.table(here)
+    assert here.checksum != unread
+    assert acs(("GA",)).checksum == here.checksum  # from the name of the cached file
+
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "another"))
+    monkeypatch.setattr(f"{__name__}.RAW", RAW.assign(SEX=[2.0, 2.0, 2.0]))
+    there = acs(("GA",))
+    data.table(there)
+    assert len({unread, here.checksum, there.checksum}) == 3
+    assert acs(("GA",)).checksum == there.checksum
 
 
 # Working people that the task's filter leaves, about as many as each state had in 2018.
