@@ -25,7 +25,17 @@ from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Count, Epsilon, OnFailure, Positive, Rate, Section, Seed, without_default
+from fedtoll.scenarios.fields import (
+    Count,
+    Counts,
+    Epsilon,
+    OnFailure,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    without_default,
+)
 from fedtoll.scenarios.tune import Tune
 
 
@@ -58,7 +68,7 @@ class Partition(Section):
     """
 
     kind: Literal["group", "column", "iid", "dirichlet", "shares"] = "group"
-    clients: Count | dict[str, Count] = Field(default_factory=dict)
+    clients: Counts = Field(default_factory=dict)
     column: str = ""
     skew: Annotated[float, Field(ge=0, le=10)] = 0.0
     alpha: Positive | None = None

@@ -86,9 +86,9 @@ def source_of(data: Data, *, afresh: bool = False) -> Source:
         If there is no such source, or the file that it names cannot be read.
     """
     if data.file:
-        from fedtoll.scenarios.data.user_table import own
+        from fedtoll.scenarios.data.user_table import user_source
 
-        return own(data, afresh=afresh)
+        return user_source(data, afresh=afresh)
     return _declared(data)
 
 

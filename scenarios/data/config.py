@@ -139,7 +139,7 @@ class AttributeFacts(Section):
         return (f"<={edges[0]}", *between, f"{edges[-1] + 1}+")
 
 
-class Own(Section):
+class TableFacts(Section):
     """What you declare about your own file: nothing is fitted on its records.
 
     Parameters
@@ -165,7 +165,7 @@ class Own(Section):
     missing: Literal["error", "category"] = "error"
 
     @model_validator(mode="after")
-    def _check(self) -> Own:
+    def _check(self) -> TableFacts:
         if len(self.negative) >= MOST_VALUES:
             raise ValueError(f"negative: {len(self.negative):,} values, more than {MOST_VALUES:,}")
         _apart((self.positive, *self.negative))
@@ -256,7 +256,7 @@ class Data(Section):
     groups: tuple[str, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
     floor: Annotated[int, Field(strict=True, ge=0)] = 0
-    own: Own | None = None
+    own: TableFacts | None = None
     synthetic: Synthetic | None = None
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedtoll.scenarios.data.config import MISSING, ColumnFacts, Data, Own
+from fedtoll.scenarios.data.config import MISSING, ColumnFacts, Data, TableFacts
 from fedtoll.scenarios.data.source import TRANSFORMS, Categorical, Numeric, Source
 from fedtoll.scenarios.data.user_file import TableFile, near, short
 
@@ -32,15 +32,15 @@ FARTHEST = 1e6
 
 _PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"  # of a number
 _KEPT = 8
-_KNOWN: dict[Data, OwnSource] = {}
+_KNOWN: dict[Data, UserSource] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class OwnSource(Source):
+class UserSource(Source):
     """A source made of a user's file and a user's declarations."""
 
     file: TableFile
-    own: Own
+    own: TableFacts
 
     @functools.cached_property
     def checksum(self) -> str:
@@ -49,7 +49,7 @@ class OwnSource(Source):
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
-def own(data: Data, *, afresh: bool = False) -> OwnSource:
+def user_source(data: Data, *, afresh: bool = False) -> UserSource:
     """Return the source that a scenario's ``[data]`` declares; the file is looked at, but not read.
 
     Parameters
@@ -79,10 +79,10 @@ def own(data: Data, *, afresh: bool = False) -> OwnSource:
     return made
 
 
-def _source(file: TableFile, own: Own) -> OwnSource:
+def _source(file: TableFile, own: TableFacts) -> UserSource:
     columns = tuple(_column(name, facts, own.vocabulary(name)) for name, facts in own.columns.items())
     features = sum(len(c.values) if isinstance(c, Categorical) else 1 for c in columns)
-    return OwnSource(
+    return UserSource(
         file=file,
         own=own,
         name=file.name,
@@ -113,7 +113,7 @@ def _column(name: str, facts: ColumnFacts, vocabulary: tuple[str, ...]) -> Numer
     return Numeric(name, facts.centre, facts.scale, facts.transform)
 
 
-def _frame(file: TableFile, own: Own, features: int) -> pd.DataFrame:
+def _frame(file: TableFile, own: TableFacts, features: int) -> pd.DataFrame:
     """Read the declared columns, and check every record against what is declared."""
     import pandas as pd
 

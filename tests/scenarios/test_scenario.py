@@ -126,7 +126,7 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
         ('{name="fedavg"}', f"strategies: {TABLES}"),
         ('["fedavg"]', f"strategies[0] = 'fedavg': strategies {TABLES}"),
         ('["fedavg", "uniform"]', f"strategies[0] = 'fedavg': strategies {TABLES} (and 1 more)"),
-        ('[{Name="fedavg"}]', "strategies[0].name: missing; 'Name' stands in its place"),
+        ('[{Name="fedavg"}]', "strategies[0].name: missing; found 'Name' instead"),
         ('[{name="term"}, {t=5.0}]', "strategies[1].name: missing"),
         ('[{name="term"}, {t=5.0}, {}]', "strategies[1].name: missing (and 1 more)"),
         ("[{name=1}]", "strategies[0].name = 1: input should be a valid string"),
@@ -141,6 +141,27 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
 def test_a_mistake_in_the_strategies_is_one_line(value, line):
     with pytest.raises(ScenarioError) as caught:
         read("adult-race", [f"strategies={value}"])
+    assert str(caught.value) == f"adult-race.toml: {line}"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("training=5", "training = 5: must be a table"),
+        ("data.own=5", "data.own = 5: must be a table"),
+        ("partition.keep=3", "partition.keep = 3: must be a table"),
+        ('data.groups="race"', "data.groups = 'race': must be a list"),
+        (
+            "partition.clients.White=0",
+            "partition.clients.White = 0: input should be greater than or equal to 1",
+        ),
+        ("partition.clients=true", "partition.clients = True: input should be a valid integer"),
+    ],
+)
+def test_a_mistake_is_in_words_of_toml(override, line):
+    """Neither pydantic's types nor the branches of its unions are in a scenario file."""
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [override])
     assert str(caught.value) == f"adult-race.toml: {line}"
 
 
