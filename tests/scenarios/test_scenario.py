@@ -135,7 +135,7 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
             '[{name="a.py:Mine"}, {name="b.py:Mine"}]',
             "strategies: 'a.py:Mine' and 'b.py:Mine' are both called Mine in tables; rename one class",
         ),
-        ('[{name="a.py:Mine"}, {name="a.py:Mine"}]', "strategies: Mine stands twice"),
+        ('[{name="a.py:Mine"}, {name="a.py:Mine"}]', "strategies: Mine appears twice"),
     ],
 )
 def test_a_mistake_in_the_strategies_is_one_line(value, line):

@@ -416,7 +416,7 @@ def _many(n, **facts):
     [
         ({"label": "age"}, "data.own: columns.age: is the label"),
         ({"label": "race"}, "data.own: attributes.race: is the label"),
-        ({"negative": ["yes"]}, "data.own: 'yes' stands twice"),
+        ({"negative": ["yes"]}, "data.own: 'yes' appears twice"),
         ({"negative": []}, "data.own.negative"),
         ({"positive": 1.5}, "data.own.positive = 1.5"),
         ({"positive": ""}, "data.own.positive = '': must not be empty"),
@@ -438,7 +438,7 @@ def _many(n, **facts):
             {"columns": {"low": {"low": 18, "hgh": 90}}},
             "data.own.columns.low.hgh: unknown key; did you mean 'high'?",
         ),
-        ({"columns": {"job": {"values": ["a", "a"]}}}, "data.own.columns.job: 'a' stands twice"),
+        ({"columns": {"job": {"values": ["a", "a"]}}}, "data.own.columns.job: 'a' appears twice"),
         ({"columns": {"job": {"values": [1.5]}}}, "data.own.columns.job.values[0] = 1.5"),
         ({"columns": {"a\nb": {"values": ["a"]}}}, r"data.own.columns.'a\nb' = 'a\nb': must be one line"),
         ({"columns": {"x" * 201: {"values": ["a"]}}}, "has 201 characters, more than 200"),
@@ -460,7 +460,7 @@ def _many(n, **facts):
             {"attributes": {"race": {"values": ["(all)"]}}},
             "'(all)' is the name of a group that fedtoll makes",
         ),
-        ({"attributes": {"race": {"values": ["a", "a"]}}}, "data.own.attributes.race: 'a' stands twice"),
+        ({"attributes": {"race": {"values": ["a", "a"]}}}, "data.own.attributes.race: 'a' appears twice"),
         ({"attributes": {"race": {"bins": [2, 1]}}}, "bins must rise"),
         ({"attributes": {"race": {"bins": list(range(200))}}}, "201 groups, more than 200 an attribute"),
         (
@@ -483,7 +483,7 @@ def test_crossings_are_bounded_and_unambiguous(tmp_path):
     with pytest.raises(ScenarioError, match="their crossing has 220 groups, more than 200"):
         declare(tmp_path / "people.csv", attributes=attributes, data={"groups": ["a", "b"]})
     attributes = {"a": {"values": ["x", "x/y"]}, "b": {"values": ["z", "y/z"]}}
-    with pytest.raises(ScenarioError, match="'x/y/z' stands twice"):
+    with pytest.raises(ScenarioError, match="'x/y/z' appears twice"):
         declare(tmp_path / "people.csv", attributes=attributes, data={"groups": ["a", "b"]})
 
 
