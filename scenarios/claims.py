@@ -123,8 +123,8 @@ class Claim(Section):
     at_least, at_most
         The bounds; either may be left out.
     along, given
-        The trait of a correlation: ``atypicality`` (how far a group is from all others) or ``size`` (its number
-        of records); and the trait that is held constant.
+        The trait of a correlation: ``atypicality`` (how far a group is from all others) or ``size`` (its
+        number of records); and the trait that is held constant.
     published
         The source's figure or direction, as text; empty if the claim is fedtoll's own.
     reason

@@ -1,4 +1,4 @@
-"""The records of a run: its table, who holds which rows, and which rows are held out."""
+"""The records of a run: its table, the rows of every client, and the rows held out."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Records:
     groups
         The group of every record.
     held
-        The row numbers that each client holds, in the order of the plan's clients.
+        The row numbers of each client, in the order of the plan's clients.
     test
         The row numbers held out.
     validation
-        The row numbers that are declared public: neither held by a client nor tested on, in any seed.
+        The row numbers that are declared public: no client holds them and no seed tests on them.
     """
 
     table: Table
@@ -54,12 +54,12 @@ def _table(data: Data, source: Source) -> tuple[Table, Attribute]:
 
 
 def records(run: Run) -> Records:
-    """Return the records of a run; loaded once a process, partitioned once a seed.
+    """Return the records of a run, loaded once per process and partitioned once per seed.
 
     Raises
     ------
     ScenarioError
-        If they cannot be had, or are others than those of the plan.
+        If they cannot be loaded, or are not the records of the plan.
     """
     return _records(run.data, run.checksum, run.split, run.partition, run.seed)
 
@@ -80,7 +80,7 @@ def _records(data: Data, checksum: str, how: Split, dealt: Partition, seed: int)
 
 
 def layout(data: Data, how: Split, dealt: Partition) -> partition.Layout:
-    """Return who the clients are, and what share of which records each holds; the same for every seed."""
+    """Return the clients and the share of each stratum that each holds; the same for every seed."""
     return _layout(data, source_of(data), how, dealt)
 
 

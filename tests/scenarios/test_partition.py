@@ -118,8 +118,8 @@ def test_held_and_public_sizes_do_differ(adult):
     ("per_group", "told"),
     [
         ({"Blck": 2}, "no group 'Blck' of race; did you mean 'Black'"),
-        ({"White": 0}, "0 clients of group 'White'; give 1 or more"),
-        ({"*": -1}, r"-1 clients of group '\*'; give 1 or more"),
+        ({"White": 0}, "0 clients of group 'White'; give at least 1"),
+        ({"*": -1}, r"-1 clients of group '\*'; give at least 1"),
         ({"Other": 400}, "group 'Other' of race has 406 records, 324 for training: too few for 400 clients"),
     ],
 )
@@ -158,7 +158,7 @@ def test_by_column_the_public_part_is_still_that_of_the_groups(places):
 
 def test_a_group_without_records_is_told(make_table):
     table = make_table([0, 0, 1, 1, 2, 2])
-    with pytest.raises(ScenarioError, match="group 'd' of group has no record in 'made'"):
+    with pytest.raises(ScenarioError, match="group 'd' of group has no records in 'made'"):
         clients(table, table.groups(["group"]), {}, "folds", 2)
 
 
@@ -291,7 +291,7 @@ WRONG = [
     ({"kind": "shares", "shares": [[1.0, 1.0, 0.4, 1.0]]}, "the shares of 'c' add up to 0.4, not 1"),
     ({"kind": "iid", "clients": 5000}, "client 0 of 5000 would hold none of 576 training records"),
     ({"keep": {"e": 0.5}}, "partition.keep: no group 'e'"),
-    ({"copies": 2}, "'a' has 1 clients; give 2 or more"),
+    ({"copies": 2}, "'a' has 1 clients; give at least 2"),
 ]
 
 

@@ -596,7 +596,7 @@ def test_clients_may_be_counted_by_the_values_of_a_column_and_by_the_rest(tmp_pa
 def test_a_declared_group_without_a_record_is_an_error_or_left_out_by_a_floor(tmp_path):
     path = write(people(), tmp_path / "people.csv")
     facts = {"attributes": {"race": {"values": ["White", "Asian", "Black"]}}}
-    with pytest.raises(ScenarioError, match=r"group 'Asian' of race has no record in 'people\.csv'"):
+    with pytest.raises(ScenarioError, match=r"group 'Asian' of race has no records in 'people\.csv'"):
         plan(declare(path, **facts), "x")
     assert plan(declare(path, data={"floor": 1}, **facts), "x").runs[0].groups == ("White", "Black")
 
