@@ -1,8 +1,8 @@
 """Data sources: every table that a scenario can name.
 
-To add a source, write one file beside ``adult.py`` and name its
-:class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`.
-Looking a source up loads neither pandas nor records.
+To add a source, write a file such as ``adult.py`` in this folder and list its
+:class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`. Looking up a
+source loads neither pandas nor records.
 
 Examples
 --------
@@ -14,11 +14,10 @@ Examples
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from fedtoll.scenarios.data import archive
-from fedtoll.scenarios.data.acs import ACS
+from fedtoll.scenarios.data.acs import ACS, acs
 from fedtoll.scenarios.data.adult import ADULT
 from fedtoll.scenarios.data.adult_phd import ADULT_PHD
 from fedtoll.scenarios.data.census_income import CENSUS_INCOME
@@ -46,8 +45,8 @@ __all__ = [
     "cached_table",
     "encode",
     "load",
+    "load_table",
     "source_of",
-    "table",
 ]
 
 SOURCES: dict[str, Source] = {
@@ -58,64 +57,53 @@ SOURCES: dict[str, Source] = {
 
 
 def builtin(name: str) -> Source:
-    """Return the declaration of a source.
+    """Return the declaration of a built-in source.
 
     Raises
     ------
     ScenarioError
-        If there is none of that name.
+        If there is no source of that name.
     """
     if name not in SOURCES:
         raise ScenarioError(f"no data source {name!r}{nearest(name, SOURCES)}")
     return SOURCES[name]
 
 
-def source_of(data: Data, *, afresh: bool = False) -> Source:
-    """Return the declaration that a scenario's ``[data]`` names or makes.
-
-    Parameters
-    ----------
-    data
-        The section.
-    afresh
-        Whether a file that this process knows is looked at again, for it may have been changed.
+def source_of(data: Data) -> Source:
+    """Return the source that a scenario's ``[data]`` names or describes. No records are read yet.
 
     Raises
     ------
     ScenarioError
-        If there is no such source, or the file that it names cannot be read.
+        If there is no such source, or the user's file cannot be read.
     """
     if data.file:
         from fedtoll.scenarios.data.user_table import user_source
 
-        return user_source(data, afresh=afresh)
-    return _declared(data)
-
-
-@functools.lru_cache(maxsize=8)
-def _declared(data: Data) -> Source:
+        return user_source(data)
     if data.synthetic is not None:
         from fedtoll.scenarios.data.synthetic import synthetic
 
         return synthetic(data.synthetic)
+    if data.source == ACS.name:
+        return acs()  # nothing pins its records: each source remembers the checksum of those that it read
     return builtin(data.source)
 
 
 def load(name: str) -> Table:
-    """Return a built-in source's table."""
-    return table(builtin(name))
+    """Return the table of a built-in source."""
+    return load_table(builtin(name))
 
 
-@functools.lru_cache(maxsize=4)
-def table(source: Source) -> Table:
-    """Return a source's table from the cache; its archive is fetched the first time.
+def load_table(source: Source) -> Table:
+    """Return the table of a source, from the cache folder if it is there; else its archive is fetched.
 
-    A process loads a table once, and its arrays are read-only.
+    The arrays are read-only.
 
     Raises
     ------
     ScenarioError
-        If the records cannot be fetched, or differ from the declared ones.
+        If the records cannot be fetched, or are not those that the source declares.
     """
     loaded = encode(archive.frame(source), source)
     check(loaded, source)
@@ -123,21 +111,21 @@ def table(source: Source) -> Table:
 
 
 def cached_table(source: Source) -> Table | None:
-    """Return a source's table if that needs no network, else ``None``."""
+    """Return the table of a source if that needs no network, else ``None``."""
     if source.is_cached is not None:
         cached = source.is_cached()
     else:
         cached = source.archive is None or archive.cache_file(source).exists()
-    return table(source) if cached else None
+    return load_table(source) if cached else None
 
 
 def check(table: Table, source: Source) -> None:
-    """Compare the number of records, in total and in every group, with the declared ones.
+    """Compare the number of records, in total and per group, with the declaration.
 
     Raises
     ------
     ScenarioError
-        At the first difference.
+        If a number differs.
     """
     if source.rows and len(table) != source.rows:
         raise ScenarioError(f"data {source.name!r}: {len(table)} records, declared {source.rows}")

@@ -55,7 +55,7 @@ def test_the_baseline_is_fedavg_or_the_first():
         ({"strategies": ("unifrom",)}, "compare.strategies = 'unifrom': .*did you mean 'uniform'"),
         ({"strategies": ("term",)}, r"could be 'term\(t=5\)' and 'term\(t=1\)'"),
         ({"strategies": ("fedavg",)}, "is the baseline itself"),
-        ({"epsilons": (3.0,)}, r"compare.epsilons = 3: not in privacy.epsilons, whose finite values are 8, 0\.5"),
+        ({"epsilons": (3.0,)}, r"epsilons = 3: not in privacy.epsilons, whose finite values are 8, 0\.5"),
     ],
 )
 def test_a_family_names_what_the_scenario_has(section, words):
