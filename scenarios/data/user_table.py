@@ -38,12 +38,12 @@ class UserSource(Source):
     """A source that consists of a user's file and the user's declarations."""
 
     file: TableFile
-    own: TableFacts
+    declared: TableFacts
 
     @functools.cached_property
     def checksum(self) -> str:
         """sha256 of the file's bytes and of the declarations; the file's name and folder are not covered."""
-        facts = [f"fedtoll own {FORMAT}", self.file.form, self.file.sha256, self.own.model_dump_json()]
+        facts = [f"fedtoll own {FORMAT}", self.file.form, self.file.sha256, self.declared.model_dump_json()]
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
@@ -64,27 +64,29 @@ def user_source(data: Data) -> UserSource:
     return _source(TableFile.at(Path(data.file)), data.own)
 
 
-def _source(file: TableFile, own: TableFacts) -> UserSource:
-    columns = tuple(_column(name, facts, own.vocabulary(name)) for name, facts in own.columns.items())
+def _source(file: TableFile, declared: TableFacts) -> UserSource:
+    columns = tuple(
+        _column(name, facts, declared.vocabulary(name)) for name, facts in declared.columns.items()
+    )
     features = sum(len(c.values) if isinstance(c, Categorical) else 1 for c in columns)
     return UserSource(
         file=file,
-        own=own,
+        declared=declared,
         name=file.name,
         title="A table of your own",
         archive=None,
-        read=lambda _: _frame(file, own, features),
+        read=lambda _: _frame(file, declared, features),
         version=FORMAT,
         fingerprint="",
         licence="yours: fedtoll knows of none",
         citation="Label, columns and groups are declared by you.",
         rows=0,
-        label=own.label,
-        positive=own.positive,
-        classes=own.classes,
+        label=declared.label,
+        positive=declared.positive,
+        classes=declared.classes,
         columns=columns,
-        counts={name: dict.fromkeys(facts.names, 0) for name, facts in own.attributes.items()},
-        bins={name: facts.bins for name, facts in own.attributes.items() if facts.bins},
+        counts={name: dict.fromkeys(facts.names, 0) for name, facts in declared.attributes.items()},
+        bins={name: facts.bins for name, facts in declared.attributes.items() if facts.bins},
     )
 
 
@@ -98,25 +100,29 @@ def _column(name: str, facts: ColumnFacts, vocabulary: tuple[str, ...]) -> Numer
     return Numeric(name, facts.centre, facts.scale, facts.transform)
 
 
-def _frame(file: TableFile, own: TableFacts, features: int) -> pd.DataFrame:
+def _frame(file: TableFile, declared: TableFacts, features: int) -> pd.DataFrame:
     """Read the declared columns, and check every record against the declarations."""
     import pandas as pd
 
-    raw = file.columns(list(dict.fromkeys([own.label, *own.columns, *own.attributes])))
-    file.check_size(len(raw[own.label]), features, "features")
+    raw = file.columns(list(dict.fromkeys([declared.label, *declared.columns, *declared.attributes])))
+    file.check_size(len(raw[declared.label]), features, "features")
     checked: dict[str, npt.NDArray[Any]] = {}
-    for name, column in own.columns.items():
+    for name, column in declared.columns.items():
         if column.values:  # noqa: PD011
-            checked[name] = _texts(file, name, raw[name], own.vocabulary(name), own.missing)
+            checked[name] = _texts(file, name, raw[name], declared.vocabulary(name), declared.missing)
         else:
             checked[name] = _clip(file, name, _numbers(file, name, raw[name]), column)
-    for name, attribute in own.attributes.items():
+    for name, attribute in declared.attributes.items():
         if attribute.values:  # noqa: PD011
-            checked[name] = _texts(file, name, raw[name], attribute.values, own.missing)
+            checked[name] = _texts(file, name, raw[name], attribute.values, declared.missing)
         elif name not in checked:
             checked[name] = _numbers(file, name, raw[name])
-    label = _texts(file, own.label, raw[own.label], (*own.negative, own.positive), "label")
-    checked[own.label] = np.array(own.classes, dtype=object)[(label == own.positive).astype(np.int64)]
+    label = _texts(
+        file, declared.label, raw[declared.label], (*declared.negative, declared.positive), "label"
+    )
+    checked[declared.label] = np.array(declared.classes, dtype=object)[
+        (label == declared.positive).astype(np.int64)
+    ]
     return pd.DataFrame(checked, copy=False)
 
 
