@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Epsilon, Positive, Section
+from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.reduction import Reduction
@@ -86,7 +86,7 @@ class Term(Section):
 
 Step = Annotated[
     float | str,
-    BeforeValidator(lambda v: float(v) if isinstance(v, int) else read_number(v)),
+    BeforeValidator(lambda v: as_float(v) if isinstance(v, int) else read_number(v)),
     PlainSerializer(write_number, when_used="json"),
 ]
 """An ε, or the name of a setting."""

@@ -12,20 +12,27 @@ from fedtoll.scenarios.numbers import write_number
 CLIP_ONLY = "clip-only"
 
 
-def _number(value: object) -> object:
+def as_float(value: float) -> float:
+    """Return a number as a float; raise a ``ValueError`` for an integer beyond the largest float."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("must be less than 1.8e308") from None
+
+
+def _number(value: object) -> float:
     """Read ``"inf"`` as infinity; reject anything else that is not a number."""
     if isinstance(value, str) and value.strip().lower() in {"inf", "infinity", "∞"}:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError('must be a number greater than 0, "inf" or "clip-only"')
-    return float(value)
+    return as_float(value)
 
 
 def _epsilon(value: object) -> object:
     if value == CLIP_ONLY:
         return value
     number = _number(value)
-    assert isinstance(number, float)
     if math.isnan(number) or number <= 0:
         raise ValueError("must be greater than 0")
     return number

@@ -220,6 +220,10 @@ def _stated_shares(groups: Attribute, spec: Partition) -> Shares:
 def _drawn_shares(table: Table, groups: Attribute, spec: Partition) -> tuple[Attribute, Shares]:
     """Return the strata and shares of ``iid`` and ``dirichlet``, where the number of clients is given."""
     assert isinstance(spec.clients, int)
+    if spec.clients > len(table) * spec.copies:
+        raise ScenarioError(
+            f"partition.clients = {spec.clients}: more than the {len(table)} records of {table.source!r}"
+        )
     if spec.kind == "iid":
         if spec.clients < spec.copies:
             raise ScenarioError(f"partition.copies = {spec.copies}: more than the {spec.clients} clients")

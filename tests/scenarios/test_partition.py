@@ -289,7 +289,9 @@ WRONG = [
     ({"kind": "column", "column": "plaice", "clients": {}}, "no attribute of 'made'; did you mean 'place'"),
     ({"kind": "shares", "shares": [[1.0, 1.0]]}, "2 columns for 4 groups: a, b, c, d"),
     ({"kind": "shares", "shares": [[1.0, 1.0, 0.4, 1.0]]}, "the shares of 'c' add up to 0.4, not 1"),
-    ({"kind": "iid", "clients": 5000}, "client 0 of 5000 would hold none of 576 training records"),
+    ({"kind": "iid", "clients": 700}, "client 0 of 700 would hold none of 576 training records"),
+    ({"kind": "iid", "clients": 10**13}, "clients = 10000000000000: more than the 720 records of 'made'"),
+    ({"kind": "dirichlet", "clients": 10**13, "alpha": 1.0}, "more than the 720 records of 'made'"),
     ({"keep": {"e": 0.5}}, "partition.keep: no group 'e'"),
     ({"copies": 2}, "'a' has 1 clients; give at least 2"),
 ]

@@ -56,6 +56,22 @@ MISTAKES = {
 }
 
 
+HUGE = "1" + 400 * "0"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (f"privacy.epsilons=[{HUGE}]", "privacy.epsilons[0] = 1000"),
+        (f"claim=[{{kind='shape', over=[{HUGE}]}}]", "claim[0].name: missing (and 2 more)"),
+    ],
+)
+def test_an_integer_beyond_every_float_is_one_line(override, line):
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [override])
+    assert str(caught.value).startswith(f"adult-race.toml: {line}")
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_path, mistake):
     old, new, words = MISTAKES[mistake]
