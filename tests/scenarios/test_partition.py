@@ -51,7 +51,7 @@ def test_public_sizes_come_from_counts_alone(make_table):
 
 
 def dealt(table, groups, train, seed, split=None, **how):
-    """The plan of a partition, and what its clients hold."""
+    """Return the plan of a partition, and the rows of its clients."""
     wanted = Partition(**how)
     plan: Layout = layout(table, groups, wanted, split or Split())
     return plan, deal(plan, groups, wanted, train, seed)
@@ -104,7 +104,7 @@ def test_the_shuffle_depends_on_the_seed_and_nothing_else(adult):
 
 
 def test_held_and_public_sizes_do_differ(adult):
-    """The records held are never recounted into a public size: on Adult some client holds one more."""
+    """Public sizes are not recounted from the records held: on Adult, some client holds one more."""
     race = adult.groups(["race"])
     differences = set()
     for seed in range(5):
@@ -183,7 +183,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def places(make_table):
-    """Four groups of 400 to 40 records, in two places, of two labels."""
+    """A table of four groups of 400 to 40 records, in two places, with two labels."""
     rng = np.random.default_rng(5)
     codes = rng.permutation(np.repeat([0, 1, 2, 3], [400, 200, 80, 40]))
     table = make_table(codes, label=rng.integers(0, 2, len(codes)))

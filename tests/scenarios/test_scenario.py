@@ -1,4 +1,4 @@
-"""Scenario files: what is read, and one clear line for what cannot be."""
+"""Scenario files are read, or refused in one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TV16, NESARC, the digits, made-up records and ACS: what they hold is what is declared and known."""
+"""The records of TV16, NESARC, digits, synthetic data and ACS are the declared and known ones."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_all_but_a_tenth_of_the_rare_digit_is_kept_from_the_clients():
 
 
 def people(seed: int = 0, features: int = 8, **groups: dict[str, float]) -> data.Table:
-    """The table of some groups of 4,000, unless stated."""
+    """Return the table of some groups, of 4,000 records unless stated."""
     made = {name: SyntheticGroup.model_validate({"size": 4_000, **g}) for name, g in groups.items()}
     return data.load_table(synthetic(Synthetic(groups=made, features=features, seed=seed)))
 
@@ -229,7 +229,7 @@ def of(table: data.Table, group: str) -> np.ndarray:
 
 
 def rule(table: data.Table, members: np.ndarray) -> np.ndarray:
-    """The direction from the middle of the negatives to that of the positives, of length 1."""
+    """Return the direction from the mean of the negatives to that of the positives, of length 1."""
     x, y = table.features[members], table.label[members]
     way = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
     return np.asarray(way / np.linalg.norm(way))
@@ -361,7 +361,7 @@ RAW = pd.DataFrame(
 
 @pytest.fixture
 def fetches(monkeypatch, tmp_path):
-    """An empty cache, and a fetcher that says which states it was asked for; a name is a state's error."""
+    """An empty cache, and a fake fetcher that records the states requested; "XX" and "NO" fail."""
     asked: list[str] = []
 
     def fetch(*, states, data_home, **options):
@@ -517,7 +517,7 @@ def survey(state: str, people: int) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_scenario_of_acs_runs_on_records_of_the_recorded_shape(here, tmp_path, monkeypatch):
-    """Real records cannot be fetched in every test: these have their codes, their size and no meaning."""
+    """Tests cannot fetch the real records; these have their codes and their size, and no meaning."""
 
     def fetch(*, states, data_home, **options):
         (state,) = states

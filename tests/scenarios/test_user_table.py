@@ -1,4 +1,4 @@
-"""A user's own table: every form gives the same features, and every mistake is one line."""
+"""A user's own table: every format gives the same features, and every mistake is one line."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.scenarios.tiny import told
 
 
 def made(path, **changes):
-    """The table of a file, read anew."""
+    """Return the table of a file."""
     return load_table(source_of(declare(path, **changes).data))
 
 
 def refusal(path, **changes):
-    """The one line that a file is refused with."""
+    """Return the line with which a file is refused."""
     with pytest.raises(ScenarioError) as caught:
         made(path, **changes)
     return told(caught)
@@ -53,7 +53,7 @@ def csv(tmp_path, text):
 
 
 def changed(tmp_path, column, row, value, suffix=".csv"):
-    """A file with another value in one place (rows count from 1)."""
+    """Write a file with another value in one cell (rows count from 1)."""
     frame = people().astype({column: object})
     frame.loc[row - 1, column] = value
     return write(frame, tmp_path / f"people{suffix}")
@@ -64,7 +64,7 @@ def changed(tmp_path, column, row, value, suffix=".csv"):
 
 @pytest.fixture
 def expected():
-    """The same records by way of a built-in source's declaration."""
+    """The table of the same records as a built-in source would declare them."""
     frame = people()
     frame["age"] = frame["age"].clip(18, 90)
     frame["income"] = frame["income"].clip(0, 1_000_000)
