@@ -29,15 +29,18 @@ EXACT = 16
 DRAWS = 100_000
 """How many sign flips a test draws at random if there are too many to go through."""
 
+FEDAVG = ("fedavg", "fedtoll.strategies.fedavg:FedAvg")
+"""The names under which a scenario can run fedtoll's own FedAvg: its entry point and its import path."""
+
 Quantity = Literal["toll gap", "utility"]
 
 
 class Compare(Section):
     """The family of comparisons that a scenario declares: strategies against one baseline.
 
-    By default, ``baseline`` is ``fedavg`` if the scenario has it, else the first strategy; ``strategies``, by
-    name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``: the toll gap in
-    ``measure``, and everybody's utility.
+    By default, ``baseline`` is fedtoll's FedAvg if the scenario runs it, else the first strategy;
+    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``: the
+    toll gap in ``measure``, and everybody's utility.
     """
 
     baseline: str = ""
@@ -93,8 +96,10 @@ def family(
     term(t=5) against fedavg at 0.5 in utility
     """
     section = declared or Compare()
-    usual = next((label for label, name in strategies.items() if name == "fedavg"), next(iter(strategies)))
-    baseline = _label("baseline", section.baseline, strategies) if section.baseline else usual
+    if section.baseline:
+        baseline = _label("baseline", section.baseline, strategies)
+    else:
+        baseline = fedavg_label(strategies) or next(iter(strategies))
     if section.strategies:
         chosen = [_label("strategies", s, strategies) for s in section.strategies]
     else:
@@ -116,6 +121,24 @@ def family(
         for strategy in chosen
         for quantity in section.quantities
     )
+
+
+def fedavg_label(strategies: Mapping[str, str]) -> str | None:
+    """Return the label of fedtoll's own FedAvg, or ``None`` if the scenario does not run it.
+
+    The name decides, not the label: a user's class ``fedavg`` has the label ``fedavg`` too.
+
+    Parameters
+    ----------
+    strategies
+        The name of every strategy by its label.
+
+    Examples
+    --------
+    >>> fedavg_label({"fedavg": "mine.py:fedavg", "FedAvg": "fedtoll.strategies.fedavg:FedAvg"})
+    'FedAvg'
+    """
+    return next((label for label, name in strategies.items() if name in FEDAVG), None)
 
 
 def _label(key: str, strategy: str, strategies: Mapping[str, str]) -> str:

@@ -122,7 +122,7 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
         return ()
     strategy = registry.build(plan.path, plan.parameters)
     try:
-        asked = registry.asked(strategy)
+        asked = registry.requested_statistics(strategy)
     except ScenarioError as error:
         raise ScenarioError(f"strategies: {plan.name}: {error}") from None
     return tuple((s.name, dict(vars(s))) for s in asked)

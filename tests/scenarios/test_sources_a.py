@@ -160,7 +160,7 @@ def test_central_logistic_regression_reaches_the_reference(name):
 
 
 def test_credit_without_logarithms_is_the_known_reference():
-    """The published figure uses amounts as they are; the logarithm that fedtoll declares ranks people better."""
+    """The published figure is without the logarithm that fedtoll declares, which ranks people better."""
     source = data.builtin("credit")
     columns = tuple(
         dataclasses.replace(c, centre=100_000.0, scale=100_000.0, transform="identity")

@@ -101,7 +101,7 @@ class Forgets(Strategy):
 
 def test_a_forgotten_memory_is_told(plain):
     assert (
-        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), and returned ndarray"
+        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), but returned ndarray"
     )
 
 
