@@ -39,8 +39,8 @@ class Compare(Section):
     """The family of comparisons that a scenario declares: strategies against one baseline.
 
     By default, ``baseline`` is fedtoll's FedAvg if the scenario runs it, else the first strategy;
-    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``: the
-    toll gap in ``measure``, and everybody's utility.
+    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``:
+    the toll gap in ``measure``, and everybody's utility.
     """
 
     baseline: str = ""

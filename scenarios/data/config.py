@@ -168,7 +168,7 @@ class TableFacts(Section):
     def _check(self) -> TableFacts:
         if len(self.negative) >= MOST_VALUES:
             raise ValueError(
-                f"negative: {len(self.negative):,} values, more than {MOST_VALUES - 1:,} beside the positive"
+                f"negative: {len(self.negative):,} values, more than {MOST_VALUES - 1:,} and a positive one"
             )
         _check_distinct((self.positive, *self.negative))
         for section, names in (("columns", self.columns), ("attributes", self.attributes)):
