@@ -141,7 +141,7 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
         (["term", "--set", "tt=1.0"], ["unknown parameter 'tt'", "'t'"]),
         (["term", "--set", "t"], ["key=value"]),
         (["term", "--set", "=1"], ["key=value"]),
-        (["term", "--set", "t=much"], ["'much' is not a TOML literal (a text needs quotes)"]),
+        (["term", "--set", "t=much"], ["'much' is not a TOML literal (a string needs quotes)"]),
         (["term", "--set", "t=[1,"], ["'[1,' is not a TOML literal: ", "at end of document"]),
         (["term", "--set", "t=-1.0"], ["must be 0 or greater"]),
         (["nowhere.py:X"], ["no such file"]),

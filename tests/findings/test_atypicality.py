@@ -175,12 +175,12 @@ def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"along": None}, "along: belongs to kind = 'correlation'"),
-        ({"along": "size", "given": "size"}, "given: 'size' belongs to along = 'atypicality'"),
-        ({"at_least": None}, "kind = 'correlation' needs one of them"),
-        ({"of": "spread"}, "a correlation is of a 'toll'"),
-        ({"b": {}}, "kind = 'correlation' has one side, a"),
-        ({"kind": "threshold"}, "along: belongs to kind = 'correlation'"),
+        ({"along": None}, "along: required by kind = 'correlation'"),
+        ({"along": "size", "given": "size"}, "given: 'size' needs along = 'atypicality'"),
+        ({"at_least": None}, "kind = 'correlation' needs at least one of them"),
+        ({"of": "spread"}, "a correlation needs 'toll'"),
+        ({"b": {}}, "kind = 'correlation' has only one side, a"),
+        ({"kind": "threshold"}, "along: required by kind = 'correlation'"),
     ],
 )
 def test_mistakes_are_one_line(change, words):

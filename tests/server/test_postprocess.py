@@ -225,7 +225,7 @@ def test_statistics_that_take_a_share_leave_the_total_as_asked():
     ("section", "words"),
     [
         ({"budget_share": 1.0}, "statistics.budget_share = 1.0"),
-        ({"budget_share": 0.1, "noise_multiplier": 3.0}, "give one of the two"),
+        ({"budget_share": 0.1, "noise_multiplier": 3.0}, "give at most one of them"),
         ({"every": 0}, "statistics.every = 0"),
         ({"smoothing": 1.0}, "statistics.smoothing = 1.0"),
         ({"shrink": True}, "statistics.shrink: unknown key; did you mean 'shrinkage'?"),
@@ -332,8 +332,8 @@ def test_mixed_clients_are_dealt_anew_for_every_seed():
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"kind": "iid", "clients": {"Male": 2}}, "needs a number"),
-        ({"kind": "group", "clients": 3}, "needs a table"),
+        ({"kind": "iid", "clients": {"Male": 2}}, "must be a number"),
+        ({"kind": "group", "clients": 3}, "must be a table"),
         ({"kind": "iid", "clients": 40_000}, "client 0 of 40000 would hold none of 39073 training records"),
     ],
 )

@@ -19,12 +19,12 @@ def fetch(names: Sources) -> None:
 
     for name in _sources(names):
         declared = builtin(name)
-        if names == ["all"] and declared.kept is not None and not declared.kept():
+        if names == ["all"] and declared.is_cached is not None and not declared.is_cached():
             typer.echo(f"{name}: comes from outside the package index; fedtoll data fetch {name} fetches it")
             continue
         records = len(load_table(declared))
-        folder = archive.cache_folder() if declared.kept else archive.cache_file(declared)
-        made = declared.archive is None and declared.kept is None
+        folder = archive.cache_folder() if declared.is_cached else archive.cache_file(declared)
+        made = declared.archive is None and declared.is_cached is None
         typer.echo(f"{name}: {records:,} records, {'made anew each time' if made else f'in {folder}'}")
 
 

@@ -43,7 +43,8 @@ def check_strategy(
 
     from fedtoll.scenarios.overrides import assignment
 
-    verdicts = _verdicts(name, dict(assignment(pair, "t=5.0") for pair in override or ()))
+    assignments = (assignment(pair, "t=5.0") for pair in override or ())
+    verdicts = _verdicts(name, {".".join(path): value for path, value in assignments})
     if as_json:
         content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
