@@ -117,7 +117,7 @@ BAD = {
     ),
     "unknown scenario": (("adult-rase",), "did you mean 'adult-race'?"),
     "rate of a scenario": (("adult-race", "--rate", 0.1), "--set training.sampling_rate="),
-    "set without one": (("--set", "training.rounds=1"), "belongs to a scenario"),
+    "set without one": (("--set", "training.rounds=1"), "needs a scenario"),
     "no finite ε": (("adult-race", "--set", 'privacy.epsilons=["inf"]'), "no finite ε to account for"),
 }
 

@@ -185,7 +185,7 @@ def test_a_strategy_of_flowers_says_what_was_checked(here):
     code, out, err = here("check-strategy", "flwr.serverapp.strategy:FedYogi", "--set", "eta=0.1")
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
-    assert "the kit is for fedtoll's interface; checked that" in out
+    assert "the kit tests fedtoll's own interface; checked only that" in out
 
 
 def test_the_template_is_a_file_of_ours_in_style(tmp_path):
