@@ -197,7 +197,7 @@ def test_it_is_pickled_and_cloned(adult):
         ({"centre": [1.0, 2.0, 3.0]}, "centre: must be a number or 2 of them"),
         ({"accountant": "gdp"}, "accountant = 'gdp'"),
         ({"classes": [0]}, "one class"),
-        ({"classes": [0, 2]}, "y holds .*1.*, which is not among"),
+        ({"classes": [0, 2]}, "y contains .*1.*, which is not among"),
     ],
 )
 def test_mistakes_are_told(parameters, words):
