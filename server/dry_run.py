@@ -11,6 +11,7 @@ from typing import Any
 from fedtoll.privacy.breakdown import Spending, events_of, spending
 from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
@@ -78,7 +79,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
 
 def _expected(plan: Plan, processes: int) -> float:
     kinds = {run.mechanism != "none": run for run in plan.runs}
-    seconds = {private: _seconds(run) for private, run in kinds.items()}
+    seconds = {private: _seconds(run, plan.federation) for private, run in kinds.items()}
     total = 0.0
     for run in plan.runs:
         setup, a_round = seconds[run.mechanism != "none"]
@@ -86,17 +87,17 @@ def _expected(plan: Plan, processes: int) -> float:
     return total / processes + (_STARTUP if processes > 1 else 0.0)
 
 
-def _seconds(run: Run) -> tuple[float, float]:
+def _seconds(run: Run, federation: Federation) -> tuple[float, float]:
     """Return the seconds that a run takes to set up, and a round of it."""
     import torch
 
-    from fedtoll.server.app import simulate
+    from fedtoll.server.trainer import Trainer
 
     torch.set_num_threads(1)
-    times = []
+    trainer, times = Trainer(federation), []
     for rounds in (1, 1, 3):  # the first one pays for imports and for loading the table
         start = time.perf_counter()
-        simulate(run.model_copy(update={"rounds": rounds}))
+        trainer.train(run.model_copy(update={"rounds": rounds}))
         times.append(time.perf_counter() - start)
     a_round = max(0.0, (times[2] - times[1]) / 2)
     return max(0.0, times[1] - a_round), a_round

@@ -25,12 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedtoll.privacy import accounting
-from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.atomic import TEMPORARY, write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.scenarios.records import layout
 from fedtoll.scenarios.run import NUMERICS, Run
-from fedtoll.scenarios.scenario import Scenario
+from fedtoll.server.plan import Plan
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
@@ -106,10 +104,8 @@ class Store:
         """Say whether a run is there, whole."""
         return (self.folder / "runs" / run.hash).is_dir()
 
-    def open(
-        self, scenario: Scenario, runs: Sequence[Run], text: str, command: str, *, force: bool = False
-    ) -> None:
-        """Create or continue the folder for a scenario.
+    def open(self, planned: Plan, text: str, command: str, *, force: bool = False) -> None:
+        """Create or continue the folder for a planned scenario.
 
         Raises
         ------
@@ -119,7 +115,7 @@ class Store:
         """
         now, resolved = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
-        if any(self.has(run) for run in runs):
+        if any(self.has(run) for run in planned.runs):
             before = resolved.get("versions", {})
             other = [name for name in _BINDING if before.get(name) != now[name]]
             if other and not force:
@@ -128,7 +124,7 @@ class Store:
                     f"{now[other[0]]}: choose another --out, or mix them with --force"
                 )
             mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
-        content = {**_resolved(scenario, runs, command, now), "mixed_with": mixed}
+        content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / "scenario.toml", text.encode())
@@ -212,11 +208,10 @@ def _table(file: Path, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def _resolved(
-    scenario: Scenario, runs: Sequence[Run], command: str, versions: dict[str, str]
-) -> dict[str, Any]:
+def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str, Any]:
     """Return everything resolved: what the report and an outsider need."""
-    source = sources.source_of(scenario.data)
+    scenario, runs, federation = planned.scenario, planned.runs, planned.federation
+    source = federation.source
     noise = {}
     for run in runs:
         for client in run.clients if run.mechanism == "dp-sgd" else ():
@@ -242,13 +237,16 @@ def _resolved(
         "data": {
             "source": source.name,
             "title": source.title,
-            "rows": source.rows or len(sources.table(source)),
+            "rows": source.rows or len(federation.table),
             "licence": source.licence,
             "citation": source.citation,
             "checksum": source.checksum,
         },
         "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
-        "partition": _expected(runs[0]),
+        "partition": {  # how many records of each group a client is expected to hold: as public as its size
+            "groups": list(runs[0].groups),
+            "expected": np.round(federation.layout.expected_KG, 1).tolist(),
+        },
         "versions": versions,
         "runs": [
             {
@@ -264,9 +262,3 @@ def _resolved(
         "noise": list(noise.values()),
         "rdp_orders": list(accounting.ORDERS),
     }
-
-
-def _expected(run: Run) -> dict[str, Any]:
-    """Return how many records of each group every client is planned to hold: as public as its size."""
-    expected_KG = layout(run.data, run.split, run.partition).expected_KG
-    return {"groups": list(run.groups), "expected": np.round(expected_KG, 1).tolist()}

@@ -8,16 +8,23 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from typing import Any
+from unittest.mock import patch
+
 import pytest
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
+from fedtoll.scenarios.data import SOURCES, source_of
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, and children would
+
+BUILT_IN = tuple(SOURCES.values())
 
 SMALL = ("training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]')
 
@@ -27,6 +34,26 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _built_in_records_once():
+    """Resolve a federation of built-in records once per process: most tests share a few of them."""
+    resolve = Federation.resolve
+    known: dict[Any, Federation] = {}
+
+    def once(data, split, partition, *, source=None, like=None):
+        source = source_of(data) if source is None else source
+        if all(source is not built_in for built_in in BUILT_IN):
+            return resolve(data, split, partition, source=source, like=like)
+        key = data, split, partition
+        if key not in known:
+            near = next((f for f in known.values() if f.data == data), None)
+            known[key] = resolve(data, split, partition, source=source, like=near)
+        return known[key]
+
+    with patch.object(Federation, "resolve", once):
+        yield
 
 
 @pytest.fixture(scope="session")

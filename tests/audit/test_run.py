@@ -20,6 +20,7 @@ from fedtoll.report.exposure import audit_section
 from fedtoll.report.page import render
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server.results import load
+from fedtoll.server.trainer import Trainer
 from tests.audit.test_white_box import halved
 from tests.server.federation import TOML
 
@@ -101,7 +102,7 @@ def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, mon
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
     prepared = prepare(str(scenario), QUICK, "0:6")
-    one, other = (models.attack(run_audit.to_json()) for run_audit in prepared.halves.runs[:2])
+    one, other = (models.attack(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
     assert (one.rows_N == other.rows_N).all()
     assert 0.49 < one.member_N.mean() < 0.51
     assert 0.45 < (one.member_N == other.member_N).mean() < 0.55

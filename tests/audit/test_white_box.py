@@ -12,7 +12,7 @@ import torch
 
 from fedtoll.audit.canaries import Canaries, canaries
 from fedtoll.audit.white_box import one_run, one_step
-from fedtoll.clients.engines import cohort, draws, engine, opacus
+from fedtoll.clients.engines import cohort, draws, make_engine, opacus
 from fedtoll.scenarios.run import Run
 from tests.server.federation import FEDAVG, one
 
@@ -156,7 +156,7 @@ def test_an_mlp_is_audited_in_little_memory():
     run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
     made = canaries(run, run.clients[0])
     assert made.directions_MP.shape[1] > 5000
-    trainer: Any = engine(run.engine, run.device)
+    trainer: Any = make_engine(run.engine, run.device)
     kept = trainer._noise._used
     tracemalloc.start()
     found = one_step(run, run.clients[0], 3, made=made, observations=2000)

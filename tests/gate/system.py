@@ -14,16 +14,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message_type import MessageType
 from numpy.typing import NDArray
 
-from fedtoll.clients import engines, model
+from fedtoll.clients import model
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import sampling
-from fedtoll.scenarios import data, records
+from fedtoll.scenarios import data
 from fedtoll.scenarios.errors import FedtollError
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from tests.gate import tables
+from tests.shared import records
 
 CLIP, RATE, STEP, Z = 0.3, 0.25, 0.7, 30.0
 """C (which is not 1), q, the learning rate η, and the noise multiplier of the statistics."""
@@ -92,12 +93,12 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(name: str) -> Callable[[Check], Check]:
-    """Register a check. It begins with nothing kept from before, and what fedtoll refuses fails it."""
+    """Register a check. It begins without runs planned before, and what fedtoll refuses fails it."""
 
     def register(body: Check) -> Check:
         @functools.wraps(body)
         def checked(system: System) -> None:
-            forget()
+            runs.cache_clear()  # planned by another check, perhaps under a mutant
             try:
                 with patch.object(data, "SOURCES", tables.sources()):
                     body(system)
@@ -108,23 +109,6 @@ def check(name: str) -> Callable[[Check], Check]:
         return checked
 
     return register
-
-
-def forget() -> None:
-    """Forget all that fedtoll and the gate keep: what a mutant made must not outlive it."""
-    for cached in (
-        engines.engine,
-        clients._run,
-        clients._module,
-        clients._tensors,
-        records._records,
-        records._table,
-        records._layout,
-        data.table,
-        data._declared,
-        runs,
-    ):
-        cached.cache_clear()
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,7 +178,7 @@ Parameters = Sequence[NDArray[np.floating]]
 
 def start(run: Run, seed: int = 1, scale: float = 0.3) -> list[NDArray[np.floating]]:
     """Return weights to broadcast, at which no gradient is small."""
-    features = records.records(run).table.features.shape[1]
+    features = records(run).table.features.shape[1]
     rng = np.random.default_rng(seed)
     initial = model.initial(run.model, features, run.classes, run.precision, seed=1)
     return [(a + scale * rng.normal(size=a.shape)).astype(a.dtype) for a in initial]
@@ -257,11 +241,9 @@ Masks = Callable[[np.random.Generator, int, float], NDArray[np.int64]]
 
 @contextmanager
 def masks(chosen: Masks) -> Iterator[None]:
-    """Let a function of the stream, the records held and the rate draw every batch."""
-    engines.engine.cache_clear()  # which may keep batches
+    """Let a function of the stream, the number of records held and the rate draw every batch."""
     with patch.object(sampling, "poisson", chosen):
         yield
-    engines.engine.cache_clear()
 
 
 def everybody(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:

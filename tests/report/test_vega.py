@@ -17,8 +17,8 @@ import pytest
 
 from fedtoll.report import folder, vega
 from fedtoll.scenarios.errors import RunError
-from fedtoll.server.app import simulate
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TOML, planned
 
 SPEC = {
@@ -181,7 +181,7 @@ def test_an_interrupt_when_idle_leaves_it_alive():
 def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     plan = planned(FEDAVG)
     store = Store(tmp_path)
-    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, simulate(run))
     command = [sys.executable, "-m", "fedtoll.cli", "report", str(tmp_path)]

@@ -14,11 +14,11 @@ import pytest
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.measures import RUN
 from fedtoll.server import store
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan
 from fedtoll.server.results import load
 from fedtoll.server.store import TABLES, Store
 from fedtoll.server.tables import Tables
+from fedtoll.server.trainer import simulate
 from tests.server.fake import adult_race
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
@@ -37,7 +37,7 @@ def tables(plan) -> dict[str, Tables]:
 def full(plan, tables, tmp_path) -> Store:
     """A folder in which all runs are finished."""
     store = Store(tmp_path / "full")
-    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, tables[run.hash])
     return store
@@ -87,7 +87,7 @@ def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
 )
 def test_a_column_of_two_kinds_is_read_as_pandas_joins_it(plan, tables, tmp_path, one, other):
     store, own = Store(tmp_path), {}
-    store.open(plan.scenario, plan.runs, TOML, "command")
+    store.open(plan, TOML, "command")
     for run, value in zip(plan.runs[:2], (one, other), strict=True):
         clients = tables[run.hash]["clients"]
         own[run.hash] = tables[run.hash] | {"clients": clients.assign(own=value * len(clients))}
@@ -242,7 +242,7 @@ def test_a_folder_that_is_a_file_cannot_be_written(plan, tables, tmp_path):
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file")
     with pytest.raises(ScenarioError, match=r"file: cannot be written: "):
-        store.open(plan.scenario, plan.runs, TOML, "command")
+        store.open(plan, TOML, "command")
     with pytest.raises(RunError, match=r"runs: cannot be written: "):
         store.write(plan.runs[0], tables[plan.runs[0].hash])
 

@@ -14,7 +14,7 @@ import pytest
 
 from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import STATISTICS, Estimate, GroupLoss, LabelGroupLoss, MeanLoss
-from fedtoll.server.app import simulate
+from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from fedtoll.strategies.afl import AFL
 from fedtoll.strategies.base import Member, Strategy, recall, remember, sizes

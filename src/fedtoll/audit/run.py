@@ -23,8 +23,8 @@ from fedtoll.privacy.accounting import epsilon, of_a_record
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import find, read
-from fedtoll.scenarios.records import layout, records
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan, plan
@@ -103,7 +103,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
             f"--seeds {seeds}: {len(scenario.seeds)} models; an attack needs {FEWEST_TARGETS} or more"
         )
     one = scenario.model_copy(update={"seeds": scenario.seeds[:1]})
-    return Prepared(scenario, plan(one, file), targets(scenario, file, scenario.seeds), scenario.seeds)
+    planned = plan(one, file)
+    return Prepared(scenario, planned, targets(scenario, file, scenario.seeds, planned), scenario.seeds)
 
 
 def _finite(epsilon: float | str) -> bool:
@@ -136,7 +137,7 @@ def run_audit(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ScenarioError(f"{place}: cannot be written: {error.strerror or error}") from None
-    models = attacked(prepared.halves.runs, place / "models", workers, finished)
+    models = attacked(prepared.halves, place / "models", workers, finished)
     membership, disparities = _membership(prepared, models)
     canary = _canary(prepared, finished)
     content = {
@@ -184,15 +185,16 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
+    federation = prepared.planned.federation
     try:
         for run in prepared.private:
-            made = canaries(run, run.clients[0])
-            for group, client in _clients(run).items():
+            made = canaries(run, run.clients[0], federation)
+            for group, client in _clients(run, federation).items():
                 # No two audits share their noise: else all would exceed their claims together.
                 key = np.random.SeedSequence([prepared.seeds[0], len(rows), 7])
                 seed = int(key.generate_state(1)[0])
-                step = one_step(run, client, seed, made=made)
-                whole = one_run(run, client, seed + 1, made=made)
+                step = one_step(run, client, seed, federation=federation, made=made)
+                whole = one_run(run, client, seed + 1, federation=federation, made=made)
                 total = epsilon(
                     tuple(events_of(run, client).values()), run.delta or 0.0, run.accountant or "rdp"
                 )
@@ -220,9 +222,9 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
     return rows
 
 
-def _clients(run: Run) -> dict[str, ClientPlan]:
+def _clients(run: Run, federation: Federation) -> dict[str, ClientPlan]:
     """Return for every group the client of least noise among those that hold it; of several the fullest."""
-    expected_KG = layout(run.data, run.split, run.partition).expected_KG
+    expected_KG = federation.layout.expected_KG
     made = {}
     for g, group in enumerate(run.groups):
         holders = [c for c in run.clients if expected_KG[c.id, g] > 0]
@@ -241,7 +243,7 @@ def _membership(
     for run in prepared.halves.runs:
         cells.setdefault((run.strategy.name, run.mechanism, run.epsilon), []).append(run)
     for (strategy, mechanism, budget), runs in cells.items():
-        logit_TN, member_TN, codes_N = _common(runs, [models[run.hash] for run in runs])
+        logit_TN, member_TN, codes_N = _common([models[run.hash] for run in runs], prepared.halves.federation)
         most = replaced_ceiling(_of_a_record(runs[0]), runs[0].delta or 0.0)
         key = {"strategy": strategy, "mechanism": mechanism, "epsilon": budget}
         for attack in attacks.ATTACKS:
@@ -252,7 +254,7 @@ def _membership(
     return rows, disparities
 
 
-def _common(runs: Sequence[Run], made: Sequence[Attacked]) -> tuple[Any, Any, Any]:
+def _common(made: Sequence[Attacked], federation: Federation) -> tuple[Any, Any, Any]:
     """Return the scores and memberships of the records that every model could have held, and their groups.
 
     A record of the public validation part is no member and no other.
@@ -264,7 +266,7 @@ def _common(runs: Sequence[Run], made: Sequence[Attacked]) -> tuple[Any, Any, An
     at = [np.searchsorted(one.rows_N, rows_N) for one in made]
     logit_TN = np.stack([one.logit_N[i] for one, i in zip(made, at, strict=True)])
     member_TN = np.stack([one.member_N[i] for one, i in zip(made, at, strict=True)])
-    return logit_TN, member_TN, records(runs[0]).groups.codes[rows_N]
+    return logit_TN, member_TN, federation.groups.codes[rows_N]
 
 
 def _of_a_record(run: Run) -> float:

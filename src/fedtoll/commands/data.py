@@ -19,14 +19,14 @@ def fetch(names: Sources) -> None:
 
     Afterwards no command needs a network.
     """
-    from fedtoll.scenarios.data import archive, builtin, table
+    from fedtoll.scenarios.data import archive, builtin, load_table
 
     for name in _sources(names):
         declared = builtin(name)
         if names == ["all"] and declared.kept is not None and not declared.kept():
             typer.echo(f"{name}: not part of 'all'; fedtoll data fetch {name} fetches it")
             continue
-        records = len(table(declared))
+        records = len(load_table(declared))
         folder = archive.cache_folder() if declared.kept else archive.cache_file(declared)
         generated = declared.archive is None and declared.kept is None
         typer.echo(f"{name}: {records:,} records, {'generated on each use' if generated else f'in {folder}'}")

@@ -75,7 +75,7 @@ def run(
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
-        store.open(planned.scenario, planned.runs, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
+        store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
                 planned, store, executor=executor, workers=workers, grid=grid, finished=finished

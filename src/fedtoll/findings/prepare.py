@@ -97,10 +97,11 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     _check_skips(name, file, scenario)
     own = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
-    made = {}
+    made: dict[str, Plan] = {}
     for setting in _asked(scenario.claim):
         overrides = (*own.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
-        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds)
+        like = next(iter(made.values())).federation if made else None
+        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
     if tuned & made.keys():
         _check_public(file, scenario, made)
     grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}

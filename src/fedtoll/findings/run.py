@@ -18,7 +18,6 @@ from fedtoll.findings.survival import Survival, survival
 from fedtoll.findings.verdicts import Outcome
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError
-from fedtoll.scenarios.records import table_of
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
@@ -102,7 +101,7 @@ def run_finding(
             ready = planned
             if setting in tuned:
                 ready, chosen[setting] = tune.tuned(prepared.name, planned, store.folder, workers)
-            store.open(ready.scenario, ready.runs, text, command, force=force)
+            store.open(ready, text, command, force=force)
             for run in filter(store.has, ready.runs):
                 finished(run)
             failures = sweep.execute(ready, store, executor=executor, workers=workers, finished=finished)
@@ -119,7 +118,7 @@ def run_finding(
                     [groups, reductions.reduced(ready, how, store.folder, workers)], ignore_index=True
                 )
         label = planned.scenario.strategies[0].label
-        about = traits(*table_of(ready.runs[0].data)) if correlated else None
+        about = traits(ready.federation.table, ready.federation.groups) if correlated else None
         studies[setting] = Study(groups, folds_of(results.resolved), label, about)
     barred = "quick: few seeds and rounds" if prepared.quick else ""
     made = outcomes(prepared.scenario.claim, studies, barred=barred)
