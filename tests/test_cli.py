@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line mistakes, nothing half written."""
+"""The command line as users see it: exit codes, one-line errors, nothing half written."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_run_report_and_resume(here, tmp_path):
     assert (tmp_path / "here/report.html").stat().st_size > 100_000
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")}
 
-    # From here on in this process: the imports are paid once.
+    # From here on in this process, to import everything only once.
     started = time.monotonic()
     code, out, err = here(*arguments, "--json")
     assert code == 0, err
