@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 a run failed, 2 usage error or invalid scenario, 3 partial
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -64,7 +65,7 @@ def _options(
     """Simulate federated learning with DP-SGD, and measure what privacy costs each demographic group."""
 
 
-for _name, _command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "list": catalogue.list_,
     "describe": catalogue.describe,
     "check": run.check,
@@ -76,7 +77,8 @@ for _name, _command in {
     "findings": findings.findings,
     "new-strategy": strategy.new_strategy,
     "check-strategy": strategy.check_strategy,
-}.items():
+}
+for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command)(_command)
 app.add_typer(data.data, name="data")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 import click
@@ -36,7 +36,7 @@ Force = Annotated[
 
 
 class _Formatter(click.HelpFormatter):
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         r"""Write a definition list without the backslash that typer puts before ``[`` (``\[required]``).
 
         Typer escapes brackets for rich markup, also where the markup is switched off.
