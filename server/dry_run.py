@@ -12,6 +12,7 @@ from fedtoll.privacy.breakdown import Spending, events_of, spending
 from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
@@ -32,7 +33,7 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
         "scenario": plan.scenario.name,
         "runs": len(plan.runs),
         "strategies": [s.label for s in plan.scenario.strategies],
-        "epsilons": [_epsilon(e) for e in plan.scenario.privacy.epsilons],
+        "epsilons": [write_number(e) for e in plan.scenario.privacy.epsilons],
         "seeds": list(plan.scenario.seeds),
         "engine": plan.runs[0].engine,
         "device": plan.runs[0].device,
@@ -43,10 +44,6 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(content, ensure_ascii=False, indent=1)
     return _text(content)
-
-
-def _epsilon(value: float | str) -> float | str:
-    return "inf" if value == math.inf else value
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
@@ -190,5 +187,5 @@ def _of_clients(run: Run, clients: Sequence[ClientPlan], sigma: float | None) ->
         "clients": [c.id for c in clients],
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
-        **spending(events, run.delta or math.nan, run.accountant or "rdp", run.epsilon),
+        **spending(events, *run.guarantee, run.epsilon),
     }

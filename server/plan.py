@@ -20,7 +20,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
+from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -133,9 +133,7 @@ def _runs(
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one a seed."""
     resolved = strategy_plan(spec)
-    mechanism: Mechanism = (
-        "clip-only" if epsilon == CLIP_ONLY else "none" if epsilon == math.inf else "dp-sgd"
-    )
+    mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
     total = float(epsilon) if private else math.inf

@@ -7,13 +7,10 @@ present or absent, never half written.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
-import math
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +20,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from fedtoll.privacy import accounting
-from fedtoll.scenarios.atomic import TEMPORARY, write_bytes
+from fedtoll.scenarios.atomic import TEMPORARY, write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.plan import Plan
 
@@ -83,22 +82,22 @@ class Store:
         try:
             no_links(self.folder)
             runs.mkdir(parents=True, exist_ok=True)
-            file = (runs / ".lock").open("w")
+            lock = FileLock(runs / ".lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                waiting()
+                lock.acquire()
         except (OSError, ValueError) as error:  # a NUL is a ValueError
             why = getattr(error, "strerror", None) or error
             raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {why}") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for left in (
-                *runs.glob(f"{TEMPORARY}*"),
-                *self.folder.glob(f"{TEMPORARY}*"),
-            ):  # of a killed command
+        try:
+            # What a killed command left.
+            for left in (*runs.glob(f"{TEMPORARY}*"), *self.folder.glob(f"{TEMPORARY}*")):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     def has(self, run: Run) -> bool:
         """Say whether a run is there, whole."""
@@ -136,25 +135,21 @@ class Store:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
     def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
-        """Store one run: its tables go to a folder beside, which is renamed once."""
+        """Store the tables of one run, atomically."""
         runs = self.folder / "runs"
+
+        def fill(folder: Path) -> None:
+            (folder / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
+            for name in TABLES:
+                tables[name].to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=runs))
-        except OSError as error:
-            raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
-        try:
-            (beside / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
-            for name in TABLES:
-                tables[name].to_parquet(beside / f"{name}.parquet", index=False, compression="zstd")
-            beside.chmod(0o755)
-            beside.rename(runs / run.hash)
+            write_folder(runs / run.hash, fill)
             (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
         except OSError as error:
             if not self.has(run):  # else another command was first, with the same bytes
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def read(self, run_hash: str) -> dict[str, pa.Table]:
         """Return the tables of one run."""
@@ -253,7 +248,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
                 "hash": run.hash,
                 "strategy": run.strategy.name,
                 "mechanism": run.mechanism,
-                "epsilon": "inf" if math.isinf(run.epsilon) else run.epsilon,
+                "epsilon": write_number(run.epsilon),
                 "seed": run.seed,
                 "engine": run.engine,
             }

@@ -24,6 +24,7 @@ from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number, write_numbers
 from fedtoll.scenarios.read import find, read
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
@@ -87,7 +88,7 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         if not 0 < epsilon < math.inf:
             raise ScenarioError(f"--epsilon {epsilon:g}: must be a finite number greater than 0")
         open_ended = [e for e in read(name, overrides).privacy.epsilons if not _finite(e)]
-        told = [json.dumps("inf" if e == math.inf else e) for e in open_ended]
+        told = [json.dumps(write_number(e)) for e in open_ended]
         overrides = [*overrides, f"privacy.epsilons=[{', '.join([*told, repr(epsilon)])}]"]
     scenario = read(name, overrides, seeds)
     file = find(name).name
@@ -154,7 +155,7 @@ def run_audit(
         "membership": membership,
         "disparity": disparities,
     }
-    made: dict[str, Any] = _plain(content)
+    made: dict[str, Any] = write_numbers(content)
     text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
     try:
         for name, rows in (("canary", canary), ("membership", membership), ("disparity", disparities)):
@@ -195,9 +196,7 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
                 seed = int(key.generate_state(1)[0])
                 step = one_step(run, client, seed, federation=federation, made=made)
                 whole = one_run(run, client, seed + 1, federation=federation, made=made)
-                total = epsilon(
-                    tuple(events_of(run, client).values()), run.delta or 0.0, run.accountant or "rdp"
-                )
+                total = epsilon(tuple(events_of(run, client).values()), *run.guarantee)
                 rows.append(
                     {
                         "strategy": run.strategy.name,
@@ -244,7 +243,7 @@ def _membership(
         cells.setdefault((run.strategy.name, run.mechanism, run.epsilon), []).append(run)
     for (strategy, mechanism, budget), runs in cells.items():
         logit_TN, member_TN, codes_N = _common([models[run.hash] for run in runs], prepared.halves.federation)
-        most = replaced_ceiling(_of_a_record(runs[0]), runs[0].delta or 0.0)
+        most = replaced_ceiling(_of_a_record(runs[0]), runs[0].guarantee[0])
         key = {"strategy": strategy, "mechanism": mechanism, "epsilon": budget}
         for attack in attacks.ATTACKS:
             score_TN = attacks.lira(logit_TN, member_TN) if attack == "lira" else attacks.loss(logit_TN)
@@ -274,15 +273,4 @@ def _of_a_record(run: Run) -> float:
     if run.mechanism != "dp-sgd":
         return math.inf
     clients = [list(events_of(run, client).values()) for client in run.clients]
-    return of_a_record(clients, run.partition.copies, run.delta or 0.0, run.accountant or "rdp")
-
-
-def _plain(value: Any) -> Any:
-    """Return values as JSON has them: infinity as text, undefined as null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
+    return of_a_record(clients, run.partition.copies, *run.guarantee)

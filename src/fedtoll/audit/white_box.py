@@ -98,7 +98,7 @@ def one_step(
     """
     federation = Federation.of(run, like=federation)
     made = (canaries(run, client, federation) if made is None else made).seen()
-    delta, mu = run.delta or 0.0, 1 / client.noise_multiplier
+    delta, mu = run.guarantee[0], 1 / client.noise_multiplier
     claim = gaussian_epsilon(mu, delta)
     if not len(made):
         return Step(claim, math.nan, mu, math.nan, 0, 0, 0, 0, 0)
@@ -178,5 +178,5 @@ def one_run(
     ratio_SM = np.logaddexp(base, math.log(q) + (x_SM - 0.5) / variance_M)
     order = np.argsort(ratio_SM.sum(axis=0), kind="stable")
     correct = int((~coin_M[order[:quarter]]).sum() + coin_M[order[len(made) - quarter :]].sum())
-    bound = one_run_epsilon(correct, 2 * quarter, len(made), run.delta or 0.0, level)
+    bound = one_run_epsilon(correct, 2 * quarter, len(made), run.guarantee[0], level)
     return OneRun(bound, correct, 2 * quarter, len(made))

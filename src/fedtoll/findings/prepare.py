@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtoll.findings import reductions
-from fedtoll.findings.shares import against
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
 from fedtoll.scenarios.compare import LEVEL, most, unreachable
@@ -17,6 +16,7 @@ from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.plan import Plan
+from fedtoll.toll.shares import against
 
 QUICK_SEEDS = "0:2"
 

@@ -23,7 +23,7 @@ from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
-from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.run import Run, budget_of
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import spread
@@ -99,9 +99,9 @@ def _grid(run: Run, federation: Federation, how: Reduction) -> pd.DataFrame:
     of = federation.records(run.seed)
     rows, client = of.held[0], run.clients[0]
     X, y, codes = of.table.features[rows], of.table.label[rows], of.groups.codes[rows]
+    privacy: dict[str, Any] = {} if run.delta is None else {"delta": run.delta, "accountant": run.accountant}
     one = DPClassifier(
-        "clip-only" if run.mechanism == "clip-only" else run.epsilon,
-        run.delta or 1e-5,
+        budget_of(run.mechanism, run.epsilon),
         clip=run.clip or 1.0,
         epochs=run.rounds,
         batch_size=max(1, round(client.batch_size)),
@@ -109,7 +109,7 @@ def _grid(run: Run, federation: Federation, how: Reduction) -> pd.DataFrame:
         hidden=run.model.hidden,
         public_size=client.size,
         classes=[0, 1],
-        accountant=run.accountant or "rdp",
+        **privacy,
         random_state=run.noise_seed,
     )
     constraint = DemographicParity() if how.constraint == "demographic parity" else EqualizedOdds()

@@ -24,6 +24,7 @@ from fedtoll.findings.failures import naming
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
@@ -79,7 +80,7 @@ def tuned(
     seeds = planned.scenario.seeds
     parts = {e: _with(planned, e, overrides, seeds) for e, overrides in chosen.items()}
     runs = tuple(run for part in parts.values() for run in part.runs)
-    words = {"inf" if e == math.inf else str(e): overrides for e, overrides in chosen.items()}
+    words = {str(write_number(e)): overrides for e, overrides in chosen.items()}
     return Plan(planned.scenario, runs, planned.federation), words
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fedtoll.scenarios.compare import LEVEL, Compare, Comparison, family, unreachable
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.numbers import read_number
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
 from fedtoll.toll.limits import ResultsLike, folds_of
 from fedtoll.toll.tolls import ROW, counted, paired
@@ -94,7 +95,7 @@ def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
     names = {str(s.get("label", s["name"])): str(s["name"]) for s in scenario.get("strategies", [])}
     if not names:
         return ()
-    epsilons = [float("inf") if e == "inf" else e for e in scenario.get("privacy", {}).get("epsilons", [])]
+    epsilons = [read_number(e) for e in scenario.get("privacy", {}).get("epsilons", [])]
     section = scenario.get("compare")
     try:
         return family(None if section is None else Compare.model_validate(section), names, epsilons)

@@ -1,0 +1,70 @@
+"""Shares of trials: the exact binomial interval and test."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def lower(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
+    """Return the exact lower limit of a share (Clopper and Pearson 1934), wrong with a chance of ``level``.
+
+    Parameters
+    ----------
+    successes, n
+        How many of how many: numbers, or arrays of one shape.
+    level
+        The chance, over trials, that the share lies below the limit.
+    """
+    from scipy.stats import beta
+
+    k, n = np.asarray(successes), np.asarray(n)
+    return np.where(k <= 0, 0.0, beta.ppf(level, np.maximum(k, 1e-9), n - k + 1))[()]
+
+
+def upper(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
+    """Return the exact upper limit of a share; parameters as in :func:`lower`."""
+    from scipy.stats import beta
+
+    k, n = np.asarray(successes), np.asarray(n)
+    return np.where(k >= n, 1.0, beta.ppf(1 - level, k + 1, np.maximum(n - k, 1e-9)))[()]
+
+
+def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
+    """Return the exact two-sided interval of a share at confidence 1 − ``alpha``; NaN where n is 0.
+
+    Examples
+    --------
+    >>> [tuple(round(v, 3) for v in clopper_pearson(k, 10)) for k in (10, 0, 5)]
+    [(0.692, 1.0), (0.0, 0.308), (0.187, 0.813)]
+    """
+    if n == 0:
+        return math.nan, math.nan
+    return float(lower(successes, n, alpha / 2)), float(upper(successes, n, alpha / 2))
+
+
+def against(successes: int, n: int, bound: float, *, above: bool) -> float:
+    """Return p of a share that lies above (or below) a bound: twice the exact binomial tail, at most 1.
+
+    Parameters
+    ----------
+    successes, n
+        How many of how many.
+    bound
+        The share under the null hypothesis, cut to [0, 1].
+    above
+        Whether the observed share lies above it.
+
+    Examples
+    --------
+    >>> against(10, 10, 0.5, above=True) == 2 / 2**10, round(against(10, 10, 0.9, above=True) / 2, 2)
+    (True, 0.35)
+    """
+    from scipy.stats import binomtest
+
+    share = min(1.0, max(0.0, bound))
+    tail = binomtest(successes, n, share, alternative="greater" if above else "less").pvalue
+    return min(1.0, 2 * float(tail))
