@@ -353,8 +353,8 @@ def test_a_real_browser_shows_it_and_asks_for_nothing(made, tmp_path):
     for width in (390, 1280):
         with Browser(tmp_path / str(width)) as browser:
             browser.open(tmp_path / "findings.html", width=width, height=900)
-            assert browser.said == []
-            assert [a for a in browser.asked if not a.startswith(("file:", "data:"))] == []
+            assert browser.logged == []
+            assert [a for a in browser.requested if not a.startswith(("file:", "data:"))] == []
             shown = browser.run("document.querySelectorAll('.verdict').length")
             assert shown > len(made.outcomes)  # those that fell stand above as well
             assert browser.run("document.documentElement.scrollWidth") <= width

@@ -66,7 +66,7 @@ def run(
 
         typer.echo(preview(planned, workers, as_json=as_json))
         return
-    from fedtoll.report import Digest, begin
+    from fedtoll.report import Digest, warm_up
     from fedtoll.scenarios.read import find
     from fedtoll.server.results import load
     from fedtoll.server.store import Store
@@ -84,7 +84,7 @@ def run(
             complain(f"failed: {line}")
         if len(failures) == len(planned.runs):
             raise typer.Exit(FAILED)
-        begin()
+        warm_up()
         results = load(folder)
         digest = Digest(results)  # computes every figure once, for the page and the terminal
         page = write_page(digest)
