@@ -107,7 +107,7 @@ BAD = {
     "δ of 0": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--delta", 0), "--delta 0: must lie between"),
     "gdp": (
         ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "gdp"),
-        "is an approximation here",
+        "is an approximation, not an upper bound",
     ),
     "pld": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "pld"), "must be 'rdp' or 'prv'"),
     "statistic": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--statistic", "20"), "e.g. 100:30"),

@@ -1,8 +1,9 @@
-"""Our ε against the true one, over a wide grid: never below it, and never slow.
+"""Our ε against the exact one over a wide grid: never below it, and never slow.
 
-The oracle is dp-accounting's PLD, of both directions. Its optimistic estimate rounds every loss down to a
-grid of 1e-4: it lies below the truth, and nothing of ours may lie below it. It loses up to 1e-4 a release, so
-over many releases the pessimistic one, which lies above the truth, is asked instead: .01 is allowed there.
+The oracle is dp-accounting's PLD accountant, which covers both directions. Its optimistic estimate rounds
+every loss down to a grid of 1e-4, so it is a lower bound of the exact ε, and ours must not be below it. It
+loses up to 1e-4 per release. For many releases ours is compared with the pessimistic estimate, an upper
+bound, with a tolerance of .01.
 """
 
 from __future__ import annotations
@@ -56,23 +57,25 @@ def mixed() -> list[tuple[list[Event], float]]:
 
 
 def at_least(events: list[Event], delta: float) -> float:
-    """Return a bound of the true ε from below."""
-    how: dict[str, Any] = {"pessimistic_estimate": False, "use_connect_dots": False}
-    made = []
+    """Return a lower bound of the exact ε."""
+    options: dict[str, Any] = {"pessimistic_estimate": False, "use_connect_dots": False}
+    losses = []
     for e in events:
         if e.sampling_rate == 1:
-            made.append(pld.from_gaussian_mechanism(e.noise_multiplier / math.sqrt(e.count), **how))
+            losses.append(pld.from_gaussian_mechanism(e.noise_multiplier / math.sqrt(e.count), **options))
         else:
-            sampled = pld.from_gaussian_mechanism(e.noise_multiplier, sampling_prob=e.sampling_rate, **how)
-            made.append(sampled.self_compose(e.count))
-    whole = made[0]
-    for other in made[1:]:
-        whole = whole.compose(other)
-    return float(whole.get_epsilon_for_delta(delta))
+            sampled = pld.from_gaussian_mechanism(
+                e.noise_multiplier, sampling_prob=e.sampling_rate, **options
+            )
+            losses.append(sampled.self_compose(e.count))
+    total = losses[0]
+    for other in losses[1:]:
+        total = total.compose(other)
+    return float(total.get_epsilon_for_delta(delta))
 
 
 def at_most(events: list[Event], delta: float) -> float:
-    """Return a bound of the true ε from above, tight to its grid."""
+    """Return an upper bound of the exact ε, tight up to its grid."""
     account = PLDAccountant(neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE)
     for e in events:
         release = GaussianDpEvent(e.noise_multiplier)
@@ -91,12 +94,12 @@ def timed(events: list[Event], delta: float, accountant: str) -> float:
 
 
 def check(cases: list[tuple[list[Event], float]]) -> int:
-    """Compare both accountants with the oracle; return how many cases had one."""
+    """Compare both accountants with the oracle; return how many cases could be compared."""
     compared = 0
     for events, delta in cases:
         rdp, prv = (timed(events, delta, a) for a in ("rdp", "prv"))
         assert 0 <= prv <= rdp
-        if all(e.sampling_rate == 1 for e in events):  # then the truth has a formula, and needs no grid
+        if all(e.sampling_rate == 1 for e in events):  # then the exact ε has a formula
             mu = math.sqrt(sum(e.count / e.noise_multiplier**2 for e in events))
             exact = gaussian_epsilon(mu, delta)
             assert prv >= exact * (1 - 1e-9), f"{events}, δ = {delta}: {prv} < {exact}"
@@ -123,7 +126,7 @@ def test_never_below_the_truth_for_ledgers_of_several_mechanisms():
     assert check(mixed()) >= 10
 
 
-def test_there_are_more_than_two_hundred():
+def test_there_are_more_than_two_hundred_cases():
     assert len(homogeneous()) + len(mixed()) > 200
 
 

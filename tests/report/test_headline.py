@@ -10,7 +10,7 @@ import pytest
 from fedtoll.formatting import group_label, p_value
 from fedtoll.report import headline
 from fedtoll.report.digest import Digest
-from tests.server.fake import INF
+from tests.server.fake import INF, adult_race
 
 
 def test_it_says_who_pays_how_much_and_how_sure(eight):
@@ -30,6 +30,18 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
     sure = "significant" if own["significant"] else "not significant"
     assert f"Over 8 seeds the change in the gap is {sure}: −{-own['difference']:.3f} (95% interval " in words
     assert words.endswith(f"p = {p_value(own['p_holm'])} after Holm over {len(tests)} comparisons).")
+
+
+@pytest.mark.parametrize(
+    ("name", "leader"), [("fedavg", "fedavg"), ("mine.py:fedavg", "uniform")], ids=["ours", "a user's"]
+)
+def test_fedtolls_own_fedavg_leads_and_sets_the_price(name, leader):
+    results = adult_race(strategies=("uniform", "fedavg"), epsilons=(INF, 0.5), seeds=(0, 1))
+    results.resolved["scenario"]["strategies"][1]["name"] = name
+    digest = Digest(results)
+    assert digest.leader == leader
+    assert digest.comparisons["baseline"].unique() == [leader]
+    assert digest.loss["price"].notna().all() == (name == "fedavg")
 
 
 def test_significance_is_said_only_where_the_test_says_so(eight):

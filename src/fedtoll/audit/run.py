@@ -19,7 +19,7 @@ from fedtoll.audit.canaries import canaries
 from fedtoll.audit.subject import settings, things
 from fedtoll.audit.targets import Attacked, attacked, targets
 from fedtoll.audit.white_box import one_run, one_step
-from fedtoll.privacy.accounting import epsilon, of_a_record
+from fedtoll.privacy.accounting import epsilon, record_epsilon
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
@@ -273,4 +273,4 @@ def _of_a_record(run: Run) -> float:
     if run.mechanism != "dp-sgd":
         return math.inf
     clients = [list(events_of(run, client).values()) for client in run.clients]
-    return of_a_record(clients, run.partition.copies, *run.guarantee)
+    return record_epsilon(clients, run.partition.copies, *run.guarantee)

@@ -113,7 +113,7 @@ def _from_options(
                 count=steps,
                 delta=delta,
                 accountant=accountant,
-                beside=tuple(statistics.values()),
+                others=tuple(statistics.values()),
             )
         except ScenarioError as error:
             raise ScenarioError(str(error).replace("privacy.epsilons:", "--epsilon:")) from None

@@ -90,16 +90,14 @@ def run(
         page = write_page(digest)
     if as_json:
         from fedtoll.server.results import skipped_replies
-        from fedtoll.toll import folds_of, toll
 
-        tolls = toll(results.groups, folds=folds_of(results.resolved))
         content = {
             "folder": str(folder),
             "report": str(page),
             "runs": len(planned.runs),
             "failed": failures,
             "skipped": sum(skipped_replies(folder, run) for run in planned.runs if store.has(run)),
-            "toll": json.loads(tolls.to_json(orient="records", double_precision=15)),
+            "toll": json.loads(results.toll().to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:

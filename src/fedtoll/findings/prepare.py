@@ -9,7 +9,7 @@ from pathlib import Path
 from fedtoll.findings import reductions
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
-from fedtoll.scenarios.compare import LEVEL, most, unreachable
+from fedtoll.scenarios.compare import LEVEL, fedavg_label, most, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, FLAGS
 from fedtoll.scenarios.reduction import ACCURATE, FAIR
@@ -202,7 +202,8 @@ def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
     for setting in claim.settings:
         for term in claim.terms(setting):
             planned = made[term.setting or BASE]
-            labels = [s.label for s in planned.scenario.strategies]
+            names = {s.label: s.name for s in planned.scenario.strategies}
+            labels = [*names]
             labels += [ACCURATE, FAIR] if term.setting in grids else []
             groups = planned.runs[0].groups
             epsilons = planned.scenario.privacy.epsilons
@@ -219,5 +220,5 @@ def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
                 )
             if term.of == "toll" and (float("inf") not in epsilons or epsilon == float("inf")):
                 raise ScenarioError("a toll needs a finite ε (or 'clip-only'), and runs at ∞ to pair with")
-            if term.of == "price" and "fedavg" not in labels:
+            if term.of == "price" and fedavg_label(names) is None:
                 raise ScenarioError("a price needs fedavg among the strategies")

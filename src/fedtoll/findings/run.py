@@ -23,7 +23,7 @@ from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
-from fedtoll.toll import folds_of
+from fedtoll.toll import folds_of, price_reference
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def run_finding(
                 )
         label = planned.scenario.strategies[0].label
         about = traits(ready.federation.table, ready.federation.groups) if correlated else None
-        studies[setting] = Study(groups, folds_of(results.resolved), label, about)
+        reference = price_reference(results.resolved)
+        studies[setting] = Study(groups, folds_of(results.resolved), label, reference, about)
     barred = "quick: few seeds and rounds" if prepared.quick else ""
     made = outcomes(prepared.scenario.claim, studies, barred=barred)
     scenario = prepared.scenario

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fedtoll.formatting import attribute, budget
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.toll import ResultsLike, comparisons, folds_of, joint_intervals, toll, toll_gap
+from fedtoll.toll import ResultsLike, comparisons, joint_intervals, price_reference, results_toll, toll_gap
 from fedtoll.toll.comparisons import is_declared
 
 MEASURES = ("log_loss", "tpr", "accuracy", "balanced_accuracy")
@@ -39,13 +39,12 @@ class Digest:
     @cached_property
     def tolls(self) -> dict[str, pd.DataFrame]:
         """The tolls by measure, from :func:`fedtoll.toll.toll`; the rows of the frames are aligned."""
-        folds = folds_of(self.results.resolved)
-        return {m: toll(self.results.groups, m, folds) if m != "log_loss" else self.loss for m in MEASURES}
+        return {m: self.loss if m == "log_loss" else results_toll(self.results, m) for m in MEASURES}
 
     @cached_property
     def loss(self) -> pd.DataFrame:
         """The tolls in log-loss: the only ones that the headline and the terminal need."""
-        return toll(self.results.groups, "log_loss", folds_of(self.results.resolved))
+        return results_toll(self.results, "log_loss")
 
     @cached_property
     def measures(self) -> list[str]:
@@ -97,9 +96,10 @@ class Digest:
 
     @cached_property
     def leader(self) -> str:
-        """The strategy that the others are compared with: FedAvg if it was run, else the first."""
+        """The strategy that the others are compared with: fedtoll's FedAvg if it was run, else the first."""
         known = list(dict.fromkeys(self.tight["strategy"])) or self.strategies
-        return "fedavg" if "fedavg" in known else known[0]
+        reference = price_reference(self.results.resolved)
+        return reference if reference is not None and reference in known else known[0]
 
     @cached_property
     def order(self) -> list[str]:

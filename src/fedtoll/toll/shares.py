@@ -1,4 +1,4 @@
-"""Shares of trials: the exact binomial interval and test."""
+"""Exact binomial limits, interval and test for a proportion."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike
 
 
 def lower(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
-    """Return the exact lower limit of a share (Clopper and Pearson 1934), wrong with a chance of ``level``.
+    """Return the exact lower confidence limit of a proportion (Clopper and Pearson 1934).
 
     Parameters
     ----------
     successes, n
-        How many of how many: numbers, or arrays of one shape.
+        Numbers of successes and trials, scalars or arrays of one shape.
     level
-        The chance, over trials, that the share lies below the limit.
+        1 − confidence: the largest probability that the limit lies above the true proportion.
     """
     from scipy.stats import beta
 
@@ -26,7 +26,7 @@ def lower(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
 
 
 def upper(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
-    """Return the exact upper limit of a share; parameters as in :func:`lower`."""
+    """Return the exact upper confidence limit of a proportion; parameters as in :func:`lower`."""
     from scipy.stats import beta
 
     k, n = np.asarray(successes), np.asarray(n)
@@ -34,7 +34,7 @@ def upper(successes: ArrayLike, n: ArrayLike, level: float) -> Any:
 
 
 def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Return the exact two-sided interval of a share at confidence 1 − ``alpha``; NaN where n is 0.
+    """Return the exact two-sided interval of a proportion at confidence 1 − ``alpha``; NaN if n is 0.
 
     Examples
     --------
@@ -47,16 +47,16 @@ def clopper_pearson(successes: int, n: int, alpha: float = 0.05) -> tuple[float,
 
 
 def against(successes: int, n: int, bound: float, *, above: bool) -> float:
-    """Return p of a share that lies above (or below) a bound: twice the exact binomial tail, at most 1.
+    """Return the p-value of a proportion above (or below) a bound: twice the exact binomial tail, at most 1.
 
     Parameters
     ----------
     successes, n
-        How many of how many.
+        Numbers of successes and trials.
     bound
-        The share under the null hypothesis, cut to [0, 1].
+        The proportion under the null hypothesis, clipped to [0, 1].
     above
-        Whether the observed share lies above it.
+        Whether to test for a proportion above the bound (else below it).
 
     Examples
     --------
