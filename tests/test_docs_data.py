@@ -1,4 +1,4 @@
-"""The table and the scenario of docs/data.md run as they stand there, and its lists are complete."""
+"""The table and the scenario of docs/data.md run as printed, and its lists are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fedtoll: who pays the toll of privacy in federated learning, and which strategy makes it fairer.
+"""Simulate federated learning with DP-SGD, and measure what privacy costs each demographic group.
 
 ``fedtoll.run("adult-race")`` runs a scenario and returns its results as tidy pandas frames;
 ``fedtoll.load(folder)`` reads stored results.

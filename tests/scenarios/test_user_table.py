@@ -675,7 +675,7 @@ def test_a_run_on_a_file_of_ones_own(here, tmp_path):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     code, _, err = here("run", "moved/mine.toml", "--executor", "serial", "--out", "moved/results/mine")
     assert code == 0
-    assert "4 of 4 runs are there already" in err
+    assert "4 of 4 runs are stored already" in err
 
 
 def test_a_mistake_in_the_file_is_one_line_and_nothing_is_written(here, tmp_path):

@@ -213,8 +213,8 @@ def test_two_commands_on_one_folder_neither_duplicate_nor_lose(tmp_path, uninter
     said = [r.communicate()[1] for r in rivals]
     assert [r.returncode for r in rivals] == [0, 0], said
     assert tables(tmp_path / "here") == expected
-    assert sum("another command is at work here" in s for s in said) <= 1
-    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are there already" in s for s in said) == 1
+    assert sum("in use by another command" in s for s in said) <= 1
+    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are stored already" in s for s in said) == 1
 
 
 def test_the_lock_holds_one_command_at_a_time(tmp_path):

@@ -88,7 +88,7 @@ def test_a_damaged_table_of_a_run_ends_the_command_in_one_line(tmp_path, monkeyp
         file.unlink()
     code, caught = command(), capsys.readouterr()
     assert (code, caught.out) == (2, "")
-    (line,) = (x for x in caught.err.splitlines() if not x.endswith("runs are there already"))
+    (line,) = (x for x in caught.err.splitlines() if not x.endswith("runs are stored already"))
     assert re.match(r"fedtoll: results/\S+: cannot be read as results of fedtoll \(\w+: ", line)
 
 
