@@ -1,9 +1,12 @@
-# The commands that people type. `make demo` and `make test` set up what they need.
+# The commands that people type. `make demo` and `make test` set up what they need, in the versions that CI tests with
+# (constraints.txt).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-random lint docs bench clean
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
+
+.PHONY: demo test test-all test-random lint docs bench constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-race
@@ -29,15 +32,23 @@ docs: $(VENV)/.developer  ## build the pages of docs/ into build/docs; a broken 
 bench: $(VENV)/.developer  ## measure speed side by side and write benchmarks/*.md
 	$(BIN)/python -m benchmarks
 
+constraints:  ## write constraints.txt anew: the newest versions that pyproject.toml allows
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install --quiet --editable '.[dev,docs]'
+	{ grep '^#' constraints.txt; build/constraints/bin/pip freeze --all --exclude-editable --exclude pip \
+		| grep -vE '^(nvidia|cuda|triton)' | sed 's/+.*//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
 clean:  ## remove what the commands above made, but not your results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(INSTALL) .
 	touch $@
 
-$(VENV)/.developer: pyproject.toml
+$(VENV)/.developer: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev,docs]'
+	$(INSTALL) '.[dev,docs]'
 	touch $@ $(VENV)/.installed

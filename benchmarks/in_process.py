@@ -13,11 +13,10 @@ import torch
 
 from benchmarks import measure, work
 from benchmarks.synthetic import reseeded
-from fedtoll.clients import engines
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
-from fedtoll.server.app import simulate
+from fedtoll.server.trainer import Trainer
 
 
 class InProcess:
@@ -32,7 +31,8 @@ class InProcess:
         self.run = run.model_copy(update={"engine": engine})
         self.accuracy = 0.0
         self.training: list[float] = []
-        self._engine = engines.engine(self.run.engine, self.run.device)
+        self._trainer = Trainer(Federation.of(self.run))
+        self._engine = self._trainer.clients.engine(self.run)
         self._tasks = work.tasks(self.run, round=1)
         self._engine.train(self.run, self._tasks[-1:])  # imports, hooks and caches
         self._seed = 1_000
@@ -52,7 +52,9 @@ class InProcess:
             return trained
 
         run = self._fresh()
-        records(run)  # dealt to clients before the clock starts, as in the peers
+        self._trainer.clients.federation(run).records(
+            run.seed
+        )  # dealt to clients before the clock starts, as in the peers
         with measure.one_core(), mock.patch.object(self._engine, "train", timed):
             took = measure.seconds(lambda: self._simulate(run))
         self.training.append(inside)
@@ -75,6 +77,6 @@ class InProcess:
         return reseeded(self.run, self._seed)
 
     def _simulate(self, run: Run) -> None:
-        groups = simulate(run)["groups"]
+        groups = self._trainer.train(run)["groups"]
         last = groups[(groups["round"] == self.run.rounds) & (groups["group"] == "(all)")]
         self.accuracy = float(last["accuracy"].iloc[0])

@@ -88,8 +88,8 @@ def _app(clients: int) -> dict[str, Any]:
     import torch
 
     from fedtoll.scenarios.read import read
-    from fedtoll.server.app import simulate
     from fedtoll.server.plan import plan
+    from fedtoll.server.trainer import simulate
 
     torch.set_num_threads(1)
     shares = {"Black": 0.1, "Asian-Pac-Islander": 0.03, "Amer-Indian-Eskimo": 0.01, "Other": 0.01}

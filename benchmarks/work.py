@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import validate
-from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 
@@ -110,7 +110,7 @@ def tasks(run: Run, round: int) -> list[Task]:
     from fedtoll.clients import model
     from fedtoll.clients.engines.base import Task
 
-    of = records(run)
+    of = Federation.of(run).records(run.seed)
     start = model.initial(run.model, of.table.features.shape[1], run.classes, run.precision, run.seed)
     return [
         Task(
@@ -126,7 +126,7 @@ def tasks(run: Run, round: int) -> list[Task]:
 
 def export(run: Run, file: Path) -> Path:
     """Write the records as the peers read them: features, labels and client of every row, -1 if held out."""
-    of = records(run)
+    of = Federation.of(run).records(run.seed)
     client = np.full(len(of.table), -1, dtype=np.int64)
     for k, rows in enumerate(of.held):
         client[rows] = k

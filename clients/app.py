@@ -14,12 +14,13 @@ from fedtoll.clients import train as handler
 
 torch.set_num_threads(1)
 app = ClientApp()
+_clients = handler.Clients()  # Flower calls functions, so what rounds share lives as long as the process
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the client of this node for one round."""
-    (reply,) = handler.train([message], [context])
+    (reply,) = _clients.train([message], [context])
     return reply
 
 

@@ -1,8 +1,8 @@
 """One handler for one client or for a whole cohort.
 
-The Flower ``ClientApp`` calls :func:`train` with one message, the in-process
-Grid with a round's. Every client gets and returns a Flower message of its
-own; statistics, ledger and encoding are written once, here.
+The Flower ``ClientApp`` calls :meth:`Clients.train` with one message, the in-process Grid with a round's.
+Every client gets and returns a Flower message of its own; statistics, ledger and encoding are written once,
+here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,10 +27,10 @@ from flwr.app import (
 from numpy.typing import NDArray
 
 from fedtoll.clients import mechanisms, model, wire
-from fedtoll.clients.engines import engine
-from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.clients.engines import make_engine
+from fedtoll.clients.engines.base import Engine, Task, Trained
 from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release
-from fedtoll.scenarios.records import Records, records
+from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
 
@@ -46,42 +45,159 @@ CLIENT_FAILED = 1
 
 Record = TypeVar("Record")
 
-_KNOWN = {"run", "server-round", "proximal_mu", "group_weights"}
+_INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
 
 
-def train(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-    """Train every addressed client for one round and answer every message.
+Tensors = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""The features, labels and groups of every client's records."""
 
-    A message carries the model in its one ``ArrayRecord`` and, in its ``ConfigRecord``, the run as
-    JSON (``run``) and the round (``server-round``). A reply carries the new weights, the public
-    size as ``num-examples``, the private statistics that are due as ``<name>`` (a number, or a flat list
-    of cells) and ``<name>.sd``, and the client's ledger.
 
-    Batches and noise come from (run, client, round, step). So a client answers a round once: again
-    only to the same broadcast, bit for bit, with the same reply and free of charge.
+class Clients:
+    """The clients that train in this process, and what their rounds share.
 
-    A client that raises answers with an error; the others are not affected.
+    Records are resolved once, and an engine keeps the draws that runs of one seed have in common. So a
+    process that trains several runs one after the other needs one object, not one per run.
+
+    Parameters
+    ----------
+    federation
+        The records, where the caller has them; else the first message's run says which they are.
     """
-    replies: dict[int, Message] = {}
-    jobs: list[_Job] = []
-    read: dict[tuple[int, int], _Broadcast] = {}  # all messages of a round share their two records
-    for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
+
+    def __init__(self, federation: Federation | None = None) -> None:
+        self._federation = federation
+        self._engines: dict[tuple[str, str], Engine] = {}
+        self._cohort: _Cohort | None = None
+        self._tensors: tuple[Records, str, Tensors] | None = None
+
+    def federation(self, run: Run) -> Federation:
+        """Return the federation of a run, resolved once."""
+        self._federation = Federation.of(run, like=self._federation)
+        return self._federation
+
+    def train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Train every addressed client for one round and answer every message.
+
+        A message carries the model in its one ``ArrayRecord`` and, in its ``ConfigRecord``, the run as
+        JSON (``run``) and the round (``server-round``). A reply carries the new weights, the public
+        size as ``num-examples``, the private statistics that are due as ``<name>`` (a number, or a flat list
+        of cells) and ``<name>.sd``, and the client's ledger.
+
+        Batches and noise come from (run, client, round, step). So a client answers a round once: again
+        only to the same broadcast, bit for bit, with the same reply and free of charge.
+
+        A client that raises answers with an error; the others are not affected.
+        """
+        replies: dict[int, Message] = {}
+        jobs: list[_Job] = []
+        read: dict[tuple[int, int], _Broadcast] = {}  # all messages of a round share their two records
+        for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
+            try:
+                jobs.append(self._prepare(i, message, context, read))
+            except Exception as error:
+                replies[i] = _failed(message, error)
+        together = all(job.run is jobs[0].run for job in jobs)
+        for batch in [jobs] if jobs and together else [[job] for job in jobs]:
+            replies |= self._train_batch(batch)
+        return [replies[i] for i in range(len(messages))]
+
+    def _train_batch(self, jobs: Sequence[_Job]) -> dict[int, Message]:
+        """Train jobs of one run together and return their replies by index."""
+        run = jobs[0].run
         try:
-            jobs.append(_prepare(i, message, context, read))
+            trained = self.engine(run).train(run, [job.task for job in jobs])
         except Exception as error:
-            replies[i] = _failed(message, error)
-    together = all(job.run is jobs[0].run for job in jobs)
-    for batch in [jobs] if jobs and together else [[job] for job in jobs]:
-        replies |= _train_batch(batch)
-    return [replies[i] for i in range(len(messages))]
+            if len(jobs) == 1:
+                return {jobs[0].index: _failed(jobs[0].message, error)}
+            # One failing client must not hide the others: find it by training each alone.
+            return {k: v for job in jobs for k, v in self._train_batch([job]).items()}
+        return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
+
+    def engine(self, run: Run) -> Engine:
+        """Return the engine that trains a run, kept for the next one."""
+        key = run.engine, run.device
+        if key not in self._engines:
+            self._engines[key] = make_engine(*key)
+        return self._engines[key]
+
+    def _prepare(
+        self, index: int, message: Message, context: Context, read: dict[tuple[int, int], _Broadcast]
+    ) -> _Job:
+        """Read one message; answer its statistics at the broadcast model, before training."""
+        config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
+        key = id(config), id(arrays)
+        if key not in read:
+            read[key] = self._read(config, arrays)
+        broadcast = read[key]
+        run, client = broadcast.cohort.run, _partition_id(context)
+        features, labels, groups = broadcast.cohort.tensors[client]
+        weights = _example_weights(broadcast.instructions.get("group_weights"), groups, run, features.dtype)
+        task = Task(
+            plan=run.clients[client],
+            round=broadcast.round,
+            parameters=broadcast.parameters,
+            features_ND=features,
+            labels_N=labels,
+            proximal_mu=float(broadcast.instructions.get("proximal_mu", 0.0)),
+            weights_N=weights,
+        )
+        _claim(context.state, broadcast.answered)
+        return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups))
+
+    def _read(self, config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
+        """Read the two records of a message, and take their digest, so that a client can recognise them.
+
+        Raises
+        ------
+        ValueError
+            When it holds an instruction that is unknown, or asks for a round that the run does not have.
+        """
+        if unknown := sorted(set(config) - _INSTRUCTIONS):
+            raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
+        text, round = str(config["run"]), int(config["server-round"])  # type: ignore[arg-type]
+        cohort = self._cohort_of(text)
+        if not 1 <= round <= cohort.run.rounds:
+            raise ValueError(f"round {round} is none of the run's, which are 1 to {cohort.run.rounds}")
+        instructions = {name: value for name, value in config.items() if name != "run"}
+        digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
+        for name, array in arrays.items():
+            digest.update(
+                repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode()
+            )
+            digest.update(array.data)
+        answered = ConfigRecord({"run": cohort.digest, "round": round, "broadcast": digest.hexdigest()})
+        return _Broadcast(cohort, round, arrays.to_numpy_ndarrays(), instructions, answered)
+
+    def _cohort_of(self, text: str) -> _Cohort:
+        """Return what the clients of a run share: once per run, and not for each of its clients."""
+        if self._cohort is None or self._cohort.text != text:
+            run = Run.from_json(text)
+            records = self.federation(run).records(run.seed)
+            if self._tensors is None or self._tensors[:2] != (records, run.precision):
+                self._tensors = records, run.precision, _tensors(records, run.precision)
+            features = records.table.features.shape[1]
+            module = model.build(run.model, features, run.classes, run.precision) if run.statistics else None
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            self._cohort = _Cohort(text, digest, run, self._tensors[2], module)
+        return self._cohort
+
+
+@dataclass(frozen=True, eq=False)
+class _Cohort:
+    """What the clients of one run share: the run and its digest, their records, a module to evaluate with."""
+
+    text: str
+    digest: str
+    run: Run
+    tensors: Tensors
+    module: torch.nn.Module | None
 
 
 @dataclass(frozen=True)
 class _Broadcast:
     """What a round tells a client: read once for all that are told the same."""
 
-    run: Run
-    held: Records
+    cohort: _Cohort
     round: int
     parameters: list[NDArray[np.floating]]
     instructions: dict[str, Any]
@@ -98,19 +214,6 @@ class _Job:
     run: Run
     task: Task
     answers: list[tuple[StatisticPlan, Estimate]]
-
-
-def _train_batch(jobs: Sequence[_Job]) -> dict[int, Message]:
-    """Train jobs of one run together and return their replies by index."""
-    run = jobs[0].run
-    try:
-        trained = engine(run.engine, run.device).train(run, [job.task for job in jobs])
-    except Exception as error:
-        if len(jobs) == 1:
-            return {jobs[0].index: _failed(jobs[0].message, error)}
-        # One bad client must not hide the others: find it by training them apart.
-        return {k: v for job in jobs for k, v in _train_batch([job]).items()}
-    return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
 
 
 def _reply(job: _Job, trained: Trained) -> Message:
@@ -145,52 +248,6 @@ def roll_call(message: Message, context: Context) -> Message:
     return Message(RecordDict({"roll-call": content}), reply_to=message)
 
 
-def _prepare(index: int, message: Message, context: Context, read: dict[tuple[int, int], _Broadcast]) -> _Job:
-    """Read one message; answer its statistics at the broadcast model, before training."""
-    config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
-    key = id(config), id(arrays)
-    if key not in read:
-        read[key] = _read(config, arrays)
-    told = read[key]
-    run, client = told.run, _partition_id(context)
-    features, labels, groups = _tensors(told.held, run.precision)[client]
-    weights = _example_weights(told.instructions.get("group_weights"), groups, run, features.dtype)
-    task = Task(
-        plan=run.clients[client],
-        round=told.round,
-        parameters=told.parameters,
-        features_ND=features,
-        labels_N=labels,
-        proximal_mu=float(told.instructions.get("proximal_mu", 0.0)),
-        weights_N=weights,
-    )
-    _claim(context.state, told.answered)
-    return _Job(index, message, context, run, task, _answers(run, task, groups))
-
-
-def _read(config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
-    """Read the two records of a message, and take their digest, so that a client knows the broadcast again.
-
-    Raises
-    ------
-    ValueError
-        When it holds an instruction that is unknown, or asks for a round that the run does not have.
-    """
-    if unknown := sorted(set(config) - _KNOWN):
-        raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
-    text, round = str(config["run"]), int(config["server-round"])  # type: ignore[arg-type]
-    run, held = _run(text)
-    if not 1 <= round <= run.rounds:
-        raise ValueError(f"round {round} is none of the run's, which are 1 to {run.rounds}")
-    instructions = {name: value for name, value in config.items() if name != "run"}
-    digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
-    for name, array in arrays.items():
-        digest.update(repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode())
-        digest.update(array.data)
-    answered = ConfigRecord({"run": _digest_of_run(text), "round": round, "broadcast": digest.hexdigest()})
-    return _Broadcast(run, held, round, arrays.to_numpy_ndarrays(), instructions, answered)
-
-
 def _claim(state: RecordDict, answered: ConfigRecord) -> None:
     """Note which broadcast a round is answered to, before anything is drawn.
 
@@ -212,11 +269,6 @@ def _claim(state: RecordDict, answered: ConfigRecord) -> None:
     state[ANSWERED] = answered
 
 
-@lru_cache(maxsize=2)
-def _digest_of_run(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _example_weights(told: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype) -> torch.Tensor | None:
     """Return the weight of every record from those of the groups."""
     if told is None:
@@ -227,13 +279,13 @@ def _example_weights(told: Any, groups_N: torch.Tensor, run: Run, dtype: torch.d
     return weights_G[groups_N]
 
 
-def _answers(run: Run, task: Task, groups_N: torch.Tensor) -> list[tuple[StatisticPlan, Estimate]]:
+def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[StatisticPlan, Estimate]]:
     """Release every statistic of the plan that is due."""
+    run, module = cohort.run, cohort.module
     due = [(i, wanted) for i, wanted in enumerate(run.statistics) if wanted.due(task.round)]
-    if not due:
+    if not due or module is None:
         return []
     plan = task.plan
-    module = _module(run.model, task.features_ND.shape[1], run.classes, run.precision)
     model.put(module, task.parameters)
     held = mechanisms.evaluate(
         module,
@@ -255,27 +307,15 @@ def _partition_id(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-@lru_cache(maxsize=2)
-def _run(text: str) -> tuple[Run, Records]:
-    """Return a run and its records: looked up once, and not for each of its clients."""
-    run = Run.from_json(text)
-    return run, records(run)
-
-
-_module = lru_cache(maxsize=4)(model.build)
-"""A module to evaluate with: whoever uses it puts parameters in first."""
-
-
-@lru_cache(maxsize=1)
-def _tensors(held: Records, precision: str) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Return the features, labels and groups of every client's records; converted once for all rounds."""
+def _tensors(records: Records, precision: str) -> Tensors:
+    """Return every client's records as tensors."""
     return [
         (
-            torch.from_numpy(held.table.features[rows]).to(model.DTYPES[precision]),
-            torch.from_numpy(held.table.label[rows]),
-            torch.from_numpy(held.groups.codes[rows]),
+            torch.from_numpy(records.table.features[rows]).to(model.DTYPES[precision]),
+            torch.from_numpy(records.table.label[rows]),
+            torch.from_numpy(records.groups.codes[rows]),
         )
-        for rows in held.held
+        for rows in records.held
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,17 @@ def write_file(file: Path, fill: Callable[[Path], object]) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Write a folder atomically; as :func:`write_file`, but the folder must not exist yet."""
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
+    try:
+        fill(temporary)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(file: Path, content: bytes) -> None:

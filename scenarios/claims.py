@@ -7,7 +7,6 @@ are made by :mod:`fedtoll.findings`, from the paired statistics of the toll and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -16,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from fedtoll.scenarios.errors import nearest
 from fedtoll.scenarios.fields import Epsilon, Positive, Section
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
+from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.reduction import Reduction
 from fedtoll.scenarios.tune import Tune
 
@@ -86,8 +86,8 @@ class Term(Section):
 
 Step = Annotated[
     float | str,
-    BeforeValidator(lambda v: math.inf if v == "inf" else float(v) if isinstance(v, int) else v),
-    PlainSerializer(lambda v: "inf" if v == math.inf else v, when_used="json"),
+    BeforeValidator(lambda v: float(v) if isinstance(v, int) else read_number(v)),
+    PlainSerializer(write_number, when_used="json"),
 ]
 """An ε, or the name of a setting."""
 

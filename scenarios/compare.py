@@ -28,15 +28,18 @@ EXACT = 16
 
 DRAWS = 100_000
 
+FEDAVG = ("fedavg", "fedtoll.strategies.fedavg:FedAvg")
+"""The names under which a scenario can run fedtoll's own FedAvg: its entry point and its import path."""
+
 Quantity = Literal["toll gap", "utility"]
 
 
 class Compare(Section):
     """The family of comparisons that the scenario declares: every strategy against one baseline.
 
-    ``baseline`` is ``fedavg`` where the scenario has it, else the first strategy; ``strategies`` are all
-    others, by name or label; ``epsilons`` the tightest finite one. ``quantities``: the toll gap in
-    ``measure``, and everybody's utility.
+    Defaults: ``baseline`` is fedtoll's FedAvg where the scenario runs it, else the first strategy;
+    ``strategies`` are all others, by name or label; ``epsilons`` is the tightest finite one.
+    ``quantities``: the toll gap in ``measure``, and everybody's utility.
     """
 
     baseline: str = ""
@@ -92,8 +95,10 @@ def family(
     term(t=5) against fedavg at 0.5 in utility
     """
     section = declared or Compare()
-    usual = next((label for label, name in strategies.items() if name == "fedavg"), next(iter(strategies)))
-    baseline = _label("baseline", section.baseline, strategies) if section.baseline else usual
+    if section.baseline:
+        baseline = _label("baseline", section.baseline, strategies)
+    else:
+        baseline = fedavg_label(strategies) or next(iter(strategies))
     if section.strategies:
         chosen = [_label("strategies", s, strategies) for s in section.strategies]
     else:
@@ -113,6 +118,24 @@ def family(
         for strategy in chosen
         for quantity in section.quantities
     )
+
+
+def fedavg_label(strategies: Mapping[str, str]) -> str | None:
+    """Return the label of fedtoll's own FedAvg, or ``None`` if the scenario does not run it.
+
+    The name decides, not the label: a user's class ``fedavg`` has the label ``fedavg`` too.
+
+    Parameters
+    ----------
+    strategies
+        The name of every strategy by its label.
+
+    Examples
+    --------
+    >>> fedavg_label({"fedavg": "mine.py:fedavg", "FedAvg": "fedtoll.strategies.fedavg:FedAvg"})
+    'FedAvg'
+    """
+    return next((label for label, name in strategies.items() if name in FEDAVG), None)
 
 
 def _label(key: str, word: str, strategies: Mapping[str, str]) -> str:

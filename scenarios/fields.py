@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from fedtoll.scenarios.numbers import write_number
+
 CLIP_ONLY = "clip-only"
 
 
@@ -29,14 +31,10 @@ def _epsilon(value: object) -> object:
     return number
 
 
-def _write_number(value: float | str) -> float | str:
-    return "inf" if value == math.inf else value
-
-
 Epsilon = Annotated[
     float | Literal["clip-only"],
     BeforeValidator(_epsilon),
-    PlainSerializer(_write_number, when_used="json"),
+    PlainSerializer(write_number, when_used="json"),
 ]
 """A privacy budget: a number > 0, infinity (the non-private reference) or ``"clip-only"``."""
 

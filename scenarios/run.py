@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from fedtoll.scenarios.data.config import Data
-from fedtoll.scenarios.fields import OnFailure, Section, without_default
+from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
+from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
@@ -32,9 +33,31 @@ Mechanism = Literal["none", "clip-only", "dp-sgd"]
 
 _Infinite = Annotated[
     float,
-    BeforeValidator(lambda v: math.inf if v == "inf" else v),
-    PlainSerializer(lambda v: "inf" if math.isinf(v) else v, when_used="json"),
+    BeforeValidator(read_number),
+    PlainSerializer(write_number, when_used="json"),
 ]
+
+
+def mechanism_of(epsilon: float | str) -> Mechanism:
+    """Return the mechanism of a privacy budget.
+
+    Examples
+    --------
+    >>> [mechanism_of(epsilon) for epsilon in (math.inf, "clip-only", 0.5)]
+    ['none', 'clip-only', 'dp-sgd']
+    """
+    return "clip-only" if epsilon == CLIP_ONLY else "none" if epsilon == math.inf else "dp-sgd"
+
+
+def budget_of(mechanism: str, epsilon: float) -> float | Literal["clip-only"]:
+    """Return the privacy budget that a scenario states for a mechanism: what ``mechanism_of`` takes.
+
+    Examples
+    --------
+    >>> budget_of("none", math.inf), budget_of("clip-only", math.inf), budget_of("dp-sgd", 0.5)
+    (inf, 'clip-only', 0.5)
+    """
+    return "clip-only" if mechanism == CLIP_ONLY else math.inf if mechanism == "none" else float(epsilon)
 
 
 class ClientPlan(Section):
@@ -130,6 +153,11 @@ class Run(Section):
         """Leave out ``on_failure`` where it is the default: such runs keep their JSON and their hash."""
         return without_default(handler(self), "on_failure", "abort")
 
+    @property
+    def guarantee(self) -> tuple[float, str]:
+        """δ and the accountant; a run without noise has none of its own: δ = 0, ``"rdp"``."""
+        return self.delta or 0.0, self.accountant or "rdp"
+
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
         """Return the shape of what a client releases: its own group's cells where that group is public."""
         shape = statistic.declaration.shape(len(self.groups), self.classes)
@@ -168,5 +196,6 @@ class Run(Section):
     @property
     def label(self) -> str:
         """A few words for people: strategy, ε and seed."""
-        epsilon = {"none": "∞", "clip-only": "clip-only"}.get(self.mechanism, f"{self.epsilon:g}")
-        return f"{self.strategy.name}, ε = {epsilon}, seed {self.seed}"
+        epsilon = budget_of(self.mechanism, self.epsilon)
+        stated = epsilon if isinstance(epsilon, str) else "∞" if epsilon == math.inf else f"{epsilon:g}"
+        return f"{self.strategy.name}, ε = {stated}, seed {self.seed}"

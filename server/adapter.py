@@ -23,8 +23,8 @@ from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.strategies import registry
-from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, pair
-from fedtoll.strategies.simplex import off_the_simplex
+from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
+from fedtoll.strategies.simplex import simplex_violation
 
 
 @dataclass
@@ -104,10 +104,10 @@ class Adapted(FlowerStrategy):
         reports = [self._report(self._run.clients[i], statistics[i]) for i in there]
         answer = self.strategy.weigh(reports, self._state)
         try:
-            weights, state = pair(answer)
+            weights, state = weights_and_state(answer)
         except TypeError as error:
             raise RunError(f"round {server_round}: {self._name}: {error}") from None
-        if problem := off_the_simplex(weights, len(reports)):
+        if problem := simplex_violation(weights, len(reports)):
             raise RunError(
                 f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
             )

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import model
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter, tables
 from fedtoll.server.evaluate import HeldOut
-from fedtoll.server.grid import LocalGrid
 from fedtoll.server.strict import Strict
 from fedtoll.server.tables import Tables
 from fedtoll.strategies import registry
@@ -37,20 +36,16 @@ def main(grid: Grid, context: Context) -> None:
     out = str(context.run_config.get("out", ""))
     if out and not Path(out).is_absolute():
         raise ScenarioError(f"out = {out!r}: must be an absolute path, for Flower runs a copy of the app")
-    run = plan.one(context.run_config)
-    stored = federate(grid, run)
+    planned = plan.one(context.run_config)
+    (run,) = planned.runs
+    stored = federate(grid, run, federation=planned.federation)
     if out:
         store.Store(Path(out)).write(run, stored)
     last = stored["groups"].query(f"round == {run.rounds}").drop(columns="round")
     print(f"{run.label}\n{last.to_string(index=False)}")  # noqa: T201  (what `flwr run` shows)
 
 
-def simulate(run: Run, look: Look | None = None) -> Tables:
-    """Run one training with all its clients in this process; as :func:`federate`."""
-    return federate(LocalGrid(run), run, look)
-
-
-def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
+def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:
     """Drive one run over a Grid: roll call, rounds, and held-out evaluation of every group.
 
     Parameters
@@ -61,6 +56,8 @@ def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
         What to train.
     look
         Shown the model of every round; an auditor's place, and no strategy's.
+    federation
+        The records, of which the held-out ones are evaluated here; resolved from the run where not given.
 
     Returns
     -------
@@ -76,13 +73,14 @@ def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
         where the run says that such replies are skipped, only if none of a round is left.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    federation = Federation.of(run, like=federation)
     _check_sources(run)
     strict = Strict(grid, run)
     strict.roll_call()
     strategy = adapter.build(run, strict)
     read = adapter.model_of(strategy)
-    held_out = HeldOut(run)
-    features = records(run).table.features.shape[1]
+    held_out = HeldOut(run, federation)
+    features = federation.table.features.shape[1]
     start = model.initial(run.model, features, run.classes, run.precision, run.seed)
     groups: list[dict[str, Any]] = []
     final: dict[str, Any] = {}
@@ -110,7 +108,7 @@ def federate(grid: Grid, run: Run, look: Look | None = None) -> Tables:
         evaluate_fn=evaluate,
     )
     history = strategy.history if isinstance(strategy, adapter.Adapted) else {}
-    return tables.run_tables(run, groups, held_out, final["probabilities"], history, strict)
+    return tables.run_tables(run, federation, groups, held_out, final["probabilities"], history, strict)
 
 
 def _check_sources(run: Run) -> None:

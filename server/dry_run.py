@@ -11,6 +11,8 @@ from typing import Any
 from fedtoll.privacy.breakdown import Spending, events_of, spending
 from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
@@ -31,7 +33,7 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
         "scenario": plan.scenario.name,
         "runs": len(plan.runs),
         "strategies": [s.label for s in plan.scenario.strategies],
-        "epsilons": [_epsilon(e) for e in plan.scenario.privacy.epsilons],
+        "epsilons": [write_number(e) for e in plan.scenario.privacy.epsilons],
         "seeds": list(plan.scenario.seeds),
         "engine": plan.runs[0].engine,
         "device": plan.runs[0].device,
@@ -42,10 +44,6 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(content, ensure_ascii=False, indent=1)
     return _text(content)
-
-
-def _epsilon(value: float | str) -> float | str:
-    return "inf" if value == math.inf else value
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
@@ -78,7 +76,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
 
 def _expected(plan: Plan, processes: int) -> float:
     kinds = {run.mechanism != "none": run for run in plan.runs}
-    seconds = {private: _seconds(run) for private, run in kinds.items()}
+    seconds = {private: _seconds(run, plan.federation) for private, run in kinds.items()}
     total = 0.0
     for run in plan.runs:
         setup, a_round = seconds[run.mechanism != "none"]
@@ -86,17 +84,17 @@ def _expected(plan: Plan, processes: int) -> float:
     return total / processes + (_STARTUP if processes > 1 else 0.0)
 
 
-def _seconds(run: Run) -> tuple[float, float]:
+def _seconds(run: Run, federation: Federation) -> tuple[float, float]:
     """Return the seconds that a run takes to set up, and a round of it."""
     import torch
 
-    from fedtoll.server.app import simulate
+    from fedtoll.server.trainer import Trainer
 
     torch.set_num_threads(1)
-    times = []
+    trainer, times = Trainer(federation), []
     for rounds in (1, 1, 3):  # the first one pays for imports and for loading the table
         start = time.perf_counter()
-        simulate(run.model_copy(update={"rounds": rounds}))
+        trainer.train(run.model_copy(update={"rounds": rounds}))
         times.append(time.perf_counter() - start)
     a_round = max(0.0, (times[2] - times[1]) / 2)
     return max(0.0, times[1] - a_round), a_round
@@ -189,5 +187,5 @@ def _of_clients(run: Run, clients: Sequence[ClientPlan], sigma: float | None) ->
         "clients": [c.id for c in clients],
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
-        **spending(events, run.delta or math.nan, run.accountant or "rdp", run.epsilon),
+        **spending(events, *run.guarantee, run.epsilon),
     }

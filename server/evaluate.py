@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtoll.clients import losses, model
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.strategies.base import Arrays
 
@@ -74,8 +74,8 @@ def _auroc_of_sorted(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
 class HeldOut:
     """The held-out records of a run, and the measures of any model on them."""
 
-    def __init__(self, run: Run) -> None:
-        of = records(run)
+    def __init__(self, run: Run, federation: Federation | None = None) -> None:
+        of = Federation.of(run, like=federation).records(run.seed)
         self.names = of.groups.names
         self.rows = of.test
         self.labels = of.table.label[of.test]

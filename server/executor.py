@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one_thread, spread
 
 EXECUTORS = ("serial", "processes", "ray")
@@ -28,6 +31,7 @@ def execute(
     *,
     executor: str = "processes",
     workers: int | None = None,
+    federation: Federation | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
     """Train every run that the store does not hold, and store each as it ends.
@@ -43,6 +47,8 @@ def execute(
         cluster at the address in the environment variable ``RAY_ADDRESS``.
     workers
         How many at once, by default one per core (on a cluster, its own number).
+    federation
+        The records of the runs, for training in this process; other processes resolve them once each.
     finished
         Called after each run that was stored.
 
@@ -61,11 +67,14 @@ def execute(
     if not todo:
         return []
     texts = [run.to_json() for run in todo]
+    trainer = Trainer(federation)
     if executor == "ray":
-        outcomes = _ray(texts, workers)
+        outcomes = _ray(trainer, texts, workers)
     else:
         seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
-        outcomes = spread(_train, texts, 1 if executor == "serial" else workers, share=seeds.get)
+        outcomes = spread(
+            partial(_train, trainer), texts, 1 if executor == "serial" else workers, share=seeds.get
+        )
     failures = []
     for position, (tables, line, trace) in outcomes:
         run = todo[position]
@@ -78,7 +87,7 @@ def execute(
     return failures
 
 
-def _ray(texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outcome]]:
+def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outcome]]:
     """Train each run as a Ray task; Ray itself restarts the task of a killed worker."""
     import logging
 
@@ -99,7 +108,13 @@ def _ray(texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outco
                 where = address or "this machine"
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
     try:
-        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(_train_alone)
+
+        def train(text: str) -> Outcome:
+            one_thread()  # the process may be new
+            return _train(trainer, text)
+
+        # Ray unpickles a function once per process, and with it the trainer, which then keeps the records.
+        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(train)
         waiting = {task.remote(text): position for position, text in enumerate(texts)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -114,18 +129,10 @@ def _ray(texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outco
             ray.shutdown()
 
 
-def _train_alone(text: str) -> Outcome:
-    """Train one run in a Ray worker, which may be a new process."""
-    one_thread()
-    return _train(text)
-
-
-def _train(text: str) -> Outcome:
+def _train(trainer: Trainer, text: str) -> Outcome:
     """Train one run from its JSON, in whatever process this is."""
-    from fedtoll.server.app import simulate
-
     try:
-        return simulate(Run.from_json(text)), "", ""
+        return trainer.train(Run.from_json(text)), "", ""
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except (Exception, SystemExit) as error:

@@ -66,14 +66,14 @@ class LocalGrid(SynchronousGrid):
     run
         Its clients become nodes 1 to K.
     handler
-        What answers a round's training messages.
+        What answers a round's training messages, by default new :class:`fedtoll.clients.train.Clients`.
     """
 
-    def __init__(self, run: Run, handler: Handler = clients.train) -> None:
+    def __init__(self, run: Run, handler: Handler | None = None) -> None:
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
         logging.getLogger("flwr").setLevel(logging.ERROR)
         self.set_run(FlowerRun.create_empty(1))
-        self._handler = handler
+        self._handler = clients.Clients().train if handler is None else handler
         self._ids = itertools.count(1)
         self._contexts = {
             i + 1: Context(

@@ -17,10 +17,10 @@ from fedtoll.scenarios import data as sources
 from fedtoll.scenarios import partition
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.records import layout, table_of
-from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StatisticPlan, StrategyPlan
+from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -28,14 +28,20 @@ from fedtoll.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class Plan:
-    """A scenario and all its runs, in the order strategy, ε, seed."""
+    """A scenario, its records, and all its runs in the order strategy, ε, seed."""
 
     scenario: Scenario
     runs: tuple[Run, ...]
+    federation: Federation
 
 
-def check(scenario: Scenario, file: str) -> None:
+def check(scenario: Scenario, file: str) -> sources.Source:
     """Check every name of a scenario against what is declared, without records and without the network.
+
+    Returns
+    -------
+    Source
+        The declaration of its data.
 
     Raises
     ------
@@ -43,7 +49,7 @@ def check(scenario: Scenario, file: str) -> None:
         One line that begins with the file.
     """
     try:
-        source = sources.source_of(scenario.data, afresh=True)
+        source = sources.source_of(scenario.data)
         for key, names, known in (
             ("data.groups", scenario.data.groups, source.attributes),
             ("data.exclude", scenario.data.exclude, [c.name for c in source.columns]),
@@ -63,9 +69,10 @@ def check(scenario: Scenario, file: str) -> None:
         _model_digest(scenario)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
+    return source
 
 
-def plan(scenario: Scenario, file: str, *, apart: bool = False) -> Plan:
+def plan(scenario: Scenario, file: str, *, apart: bool = False, like: Federation | None = None) -> Plan:
     """Return all runs of a scenario; loads its table (fetching it once) and calibrates the noise.
 
     Parameters
@@ -76,18 +83,21 @@ def plan(scenario: Scenario, file: str, *, apart: bool = False) -> Plan:
         Whether each client trains in a process of its own, as under ``flwr run``. Then there is no
         cohort to train together: ``engine = "auto"`` is Opacus, and ``"cohort"`` is refused, for a
         client that trains alone is rounded differently.
+    like
+        The federation of another plan: its table is shared where it is of the same records.
     """
-    check(scenario, file)
+    source = check(scenario, file)
     try:
-        return Plan(
-            scenario,
-            tuple(
-                run
-                for spec in scenario.strategies
-                for epsilon in scenario.privacy.epsilons
-                for run in _runs(scenario, spec, epsilon, apart)
-            ),
+        federation = Federation.resolve(
+            scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
+        runs = tuple(
+            run
+            for spec in scenario.strategies
+            for epsilon in scenario.privacy.epsilons
+            for run in _runs(scenario, federation, spec, epsilon, apart)
+        )
+        return Plan(scenario, runs, federation)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
 
@@ -112,33 +122,31 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
         return ()
     strategy = registry.build(plan.path, plan.parameters)
     try:
-        asked = registry.asked(strategy)
+        asked = registry.requested_statistics(strategy)
     except ScenarioError as error:
         raise ScenarioError(f"strategies: {plan.name}: {error}") from None
     return tuple((s.name, dict(vars(s))) for s in asked)
 
 
-def _runs(scenario: Scenario, spec: StrategySpec, epsilon: float | str, apart: bool) -> list[Run]:
+def _runs(
+    scenario: Scenario, federation: Federation, spec: StrategySpec, epsilon: float | str, apart: bool
+) -> list[Run]:
     """Return the runs of one strategy and ε, one a seed."""
     resolved = strategy_plan(spec)
-    mechanism: Mechanism = (
-        "clip-only" if epsilon == CLIP_ONLY else "none" if epsilon == math.inf else "dp-sgd"
-    )
+    mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
     total = float(epsilon) if private else math.inf
     asked = _statistics(scenario, requests(resolved), total)
-    table, groups = table_of(scenario.data)
-    clients = layout(scenario.data, scenario.split, scenario.partition).clients
-    source = sources.source_of(scenario.data)
-    planned = tuple(_client(scenario, c, total, asked) for c in clients)
+    table, groups = federation.table, federation.groups
+    planned = tuple(_client(scenario, c, total, asked) for c in federation.layout.clients)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
     )
     return [
         Run(
             data=scenario.data,
-            checksum=source.checksum,
+            checksum=federation.source.checksum,
             split=scenario.split,
             partition=scenario.partition,
             model=scenario.model,
@@ -250,8 +258,8 @@ def _model_digest(scenario: Scenario) -> str:
     return digest(scenario.model)
 
 
-def one(config: Mapping[str, Any]) -> Run:
-    """Return the one run that a Flower run configuration names.
+def one(config: Mapping[str, Any]) -> Plan:
+    """Return the plan of the one run that a Flower run configuration names.
 
     Parameters
     ----------
@@ -271,5 +279,4 @@ def one(config: Mapping[str, Any]) -> Run:
         privacy = Privacy(**{**scenario.privacy.model_dump(), "epsilons": (epsilon,)})
     except ValueError as error:
         raise ScenarioError(f"run configuration: {error}") from None
-    (run,) = plan(narrowed.model_copy(update={"privacy": privacy}), name, apart=True).runs
-    return run
+    return plan(narrowed.model_copy(update={"privacy": privacy}), name, apart=True)

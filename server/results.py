@@ -53,10 +53,10 @@ class Results:
     missing: tuple[str, ...] = ()
 
     def toll(self, measure: str = "log_loss") -> pd.DataFrame:
-        """Return what each group pays: :func:`fedtoll.toll.toll` with the folds of this scenario."""
-        from fedtoll.toll import folds_of, toll
+        """Return what each group pays: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
+        from fedtoll.toll import results_toll
 
-        return toll(self.groups, measure, folds_of(self.resolved))
+        return results_toll(self, measure)
 
     def toll_gap(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return who pays most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""

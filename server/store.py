@@ -7,13 +7,10 @@ present or absent, never half written.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
-import math
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +20,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from fedtoll.privacy import accounting
-from fedtoll.scenarios import data as sources
-from fedtoll.scenarios.atomic import TEMPORARY, write_bytes
+from fedtoll.scenarios.atomic import TEMPORARY, write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.scenarios.records import layout
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, Run
-from fedtoll.scenarios.scenario import Scenario
+from fedtoll.server.plan import Plan
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
@@ -85,31 +82,29 @@ class Store:
         try:
             no_links(self.folder)
             runs.mkdir(parents=True, exist_ok=True)
-            file = (runs / ".lock").open("w")
+            lock = FileLock(runs / ".lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                waiting()
+                lock.acquire()
         except (OSError, ValueError) as error:  # a NUL is a ValueError
             why = getattr(error, "strerror", None) or error
             raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {why}") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            for left in (
-                *runs.glob(f"{TEMPORARY}*"),
-                *self.folder.glob(f"{TEMPORARY}*"),
-            ):  # of a killed command
+        try:
+            # What a killed command left.
+            for left in (*runs.glob(f"{TEMPORARY}*"), *self.folder.glob(f"{TEMPORARY}*")):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     def has(self, run: Run) -> bool:
         """Say whether a run is there, whole."""
         return (self.folder / "runs" / run.hash).is_dir()
 
-    def open(
-        self, scenario: Scenario, runs: Sequence[Run], text: str, command: str, *, force: bool = False
-    ) -> None:
-        """Create or continue the folder for a scenario.
+    def open(self, planned: Plan, text: str, command: str, *, force: bool = False) -> None:
+        """Create or continue the folder for a planned scenario.
 
         Raises
         ------
@@ -119,7 +114,7 @@ class Store:
         """
         now, resolved = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
-        if any(self.has(run) for run in runs):
+        if any(self.has(run) for run in planned.runs):
             before = resolved.get("versions", {})
             other = [name for name in _BINDING if before.get(name) != now[name]]
             if other and not force:
@@ -128,7 +123,7 @@ class Store:
                     f"{now[other[0]]}: choose another --out, or mix them with --force"
                 )
             mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
-        content = {**_resolved(scenario, runs, command, now), "mixed_with": mixed}
+        content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / "scenario.toml", text.encode())
@@ -140,25 +135,21 @@ class Store:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
     def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
-        """Store one run: its tables go to a folder beside, which is renamed once."""
+        """Store the tables of one run, atomically."""
         runs = self.folder / "runs"
+
+        def fill(folder: Path) -> None:
+            (folder / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
+            for name in TABLES:
+                tables[name].to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+
         try:
             runs.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=runs))
-        except OSError as error:
-            raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
-        try:
-            (beside / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
-            for name in TABLES:
-                tables[name].to_parquet(beside / f"{name}.parquet", index=False, compression="zstd")
-            beside.chmod(0o755)
-            beside.rename(runs / run.hash)
+            write_folder(runs / run.hash, fill)
             (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
         except OSError as error:
             if not self.has(run):  # else another command was first, with the same bytes
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def read(self, run_hash: str) -> dict[str, pa.Table]:
         """Return the tables of one run."""
@@ -212,11 +203,10 @@ def _table(file: Path, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def _resolved(
-    scenario: Scenario, runs: Sequence[Run], command: str, versions: dict[str, str]
-) -> dict[str, Any]:
+def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str, Any]:
     """Return everything resolved: what the report and an outsider need."""
-    source = sources.source_of(scenario.data)
+    scenario, runs, federation = planned.scenario, planned.runs, planned.federation
+    source = federation.source
     noise = {}
     for run in runs:
         for client in run.clients if run.mechanism == "dp-sgd" else ():
@@ -242,20 +232,23 @@ def _resolved(
         "data": {
             "source": source.name,
             "title": source.title,
-            "rows": source.rows or len(sources.table(source)),
+            "rows": source.rows or len(federation.table),
             "licence": source.licence,
             "citation": source.citation,
             "checksum": source.checksum,
         },
         "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
-        "partition": _expected(runs[0]),
+        "partition": {  # how many records of each group a client is expected to hold: as public as its size
+            "groups": list(runs[0].groups),
+            "expected": np.round(federation.layout.expected_KG, 1).tolist(),
+        },
         "versions": versions,
         "runs": [
             {
                 "hash": run.hash,
                 "strategy": run.strategy.name,
                 "mechanism": run.mechanism,
-                "epsilon": "inf" if math.isinf(run.epsilon) else run.epsilon,
+                "epsilon": write_number(run.epsilon),
                 "seed": run.seed,
                 "engine": run.engine,
             }
@@ -264,9 +257,3 @@ def _resolved(
         "noise": list(noise.values()),
         "rdp_orders": list(accounting.ORDERS),
     }
-
-
-def _expected(run: Run) -> dict[str, Any]:
-    """Return how many records of each group every client is planned to hold: as public as its size."""
-    expected_KG = layout(run.data, run.split, run.partition).expected_KG
-    return {"groups": list(run.groups), "expected": np.round(expected_KG, 1).tolist()}

@@ -20,8 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fedtoll.scenarios.errors import RunError
-from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.numbers import write_number
+from fedtoll.scenarios.run import Run, budget_of
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store
 
@@ -170,7 +173,7 @@ def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str
     config = {
         "scenario": str(scenario),
         "strategy": run.strategy.name,
-        "epsilon": {"none": "inf", "clip-only": "clip-only"}.get(run.mechanism, str(run.epsilon)),
+        "epsilon": str(write_number(budget_of(run.mechanism, run.epsilon))),
         "out": str(store.folder.resolve()),
     }
     settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) + f" seed={run.seed}"
@@ -241,7 +244,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(group, sign)
         deadline = time.monotonic() + 20
-        while left := any(group in groups for _, _, group in _processes()):
+        while left := _running(groups):
             child.poll()
             if time.monotonic() > deadline:
                 break
@@ -252,28 +255,22 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _groups_of(pid: int) -> set[int]:
-    """Return the process groups of a process and its descendants."""
-    members, groups = {pid}, {pid}
-    processes = _processes()
-    while more := [(p, g) for p, parent, g in processes if parent in members and p not in members]:
-        members |= {p for p, _ in more}
-        groups |= {g for _, g in more}
+    """Return the process groups of a process, which leads its own, and of its descendants."""
+    groups = {pid}
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(ProcessLookupError):
+                groups.add(os.getpgid(child.pid))
     return groups
 
 
-def _processes() -> list[tuple[int, int, int]]:
-    """Return (process, parent, group) of all that runs; the dead that nobody waited for do not."""
-    if Path("/proc/self/stat").exists():
-        lines: list[tuple[str, ...]] = []
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it ended meanwhile
-                pid, _, rest = file.read_text(errors="replace").partition(" ")
-                state, parent, group = rest.rpartition(")")[2].split()[:3]
-                lines.append((pid, parent, group, state))
-    else:
-        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True)
-        lines = [tuple(line.split()[:4]) for line in listed.stdout.splitlines()]
-    return [(int(p), int(pp), int(g)) for p, pp, g, state in lines if not state.startswith("Z")]
+def _running(groups: set[int]) -> bool:
+    """Return whether a process of these groups runs; a zombie does not."""
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) in groups:
+                return True
+    return False
 
 
 def _free_port() -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
@@ -17,9 +18,15 @@ GRIDS = ("local", "flower")
 
 
 def prepare(
-    name: str, overrides: Sequence[str] = (), seeds: str | None = None, grid: str = "local"
+    name: str,
+    overrides: Sequence[str] = (),
+    seeds: str | None = None,
+    grid: str = "local",
+    like: Federation | None = None,
 ) -> plans.Plan:
     """Read a scenario and make its runs for a grid; nothing is trained and nothing written.
+
+    The table of the federation ``like`` is shared where the records are the same.
 
     Raises
     ------
@@ -27,7 +34,7 @@ def prepare(
         One line for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
-    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower")
+    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower", like=like)
 
 
 def execute(
@@ -44,7 +51,14 @@ def execute(
         from fedtoll.server import superlink
 
         return superlink.execute(planned, store, finished=finished)
-    return executors.execute(planned.runs, store, executor=executor, workers=workers, finished=finished)
+    return executors.execute(
+        planned.runs,
+        store,
+        executor=executor,
+        workers=workers,
+        federation=planned.federation,
+        finished=finished,
+    )
 
 
 def check_options(executor: str, grid: str) -> None:
@@ -95,7 +109,7 @@ def run(
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
     with store.lock():
-        store.open(planned.scenario, planned.runs, text, f"fedtoll.run({scenario!r})", force=force)
+        store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
         if failures := execute(planned, store, executor=executor, workers=workers):
             raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
         return load(folder)

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedtoll.privacy.ledger import Ledger
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.scenarios.records import layout
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter
@@ -31,6 +31,7 @@ Skipped = dict[int, dict[int, str]]
 
 def run_tables(
     run: Run,
+    federation: Federation,
     groups: Sequence[dict[str, Any]],
     held_out: HeldOut,
     probabilities_NC: NDArray[np.float64],
@@ -41,8 +42,8 @@ def run_tables(
 
     Parameters
     ----------
-    run
-        What was trained.
+    run, federation
+        What was trained, and on which records.
     groups
         The measures of every round and group, as :meth:`HeldOut.measure` returns them, with their round.
     held_out
@@ -57,7 +58,7 @@ def run_tables(
     spent = _spent(run, strict)
     clients = _clients(run, spent, history, strict.skipped)
     return {
-        "groups": _with_weights(pd.DataFrame(groups), clients, run),
+        "groups": _with_weights(pd.DataFrame(groups), clients, run, federation.layout.expected_KG),
         "clients": clients,
         "rounds": _rounds(run, clients, strict.skipped),
         "ledger": _ledger(run, strict, spent),
@@ -136,14 +137,15 @@ def _rounds(run: Run, clients: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
     return frame
 
 
-def _with_weights(groups: pd.DataFrame, clients: pd.DataFrame, run: Run) -> pd.DataFrame:
+def _with_weights(
+    groups: pd.DataFrame, clients: pd.DataFrame, run: Run, expected_KG: NDArray[np.float64]
+) -> pd.DataFrame:
     """Add each group's share of the weight in each round; undefined in round 0.
 
     A client's weight goes to groups in proportion to the records of each that the plan expects it to hold,
     which is public: all of it to its declared group, where it has one.
     """
-    expected = layout(run.data, run.split, run.partition).expected_KG
-    shares = expected / expected.sum(axis=1, keepdims=True)
+    shares = expected_KG / expected_KG.sum(axis=1, keepdims=True)
     weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))
     index = pd.MultiIndex.from_product([range(1, run.rounds + 1), run.groups], names=["round", "group"])
     share = pd.Series((weight_TK @ shares).ravel(), index)

@@ -1,1 +1,1 @@
-"""How are updates combined? One strategy per file; ``base`` is the interface."""
+"""How are updates combined? One strategy per file; :mod:`~fedtoll.strategies.base` defines the interface."""

@@ -15,30 +15,31 @@ from fedtoll.strategies.simplex import ascend
 
 @dataclass(frozen=True)
 class AFL(Strategy):
-    """Agnostic federated learning: moves weight to the clients of highest loss, round by round.
+    """AFL: shifts weight to the clients with the highest loss, round by round.
 
-    The best model for the worst mixture of clients: min_w max_λ Σ_k λ_k F_k(w), λ on the simplex.
+    Agnostic federated learning trains the best model for the worst mixture of clients:
+    min_w max_λ Σ_k λ_k F_k(w), with λ on the simplex.
 
-    λ⁰_k = n_k / n, and in every round λ ← Π(λ + γ F) with F_k the mean loss at the broadcast model and
-    Π the projection on the simplex; then w += Σ_k λ_k Δ_k with the new λ. (The paper alternates single
-    gradient steps; here the clients' local training takes the place of the step in w.)
+    It starts at λ⁰_k = n_k / n. Every round updates λ ← Π(λ + γ F), where F_k is the mean loss at the
+    broadcast model and Π the projection onto the simplex, and then w += Σ_k λ_k Δ_k with the new λ. (The
+    paper alternates single gradient steps; here local training replaces the step in w.)
 
-    - λ integrates the statistic's noise: T rounds move it by γ s_k √T before the projection (derived
-      here; s_k is the statistic's standard deviation). Hence ``clip`` is 1: s_k is proportional to it.
-      F̃_k itself is not clamped, so that its noise stays centred.
-    - A client that is missing from a round keeps its λ_k; those who are there move λ among themselves, and
-      share all the weight in proportion to it.
-    - A client that lies takes everything: one that reports ten times its loss has all the weight after a
-      few rounds, since no clip binds what it sends.
-    - The theory holds for the mean of the models of all rounds, not for the last one. That is an option
-      of the scenario, ``training.average = true``, for every strategy.
+    - λ accumulates the statistic's noise: over T rounds, noise moves λ_k by about γ s_k √T before the
+      projection, where s_k is the statistic's standard deviation (derived here). s_k is proportional to
+      ``clip``, which is therefore 1 by default. F̃_k itself is not clamped, so its noise keeps mean 0.
+    - A client that is missing from a round keeps its λ_k. The clients present move λ among themselves and
+      share the whole weight in proportion to it.
+    - A client that reports ten times its loss takes all the weight within a few rounds, because nothing
+      bounds what it sends.
+    - The theory covers the average of the models of all rounds, not the last model. Set
+      ``training.average = true`` in the scenario to average (available for every strategy).
 
     Parameters
     ----------
     gamma
-        γ, the step of λ; 0 is FedAvg.
+        γ, the step size of λ; 0 gives FedAvg.
     clip
-        Bound of a record's loss in the statistic, in nats.
+        Bound on a record's loss in the statistic, in nats.
 
     References
     ----------
@@ -71,7 +72,7 @@ class AFL(Strategy):
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """The mean loss, with this strategy's clip."""
+        """The mean loss, clipped at ``clip``."""
         return (MeanLoss(self.clip),)
 
     def init(self, cohort: Sequence[Member]) -> State:
@@ -79,13 +80,13 @@ class AFL(Strategy):
         return remember({}, cohort, mixture=sizes(cohort))
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return Π(λ + γ F̃), and keep it; normalised where a client is missing."""
+        """Return Π(λ + γ F̃) and store it; renormalise the weights if a client is missing."""
         losses = np.array([r.statistics["mean_loss"].value for r in reports], dtype=np.float64)
-        place = np.searchsorted(state["mixture.clients"], [r.client for r in reports])
-        step, there = np.zeros(len(state["mixture"])), np.zeros(len(state["mixture"]), dtype=bool)
-        step[place], there[place] = self.gamma * losses, True
-        mixture = ascend(state["mixture"], step, there)
-        weights = mixture[place]
-        if not there.all():
+        index = np.searchsorted(state["mixture.clients"], [r.client for r in reports])
+        step, present = np.zeros(len(state["mixture"])), np.zeros(len(state["mixture"]), dtype=bool)
+        step[index], present[index] = self.gamma * losses, True
+        mixture = ascend(state["mixture"], step, present)
+        weights = mixture[index]
+        if not present.all():
             weights = weights / weights.sum() if weights.any() else sizes(reports)
         return weights, {**state, "mixture": mixture}

@@ -1,20 +1,20 @@
 """The interface of an aggregation strategy.
 
-A strategy is a small frozen dataclass: its fields are its parameters, its
-memory comes in and goes out as ``state`` (a dict of plain arrays, numbers
-and texts), and it computes with numpy only. Most strategies write
-``Strategy.weigh`` and nothing else:
+A strategy is a small frozen dataclass. Its fields are its parameters. What it
+remembers between rounds is passed in and returned as ``state``, a dict of
+plain arrays, numbers and strings. It computes with numpy only. Most
+strategies define ``Strategy.weigh`` and nothing else:
 
     @dataclass(frozen=True)
     class Largest(Strategy):
-        '''All weight to the client with the most records.'''
+        '''Give all weight to the client with the most records.'''
 
         def weigh(self, reports, state):
             sizes = np.array([r.size for r in reports])
             return (sizes == sizes.max()) / (sizes == sizes.max()).sum(), state
 
-What a strategy sees is private already or public: no held-out record, no
-un-noised number about a client's records.
+A strategy sees only public values and privatised ones: no held-out records,
+and no number about a client's records without noise.
 """
 
 from __future__ import annotations
@@ -29,30 +29,31 @@ from numpy.typing import NDArray
 from fedtoll.scenarios.statistics import Estimate, Statistic
 
 Arrays = tuple[NDArray[np.floating], ...]
-"""Parameters of a model, or an update of them: one array for each tensor."""
+"""A model's parameters, or an update to them: one array per tensor."""
 
 Instructions = Mapping[str, float | Sequence[float]]
-"""What clients are told beside the parameters."""
+"""What the server sends to clients in addition to the parameters."""
 
 State = dict[str, Any]
-"""A strategy's memory: plain arrays, numbers and texts by name, and nothing nested."""
+"""What a strategy remembers between rounds: plain arrays, numbers and strings by name, never nested."""
 
 Weights = NDArray[np.float64]
-"""One number for each client of the cohort, in the order of its reports."""
+"""One number per client of the cohort, in the order of the reports."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """What is public about one client of the cohort.
+    """The public facts about one client of the cohort.
 
     Parameters
     ----------
     client
-        Its number.
+        The client's number.
     size
-        Its public size n_k, in records.
+        Public size n_k, in records.
     group
-        The group that the plan declares for its records; ``""`` for a client of mixed records.
+        The group that the plan declares for all of the client's records; ``""`` if the client's records
+        are mixed.
     """
 
     client: int
@@ -62,7 +63,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Report:
-    """What one client sent in one round, as a strategy may see it.
+    """What one client sent in one round, as visible to a strategy.
 
     Parameters
     ----------
@@ -71,12 +72,12 @@ class Report:
     update
         Δ_k = w_k − w^t, the change of every parameter.
     statistics
-        The declared statistics by name: value and standard deviation of the noise.
+        The requested statistics by name: the value and the standard deviation of its noise.
     epsilon
-        ε that this client has spent so far, this round included.
+        ε that this client has spent so far, including this round.
     noise_variance
         Variance v_k of the DP-SGD noise in each coordinate of ``update``
-        (plain local SGD: T · (η σ C / B)²); 0 where nothing is noised.
+        (plain local SGD: T · (η σ C / B)²); 0 without noise.
     learning_rate
         η of the client's local SGD, a public constant of the plan.
     """
@@ -93,28 +94,28 @@ class Report:
 
 @dataclass(frozen=True)
 class Strategy:
-    """Base of all strategies; by itself it is abstract, for ``weigh`` must be written."""
+    """Base class of all strategies. It is abstract: subclasses define ``weigh``."""
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """The private statistics that this strategy asks of every client in every round."""
+        """The private statistics that every client computes for this strategy in every round."""
         return ()
 
     def init(self, cohort: Sequence[Member]) -> State:
-        """Return the memory before the first round."""
+        """Return the state before the first round."""
         return {}
 
     def instructions(self, round: int, state: State) -> Instructions:
-        """Return what clients are told beside the parameters.
+        """Return what to send to the clients in addition to the parameters.
 
-        They understand ``proximal_mu`` (μ of FedProx; the term is added after the noise) and
-        ``group_weights`` (one weight ≥ 0 for each group of the scenario, in its order: every record's
-        loss is multiplied by its group's weight, inside the clip).
+        Clients accept ``proximal_mu`` (μ of FedProx, whose term is added after the noise) and
+        ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order: a record's loss is
+        multiplied by its group's weight before its gradient is clipped).
         """
         return {}
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return one weight for each report, on the simplex, and the new memory."""
+        """Return one weight per report (each ≥ 0, with sum 1) and the new state."""
         raise NotImplementedError(f"{type(self).__name__} must define weigh(reports, state)")
 
     def combine(
@@ -125,8 +126,8 @@ class Strategy:
         Returns
         -------
         tuple
-            The next parameters, the new memory, and the coefficient a_k with
-            which each update entered (for the record; here the weights).
+            The next parameters, the new state, and the coefficient a_k of each
+            update (recorded in the results; by default the weights).
         """
         combined = tuple(
             (
@@ -137,34 +138,34 @@ class Strategy:
         return combined, state, weights
 
     def output(self, params: Arrays, state: State) -> Arrays:
-        """Return the model to evaluate and to keep, by default the current one."""
+        """Return the model to evaluate and to save, by default the current one."""
         return params
 
 
-def pair(answer: Any) -> tuple[Weights, State]:
-    """Return what ``weigh`` returned, if it is weights and a memory.
+def weights_and_state(returned: Any) -> tuple[Weights, State]:
+    """Check that ``weigh`` returned a pair of weights and state, and return it.
 
     Raises
     ------
     TypeError
-        It is something else: most often the memory was forgotten.
+        If it returned anything else; most often the state was forgotten.
 
     Examples
     --------
-    >>> pair(np.array([0.5, 0.5]))
+    >>> weights_and_state(np.array([0.5, 0.5]))
     Traceback (most recent call last):
-    TypeError: weigh must return (weights, state), and returned ndarray
+    TypeError: weigh must return (weights, state), but returned ndarray
     """
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        what = type(answer).__name__ + (f" of {len(answer)}" if isinstance(answer, tuple) else "")
-        raise TypeError(f"weigh must return (weights, state), and returned {what}")
-    return answer
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        what = type(returned).__name__ + (f" of {len(returned)}" if isinstance(returned, tuple) else "")
+        raise TypeError(f"weigh must return (weights, state), but returned {what}")
+    return returned
 
 
 def remember(state: State, reports: Sequence[Member | Report], **values: Weights) -> State:
-    """Return the memory with one number for each client under each name, whatever the reports' order.
+    """Return the state with one number per client stored under each name, sorted by client.
 
-    A client that is not among the reports keeps the number that it had.
+    The order of the reports does not matter. Clients that are not among them keep their stored number.
 
     Examples
     --------
@@ -176,17 +177,17 @@ def remember(state: State, reports: Sequence[Member | Report], **values: Weights
     {'share.clients': array([2, 7]), 'share': array([0.25, 0.5 ])}
     """
     merged = dict(state)
-    for name, given in values.items():
-        kept = dict(zip(state.get(f"{name}.clients", ()), state.get(name, ()), strict=True))
-        kept |= zip((r.client for r in reports), given, strict=True)
-        clients = sorted(kept)
+    for name, new in values.items():
+        stored = dict(zip(state.get(f"{name}.clients", ()), state.get(name, ()), strict=True))
+        stored |= zip((r.client for r in reports), new, strict=True)
+        clients = sorted(stored)
         merged[f"{name}.clients"] = np.array(clients, dtype=np.int64)
-        merged[name] = np.array([kept[client] for client in clients])
+        merged[name] = np.array([stored[client] for client in clients])
     return merged
 
 
 def recall(state: State, reports: Sequence[Member | Report], name: str) -> Weights:
-    """Return what ``remember`` kept under a name, in the order of these reports.
+    """Return the numbers that ``remember`` stored under a name, in the order of these reports.
 
     Examples
     --------
@@ -194,12 +195,12 @@ def recall(state: State, reports: Sequence[Member | Report], name: str) -> Weigh
     >>> recall(remember({}, cohort, share=np.array([0.75, 0.25])), cohort[::-1], "share")
     array([0.25, 0.75])
     """
-    place = {int(client): i for i, client in enumerate(state[f"{name}.clients"])}
-    return np.asarray(state[name])[[place[r.client] for r in reports]]
+    index = {int(client): i for i, client in enumerate(state[f"{name}.clients"])}
+    return np.asarray(state[name])[[index[r.client] for r in reports]]
 
 
 def sizes(members: Sequence[Member | Report]) -> Weights:
-    """Return p⁰_k = n_k / n over the public sizes.
+    """Return each client's share of the records, p⁰_k = n_k / n, from the public sizes.
 
     Examples
     --------

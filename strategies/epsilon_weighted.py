@@ -1,4 +1,4 @@
-"""Weights in proportion to ε."""
+"""Weights proportional to the ε spent."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights
 
 @dataclass(frozen=True)
 class EpsilonWeighted(Strategy):
-    """Clients count in proportion to the ε that they have spent.
+    """Weights clients in proportion to the ε that they have spent.
 
-    p_k ∝ ε_k, with ε_k what client k has spent so far.
+    p_k ∝ ε_k, where ε_k is what client k has spent so far.
 
-    Meant for personal budgets, where a client with a large ε sends a clearer update. But the noise of an
-    update depends on the client's size as well, and ε does not see it: where all ε are equal the weights
-    are uniform, the noisiest choice. With 13 clients of one race each on Adult (8 White, 2 Black, 1 of each
-    other; v_k ∝ 1 / n_k²) Σ_k p_k² v_k is 12.7 times FedAvg's, and the two smallest clients bring 91% of it
+    This rule is meant for individual budgets, where a client with a large ε sends a less noisy update. But
+    the noise also depends on the client's size, which ε ignores. If all ε are equal, the weights are uniform,
+    the noisiest choice: with 13 clients of one race each on Adult (8 White, 2 Black, 1 of each other race;
+    v_k ∝ 1 / n_k²), Σ_k p_k² v_k is 12.7 times FedAvg's, and the two smallest clients contribute 91% of it
     (computed in the tests).
 
-    Clients without noise (ε_k = ∞) share all the weight equally.
+    Clients without noise (ε_k = ∞) share the whole weight equally.
 
     References
     ----------
-    A common baseline in the literature of heterogeneous budgets, e.g. of Liu, Lou, Xiong, Liu and Meng,
+    A common baseline in the literature on heterogeneous budgets, e.g. in Liu, Lou, Xiong, Liu and Meng,
     *Projected federated averaging with heterogeneous differential privacy*, VLDB 2022.
 
     Examples
@@ -37,7 +37,7 @@ class EpsilonWeighted(Strategy):
     """
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return ε_k, normalised; equal weights over the clients with the largest ε if that is ∞ or 0."""
+        """Return ε_k, normalised; if the largest ε is ∞ or 0, equal weights for the clients that have it."""
         epsilon = np.array([r.epsilon for r in reports], dtype=np.float64)
         largest = epsilon.max()
         if np.isinf(largest) or largest == 0:

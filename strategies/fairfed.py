@@ -13,42 +13,44 @@ from fedtoll.scenarios.statistics import GroupConfusion, Statistic
 from fedtoll.strategies.base import Member, Report, State, Strategy, Weights, recall, remember, sizes
 
 CLEAR = 2.0
-"""A group's true positive rate is defined where its released positives exceed so many standard deviations."""
+"""A true positive rate is defined if the group's released positives exceed this many standard deviations."""
 
 
 @dataclass(frozen=True)
 class FairFed(Strategy):
-    """FairFed: less weight to clients whose gap in true positive rates differs from everybody's.
+    """FairFed: less weight to clients whose gap between groups differs from the global gap.
 
-    In every round, with ω̄⁰_k = n_k / n
+    In every round, starting from ω̄⁰_k = n_k / n,
 
-        Δ_k = |F_glob − F_k| where both are defined, else |Acc_k − Acc_glob|
+        Δ_k = |F_glob − F_k| if both are defined, else |Acc_k − Acc_glob|
         ω̄_k ← ω̄_k − β (Δ_k − mean_j Δ_j)
         p_k = max(0, ω̄_k) / Σ_j max(0, ω̄_j)
 
-    F is the equal opportunity difference, TPR of the first group − TPR of the second; F_glob is that of the
-    counts summed over clients, Acc_glob the accuracy of all. The server computes all of it from the
-    confusion counts, at the broadcast model.
+    F is the equal opportunity difference: the TPR of the first group minus that of the second. F_glob is the
+    same for the counts summed over clients, and Acc_glob the accuracy over all of them. The server computes
+    everything from the confusion counts at the broadcast model.
 
-    - For more than two groups F is the largest TPR − the smallest, without a sign: our extension. Noise
-      raises it, most for small clients.
-    - A TPR is defined where a group's positives exceed twice the standard deviation of their noise, and
-      F where two TPR are: that rule is ours too. Rates are clipped to [0, 1]; Acc_k is over the public size.
-    - **Noise hides F.** At z = 100 a count has a standard deviation of 100, and a group's positives, two
-      counts, one of 141: a clear TPR needs more than 283 of them. Where 13 mixed clients hold Adult, each
-      has some 650 positives among White people and 35 or fewer in every other race. Only White passes (of
-      all 13 together too: 453 and fewer, where 1,020 are needed), F is undefined, and FairFed is its accuracy
-      rule at finite ε, while at ε = ∞ it is the real one. Now and then, one time in 44, pure noise passes.
-    - The maximum with 0 is ours: without it β = 5 gives negative weights. ω̄ itself is kept as it is, so a
-      client at 0 returns when its Δ falls below the mean.
-    - **The trap.** Where every client holds one group, F is undefined everywhere, and accuracy takes its
-      place: whoever is unlike the majority loses. n = (.9, .1), accuracies (.9, .7), β = 1: the accuracy of
-      all is .88, Δ = (.02, .18), and the minority falls from .10 to .02 in one round, and to 0 in the next.
+    - For more than two groups, F is the largest TPR minus the smallest, which has no sign (our extension).
+      Noise increases it, most for small clients.
+    - A TPR is defined if the group's positives exceed twice the standard deviation of their noise, and F if
+      two TPRs are (our rule too). Rates are clipped to [0, 1]; Acc_k divides by the public size.
+    - **Noise hides F.** At z = 100 each count has a standard deviation of 100, and a group's positives, the
+      sum of two counts, have one of 141, so a TPR needs more than 283 positives. With Adult split over 13
+      mixed clients, each client has about 650 White positives and at most 35 of any other race. Only White
+      passes. In the sum over all 13 clients the other races fail too: they have at most 453 positives, and
+      1,020 are needed. So F is undefined, and FairFed falls back to accuracy at finite ε, while at ε = ∞ it
+      uses F. One time in 44, pure noise passes.
+    - The maximum with 0 is ours: without it, β = 5 gives negative weights. ω̄ itself is not truncated, so a
+      client with weight 0 returns once its Δ falls below the mean.
+    - **A pitfall.** If every client holds a single group, F is undefined everywhere and accuracy replaces it,
+      so clients that differ from the majority lose weight. For n = (.9, .1), accuracies (.9, .7) and β = 1,
+      the global accuracy is .88 and Δ = (.02, .18): the minority's weight falls from .10 to .02 in one round
+      and to 0 in the next.
 
     Parameters
     ----------
     beta
-        β, the step; 0 is FedAvg.
+        β, the step size; 0 gives FedAvg.
 
     References
     ----------
@@ -57,7 +59,7 @@ class FairFed(Strategy):
 
     Examples
     --------
-    The trap, with three groups:
+    The pitfall, with three groups:
 
     >>> from fedtoll.scenarios.statistics import Estimate
     >>> reports = []
@@ -79,7 +81,7 @@ class FairFed(Strategy):
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """Confusion counts by group; class 1 is the positive one."""
+        """Confusion counts by group; class 1 is positive."""
         return (GroupConfusion(),)
 
     def init(self, cohort: Sequence[Member]) -> State:
@@ -87,28 +89,28 @@ class FairFed(Strategy):
         return remember({}, cohort, raw=sizes(cohort))
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Move ω̄ and return it without its negative part, normalised."""
+        """Update ω̄ and return its positive part, normalised."""
         answers = [r.statistics["group_confusion"] for r in reports]
         counts_KGYY = np.stack([np.asarray(a.value, dtype=np.float64) for a in answers])
         variance_KGYY = np.stack([np.asarray(a.sd, dtype=np.float64) for a in answers]) ** 2
         size = np.array([r.size for r in reports], dtype=np.float64)
 
-        right = np.einsum("kgyy->k", counts_KGYY)
-        accuracy = np.clip(right / size, 0.0, 1.0)
-        overall = np.clip(right.sum() / size.sum(), 0.0, 1.0)
+        correct = np.einsum("kgyy->k", counts_KGYY)
+        accuracy = np.clip(correct / size, 0.0, 1.0)
+        overall = np.clip(correct.sum() / size.sum(), 0.0, 1.0)
         gaps = np.array([gap(c, v) for c, v in zip(counts_KGYY, variance_KGYY, strict=True)])
-        apart = np.abs(gap(counts_KGYY.sum(axis=0), variance_KGYY.sum(axis=0)) - gaps)
-        distance = np.where(np.isnan(apart), np.abs(accuracy - overall), apart)
+        gap_distance = np.abs(gap(counts_KGYY.sum(axis=0), variance_KGYY.sum(axis=0)) - gaps)
+        distance = np.where(np.isnan(gap_distance), np.abs(accuracy - overall), gap_distance)
 
         raw = recall(state, reports, "raw") - self.beta * (distance - distance.mean())
         weights = np.maximum(raw, 0.0)
-        # Σ ω̄ stays 1, so that something is positive unless a huge β has rounded it away.
+        # Σ ω̄ stays 1, so some ω̄_k is positive unless a huge β has rounded it away.
         weights = weights / weights.sum() if weights.any() else sizes(reports)
         return weights, remember(state, reports, raw=raw)
 
 
 def gap(counts_GYY: NDArray[np.float64], variance_GYY: NDArray[np.float64]) -> float:
-    """Return the equal opportunity difference F, or NaN where fewer than two groups have a clear TPR.
+    """Return the equal opportunity difference F, or NaN if fewer than two groups have a defined TPR.
 
     Examples
     --------

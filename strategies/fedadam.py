@@ -1,4 +1,4 @@
-"""FedAdam, Adam at the server (Reddi et al. 2021)."""
+"""FedAdam, Adam on the server (Reddi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from fedtoll.strategies.server_optimizer import Adaptive
 
 @dataclass(frozen=True)
 class FedAdam(Adaptive):
-    """FedAvg whose server steps with Adam: each coordinate has its own step size.
+    """FedAvg with Adam as the server's optimizer: each coordinate has its own step size.
 
-    m = β₁ m + (1 − β₁) D, v = β₂ v + (1 − β₂) D², w += η m / (√v + τ), from m = 0 and v = τ². Here D =
-    Σ_k p_k Δ_k with p_k = n_k / n. No update has one coefficient: the record shows them as undefined (NaN).
+    m = β₁ m + (1 − β₁) D, v = β₂ v + (1 − β₂) D², w += η m / (√v + τ), starting from m = 0 and v = τ², where
+    D = Σ_k p_k Δ_k and p_k = n_k / n. No update has a single coefficient, so the results record the
+    coefficients as undefined (NaN).
 
-    Flower's ``FedAdam`` differs: its v starts at 0 and its η is bias-corrected with one round too many.
+    Flower's ``FedAdam`` differs: its v starts at 0, and its bias correction of η counts one round too many.
 
     Parameters
     ----------
     server_learning_rate
-        η, the step of a coordinate whose m is √v + τ.
+        η, the step size: how far a coordinate moves if its m equals √v + τ.
     beta1, beta2
-        β₁ and β₂, how much is kept of m and v from round to round.
+        β₁ and β₂, the decay rates of m and v.
     tau
-        τ, how small √v + τ may become: larger values adapt less.
+        τ, the lower bound of √v + τ; larger values adapt less.
 
     References
     ----------

@@ -10,9 +10,10 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class FedAvg(Strategy):
-    """FedAvg: every record counts the same, so large clients set the model.
+    """FedAvg: every record has the same weight, so large clients dominate the model.
 
-    p_k = n_k / n. The weights are public sizes: no statistic is asked for and none is paid.
+    p_k = n_k / n. The weights depend on public sizes only, so the strategy requests no statistic and spends
+    no privacy on one.
 
     References
     ----------

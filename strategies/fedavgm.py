@@ -1,4 +1,4 @@
-"""FedAvgM, federated averaging with momentum at the server (Hsu et al. 2019)."""
+"""FedAvgM, federated averaging with server momentum (Hsu et al. 2019)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fedtoll.strategies.server_optimizer import check, mean_update
 
 @dataclass(frozen=True)
 class FedAvgM(FedAvg):
-    """FedAvg with momentum at the server.
+    """FedAvg with momentum on the server.
 
-    m = β m + D and w += η m, with D = Σ_k p_k Δ_k and p_k = n_k / n, from m = 0.
+    m = β m + D and w += η m, with D = Σ_k p_k Δ_k and p_k = n_k / n, starting from m = 0.
 
-    A constant D moves the model by η / (1 − β) · D a round in the long run: at the defaults ten times
-    FedAvg's step, and η = 1 − β keeps FedAvg's pace. The coefficient of an update is η p_k, that of its
-    own round; it enters every later round again, β times weaker each time.
+    For a constant D, the model's step per round approaches η / (1 − β) · D: with the defaults ten times
+    FedAvg's step; η = 1 − β matches FedAvg's. The recorded coefficient of an update is η p_k, its effect in
+    its own round; it contributes again in every later round, weaker by a factor β each time.
 
-    Flower's ``FedAvgM`` is the same; there η is ``server_learning_rate`` and β ``server_momentum``, 0 by
-    default. (The paper has η = 1; η is the server's learning rate of Reddi et al. 2021.)
+    Flower's ``FedAvgM`` is the same. It calls η ``server_learning_rate`` and β ``server_momentum``, which is
+    0 by default. (The paper has η = 1; η is the server learning rate of Reddi et al. 2021.)
 
     Parameters
     ----------
     server_learning_rate
-        η, how far to go along m.
+        η, the step size along m.
     momentum
-        β, how much of m is kept; with β = 0 and η = 1 this is FedAvg.
+        β, the decay rate of m; β = 0 and η = 1 give FedAvg.
 
     References
     ----------

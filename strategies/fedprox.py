@@ -11,21 +11,21 @@ from fedtoll.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """FedProx: FedAvg whose clients stay near the model that they were sent.
+    """FedProx: FedAvg with a proximal term that keeps clients near the broadcast model.
 
-    They minimise F_k(w) + (μ/2) ‖w − w^t‖². The server weighs as FedAvg does: p_k = n_k / n. (The paper
-    draws clients with probability n_k / n and averages them evenly; with all clients in every round that
-    is this, in expectation.)
+    Client k minimises F_k(w) + (μ/2) ‖w − w^t‖². The server weights clients as FedAvg does: p_k = n_k / n.
+    (The paper samples clients with probability n_k / n and averages them evenly; in expectation that equals
+    these weights with all clients in every round.)
 
-    The term's gradient μ (w − w^t) needs no record, so clients add it after the noise and it costs no
-    privacy. It draws the noise of earlier local steps back by 1 − ημ a step: the noise of an update has
-    variance (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}, less than FedAvg's where 0 < ημ < 2 and T > 1 (derived
-    here, without the curvature of the loss).
+    The term's gradient μ (w − w^t) depends on no record, so clients add it after the noise and it costs no
+    privacy. It shrinks the noise of earlier local steps by a factor 1 − ημ per step: the noise of an update
+    has variance (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}, less than FedAvg's if 0 < ημ < 2 and T > 1 (derived
+    here, ignoring the curvature of the loss).
 
     Parameters
     ----------
     mu
-        μ, strength of the pull; 0 is FedAvg.
+        μ, the strength of the proximal term; 0 gives FedAvg.
 
     References
     ----------
@@ -49,5 +49,5 @@ class FedProx(FedAvg):
             raise ValueError(f"mu = {self.mu}: must be 0 or greater")
 
     def instructions(self, round: int, state: State) -> Instructions:
-        """Return μ."""
+        """Return μ as ``proximal_mu``."""
         return {"proximal_mu": self.mu}

@@ -1,4 +1,4 @@
-"""FedYogi, Yogi at the server (Reddi et al. 2021)."""
+"""FedYogi, Yogi on the server (Reddi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from fedtoll.strategies.server_optimizer import Adaptive
 
 @dataclass(frozen=True)
 class FedYogi(Adaptive):
-    """As FedAdam, but with Yogi: step sizes recover more slowly after large updates.
+    """FedAvg with Yogi as the server's optimizer: step sizes recover more slowly than Adam's.
 
-    m = β₁ m + (1 − β₁) D, v −= (1 − β₂) D² sign(v − D²), w += η m / (√v + τ), from m = 0 and v = τ². Here D =
-    Σ_k p_k Δ_k with p_k = n_k / n. v moves towards D² by at most (1 − β₂) D² a round, where Adam's v moves by
-    a share of the distance: after a large D it comes down slowly. No update has one coefficient: the record
-    shows them as undefined (NaN).
+    m = β₁ m + (1 − β₁) D, v −= (1 − β₂) D² sign(v − D²), w += η m / (√v + τ), starting from m = 0 and v = τ²,
+    where D = Σ_k p_k Δ_k and p_k = n_k / n. v moves towards D² by at most (1 − β₂) D² per round, whereas
+    Adam's v moves by a fraction of the distance: after a large D, Yogi's v decreases slowly. No update has a
+    single coefficient, so the results record the coefficients as undefined (NaN).
 
     Flower's ``FedYogi`` differs: its v starts at 0.
 
     Parameters
     ----------
     server_learning_rate
-        η, the step of a coordinate whose m is √v + τ.
+        η, the step size: how far a coordinate moves if its m equals √v + τ.
     beta1, beta2
-        β₁ and β₂, how much is kept of m and v from round to round.
+        β₁ and β₂, the decay rates of m and v.
     tau
-        τ, how small √v + τ may become: larger values adapt less.
+        τ, the lower bound of √v + τ; larger values adapt less.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Inverse-variance weights: the least noise."""
+"""Inverse-variance weights, which minimise the privacy noise."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class InverseVariance(Strategy):
-    """The least privacy noise that weights can give: clients of noisy updates count less.
+    """Minimises the privacy noise in the model: less weight to clients with noisy updates.
 
-    p_k ∝ 1 / v_k, with v_k the noise variance of an update.
+    p_k ∝ 1 / v_k, where v_k is the noise variance of an update.
 
-    It minimises Σ_k p_k² v_k on the simplex, and the minimum is 1 / Σ_k (1 / v_k) (by Cauchy and
-    Schwarz). It is **unfair**: v_k = T (η σ_k C / B_k)², so it favours clients that are lax (small σ_k) or
-    large. With one sampling rate and one σ, v_k ∝ 1 / n_k² and p_k ∝ n_k²: small groups count less still
-    than in FedAvg. It is here to show that end of the trade; ``noise-fair`` lies between the
-    ends.
+    These weights minimise Σ_k p_k² v_k on the simplex, with the minimum 1 / Σ_k (1 / v_k) (Cauchy–Schwarz).
+    They are **unfair**: v_k = T (η σ_k C / B_k)², so they favour clients with weak privacy (small σ_k) and
+    large clients. With equal sampling rates and σ, v_k ∝ 1 / n_k² and p_k ∝ n_k²: small groups have even less
+    weight than in FedAvg. The strategy marks one end of the trade-off between noise and fairness;
+    ``noise-fair`` lies between the two ends.
 
-    Clients without noise share all the weight by size, so at ε = ∞ it is FedAvg.
+    Clients without noise share the whole weight by size, so at ε = ∞ the strategy is FedAvg.
 
     References
     ----------
-    The textbook estimate of a common mean from independent measurements: Hedges and Olkin, *Statistical
+    The textbook estimator of a common mean from independent measurements: Hedges and Olkin, *Statistical
     methods for meta-analysis*, Academic Press 1985, chapter 6.
 
     Examples
@@ -37,7 +37,7 @@ class InverseVariance(Strategy):
     """
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return 1 / v_k, normalised; n_k, normalised, over the clients with v_k = 0 if there are any."""
+        """Return 1 / v_k, normalised; if any v_k is 0, n_k over the clients with v_k = 0, normalised."""
         variance = np.array([r.noise_variance for r in reports], dtype=np.float64)
         exact = variance == 0
         weights = sizes(reports) * exact if exact.any() else variance.min() / variance

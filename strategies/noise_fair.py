@@ -1,4 +1,4 @@
-"""Noise-fair weights: as near to a fair strategy's as the noise is worth."""
+"""Noise-fair weights: a compromise between a fair strategy's weights and little privacy noise."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from fedtoll.strategies.base import Arrays, Instructions, Member, Report, State,
 
 @dataclass(frozen=True)
 class NoiseFair(Strategy):
-    """Noise-fair (ours): a fair strategy's weights, moved towards less privacy noise.
+    """Noise-fair (ours): a fair strategy's weights, shifted towards less privacy noise.
 
-    They minimise Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex, with p* the weights of the fair strategy (the
-    target), v_k the noise variance of an update and v̄ the mean of v. With κ' = κ v̄ the conditions of Karush,
-    Kuhn and Tucker give
+    The weights minimise Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex, where p* are the weights of the fair
+    strategy (the target), v_k is the noise variance of an update and v̄ the mean of v. With κ' = κ v̄, the
+    Karush–Kuhn–Tucker conditions give
 
         p_k = max(0, (κ' p*_k + ν) / (κ' + v_k)),  with the one ν at which Σ_k p_k = 1.
 
-    At ν = 0 the sum is Σ_k κ' p*_k / (κ' + v_k) ≤ Σ_k p*_k = 1, so ν ≥ 0, the maximum never binds, and ν
-    needs no search. With s_k = κ / (κ + v_k / v̄)
+    At ν = 0 the sum is Σ_k κ' p*_k / (κ' + v_k) ≤ Σ_k p*_k = 1. So ν ≥ 0, the maximum never binds, and ν has
+    a closed form. With s_k = κ / (κ + v_k / v̄),
 
         p_k = s_k p*_k + (1 − Σ_j s_j p*_j) · s_k / Σ_j s_j
 
-    Client k keeps the share s_k of its target weight, and what all give up is dealt out by s_k. κ → ∞ is
-    the target, κ → 0 ``inverse-variance``. Without noise it is the target.
+    Client k keeps the fraction s_k of its target weight, and the remaining weight is distributed in
+    proportion to s_k. κ → ∞ gives the target and κ → 0 ``inverse-variance``. Without noise, the weights are
+    the target's.
 
-    The target asks its statistics, instructs the clients and remembers as if it were alone; if it builds
-    the new model in its own way (momentum, q-FedAvg), it does so with these weights.
+    The target requests its statistics, instructs the clients and updates its state as if it ran alone. If it
+    combines updates in its own way (momentum, q-FedAvg), it does so with these weights.
 
     Parameters
     ----------
     kappa
-        κ, the price of leaving the target, in units of the mean v.
+        κ, the cost of deviating from the target, in units of the mean v.
     target
-        The name of the fair strategy, one of fedtoll's own: a run's hash does not hold the source of
-        others.
+        The name of the fair strategy. It must be one of fedtoll's own, because a run's hash does not cover
+        the source code of others.
     target_parameters
-        Its parameters; the rest have their defaults.
+        The target's parameters; those not given have their defaults.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class NoiseFair(Strategy):
         if digest:
             raise ValueError(f"target = {self.target!r}: must be one of fedtoll's own strategies")
         if issubclass(registry.load(path), NoiseFair):
-            raise ValueError(f"target = {self.target!r}: must be another strategy than this one")
+            raise ValueError(f"target = {self.target!r}: must be a strategy other than this one")
         registry.build(path, self.target_parameters)
 
     @cached_property
@@ -75,34 +76,34 @@ class NoiseFair(Strategy):
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """What the target asks for."""
+        """The statistics that the target requests."""
         return self._target.requests
 
     def init(self, cohort: Sequence[Member]) -> State:
-        """Return the target's memory."""
+        """Return the target's initial state."""
         return self._target.init(cohort)
 
     def instructions(self, round: int, state: State) -> Instructions:
-        """Return what the target tells the clients."""
+        """Return the target's instructions to the clients."""
         return self._target.instructions(round, state)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return the weights between the target's and those of least noise, and the target's memory."""
+        """Return weights between the target's and those of least noise, and the target's new state."""
         fair, state = self._target.weigh(reports, state)
         variance = np.array([r.noise_variance for r in reports], dtype=np.float64)
         if not variance.any():
             return fair, state
-        kept = self.kappa / (self.kappa + variance / variance.mean())
-        given_up = max(0.0, 1.0 - float(kept @ fair))
-        weights = kept * fair + given_up * (kept / kept.sum())
+        s = self.kappa / (self.kappa + variance / variance.mean())
+        rest = max(0.0, 1.0 - float(s @ fair))
+        weights = s * fair + rest * (s / s.sum())
         return weights / weights.sum(), state
 
     def combine(
         self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
     ) -> tuple[Arrays, State, Weights]:
-        """Build the next model as the target does."""
+        """Build the next model as the target does, with these weights."""
         return self._target.combine(params, reports, weights, state)
 
     def output(self, params: Arrays, state: State) -> Arrays:
-        """Return the model that the target would keep."""
+        """Return the model that the target would return."""
         return self._target.output(params, state)

@@ -15,36 +15,36 @@ from fedtoll.strategies.simplex import tilt
 
 @dataclass(frozen=True)
 class QFedAvg(Strategy):
-    """q-FedAvg: clients of high loss count more, by a power q of their loss.
+    """q-FedAvg: more weight to clients with a high loss, by a power q of their loss.
 
-    It minimises Σ_k p⁰_k F_k^{q+1} / (q + 1), with F_k the loss at w^t. With g_k = −L Δ_k, L = 1/η (η of the
-    clients' SGD) and p⁰_k = n_k / n
+    q-FedAvg minimises Σ_k p⁰_k F_k^{q+1} / (q + 1), where F_k is the loss at w^t. With g_k = −L Δ_k, L = 1/η
+    (η of the clients' SGD) and p⁰_k = n_k / n,
 
         w ← w − Σ_k p⁰_k F_k^q g_k / h,   h = Σ_k p⁰_k (q F_k^{q−1} ‖g_k‖² + L F_k^q)
 
-    h is the paper's bound of the objective's curvature, so large q or long updates take short steps. The
-    weights of the record are p⁰_k F_k^q, normalised; the coefficients are a_k = p⁰_k F_k^q L / h, whose
-    sum is 1 or less. (The paper draws clients with probability p⁰_k; with all of them in every round
-    p⁰_k is a factor.)
+    h is the paper's bound on the objective's curvature, so a large q or large updates give short steps. The
+    recorded weights are p⁰_k F_k^q, normalised. The coefficients are a_k = p⁰_k F_k^q L / h, whose sum is at
+    most 1. (The paper samples clients with probability p⁰_k; with all clients in every round, p⁰_k becomes a
+    factor.)
 
-    Under noise of variance v_k in each of d coordinates of Δ_k, E‖g_k‖² = ‖E g_k‖² + L² d v_k: the noise
-    alone would shorten the step. L² d v_k is taken off, down to 0 (derived here; exact in the mean where
-    the 0 is not reached).
+    Under noise of variance v_k in each of the d coordinates of Δ_k, E‖g_k‖² = ‖E g_k‖² + L² d v_k, so noise
+    alone would shorten the step. L² d v_k is therefore subtracted, and the result truncated at 0 (derived
+    here; unbiased if the truncation does not bind).
 
-    The loss arrives as F̃_k = F_k + N(0, s_k²) and is clamped at ``floor`` from below. From q = 1 on the mean
-    of the clamped F̃_k^q is above F_k^q (where ``clip`` does not bind): at q = 1 because of the floor alone,
-    at q = 2 because E[F̃_k²] is F_k² + s_k², of which the floor removes a part (an even power counts a very
-    negative F̃_k as a high loss). Where s_k = 1.4 F_k the mean is 1.2 times F_k at q = 1, and 2.7 times F_k²
-    at q = 2 (3 without the floor). It is worst for small clients, whose s_k is largest, and is not corrected.
+    The server receives F̃_k = F_k + N(0, s_k²) and clamps it to at least ``floor``. For q ≥ 1 the mean of the
+    clamped F̃_k^q exceeds F_k^q (if ``clip`` does not bind): at q = 1 only because of the floor; at q = 2
+    because E[F̃_k²] = F_k² + s_k², part of which the floor removes (an even power turns a very negative F̃_k
+    into a high loss). For s_k = 1.4 F_k the mean is 1.2 F_k at q = 1, and 2.7 F_k² at q = 2 (3 F_k² without
+    the floor). The bias is largest for small clients, whose s_k is largest, and is not corrected.
 
     Parameters
     ----------
     q
-        How much high losses count; 0 is FedAvg.
+        The power of the loss; 0 gives FedAvg.
     clip
-        Bound of a record's loss in the statistic, in nats; F̃_k is clamped to it from above.
+        Bound on a record's loss in the statistic, in nats; F̃_k is clamped to at most ``clip``.
     floor
-        F̃_k is clamped to this from below, since noise can make it negative.
+        Lower bound of F̃_k, which noise can make negative.
 
     References
     ----------
@@ -74,11 +74,11 @@ class QFedAvg(Strategy):
             raise ValueError(f"q = {self.q}: must be 0 or greater")
         MeanLoss(self.clip)
         if not 0 < self.floor <= self.clip:
-            raise ValueError(f"floor = {self.floor}: must be greater than 0, and at most clip = {self.clip}")
+            raise ValueError(f"floor = {self.floor}: must be greater than 0 and at most clip = {self.clip}")
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """The mean loss, with this strategy's clip."""
+        """The mean loss, clipped at ``clip``."""
         return (MeanLoss(self.clip),)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
@@ -88,7 +88,7 @@ class QFedAvg(Strategy):
     def combine(
         self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
     ) -> tuple[Arrays, State, Weights]:
-        """Return w + Σ_k a_k Δ_k and a_k; the sum of p⁰_k F_k^q cancels in a_k, so the weights will do."""
+        """Return w + Σ_k a_k Δ_k and a_k, from the weights: in a_k the sum of p⁰_k F_k^q cancels."""
         L = np.array([1.0 / r.learning_rate for r in reports])
         g2 = L**2 * np.array([_squared_norm(r) for r in reports])
         h = float(np.sum(weights * (self.q * g2 / self._losses(reports) + L)))
@@ -101,6 +101,6 @@ class QFedAvg(Strategy):
 
 
 def _squared_norm(report: Report) -> float:
-    """Return ‖Δ_k‖² − d v_k, at least 0."""
+    """Return max(0, ‖Δ_k‖² − d v_k)."""
     squared = sum(float(np.sum(np.square(array, dtype=np.float64))) for array in report.update)
     return max(0.0, squared - report.noise_variance * sum(array.size for array in report.update))

@@ -1,4 +1,4 @@
-"""What the strategies share that step with an optimizer at the server (Reddi et al. 2021)."""
+"""Shared code of the strategies with a server optimizer (Reddi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedtoll.strategies.fedavg import FedAvg
 
 
 def mean_update(reports: Sequence[Report], weights: Weights) -> tuple[NDArray[np.float64], ...]:
-    """Return D = Σ_k p_k Δ_k for every tensor of the model, in double precision.
+    """Return the weighted mean update D = Σ_k p_k Δ_k of every tensor, in double precision.
 
     Examples
     --------
@@ -30,25 +30,25 @@ def mean_update(reports: Sequence[Report], weights: Weights) -> tuple[NDArray[np
 
 @dataclass(frozen=True)
 class Adaptive(FedAvg):
-    """A step that is scaled by the coordinate's own history: m = β₁ m + (1 − β₁) D, w += η m / (√v + τ).
+    """Base class of adaptive server optimizers: m = β₁ m + (1 − β₁) D, w += η m / (√v + τ).
 
-    D = Σ_k p_k Δ_k over public sizes. (Algorithm 2 of the paper weighs clients evenly.) v is a running
-    average of D² that each optimizer defines by ``second``. m starts at 0 and v at τ² (the paper asks for at
-    least that), without the bias correction of Adam. The memory holds m and v of tensor i of the model as
-    arrays in double precision: ``m0``, ``v0``, ``m1``, ... No update has one coefficient, so the record shows
-    every coefficient as undefined (NaN).
+    D = Σ_k p_k Δ_k with weights from public sizes. (Algorithm 2 of the paper weights clients evenly.) v is a
+    running average of D², which each optimizer defines in ``second``. m starts at 0 and v at τ² (the paper
+    asks for at least τ²), without Adam's bias correction. The state holds m and v of the model's tensor i as
+    arrays in double precision: ``m0``, ``v0``, ``m1``, ... No update has a single coefficient, so the results
+    record the coefficients as undefined (NaN).
 
-    The noise of the updates raises the mean of D² by Σ_k p_k² v_k in every coordinate (v_k is
+    Noise in the updates raises the mean of D² by Σ_k p_k² v_k in every coordinate (v_k is
     ``Report.noise_variance``), so noisier rounds take smaller steps (derived here).
 
     Parameters
     ----------
     server_learning_rate
-        η, the step of a coordinate whose m is √v + τ.
+        η, the step size: how far a coordinate moves if its m equals √v + τ.
     beta1, beta2
-        β₁ and β₂, how much is kept of m and v from round to round.
+        β₁ and β₂, the decay rates of m and v.
     tau
-        τ, how small √v + τ may become: larger values adapt less.
+        τ, the lower bound of √v + τ; larger values adapt less.
 
     References
     ----------
@@ -67,7 +67,7 @@ class Adaptive(FedAvg):
             raise ValueError(f"tau = {self.tau}: must be greater than 0")
 
     def second(self, mean: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the new v from D and v."""
+        """Return the new v, given D and the old v."""
         raise NotImplementedError(f"{type(self).__name__} must define second(mean, v)")
 
     def combine(
@@ -85,7 +85,7 @@ class Adaptive(FedAvg):
 
 
 def check(server_learning_rate: float, **decays: float) -> None:
-    """Raise a ValueError unless the learning rate is above 0 and every decay in [0, 1).
+    """Raise a ValueError unless the learning rate is positive and every decay rate lies in [0, 1).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Mathematics of the simplex that several strategies share."""
+"""Operations on the simplex that several strategies share."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from fedtoll.strategies.base import Weights
 
 TOLERANCE = 1e-9
-"""How far the sum of weights may be from 1."""
+"""Largest allowed deviation of a sum of weights from 1."""
 
 
-def off_the_simplex(weights: Any, count: int) -> str:
-    """Say in a few words why these are not ``count`` weights of 0 or more with the sum 1; "" if they are.
+def simplex_violation(weights: Any, count: int) -> str:
+    """Return why an array does not hold ``count`` weights ≥ 0 with sum 1, or "" if it does.
 
     Examples
     --------
-    >>> off_the_simplex(np.array([0.5, 0.500001]), 2)
+    >>> simplex_violation(np.array([0.5, 0.500001]), 2)
     'sum 1 instead of 1 (+1e-06)'
-    >>> off_the_simplex(np.array([0.25, 0.75]), 2)
+    >>> simplex_violation(np.array([0.25, 0.75]), 2)
     ''
     """
     if not isinstance(weights, np.ndarray):
@@ -33,16 +33,16 @@ def off_the_simplex(weights: Any, count: int) -> str:
         return "not finite"
     if (weights < 0).any():
         return f"{weights.min():.3g} is negative"
-    off = float(weights.sum()) - 1
-    return "" if abs(off) <= TOLERANCE else f"sum {1 + off:.6g} instead of 1 ({off:+.3g})"
+    excess = float(weights.sum()) - 1
+    return "" if abs(excess) <= TOLERANCE else f"sum {1 + excess:.6g} instead of 1 ({excess:+.3g})"
 
 
 def project(point: Weights) -> Weights:
-    """Return the Euclidean projection of a point on the simplex {p ≥ 0, Σp = 1}.
+    """Return the Euclidean projection of a point onto the simplex {p ≥ 0, Σp = 1}.
 
-    The projection is max(0, point + ν) with the one ν at which the sum is 1; ν follows from the sorted
-    values (Held, Wolfe and Crowder 1974; Duchi et al. 2008, figure 1). The largest value is taken off
-    first, which changes no projection and keeps the digits of large ones.
+    The projection is max(0, point + ν) for the unique ν at which the sum is 1; ν follows from the sorted
+    values (Held, Wolfe and Crowder 1974; Duchi et al. 2008, figure 1). The largest value is subtracted first:
+    that leaves the projection unchanged and preserves the precision of large values.
 
     Examples
     --------
@@ -50,18 +50,18 @@ def project(point: Weights) -> Weights:
     array([0.4, 0.6, 0. ])
     """
     point = point - point.max()
-    falling = np.sort(point)[::-1]
-    shifts = (1.0 - np.cumsum(falling)) / np.arange(1, len(point) + 1)
-    kept = np.flatnonzero(falling + shifts > 0)[-1]
-    projected = np.maximum(point + shifts[kept], 0.0)
+    descending = np.sort(point)[::-1]
+    shifts = (1.0 - np.cumsum(descending)) / np.arange(1, len(point) + 1)
+    last_positive = np.flatnonzero(descending + shifts > 0)[-1]
+    projected = np.maximum(point + shifts[last_positive], 0.0)
     return np.asarray(projected / projected.sum())
 
 
-def ascend(point: Weights, step: Weights, there: NDArray[np.bool_]) -> Weights:
-    """Return Π(p + s) with only the coordinates that are there moving; the others keep theirs to the bit.
+def ascend(point: Weights, step: Weights, present: NDArray[np.bool_]) -> Weights:
+    """Return Π(p + s), moving only the coordinates that are present; the others stay exactly as they are.
 
-    Those that are there keep their sum, m: they move on the simplex {p ≥ 0, Σp = m}. Who is absent would
-    otherwise lose weight to those who are measured, as if the step were 0 there (derived here).
+    The coordinates present keep their sum m: they move on the simplex {p ≥ 0, Σp = m}. Otherwise the missing
+    ones would lose weight to them, as if their step were 0 (derived here).
 
     Examples
     --------
@@ -70,16 +70,16 @@ def ascend(point: Weights, step: Weights, there: NDArray[np.bool_]) -> Weights:
     >>> ascend(np.array([0.4, 0.4, 0.2]), np.array([0.2, 0.4, 0.0]), np.array([True, True, False]))
     array([0.3, 0.5, 0.2])
     """
-    if there.all():
+    if present.all():
         return project(point + step)
-    moved, mass = np.array(point), float(point[there].sum())
-    if mass > TOLERANCE:  # else there is nothing to share out
-        moved[there] = mass * project((point[there] + step[there]) / mass)
+    moved, mass = np.array(point), float(point[present].sum())
+    if mass > TOLERANCE:  # else there is no weight to distribute
+        moved[present] = mass * project((point[present] + step[present]) / mass)
     return moved
 
 
 def tilt(base: Weights, exponent: Weights) -> Weights:
-    """Return p_k ∝ base_k · exp(exponent_k); the largest exponent is taken off first, so none overflows.
+    """Return p_k ∝ base_k · exp(exponent_k), subtracting the largest exponent first to avoid overflow.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A new strategy's file: small, complete, and conforming from the first minute."""
+"""Write the file of a new strategy: small, complete, and passing the conformance kit."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class CLASS(Strategy):
-    """Part by records, part by loss: p_k = (1 − a) · n_k / n + a · F_k / Σ_j F_j.
+    """Weights clients partly by size and partly by loss: p_k = (1 − a) · n_k / n + a · F_k / Σ_j F_j.
 
-    F_k is the mean loss of client k at the broadcast model. It arrives with noise and may be negative,
-    so it is taken to be 0.01 at least.
+    F_k is the mean loss of client k at the broadcast model. Noise can make it negative, so it is clamped
+    to at least 0.01.
 
     Parameters
     ----------
     a
-        The part by loss, from 0 (FedAvg) to 1.
+        The share of the weight given by loss, from 0 (FedAvg) to 1.
     """
 
     a: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.a <= 1:
-            raise ValueError(f"a = {self.a}: must be from 0 to 1")
+            raise ValueError(f"a = {self.a}: must be between 0 and 1")
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """What every client is asked for in every round, clipped, noised and charged to its ε."""
+        """What every client computes in every round: clipped, noised and charged to its ε."""
         return (MeanLoss(clip=1.0),)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return one weight for each report (0 or more, sum 1), and the memory for the next round."""
+        """Return one weight per report (each ≥ 0, with sum 1) and the state for the next round."""
         loss = np.maximum([r.statistics["mean_loss"].value for r in reports], 0.01)
         return (1 - self.a) * sizes(reports) + self.a * loss / loss.sum(), state
 '''
 
 
 def write(name: str, folder: Path) -> tuple[Path, str]:
-    """Write a new strategy's file.
+    """Write the file of a new strategy from the template.
 
     Parameters
     ----------
     name
-        Small letters and digits, with hyphens between words: ``my-strategy`` makes ``my_strategy.py``
-        with the class ``MyStrategy``.
+        Lowercase letters and digits, with hyphens between words: ``my-strategy`` gives
+        ``my_strategy.py`` with the class ``MyStrategy``.
     folder
-        Where to; it is made if it does not exist.
+        Where to write the file; created if it does not exist.
 
     Returns
     -------
@@ -76,23 +76,24 @@ def write(name: str, folder: Path) -> tuple[Path, str]:
     Raises
     ------
     ScenarioError
-        A bad name, one that is taken, or a file that exists or cannot be written: one line.
+        If the name is invalid or taken, or the file exists or cannot be written. One line.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ScenarioError(
-            f"new-strategy {name!r}: must be small letters, digits and hyphens between, e.g. 'my-strategy'"
+            f"new-strategy {name!r}: must be lowercase letters and digits, with hyphens between words, "
+            "e.g. 'my-strategy'"
         )
     if name in {known.replace("_", "-") for known in registry.names()}:
         raise ScenarioError(
-            f"new-strategy {name!r}: a strategy of this name is installed already; choose another name"
+            f"new-strategy {name!r}: a strategy with this name is already installed; choose another name"
         )
     module, cls = name.replace("-", "_"), "".join(word.capitalize() for word in name.split("-"))
     path = folder / f"{module}.py"
     if path.exists() or path.is_symlink():
-        raise ScenarioError(f"new-strategy {name!r}: {path} exists, and is left as it is")
-    if _hides(module, cls):
+        raise ScenarioError(f"new-strategy {name!r}: {path} exists and is left unchanged")
+    if _shadows(module, cls):
         raise ScenarioError(
-            f"new-strategy {name!r}: {module} and {cls} would hide what Python or the file itself needs; "
+            f"new-strategy {name!r}: {module} or {cls} would shadow a name that Python or the file needs; "
             "choose another name"
         )
     try:
@@ -104,8 +105,8 @@ def write(name: str, folder: Path) -> tuple[Path, str]:
     return path, cls
 
 
-def _hides(module: str, cls: str) -> bool:
-    """Whether a name would stand before an installed module, a builtin, or what the template imports."""
+def _shadows(module: str, cls: str) -> bool:
+    """Return whether a name would shadow an installed module, a builtin, or an import of the template."""
     installed = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]
     return (
         keyword.iskeyword(module)

@@ -15,33 +15,34 @@ from fedtoll.strategies.simplex import tilt
 
 @dataclass(frozen=True)
 class Term(Strategy):
-    """TERM: clients of high loss count more, exponentially (tilt t).
+    """TERM: exponentially more weight to clients with a high loss (tilt t).
 
-    p_k ∝ n_k · exp(t · F_k), with F_k the mean loss at the broadcast model.
+    p_k ∝ n_k · exp(t · F_k), where F_k is the mean loss at the broadcast model.
 
-    F_k arrives as F̃_k = F_k + N(0, s_k²), and E[exp(t F̃_k)] = exp(t F_k) · exp(t² s_k² / 2): noise
-    alone would raise the expected weight of small clients. ``debias`` takes t² s_k² / 2 from the
-    exponent (derived here; exact for the mean of the un-normalised weight, and un-clamped F̃_k).
+    The server receives F̃_k = F_k + N(0, s_k²), and E[exp(t F̃_k)] = exp(t F_k) · exp(t² s_k² / 2), so noise
+    alone would raise the expected weight of small clients. ``debias`` subtracts t² s_k² / 2 from the exponent
+    (derived here; it makes the un-normalised weight unbiased if F̃_k is not clamped).
 
-    **Right in the mean is not right in most rounds.** The factor exp(t (F̃_k − F_k) − t² s_k² / 2) has the
-    mean 1 and the *median* exp(−t² s_k² / 2). At t = 5 and s_k = .31 (the smallest client of ``adult-race``
-    at z = 100) the median is .30, and 78% of the releases are below 1: such a client gets less than its due
-    in most rounds and much more in a few. Less noise helps (``clip``, and ``shrinkage`` or ``smoothing`` in
-    the scenario's ``[statistics]``), and so does a smaller t. s_k is proportional to ``clip``: hence 1.
+    **Unbiased does not mean right in most rounds.** The factor exp(t (F̃_k − F_k) − t² s_k² / 2) has mean 1
+    but *median* exp(−t² s_k² / 2). At t = 5 and s_k = .31 (the smallest client of ``adult-race`` at z = 100)
+    the median is .30, and 78% of the releases are below 1: such a client gets too little weight in most
+    rounds and far too much in a few. Less noise helps (``clip``, or ``shrinkage`` and ``smoothing`` in the
+    scenario's ``[statistics]``), and so does a smaller t. s_k is proportional to ``clip``, which is
+    therefore 1 by default.
 
     Parameters
     ----------
     t
-        Tilt; 0 is FedAvg, larger values favour clients of high loss.
+        Tilt; 0 gives FedAvg, larger values favour clients with a high loss.
     clip
-        Bound of a record's loss in the statistic, in nats.
+        Bound on a record's loss in the statistic, in nats.
     debias
         Whether to correct for the statistic's noise.
 
     References
     ----------
     Li, Beirami, Sanjabi and Smith, *Tilted empirical risk minimization*, ICLR 2021, eq. 2 and 4
-    (the gradient of the tilted objective weighs each loss by its normalised exponential).
+    (the gradient of the tilted objective weights each loss by its normalised exponential).
 
     Examples
     --------
@@ -65,11 +66,11 @@ class Term(Strategy):
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
-        """The mean loss, with this strategy's clip."""
+        """The mean loss, clipped at ``clip``."""
         return (MeanLoss(self.clip),)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return n_k exp(t F̃_k − t² s_k² / 2), normalised; the maximum is taken off first."""
+        """Return n_k exp(t F̃_k − t² s_k² / 2), normalised."""
         losses = [r.statistics["mean_loss"] for r in reports]
         value = np.array([x.value for x in losses])
         sd = np.array([x.sd for x in losses])

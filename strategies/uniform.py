@@ -1,4 +1,4 @@
-"""The unweighted mean of the clients."""
+"""Uniform weights: the unweighted mean of the clients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights
 
 @dataclass(frozen=True)
 class Uniform(Strategy):
-    """Every client counts the same, whatever its size.
+    """Gives every client the same weight, whatever its size.
 
-    p_k = 1 / K. With one group a client this raises small groups to the weight of large ones, and with
-    them the noise of small batches: Σ p_k² v_k grows.
+    p_k = 1 / K. If every client holds one group, small groups get the weight of large ones. The noise of
+    their small batches enters with the same weight, so Σ p_k² v_k grows.
 
     Examples
     --------

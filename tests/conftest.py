@@ -9,10 +9,15 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from typing import Any
+from unittest.mock import patch
+
 import pytest
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
+from fedtoll.scenarios.data import SOURCES, source_of
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
@@ -20,11 +25,13 @@ from fedtoll.server.plan import plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, children inherit that
 
+BUILT_IN = tuple(SOURCES.values())
+
 SMALL = ("training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]')
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the files, and their tests, in random order")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files and tests in random order")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -48,6 +55,26 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _built_in_records_once():
+    """Resolve a federation of built-in records once per process: most tests share a few of them."""
+    resolve = Federation.resolve
+    known: dict[Any, Federation] = {}
+
+    def once(data, split, partition, *, source=None, like=None):
+        source = source_of(data) if source is None else source
+        if all(source is not built_in for built_in in BUILT_IN):
+            return resolve(data, split, partition, source=source, like=like)
+        key = data, split, partition
+        if key not in known:
+            near = next((f for f in known.values() if f.data == data), None)
+            known[key] = resolve(data, split, partition, source=source, like=near)
+        return known[key]
+
+    with patch.object(Federation, "resolve", once):
+        yield
+
+
 @pytest.fixture(scope="session")
 def small() -> Scenario:
     """``adult-race`` with two rounds of two steps, ε = ∞ and 2, and two seeds."""
@@ -66,7 +93,7 @@ def runs(small) -> dict[tuple[str, str], Run]:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys):
-    """Return a function that runs the command line in this process, in an empty folder: imports are shared."""
+    """Return a function that runs the command line in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")  # regardless of the terminal and of other libraries
 

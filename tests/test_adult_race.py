@@ -28,10 +28,10 @@ DESIGNED = {
 def results(tmp_path_factory):
     scenario = read("adult-race", ['privacy.epsilons=["inf", 0.5]', 'strategies=[{name="fedavg"}]'], "0:10")
     store = Store(tmp_path_factory.mktemp("adult-race"))
-    runs = plan(scenario, "x").runs
+    planned = plan(scenario, "x")
     with store.lock():
-        store.open(scenario, runs, "", "")
-        assert executor.execute(runs, store) == []
+        store.open(planned, "", "")
+        assert executor.execute(planned.runs, store) == []
     return load(store.folder)
 
 

@@ -49,7 +49,7 @@ def test_a_new_strategy_conforms_and_says_what_to_type_next(here, tmp_path):
     assert here("check-strategy", "my_strategy.py:MyStrategy", "--set", "a=0")[0] == 0
     code, out, err = here("check-strategy", "my_strategy.py:MyStrategy", "--set", "a=1.5")
     assert (code, out) == (2, "")
-    assert err == "fedtoll: strategies: MyStrategy: a = 1.5: must be from 0 to 1\n"
+    assert err == "fedtoll: strategies: MyStrategy: a = 1.5: must be between 0 and 1\n"
 
 
 def test_a_new_strategy_in_another_folder(here, tmp_path):
@@ -81,19 +81,19 @@ def test_the_command_that_new_strategy_prints_runs(here, tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("My-Strategy", "must be small letters"),
+        ("My-Strategy", "must be lowercase letters"),
         ("my_strategy", "e.g. 'my-strategy'"),
-        ("2nd", "must be small letters"),
-        ("../evil", "must be small letters"),
-        ("a--b", "must be small letters"),
-        ("fedavg", "installed already; choose another name"),
-        ("class", "would hide what Python or the file itself needs; choose another name"),
-        ("json", "would hide"),
-        ("numpy", "would hide"),
-        ("fedtoll", "would hide"),
-        ("strategy", "would hide"),
-        ("report", "would hide"),
-        ("value-error", "would hide"),
+        ("2nd", "must be lowercase letters"),
+        ("../evil", "must be lowercase letters"),
+        ("a--b", "must be lowercase letters"),
+        ("fedavg", "already installed; choose another name"),
+        ("class", "would shadow a name that Python or the file needs; choose another name"),
+        ("json", "would shadow"),
+        ("numpy", "would shadow"),
+        ("fedtoll", "would shadow"),
+        ("strategy", "would shadow"),
+        ("report", "would shadow"),
+        ("value-error", "would shadow"),
     ],
 )
 def test_bad_names_are_refused_in_one_line_and_nothing_is_written(here, tmp_path, name, words):

@@ -11,7 +11,7 @@ import pytest
 from fedtoll.scenarios.statistics import STATISTICS
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Report, Strategy
-from fedtoll.strategies.conformance import WORDS, assert_conforms
+from fedtoll.strategies.conformance import INSTRUCTIONS, assert_conforms
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/strategies.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_the_tables_are_complete():
         assert f"| `{field.name}` | " in GUIDE
     for name, statistic in STATISTICS.items():
         assert re.search(rf"^\| `{statistic.__name__}\(.*`{name}`", GUIDE, re.MULTILINE)
-    for word in WORDS:
+    for word in INSTRUCTIONS:
         assert f"`{word}`" in GUIDE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,9 +17,10 @@ from fedtoll.report.exposure import TITLE
 from fedtoll.report.figures import FIGURES
 from fedtoll.scenarios.measures import MEASURES
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server.app import simulate
+from fedtoll.server.plan import plan
 from fedtoll.server.results import load
 from fedtoll.server.store import TABLES, Store
+from fedtoll.server.trainer import simulate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -93,7 +95,7 @@ def made(tmp_path_factory, runs, small):
     """A real results folder of two runs: a strategy that asks for statistics, and one that does not."""
     chosen = [run for run in runs.values() if run.mechanism == "dp-sgd" and run.strategy.name != "uniform"]
     store = Store(tmp_path_factory.mktemp("results"))
-    store.open(small, chosen, "", "fedtoll run small.toml")
+    store.open(replace(plan(small, "small.toml"), runs=tuple(chosen)), "", "fedtoll run small.toml")
     for run in chosen:
         store.write(run, simulate(run))
     return load(store.folder)

@@ -18,10 +18,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fedtoll.privacy import accounting
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.records import records
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
+from fedtoll.server.trainer import simulate
 from fedtoll.sklearn import DPClassifier
+from tests.shared import records
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not given. taken from the data:UserWarning")
 

@@ -5,7 +5,6 @@ Torch and Opacus are imported when an engine is chosen or made, not before.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from fedtoll.scenarios.errors import ScenarioError
@@ -58,9 +57,8 @@ def choose(
     return name, device
 
 
-@lru_cache(maxsize=4)
-def engine(name: Name, device: Device = "cpu") -> Engine:
-    """Return an engine by name; one a process."""
+def make_engine(name: Name, device: Device = "cpu") -> Engine:
+    """Return a new engine by name. An engine caches what runs of one seed share: keep it between runs."""
     if name == "opacus":
         from fedtoll.clients.engines.opacus import OpacusEngine
 

@@ -14,7 +14,6 @@ Examples
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from fedtoll.scenarios.data import archive
@@ -46,8 +45,8 @@ __all__ = [
     "cached_table",
     "encode",
     "load",
+    "load_table",
     "source_of",
-    "table",
 ]
 
 SOURCES: dict[str, Source] = {
@@ -70,15 +69,8 @@ def builtin(name: str) -> Source:
     return SOURCES[name]
 
 
-def source_of(data: Data, *, afresh: bool = False) -> Source:
-    """Return the declaration that a scenario's ``[data]`` names or makes.
-
-    Parameters
-    ----------
-    data
-        The section.
-    afresh
-        Whether a file that this process knows is looked at again, for it may have been changed.
+def source_of(data: Data) -> Source:
+    """Return the declaration that a scenario's ``[data]`` names or makes. A user's file is not read yet.
 
     Raises
     ------
@@ -88,12 +80,7 @@ def source_of(data: Data, *, afresh: bool = False) -> Source:
     if data.file:
         from fedtoll.scenarios.data.user_table import own
 
-        return own(data, afresh=afresh)
-    return _declared(data)
-
-
-@functools.lru_cache(maxsize=8)
-def _declared(data: Data) -> Source:
+        return own(data)
     if data.synthetic is not None:
         from fedtoll.scenarios.data.synthetic import synthetic
 
@@ -103,14 +90,13 @@ def _declared(data: Data) -> Source:
 
 def load(name: str) -> Table:
     """Return a built-in source's table."""
-    return table(builtin(name))
+    return load_table(builtin(name))
 
 
-@functools.lru_cache(maxsize=4)
-def table(source: Source) -> Table:
-    """Return a source's table from the cache; its archive is fetched the first time.
+def load_table(source: Source) -> Table:
+    """Return a source's table from the cache folder; its archive is fetched the first time.
 
-    A process loads a table once, and its arrays are read-only.
+    The arrays are read-only.
 
     Raises
     ------
@@ -128,7 +114,7 @@ def cached_table(source: Source) -> Table | None:
         cached = source.kept()
     else:
         cached = source.archive is None or archive.cache_file(source).exists()
-    return table(source) if cached else None
+    return load_table(source) if cached else None
 
 
 def check(table: Table, source: Source) -> None:

@@ -31,8 +31,6 @@ FARTHEST = 1e6
 """How many scales from its centre a number may lie: beyond, no training is finite."""
 
 _PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"  # of a number
-_KEPT = 8
-_KNOWN: dict[Data, OwnSource] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,34 +47,21 @@ class OwnSource(Source):
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
-def own(data: Data, *, afresh: bool = False) -> OwnSource:
+def own(data: Data) -> OwnSource:
     """Return the source that a scenario's ``[data]`` declares; the file is looked at, but not read.
 
     Parameters
     ----------
     data
         Names the file, an absolute path.
-    afresh
-        Whether to look again at a file that this process knows: it may have been changed. Without, all
-        that a process computes is of the file as it was first met.
 
     Raises
     ------
     ScenarioError
         If the file is not there, or cannot be a table.
     """
-    known = _KNOWN.get(data)
-    if known is not None and not afresh:
-        return known
-    file = TableFile.at(Path(data.file))
-    if known is not None and known.file.state == file.state:
-        return known
     assert data.own is not None
-    _KNOWN.pop(data, None)
-    while len(_KNOWN) >= _KEPT:
-        del _KNOWN[next(iter(_KNOWN))]
-    _KNOWN[data] = made = _source(file, data.own)
-    return made
+    return _source(TableFile.at(Path(data.file)), data.own)
 
 
 def _source(file: TableFile, own: Own) -> OwnSource:

@@ -1,4 +1,4 @@
-"""How the report writes numbers, budgets and lists: the same on the page and in the terminal."""
+"""Format numbers, privacy budgets, names and lists: the same on the page and in the terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 from fedtoll.scenarios.measures import EVERYBODY
 
 MOST_CLIENTS = 100
-"""With more clients than this the page leaves single clients to the tables on disk."""
+"""With more clients than this, the page shows no single clients; the tables on disk have them."""
 
 UNDEFINED = "–"
-"""What stands where a number is undefined or unknown; never a zero."""
+"""Shown in place of an undefined or unknown number; never a zero."""
 
-
-_SAY_OF_WHAT = {
+_VAGUE = {
     "other",
     "others",
     "yes",
@@ -28,38 +27,40 @@ _SAY_OF_WHAT = {
     "mixed",
     "both",
 }
-"""Names that mean nothing without their attribute."""
+"""Group names that mean nothing without their attribute."""
 
 
 def attribute(resolved: dict[str, Any]) -> str:
-    """Return what the groups are groups of, as the scenario says: ``race``, ``race/sex``; else ``group``."""
+    """Return the attribute that defines the groups: ``race``, ``race/sex``; ``group`` if none is given."""
     groups = resolved.get("scenario", {}).get("data", {}).get("groups") or ["group"]
     return "/".join(str(g) for g in groups)
 
 
-def named(group: str, of: str = "group") -> str:
-    """Name a group so that a sentence can hold it: a name that is no word is introduced.
+def group_label(group: str, attribute: str = "group") -> str:
+    """Return a group's name as a sentence can use it, with its attribute where the name alone is unclear.
 
     Parameters
     ----------
     group
         Its name in the tables.
-    of
-        What :func:`attribute` returned.
+    attribute
+        What defines the groups, from :func:`attribute`.
 
     Examples
     --------
-    >>> named("White", "race"), named("8", "digit"), named("Other", "race"), named("(all)", "race")
-    ('White', 'digit “8”', 'race “Other”', 'everybody')
+    >>> group_label("White", "race"), group_label("8", "digit")
+    ('White', 'digit “8”')
+    >>> group_label("Other", "race"), group_label("(all)", "race")
+    ('race “Other”', 'everybody')
     """
     if group == EVERYBODY:
         return "everybody"
-    word = sum(c.isalpha() for c in group) > 2 and group.casefold().strip("()") not in _SAY_OF_WHAT
-    return group if word else f"{of} “{group}”"
+    clear = sum(c.isalpha() for c in group) > 2 and group.casefold().strip("()") not in _VAGUE
+    return group if clear else f"{attribute} “{group}”"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write ``value`` with ``digits`` decimals and a true minus sign; undefined is a dash.
+    """Format ``value`` with ``digits`` decimals and a minus sign (U+2212); undefined is a dash.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def general(value: float, digits: int = 4) -> str:
-    """Write a constant with ``digits`` significant digits: 0.02, 1e-05, 2.86.
+    """Format a constant with ``digits`` significant digits.
 
     Examples
     --------
@@ -86,12 +87,12 @@ def general(value: float, digits: int = 4) -> str:
 
 
 def count(value: float) -> str:
-    """Write a number of records: 41,762."""
+    """Format a number of records: 41,762."""
     return UNDEFINED if value is None or math.isnan(value) else f"{round(value):,}"
 
 
 def plus_minus(value: float, se: float, digits: int = 3) -> str:
-    """Write a mean with its standard error; with one seed there is none.
+    """Format a mean and its standard error, which is undefined with one seed.
 
     Examples
     --------
@@ -101,20 +102,27 @@ def plus_minus(value: float, se: float, digits: int = 3) -> str:
     return number(value, digits) if math.isnan(se) else f"{number(value, digits)} ± {number(se, digits)}"
 
 
-def span(low: float, high: float, write: str = "number") -> str:
-    """Write ``low to high``, once where both read the same.
+def span(low: float, high: float, style: str = "number") -> str:
+    """Format a range as ``low to high``, or as one number where both ends look the same.
+
+    Parameters
+    ----------
+    low, high
+        The ends.
+    style
+        The function that formats them: ``number``, ``general`` or ``count``.
 
     Examples
     --------
     >>> span(0.2, 0.3), span(300, 300, "general")
     ('0.200 to 0.300', '300')
     """
-    text = {"number": number, "general": general, "count": count}[write]
-    return text(low) if text(low) == text(high) else f"{text(low)} to {text(high)}"
+    write = {"number": number, "general": general, "count": count}[style]
+    return write(low) if write(low) == write(high) else f"{write(low)} to {write(high)}"
 
 
 def budget(mechanism: str, epsilon: float) -> str:
-    """Write a privacy budget as the charts label it.
+    """Format a privacy budget: ε, or ``∞`` without privacy, or ``∞ clip`` with clipping alone.
 
     Examples
     --------
@@ -127,7 +135,7 @@ def budget(mechanism: str, epsilon: float) -> str:
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """Write an interval, or say that there is none.
+    """Format an interval; an undefined one is ``none``.
 
     Examples
     --------
@@ -139,12 +147,12 @@ def interval(low: float, high: float, digits: int = 3) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
-def chance(p: float) -> str:
-    """Write a p-value: two significant digits, and never a plain 0.
+def p_value(p: float) -> str:
+    """Format a p-value with two significant digits, and never as 0.
 
     Examples
     --------
-    >>> chance(0.0432), chance(0.00002), chance(1.0), chance(float("nan"))
+    >>> p_value(0.0432), p_value(0.00002), p_value(1.0), p_value(float("nan"))
     ('0.043', 'below 0.0001', '1', '–')
     """
     if p is None or math.isnan(p):
@@ -153,6 +161,6 @@ def chance(p: float) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Join words as a sentence does: ``a, b and c``."""
+    """Join words for a sentence: ``a, b and c``."""
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -27,7 +27,7 @@ from fedtoll.privacy import accounting
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.fields import CLIP_ONLY
-from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StrategyPlan
+from fedtoll.scenarios.run import ClientPlan, Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Partition, Split
 
 if TYPE_CHECKING:
@@ -264,9 +264,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rate = min(1.0, self.batch_size / size)
         steps = max(1, round(1 / rate))
         epsilon = math.inf if self.epsilon == CLIP_ONLY else float(self.epsilon)
-        mechanism: Mechanism = (
-            "clip-only" if self.epsilon == CLIP_ONLY else "none" if math.isinf(epsilon) else "dp-sgd"
-        )
+        mechanism = mechanism_of(CLIP_ONLY if self.epsilon == CLIP_ONLY else epsilon)
         private = mechanism == "dp-sgd"
         noise = self._noise(epsilon, rate, steps * int(self.epochs)) if private else 0.0
         plan = ClientPlan(

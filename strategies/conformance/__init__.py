@@ -1,15 +1,15 @@
-"""The conformance kit: whether the engine, and those who read its results, can rely on a strategy.
+"""The conformance kit: check that a strategy behaves as the engine and its results require.
 
-``fedtoll check-strategy X`` prints what ``conform`` finds. In a test of your own:
+``fedtoll check-strategy X`` prints what ``conform`` returns. In your own tests:
 
     from fedtoll.strategies.conformance import assert_conforms
 
     def test_mine():
         assert_conforms(Mine(a=2.0))
 
-A strategy is shown synthetic cohorts of every kind (few and many clients, one-group and mixed, exact
-and noisy answers) and is driven through three rounds of each. It passes or fails every property; what
-becomes of a NaN, what a lying client gains and how long a round takes are shown, not judged.
+The kit runs a strategy for three rounds on each of many synthetic cohorts: few and many clients,
+one-group and mixed, with exact and noisy statistics. The strategy passes or fails each property. What
+happens to a NaN, what a lying client gains and how long a round takes are reported but not judged.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ import numpy as np
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.conformance import properties
-from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, cohort, many
+from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, all_kinds, cohort
 from fedtoll.strategies.conformance.play import Play, play
-from fedtoll.strategies.conformance.properties import WORDS, Complaints, Kit
+from fedtoll.strategies.conformance.properties import INSTRUCTIONS, Complaints, Kit
 
-__all__ = ["PROPERTIES", "WORDS", "Verdict", "assert_conforms", "conform"]
+__all__ = ["INSTRUCTIONS", "PROPERTIES", "Verdict", "assert_conforms", "conform"]
 
 Outcome = Literal["passed", "failed", "shown"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the kit says about one property.
+    """The kit's verdict on one property.
 
     Parameters
     ----------
     property
-        Its name.
+        The property's name.
     outcome
-        ``"passed"``, ``"failed"``, or ``"shown"`` where nothing is judged.
+        ``"passed"``, ``"failed"``, or ``"shown"`` if it is not judged.
     words
-        One line: what the property demands, the first thing that is wrong, or what was measured.
+        One line: what the property requires, the first violation found, or what was measured.
     """
 
     property: str
@@ -71,10 +71,10 @@ PROPERTIES: dict[str, Callable[[Kit], Complaints]] = {
     "instructions known": properties.instructions,
     "parameters checked": properties.parameters,
 }
-"""Every property that is judged once all rounds run, by name."""
+"""The properties that are judged after all rounds have run, by name."""
 
 _NEEDS = {"order irrelevant": PURE, "state round-trips": PURE, "a missing client": WEIGHTS}
-"""Properties that say nothing of a strategy that fails another one."""
+"""Properties that can be judged only if another property holds."""
 
 
 def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
@@ -83,15 +83,15 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
     Parameters
     ----------
     strategy
-        An instance, with the parameters that it will have.
+        An instance, with the parameters to check it with.
     seed
-        Of the synthetic cohorts.
+        Seed of the synthetic cohorts.
 
     Returns
     -------
     list
-        One verdict a property. A strategy that asks for what nobody answers, or raises in an ordinary
-        round, gets no further than that.
+        One verdict per property. The list ends early if the strategy requests an unknown statistic or
+        raises in an ordinary round.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
         failed: set[str] = set()
         for name, judged in PROPERTIES.items():
             if (need := _NEEDS.get(name)) in failed:
-                verdict = Verdict(name, "shown", f"not judged, for it fails {need!r}")
+                verdict = Verdict(name, "shown", f"not judged, because it fails {need!r}")
             else:
                 verdict = _judge(name, partial(judged, kit), judged)
             verdicts.append(verdict)
@@ -122,7 +122,7 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
 
 
 def assert_conforms(strategy: Strategy, *, seed: int = 0) -> None:
-    """Raise an AssertionError that lists every property that the strategy fails."""
+    """Raise an AssertionError that lists every property the strategy fails."""
     failed = [v for v in conform(strategy, seed=seed) if v.outcome == "failed"]
     if failed:
         lines = "\n".join(f"  {v.property}: {v.words}" for v in failed)
@@ -145,51 +145,54 @@ def _line(error: Exception) -> str:
 
 def _rounds(strategy: Strategy, seed: int, plays: list[Play]) -> Complaints:
     """No round of any cohort raises."""
-    for each in many(strategy.requests, seed):
+    for synthetic in all_kinds(strategy.requests, seed):
         try:
-            plays.append(play(strategy, each))
+            plays.append(play(strategy, synthetic))
         except Exception as error:
-            yield f"{each.title}: raises {_line(error)}"
+            yield f"{synthetic.title}: raises {_line(error)}"
 
 
 def _nan(kit: Kit) -> Verdict:
-    """Show whether a NaN would become a finite model or weights unseen (the engine lets none arrive)."""
-    unseen = sorted(set(properties.nan(kit)))
+    """Report whether a NaN would disappear in finite weights and a finite model.
+
+    The engine rejects such replies, so a strategy never receives one.
+    """
+    hidden = sorted(set(properties.nan(kit)))
     words = (
-        f"in {' or '.join(unseen)} would go unseen" if unseen else "would be seen in the weights or the model"
+        f"in {' or '.join(hidden)} would go unnoticed" if hidden else "would show in the weights or the model"
     )
-    return Verdict("a NaN", "shown", f"{words}; the engine refuses a reply that has one")
+    return Verdict("a NaN", "shown", f"{words}; the engine rejects replies that contain one")
 
 
 def _lying(strategy: Strategy, seed: int) -> Verdict:
-    """Show what a client gains that answers ten times the truth."""
+    """Report what a client gains by sending ten times its true statistics."""
     name = "a lying client"
     if not strategy.requests:
-        return Verdict(name, "shown", "is asked for nothing, so it can lie in its update only")
+        return Verdict(name, "shown", "sends no statistics, so it can lie only in its update")
     honest = cohort(strategy.requests, seed=seed, clients=10, mixed=True, noise=1.0)
     middle = int(np.argsort([m.size for m in honest.members])[5])
     lied = replace(honest, rounds=tuple(_ten_times(r, middle) for r in honest.rounds))
     try:
-        before, after = (play(strategy, of).steps[-1] for of in (honest, lied))
+        before, after = (play(strategy, each).steps[-1] for each in (honest, lied))
         words = (
-            f"that answers ten times its {' and '.join(s.name for s in strategy.requests)} for 3 rounds "
+            f"that reports ten times its {' and '.join(s.name for s in strategy.requests)} for 3 rounds "
             f"has {after.weights[middle]:.2f} of the weight; honest {before.weights[middle]:.2f}"
         )
-        for word, value in before.told.items():
-            if np.any(moved := np.abs(np.asarray(after.told[word]) - np.asarray(value))):
-                words += f"; {word} moves by up to {moved.max():.2f}"
+        for instruction, value in before.instructions.items():
+            if np.any(change := np.abs(np.asarray(after.instructions[instruction]) - np.asarray(value))):
+                words += f"; {instruction} changes by up to {change.max():.2f}"
     except Exception as error:
         words = f"makes it raise {_line(error)}"
     return Verdict(name, "shown", " ".join(words.split()))
 
 
-def _ten_times(given: Round, k: int) -> Round:
-    told = {name: Estimate(10 * e.value, e.sd) for name, e in given.reports[k].statistics.items()}
-    return replace(given, reports=properties.replaced(given, k, statistics=Answers(told)))
+def _ten_times(honest: Round, k: int) -> Round:
+    lies = {name: Estimate(10 * e.value, e.sd) for name, e in honest.reports[k].statistics.items()}
+    return replace(honest, reports=properties.replaced(honest, k, statistics=Answers(lies)))
 
 
 def _speed(strategy: Strategy, seed: int) -> Verdict:
-    """Show how long a round takes."""
+    """Report how long a round takes."""
     large = cohort(
         strategy.requests, seed=seed, clients=20, mixed=True, noise=1.0, rounds=1, shapes=[(100, 100)]
     )
@@ -201,10 +204,10 @@ def _speed(strategy: Strategy, seed: int) -> Verdict:
     return Verdict("milliseconds a round", "shown", words)
 
 
-def _seconds(strategy: Strategy, of: Cohort) -> float:
-    params, reports = of.rounds[0].params, of.rounds[0].reports
-    state = strategy.init(of.members)
-    began = time.perf_counter()
+def _seconds(strategy: Strategy, synthetic: Cohort) -> float:
+    params, reports = synthetic.rounds[0].params, synthetic.rounds[0].reports
+    state = strategy.init(synthetic.members)
+    start = time.perf_counter()
     weights, state = strategy.weigh(reports, state)
     strategy.combine(params, reports, weights, state)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

@@ -1,9 +1,9 @@
-"""Synthetic cohorts: what the kit shows a strategy in place of a federation.
+"""Synthetic cohorts, which stand in for a federation in the conformance kit.
 
-Clients have public sizes from 20 to 20,000. They hold the records of one declared group each, or of
-all groups (mixed). They answer exactly what the strategy asks for, with the noise of the mechanism
-(z · sensitivity), and their numbers need not be 0, 1, 2, ... Without noise answers are not clipped
-either, as at ε = ∞, and every third client has losses beyond the clip.
+Clients have public sizes from 20 to 20,000. Each holds records of one declared group, or of all groups
+(mixed). They report exactly the statistics that the strategy requests, with the mechanism's noise
+(z · sensitivity). Client numbers are not consecutive. Without noise, statistics are not clipped either,
+as at ε = ∞, and every third client has losses above the clip.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ from fedtoll.scenarios.statistics import (
 from fedtoll.strategies.base import Arrays, Member, Report
 
 NAMES = ("Sea", "Hill", "Plain")
-"""The groups, in an order that is not the alphabet's."""
+"""The groups, deliberately not in alphabetical order."""
 
 CLASSES = 2
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (3,), ())
 SIZES = (20, 20_000)
 BEYOND = 10.0
-"""So many times as high are the losses that pass the clip where nothing is clipped."""
+"""Factor on the losses of every third client in cohorts without clipping."""
 
 Counts = NDArray[np.int64]
 
 
 class Answers(dict[str, Estimate]):
-    """A report's statistics, which note every undeclared name that is asked for.
+    """A report's statistics, which handle access to undeclared names.
 
-    A strict one raises as well. A lenient one answers, so that one mistake fails one property.
+    If ``strict``, access to an undeclared name is recorded in ``undeclared`` and raises. Otherwise a made-up
+    value is returned, so that this mistake does not fail the other properties as well.
     """
 
     def __init__(
-        self, declared: dict[str, Estimate], *, strict: bool = False, asked: list[str] | None = None
+        self, declared: dict[str, Estimate], *, strict: bool = False, undeclared: list[str] | None = None
     ) -> None:
         super().__init__(declared)
         self.strict = strict
-        self.asked = [] if asked is None else asked
+        self.undeclared = [] if undeclared is None else undeclared
 
     def __missing__(self, name: str) -> Estimate:
         if self.strict:
@@ -58,29 +59,29 @@ class Answers(dict[str, Estimate]):
         return Estimate(0.5, 0.1)
 
     def __contains__(self, name: object) -> bool:
-        there = super().__contains__(name)
-        if self.strict and not there:
+        declared = super().__contains__(name)
+        if self.strict and not declared:
             self._refuse(name)
-        return there
+        return declared
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a declared statistic."""
         return self[name] if self.__contains__(name) else default
 
     def _refuse(self, name: object) -> NoReturn:
-        self.asked.append(str(name))
+        self.undeclared.append(str(name))
         raise KeyError(f"{name!r} was not declared")
 
 
 @dataclass(frozen=True)
 class Round:
-    """The broadcast model and what the clients sent back."""
+    """The broadcast model and the clients' reports."""
 
     params: Arrays
     reports: tuple[Report, ...]
 
-    def copy(self, *, strict: bool = False, asked: list[str] | None = None) -> Round:
-        """Return a round that shares no array with this one."""
+    def copy(self, *, strict: bool = False, undeclared: list[str] | None = None) -> Round:
+        """Return a copy that shares no array with this round."""
         return Round(
             tuple(p.copy() for p in self.params),
             tuple(
@@ -90,7 +91,7 @@ class Round:
                     statistics=Answers(
                         {k: Estimate(_copied(e.value), _copied(e.sd)) for k, e in r.statistics.items()},
                         strict=strict,
-                        asked=asked,
+                        undeclared=undeclared,
                     ),
                 )
                 for r in self.reports
@@ -100,7 +101,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Cohort:
-    """One synthetic federation over some rounds."""
+    """A synthetic federation over several rounds."""
 
     title: str
     members: tuple[Member, ...]
@@ -108,8 +109,8 @@ class Cohort:
     rounds: tuple[Round, ...]
 
 
-def many(requests: Sequence[Statistic], seed: int) -> list[Cohort]:
-    """Return cohorts of every kind: two to 13 clients, one-group and mixed, exact, noisy, very noisy, low."""
+def all_kinds(requests: Sequence[Statistic], seed: int) -> list[Cohort]:
+    """Return cohorts of 2, 5 and 13 clients: one-group and mixed; exact, noisy and very noisy; low losses."""
     kinds = [(clients, noise, False) for clients in (2, 5, 13) for noise in (0.0, 1.0, 100.0)]
     kinds += [(5, 0.0, True), (5, 100.0, True)]
     return [
@@ -130,24 +131,26 @@ def cohort(
     rounds: int = 3,
     shapes: Sequence[tuple[int, ...]] = SHAPES,
 ) -> Cohort:
-    """Make one cohort.
+    """Generate one cohort.
 
     Parameters
     ----------
     requests
-        What every client answers.
+        The statistics that every client reports.
     seed
-        Of all that is drawn.
+        Seed of everything drawn.
     clients
-        How many.
+        Number of clients.
     mixed
-        Whether every client holds all groups and declares none (``Member.group == ""``).
+        Whether every client holds records of all groups and declares none (``Member.group == ""``).
     noise
-        The statistics' noise multiplier z; 0 is ε = ∞, where updates carry no noise either.
+        Noise multiplier z of the statistics; 0 means ε = ∞, where updates have no noise either.
     low
-        Whether all losses are 0 and all noise falls three standard deviations low, as with small clients.
-    rounds, shapes
-        How many rounds, and the model's tensors (the second is in single precision).
+        Whether all losses are 0 and all noise is −3 standard deviations, as can happen to small clients.
+    rounds
+        Number of rounds.
+    shapes
+        Shapes of the model's tensors; the second tensor is in single precision.
     """
     rng = np.random.default_rng([seed, clients, mixed, int(noise), low])
     groups = len(NAMES) if mixed else min(len(NAMES), clients)
@@ -164,12 +167,12 @@ def cohort(
         if noise == 0 and k % 3 == 0:
             losses_GC *= BEYOND
         wrong_GC = rng.binomial(counts_KGC[k], 0.0 if low else rng.uniform(0.05, 0.4))
-        own = slice(None) if mixed else slice(k % groups, k % groups + 1)
+        own_groups = slice(None) if mixed else slice(k % groups, k % groups + 1)
         answers = {}
         for statistic in requests:
             exact = _exact(statistic, counts_KGC[k], losses_GC, wrong_GC, int(n[k]), clipped=noise > 0)
             sd = np.zeros(exact.shape)
-            sd[own if exact.shape else ()] = noise * statistic.sensitivity(int(n[k]))
+            sd[own_groups if exact.shape else ()] = noise * statistic.sensitivity(int(n[k]))
             value = exact + sd * (np.full(exact.shape, -3.0) if low else rng.normal(size=exact.shape))
             answers[statistic.name] = Estimate(_plain(value), _plain(sd))
         return Report(
@@ -200,10 +203,10 @@ def cohort(
 
 
 def _records(rng: np.random.Generator, size: int, group: int | None, groups: int) -> Counts:
-    """Return the count of every group and label among the records held: fewer than the public size."""
-    held = round(0.8 * size)
+    """Return a client's records by group and label; in total 80% of the public size."""
+    total = round(0.8 * size)
     cells = groups * CLASSES if group is None else CLASSES
-    drawn = rng.multinomial(held, rng.dirichlet(np.full(cells, 2.0)))
+    drawn = rng.multinomial(total, rng.dirichlet(np.full(cells, 2.0)))
     counts = np.zeros((groups, CLASSES), dtype=np.int64)
     counts[slice(None) if group is None else group] = drawn.reshape((-1, CLASSES)) if group is None else drawn
     return counts
@@ -218,22 +221,21 @@ def _exact(
     *,
     clipped: bool,
 ) -> NDArray[np.float64]:
-    """Return the un-noised answer."""
+    """Return the statistic without noise."""
     if clipped and isinstance(statistic, MeanLoss | GroupLoss | LabelGroupLoss):
         losses_GC = np.minimum(losses_GC, statistic.clip)
     if isinstance(statistic, ErrorRate):
         return np.asarray(wrong_GC.sum() / size)
     if isinstance(statistic, GroupConfusion):
-        right = counts_GC - wrong_GC
-        return (
-            np.stack([np.diag(r) + np.diag(w)[:, ::-1] for r, w in zip(right, wrong_GC, strict=True)]) * 1.0
-        )
+        correct_GC = counts_GC - wrong_GC
+        confusion = [np.diag(c) + np.diag(w)[:, ::-1] for c, w in zip(correct_GC, wrong_GC, strict=True)]
+        return np.stack(confusion) * 1.0
     if isinstance(statistic, MeanLoss):
         return np.asarray((losses_GC * counts_GC).sum() / size)
     if isinstance(statistic, GroupLoss | LabelGroupLoss):
         pairs = np.stack([losses_GC * counts_GC / statistic.clip, counts_GC], axis=-1)
         return pairs.sum(axis=1) if isinstance(statistic, GroupLoss) else pairs
-    raise NotImplementedError(f"no synthetic answer to {statistic!r}")
+    raise NotImplementedError(f"no synthetic values of {statistic!r}")
 
 
 def _plain(value: NDArray[np.float64]) -> Any:

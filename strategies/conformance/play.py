@@ -1,4 +1,4 @@
-"""A strategy driven through a cohort's rounds, as the engine does it, with every input watched."""
+"""Run a strategy through a cohort's rounds, as the engine does, and detect changes to its inputs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.strategies.base import State, Strategy, pair
+from fedtoll.strategies.base import State, Strategy, weights_and_state
 from fedtoll.strategies.conformance.cohorts import Cohort, Round
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a strategy did in one round: nothing here is checked yet.
+    """What a strategy returned in one round, unchecked.
 
     Parameters
     ----------
-    told, weights, model, coefficients, output, state
-        What its methods returned.
+    instructions, weights, model, coefficients, output, state
+        What the strategy's methods returned.
     changed
-        The inputs that it changed.
+        The inputs that the strategy changed.
     """
 
-    told: Any
+    instructions: Any
     weights: Any
     model: Any
     coefficients: Any
@@ -35,9 +35,9 @@ class Step:
     changed: tuple[str, ...]
 
     @property
-    def seen(self) -> tuple[Any, ...]:
-        """All that the engine uses of it, the memory apart."""
-        return self.told, self.weights, self.model, self.coefficients, self.output
+    def visible(self) -> tuple[Any, ...]:
+        """Everything that the engine uses, except the state."""
+        return self.instructions, self.weights, self.model, self.coefficients, self.output
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class Play:
     steps: tuple[Step, ...]
 
     def before(self, index: int) -> State:
-        """Return the memory with which a round began."""
+        """Return the state at the start of a round, counted from 0."""
         return self.steps[index - 1].state if index else self.start
 
 
-def step(strategy: Strategy, number: int, given: Round, state: State) -> Step:
-    """Play one round on copies of its inputs; ``number`` counts from 1."""
+def step(strategy: Strategy, number: int, inputs: Round, state: State) -> Step:
+    """Run one round on a copy of the state; ``number`` counts from 1. Pass a copy of the inputs."""
     state = copy.deepcopy(state)
-    before = freeze((given.reports, given.params, state))
-    told = strategy.instructions(number, state)
-    weights, middle = pair(strategy.weigh(given.reports, state))
-    between = freeze(weights), freeze(middle)
-    first = copy.deepcopy(weights)
-    model, last, coefficients = strategy.combine(given.params, given.reports, weights, middle)
-    after = freeze(model), freeze(last)
-    output = strategy.output(model, last)
+    before = freeze((inputs.reports, inputs.params, state))
+    instructions = strategy.instructions(number, state)
+    weights, weighed = weights_and_state(strategy.weigh(inputs.reports, state))
+    between = freeze(weights), freeze(weighed)
+    returned = copy.deepcopy(weights)
+    model, combined, coefficients = strategy.combine(inputs.params, inputs.reports, weights, weighed)
+    after = freeze(model), freeze(combined)
+    output = strategy.output(model, combined)
     names = (
         "the reports",
         "the parameters",
@@ -74,29 +74,31 @@ def step(strategy: Strategy, number: int, given: Round, state: State) -> Step:
         "its state",
     )
     now = (
-        *freeze((given.reports, given.params, state)),
+        *freeze((inputs.reports, inputs.params, state)),
         freeze(weights),
-        freeze(middle),
+        freeze(weighed),
         freeze(model),
-        freeze(last),
+        freeze(combined),
     )
     then = (*before, *between, *after)
     changed = tuple(dict.fromkeys(n for n, a, b in zip(names, then, now, strict=True) if a != b))
-    return Step(told, first, model, coefficients, output, last, changed)
+    return Step(instructions, returned, model, coefficients, output, combined, changed)
 
 
-def play(strategy: Strategy, cohort: Cohort, *, strict: bool = False, asked: list[str] | None = None) -> Play:
-    """Play all rounds from a fresh memory; every round begins from its own model, whatever came before."""
+def play(
+    strategy: Strategy, cohort: Cohort, *, strict: bool = False, undeclared: list[str] | None = None
+) -> Play:
+    """Run all rounds from the initial state. Each round starts from its own model, not the previous one's."""
     state = start = strategy.init(cohort.members)
     steps = []
-    for number, given in enumerate(cohort.rounds, start=1):
-        steps.append(step(strategy, number, given.copy(strict=strict, asked=asked), state))
+    for number, inputs in enumerate(cohort.rounds, start=1):
+        steps.append(step(strategy, number, inputs.copy(strict=strict, undeclared=undeclared), state))
         state = steps[-1].state
     return Play(cohort, start, tuple(steps))
 
 
 def freeze(value: Any) -> Any:
-    """Return what two values have in common exactly if they are equal, bit by bit; comparable with ``==``."""
+    """Return a key for comparing values with ``==``: equal only if the values are equal bit by bit."""
     if isinstance(value, np.ndarray | np.generic):
         array = np.asarray(value)
         return array.dtype.str, array.shape, array.tobytes()
@@ -110,12 +112,12 @@ def freeze(value: Any) -> Any:
 
 
 def round_trip(state: Any) -> State:
-    """Return a memory after ``numpy.savez`` and ``numpy.load(allow_pickle=False)``.
+    """Return a state after ``numpy.savez`` and ``numpy.load(allow_pickle=False)``.
 
     Raises
     ------
     TypeError
-        One line: it is no dict of plain arrays, numbers and texts by name.
+        If the state is not a dict of plain arrays, numbers and strings by name. One line.
 
     Examples
     --------
@@ -126,11 +128,11 @@ def round_trip(state: Any) -> State:
         raise TypeError(f"state is a {type(state).__name__} instead of a dict")
     for name, value in state.items():
         if not isinstance(name, str):
-            raise TypeError(f"state has the key {name!r}, which is not a text")
+            raise TypeError(f"state has the key {name!r}, which is not a string")
         plain = isinstance(value, np.ndarray | np.generic | bool | int | float | str)
         if not plain or np.asarray(value).dtype.hasobject:
             kind = type(value).__name__
-            raise TypeError(f"state[{name!r}] is a {kind}, neither a plain array nor a number nor a text")
+            raise TypeError(f"state[{name!r}] is a {kind}, not a plain array, number or string")
     np.savez(file := io.BytesIO(), *state.values())  # under the names arr_0, arr_1, ...
     file.seek(0)
     with np.load(file, allow_pickle=False) as loaded:
@@ -138,7 +140,7 @@ def round_trip(state: Any) -> State:
 
 
 def _like(value: Any, loaded: NDArray[Any]) -> Any:
-    """Return what was loaded as what was saved: an array, a number of numpy's, or a plain one."""
+    """Return a loaded value in the type it was saved from: an array, a numpy scalar or a plain one."""
     if isinstance(value, np.ndarray):
         return loaded
     return loaded[()] if isinstance(value, np.generic) else loaded.item()

@@ -12,7 +12,6 @@ from dp_accounting.pld import PLDAccountant
 from scipy.stats import beta, binom, binomtest
 
 from fedtoll.audit.bounds import (
-    at_most,
     ceiling,
     gaussian_delta,
     gaussian_epsilon,
@@ -20,6 +19,7 @@ from fedtoll.audit.bounds import (
     replaced_ceiling,
     separation,
 )
+from fedtoll.toll.shares import upper
 
 
 @pytest.mark.parametrize(("mu", "delta"), [(0.01, 1e-3), (0.3, 1e-9), (1.0, 1e-5), (2.0, 1e-5), (3.0, 1e-3)])
@@ -33,9 +33,9 @@ def test_the_corners():
     assert gaussian_epsilon(1e-9, 1e-5) == 0.0
     assert gaussian_epsilon(50.0, 1e-5) > 1000
     assert gaussian_delta(1e4, 3.0) == 0.0
-    assert at_most(10, 10, 0.025) == 1.0
-    assert at_most(3, 50, 0.025) == pytest.approx(binomtest(3, 50).proportion_ci(0.95, "exact").high)
-    assert at_most(np.array([0, 3]), 50, 0.1)[1] == pytest.approx(beta.ppf(0.9, 4, 47))
+    assert upper(10, 10, 0.025) == 1.0
+    assert upper(3, 50, 0.025) == pytest.approx(binomtest(3, 50).proportion_ci(0.95, "exact").high)
+    assert upper(np.array([0, 3]), 50, 0.1)[1] == pytest.approx(beta.ppf(0.9, 4, 47))
 
 
 def often(bounds, truth):

@@ -20,6 +20,7 @@ from fedtoll.report.exposure import audit_section
 from fedtoll.report.page import render
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server.results import load
+from fedtoll.server.trainer import Trainer
 from tests.audit.test_white_box import halved
 from tests.server.federation import TOML
 
@@ -79,7 +80,7 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
 
 def test_again_trains_nothing_and_says_the_same(audited, scenario, monkeypatch):
     folder, content = audited
-    monkeypatch.setattr(models, "attack", None)
+    monkeypatch.setattr(models, "attack", lambda *_: pytest.fail("a model is trained again"))
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
 
 
@@ -101,7 +102,7 @@ def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, mon
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
     prepared = prepare(str(scenario), QUICK, "0:6")
-    one, other = (models.attack(run_audit.to_json()) for run_audit in prepared.halves.runs[:2])
+    one, other = (models.attack(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
     assert (one.rows_N == other.rows_N).all()
     assert 0.49 < one.member_N.mean() < 0.51
     assert 0.45 < (one.member_N == other.member_N).mean() < 0.55
@@ -203,7 +204,7 @@ def test_a_disk_that_fails_while_models_are_written_is_one_line(scenario, tmp_pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     prepared = prepare(str(scenario), QUICK, "0:4")
-    monkeypatch.setattr(models, "attack", lambda text: models.Attacked(*np.zeros((3, 2))))
+    monkeypatch.setattr(models, "attack", lambda trainer, text: models.Attacked(*np.zeros((3, 2))))
     if what == "mkdir":
         (tmp_path / "audit").mkdir()
         (tmp_path / "audit/models").write_text("")

@@ -13,7 +13,7 @@ import torch
 
 from fedtoll.audit.canaries import Canaries, canaries
 from fedtoll.audit.white_box import one_run, one_step
-from fedtoll.clients.engines import cohort, draws, engine, opacus
+from fedtoll.clients.engines import cohort, draws, make_engine, opacus
 from fedtoll.scenarios.run import Run
 from tests.server.federation import FEDAVG, one
 
@@ -33,7 +33,7 @@ def stated(engine: str, sigma: float = 0.5, **changes) -> Run:
 
 @cache
 def sound(engine: str) -> tuple[Run, Canaries, float]:
-    """A run of σ = 1, its canaries and their bound, once per engine; call it before a test breaks the engine."""
+    """Return a run of σ = 1, its canaries and their bound. Call it before breaking the engine: it is cached."""
     run = stated(engine, sigma=1.0)
     made = canaries(run, run.clients[0])
     return run, made, one_step(run, run.clients[0], 5, made=made, observations=5000).bound
@@ -163,7 +163,7 @@ def test_an_mlp_is_audited_in_little_memory():
     run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
     made = canaries(run, run.clients[0])
     assert made.directions_MP.shape[1] > 5000
-    trainer: Any = engine(run.engine, run.device)
+    trainer: Any = make_engine(run.engine, run.device)
     kept = trainer._noise._used
     tracemalloc.start()
     found = one_step(run, run.clients[0], 3, made=made, observations=2000)

@@ -19,8 +19,8 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import ClientPlan
 from fedtoll.scenarios.scenario import Model, Training
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
+from fedtoll.server.trainer import simulate
 
 INPUTS = 7
 

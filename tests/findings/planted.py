@@ -74,4 +74,4 @@ def study(
                         "weight": 1.0 if g == "(all)" else 1.0 / len(groups),
                     }
                 )
-    return Study(pd.DataFrame(rows), folds=5, strategy="fedavg")
+    return Study(pd.DataFrame(rows), folds=5, strategy="fedavg", reference="fedavg")

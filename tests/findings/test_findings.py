@@ -290,18 +290,20 @@ def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch)
     train = executor._train
     trained: list[str] = []
 
-    def counting(text, most=3):
+    def counting(trainer, text, most=3):
         if len(trained) == most:
             raise KeyboardInterrupt
         trained.append(text)
-        return train(text)
+        return train(trainer, text)
 
     monkeypatch.setattr("fedtoll.server.executor._train", counting)
     code, out, err = here("findings", small, "--quick", "--json")
     assert (code, out) == (130, "")
     assert err == "fedtoll: interrupted; the same command resumes\n"
     assert not (tmp_path / "results/findings-quick/findings.html").exists()
-    monkeypatch.setattr("fedtoll.server.executor._train", lambda text: counting(text, most=9))
+    monkeypatch.setattr(
+        "fedtoll.server.executor._train", lambda trainer, text: counting(trainer, text, most=9)
+    )
     code, out, _ = here("findings", small, "--quick", "--json")
     assert code == 0
     assert out == whole
@@ -321,9 +323,9 @@ def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkey
     file.write_text(json.dumps(other))
     train = executor._train
 
-    def broken(text):
+    def broken(trainer, text):
         lost = json.loads(text)["learning_rate"] == 1.5
-        return (None, "it broke", "Traceback") if lost else train(text)
+        return (None, "it broke", "Traceback") if lost else train(trainer, text)
 
     monkeypatch.setattr("fedtoll.server.executor._train", broken)
     code, out, err = here("findings", small, file, "--quick", "--json")
@@ -351,8 +353,8 @@ def test_a_real_browser_shows_it_and_asks_for_nothing(made, tmp_path):
     for width in (390, 1280):
         with Browser(tmp_path / str(width)) as browser:
             browser.open(tmp_path / "findings.html", width=width, height=900)
-            assert browser.said == []
-            assert [a for a in browser.asked if not a.startswith(("file:", "data:"))] == []
+            assert browser.logged == []
+            assert [a for a in browser.requested if not a.startswith(("file:", "data:"))] == []
             shown = browser.run("document.querySelectorAll('.verdict').length")
             assert shown > len(made.outcomes)  # those that fell stand above as well
             assert browser.run("document.documentElement.scrollWidth") <= width

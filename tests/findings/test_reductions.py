@@ -15,6 +15,7 @@ from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import findings, read
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.server.plan import plan
+from fedtoll.server.trainer import Trainer
 
 FEW = ["training.rounds=1", 'privacy.epsilons=["inf", 1]']
 
@@ -47,7 +48,9 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
         accuracy = by["accuracy"].xs("(all)", level="group")
         assert accuracy[ACCURATE] > accuracy[FAIR]
         assert set(by["n"].xs("(all)", level="group")) == {9769}
-    monkeypatch.setattr("fedtoll.findings.reductions.grid", None)  # nothing is trained again
+    monkeypatch.setattr(
+        "fedtoll.findings.reductions.grid", lambda *_: pytest.fail("it is trained again")
+    )  # nothing is trained again
     again = reduced(planned, how, tmp_path, workers=1)
     assert again.equals(table)
 
@@ -89,5 +92,7 @@ def test_the_grid_takes_the_runs_own_noise(monkeypatch):
     monkeypatch.setattr(sklearn, "DPClassifier", no)
     run = plan(read("private-reductions", FEW, "3:4"), "x").runs[0].model_copy(update={"noise_seed": 0})
     with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 3: AskedError: 0$") as caught:
-        grid((run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json()))
+        grid(
+            Trainer(), (run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json())
+        )
     assert isinstance(caught.value.__cause__, AskedError)

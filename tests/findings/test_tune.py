@@ -10,9 +10,9 @@ import pytest
 from fedtoll.findings.tune import combinations, tuned, validation_losses
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.records import records
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan, plan
+from fedtoll.server.trainer import Trainer, simulate
+from tests.shared import records
 
 TUNE = [
     "split.validation=0.1",
@@ -29,7 +29,7 @@ def planned():
 
 def test_the_loss_is_that_of_the_public_part_alone(planned):
     run = planned.runs[0]
-    name, losses = validation_losses(run.to_json())
+    name, losses = validation_losses(Trainer(), run.to_json())
     assert name == run.hash
     seen = []
     simulate(run, lambda round, made: seen.append(made))
@@ -61,7 +61,9 @@ def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypa
     for run in made.runs:
         word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
         assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
-    monkeypatch.setattr("fedtoll.findings.tune.validation_losses", None)  # nothing is trained again
+    monkeypatch.setattr(
+        "fedtoll.findings.tune.validation_losses", lambda *_: pytest.fail("it is trained again")
+    )  # nothing is trained again
     again, same = tuned("x", planned, tmp_path, workers=1)
     assert (again.runs, same) == (made.runs, chosen)
 
@@ -82,7 +84,7 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
                     slow = run.learning_rate == 0.01
                     losses = {"(all)": 0.3 if slow else 0.4, "White": 0.1, "Other": 0.9 if slow else 0.5}
                     (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
-        _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
+        _, chosen = tuned("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {f"training.learning_rate={wanted}"}
 
 
@@ -103,7 +105,7 @@ def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
                     lost = float("nan") if run.learning_rate == 0.01 else 9.0
                     losses = {"(all)": lost, "White": 0.1, "Other": lost}
                     (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
-        _, chosen = tuned("x", Plan(scenario, planned.runs), folder, workers=1)
+        _, chosen = tuned("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}
 
 
@@ -122,9 +124,9 @@ def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path
 
 
 def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(planned, monkeypatch):
-    def broken(run, seen):
+    def broken(self, run, seen):
         raise ZeroDivisionError("in\ntwo lines")
 
-    monkeypatch.setattr("fedtoll.server.app.simulate", broken)
+    monkeypatch.setattr(Trainer, "train", broken)
     with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 0: ZeroDivisionError: in two lines$"):
-        validation_losses(planned.runs[0].to_json())
+        validation_losses(Trainer(), planned.runs[0].to_json())

@@ -27,7 +27,7 @@ from fedtoll.server.strict import Strict
 from tests.gate import tables
 from tests.gate.noise import EMPTY
 from tests.gate.replay import SENSITIVITY
-from tests.gate.system import DELTA, EPSILON, RATE, Answer, System, Z, ask, check, forget, runs, start
+from tests.gate.system import DELTA, EPSILON, RATE, Answer, System, Z, ask, check, runs, start
 from tests.peers.test_accounting import integrated
 
 ROUNDS, STEPS, EVERY = 3, 2, 2
@@ -187,7 +187,6 @@ def retry(system: System) -> None:
     parameters = start(private)
     answers: list[list[Answer]] = []
     for _ in range(2):
-        forget()
         answers.append(ask(private, parameters, 2))
     for a, b in zip(*answers, strict=True):
         assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with different draws"

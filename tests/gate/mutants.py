@@ -19,7 +19,6 @@ import torch
 from fedtoll.clients.engines import cohort, draws, opacus, sampling
 from fedtoll.clients.engines.base import Task, Trained
 from fedtoll.scenarios.run import Run
-from tests.gate.system import forget
 
 BOTH = ("cohort", "opacus")
 
@@ -43,14 +42,10 @@ class Mutant:
 
     @contextmanager
     def _broken(self) -> Any:
-        forget()
-        try:
-            with ExitStack() as stack:
-                for each in self.patches():
-                    stack.enter_context(each)
-                yield
-        finally:
-            forget()
+        with ExitStack() as stack:
+            for each in self.patches():
+                stack.enter_context(each)
+            yield
 
 
 MUTANTS: dict[str, Mutant] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -60,7 +59,7 @@ def scaler_fitted_by_each_client() -> list[Any]:
     def tensors(held: Any, precision: str) -> Any:
         return [(torch.from_numpy(_standardised(x.numpy())), y, g) for x, y, g in original(held, precision)]
 
-    return [patch.object(clients, "_tensors", functools.lru_cache(maxsize=1)(tensors))]
+    return [patch.object(clients, "_tensors", tensors)]
 
 
 @mutant("a record with a non-finite gradient ends the round", ends=(ClientError,))
@@ -320,8 +319,8 @@ def statistics_between_their_rounds() -> list[Any]:
             update={"statistics": tuple(s.model_copy(update={"every": 1}) for s in run.statistics)}
         )
 
-    def answers(run: Run, task: Any, groups: Any) -> Any:
-        return original(often(run), task, groups)
+    def answers(cohort: Any, task: Any, groups: Any) -> Any:
+        return original(replace(cohort, run=often(cohort.run)), task, groups)
 
     def enter(state: Any, releases: Any, original: Any = clients._enter) -> None:
         original(state, [r for r in releases if r.what == DP_SGD or r.round % 2])

@@ -14,10 +14,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.scenarios import records
 from fedtoll.scenarios.run import Run
 from tests.gate import tables
 from tests.gate.system import CLIP, RATE, System, ask, check, runs, with_plans
+from tests.shared import records
 
 STEPS = 16
 TINY = 2.0**-20
@@ -28,7 +28,7 @@ BITS = NDArray[np.int64]
 
 def read(run: Run, round: int) -> list[BITS]:
     """Return for every client whether a record was in a step's batch: 0 or 1, ``[record, step]``."""
-    data = records.records(run)
+    data = records(run)
     features = data.table.features.shape[1]
     zeros = [np.zeros((1, features)), np.zeros(1)]
     answers = ask(run, zeros, round, proximal_mu=0.5 / TINY)

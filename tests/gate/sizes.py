@@ -17,7 +17,6 @@ from tests.gate.system import (
     System,
     ask,
     check,
-    forget,
     masks,
     neighbours,
     nobody,
@@ -73,7 +72,6 @@ def _empty(system: System) -> None:
     parameters = start(private)
     with masks(nobody):
         answers = ask(private, parameters)
-    forget()
     answers += ask(private, parameters, clients_=[EMPTY])  # with fedtoll's own sampler
     for answer in answers:
         plan = private.clients[answer.client]

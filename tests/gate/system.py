@@ -14,16 +14,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message_type import MessageType
 from numpy.typing import NDArray
 
-from fedtoll.clients import engines, model
+from fedtoll.clients import model
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import sampling
-from fedtoll.scenarios import data, records
+from fedtoll.scenarios import data
 from fedtoll.scenarios.errors import FedtollError
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from tests.gate import tables
+from tests.shared import records
 
 CLIP, RATE, STEP, Z = 0.3, 0.25, 0.7, 30.0
 """C (deliberately not 1), q, the learning rate η, and the noise multiplier of the statistics."""
@@ -92,12 +93,12 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(name: str) -> Callable[[Check], Check]:
-    """Register a check. It starts with empty caches, and fails if fedtoll refuses."""
+    """Register a check. It starts without planned runs, and fails if fedtoll refuses."""
 
     def register(body: Check) -> Check:
         @functools.wraps(body)
         def checked(system: System) -> None:
-            forget()
+            runs.cache_clear()  # planned by another check, perhaps under a mutant
             try:
                 with patch.object(data, "SOURCES", tables.sources()):
                     body(system)
@@ -108,23 +109,6 @@ def check(name: str) -> Callable[[Check], Check]:
         return checked
 
     return register
-
-
-def forget() -> None:
-    """Clear the caches of fedtoll and of the gate: nothing that a mutant computed may outlive it."""
-    for cached in (
-        engines.engine,
-        clients._run,
-        clients._module,
-        clients._tensors,
-        records._records,
-        records._table,
-        records._layout,
-        data.table,
-        data._declared,
-        runs,
-    ):
-        cached.cache_clear()
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,7 +178,7 @@ Parameters = Sequence[NDArray[np.floating]]
 
 def start(run: Run, seed: int = 1, scale: float = 0.3) -> list[NDArray[np.floating]]:
     """Return weights to broadcast, drawn so that no gradient is small."""
-    features = records.records(run).table.features.shape[1]
+    features = records(run).table.features.shape[1]
     rng = np.random.default_rng(seed)
     initial = model.initial(run.model, features, run.classes, run.precision, seed=1)
     return [(a + scale * rng.normal(size=a.shape)).astype(a.dtype) for a in initial]
@@ -257,10 +241,8 @@ Masks = Callable[[np.random.Generator, int, float], NDArray[np.int64]]
 @contextmanager
 def masks(chosen: Masks) -> Iterator[None]:
     """Draw every batch with this function of the random stream, the number of records and the rate."""
-    engines.engine.cache_clear()  # engines cache batches
     with patch.object(sampling, "poisson", chosen):
         yield
-    engines.engine.cache_clear()
 
 
 def everybody(rng: np.random.Generator, records: int, rate: float) -> NDArray[np.int64]:

@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 
 from fedtoll.privacy import accounting, calibration_cache
-from fedtoll.scenarios import data, records
 from fedtoll.scenarios.data import archive, builtin
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server import store
-from fedtoll.server.app import simulate
 from fedtoll.server.results import load
 from fedtoll.server.store import TABLES, Store
+from fedtoll.server.trainer import simulate
 from tests.hostile.traps import DEEP, KINDS, Trap, bytes_of
 from tests.server.federation import FEDAVG, TOML, planned
 
@@ -33,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = planned(FEDAVG, privacy={"epsilons": ["inf", 2.0]}, training={"rounds": 1, "local_steps": 1})
     store = Store(folder)
     with store.lock():
-        store.open(made.scenario, made.runs, TOML, "fedtoll run sex.toml")
+        store.open(made, TOML, "fedtoll run sex.toml")
     for run in made.runs:
         store.write(run, simulate(run))
     return folder
@@ -158,18 +157,13 @@ def test_a_cached_archive_that_is_something_else(here, mark, tmp_path, monkeypat
     cache.mkdir()
     monkeypatch.setenv("FEDTOLL_DATA", str(cache))
     monkeypatch.setenv("UV_DEFAULT_INDEX", (tmp_path / "no-index").as_uri())
-    data.table.cache_clear()
-    records._table.cache_clear()
-    try:
-        file = archive.cache_file(builtin("adult"))
-        file.write_bytes(bytes_of(kind, mark))
-        code, _, err = here("data", "check", "adult")
-        assert code == 2
-        assert err.strip().splitlines()[-1].startswith("fedtoll: data 'adult' is damaged in the cache")
-        assert "Traceback" not in err
-        assert list(cache.iterdir()) == [file]
-    finally:
-        data.table.cache_clear()
+    file = archive.cache_file(builtin("adult"))
+    file.write_bytes(bytes_of(kind, mark))
+    code, _, err = here("data", "check", "adult")
+    assert code == 2
+    assert err.strip().splitlines()[-1].startswith("fedtoll: data 'adult' is damaged in the cache")
+    assert "Traceback" not in err
+    assert list(cache.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from dp_accounting.rdp import RdpAccountant
 from scipy.special import logsumexp
 
 from fedtoll.privacy import accounting
-from fedtoll.server.app import simulate
+from fedtoll.server.trainer import simulate
 from tests.peers.conftest import WHOLE
 from tests.server.federation import FEDAVG, TERM, one, planned
 

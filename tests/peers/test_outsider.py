@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedtoll.server.app import simulate
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from tests.server.federation import TOML, planned
 
@@ -34,7 +34,7 @@ def stored(folder: Path, *names: str) -> int:
     """Write real results of these strategies at two ε; return how many private clients they have."""
     plan = planned(*({"name": n} for n in names), privacy={"epsilons": ["inf", 3.0, 0.7]})
     store = Store(folder)
-    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, simulate(run))
     return sum(len(run.clients) for run in plan.runs if run.mechanism == "dp-sgd")

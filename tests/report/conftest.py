@@ -1,4 +1,4 @@
-"""One set of results for all tests of the report, its page, and one with hostile names."""
+"""Fake results and their pages for all tests of the report, some with hostile names."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def results():
 
 
 @pytest.fixture(scope="session")
-def made():
-    """What makes the digest of other fake results, once for those who ask for the same."""
-    return cache(lambda **asked: Digest(adult_race(**asked)))
+def fake_digest():
+    """Return a function that builds the digest of other fake results, and caches it by its arguments."""
+    return cache(lambda **options: Digest(adult_race(**options)))
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +48,13 @@ def page(text):
 
 @pytest.fixture(scope="session")
 def clipped():
-    """Eight seeds and clip-only runs: comparisons can be tested, and tolls split."""
+    """Results with eight seeds, enough for tests, and clip-only runs, which split the tolls."""
     return adult_race(clip_only=True, seeds=tuple(range(8)))
 
 
 @pytest.fixture(scope="session")
 def eight(clipped):
-    """The digest of the eight seeds."""
+    """The digest of ``clipped``."""
     return Digest(clipped)
 
 
@@ -73,7 +73,7 @@ def hostile():
 
 @pytest.fixture(scope="session")
 def disguised(hostile):
-    """The digest of the hostile names."""
+    """The digest of ``hostile``."""
     return Digest(hostile)
 
 
@@ -89,7 +89,7 @@ def disguise(evil):
 
 @pytest.fixture(scope="session")
 def digits():
-    """Results of ten classes, whose groups are the classes: there are no positives and no rates of them."""
+    """Results with several classes, which are also the groups: no class is the positive one."""
     from dataclasses import replace
 
     fake = adult_race(

@@ -1,4 +1,4 @@
-"""What a browser would make of a page: its elements, and the text of each."""
+"""Parse a page into its elements and their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VOID = {"meta", "link", "img", "br"}
 
 
 class Page(HTMLParser):
-    """The elements of a page in their order, each with tag, attributes and text."""
+    """The elements of a page in order, each with tag, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -42,21 +42,21 @@ class Page(HTMLParser):
 
     @property
     def specs(self) -> dict[str, Any]:
-        """The specifications of the charts, by their element's id."""
+        """The specifications of the charts by their element's id."""
         scripts = [e for e in self.all("script") if e["attrs"].get("type") == "application/json"]
-        made = {e["attrs"]["id"]: json.loads(e["text"]) for e in scripts}
-        for spec in made.values():
+        specs = {e["attrs"]["id"]: json.loads(e["text"]) for e in scripts}
+        for spec in specs.values():
             for name, data in spec["datasets"].items():
                 spec["datasets"][name] = [dict(zip(data["fields"], r, strict=True)) for r in data["rows"]]
-        return made
+        return specs
 
     @property
     def csv(self) -> dict[str, str]:
-        """The files that tables are downloaded as, by the table's name."""
-        packed = [e for e in self.all("script") if e["attrs"].get("type") == "application/gzip"]
+        """The CSV files of the tables by the table's name."""
+        scripts = [e for e in self.all("script") if e["attrs"].get("type") == "application/gzip"]
         return {
             e["attrs"]["id"].removeprefix("csv-"): gzip.decompress(base64.b64decode(e["text"])).decode()
-            for e in packed
+            for e in scripts
         }
 
     @property
@@ -65,6 +65,6 @@ class Page(HTMLParser):
 
     @property
     def card(self) -> dict[str, str]:
-        """Terms and words of the definition lists; the first of a name."""
-        terms, words = [e["text"] for e in self.all("dt")], [e["text"] for e in self.all("dd")]
-        return dict(reversed(list(zip(terms, words, strict=True))))
+        """The definition lists by term; the first definition of a term wins."""
+        terms, texts = [e["text"] for e in self.all("dt")], [e["text"] for e in self.all("dd")]
+        return dict(reversed(list(zip(terms, texts, strict=True))))

@@ -1,4 +1,4 @@
-"""The page in a real browser: every chart is drawn, nothing is asked for, and all of it works."""
+"""The page in a real browser: it draws every chart, requests nothing, and its controls work."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def file(clipped, tmp_path_factory):
 
 @pytest.fixture
 def desktop(browser, file):
-    browser.said.clear()
-    browser.asked.clear()
+    browser.logged.clear()
+    browser.requested.clear()
     browser.open(file, 1280, 900)
     yield browser
-    assert browser.said == []
-    assert [a for a in browser.asked if not a.startswith(("file:", "data:", "blob:"))] == []
+    assert browser.logged == []
+    assert [a for a in browser.requested if not a.startswith(("file:", "data:", "blob:"))] == []
 
 
 def widths(browser):
     return browser.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
 
 
-def test_every_chart_is_drawn_and_nothing_is_complained_of(desktop):
+def test_every_chart_is_drawn_without_errors(desktop):
     assert desktop.run("document.querySelectorAll('.chart svg').length") == CHARTS
     assert desktop.run("[...document.querySelectorAll('.chart svg')].every(s => s.clientHeight > 100)")
     scroll, client = widths(desktop)
@@ -55,11 +55,11 @@ def test_every_chart_is_drawn_and_nothing_is_complained_of(desktop):
 def test_hostile_names_run_nothing(browser, evil, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(evil, encoding="utf-8")
-    browser.said.clear()
-    browser.asked.clear()
+    browser.logged.clear()
+    browser.requested.clear()
     browser.open(file, 1280, 900)
-    assert browser.said == []
-    assert [a for a in browser.asked if not a.startswith(("file:", "data:"))] == []
+    assert browser.logged == []
+    assert [a for a in browser.requested if not a.startswith(("file:", "data:"))] == []
     assert browser.run("document.querySelectorAll('.chart svg').length") == CHARTS
 
 
@@ -77,7 +77,7 @@ def test_the_first_screen_says_who_pays_how_much_and_how_sure(desktop, clipped):
 
 
 @pytest.mark.parametrize(
-    ("chart", "mark", "told"),
+    ("chart", "mark", "tooltip"),
     [
         ("who-pays", "point", r"95% over seeds\s*0\.\d{3} to 0\.\d{3}.*n\s*1,515"),
         ("others", "point", r"95% over seeds\s*0\.\d{3} to .*n\s*48,835"),
@@ -89,7 +89,7 @@ def test_the_first_screen_says_who_pays_how_much_and_how_sure(desktop, clipped):
         ("partition", "rect", r"group.*n, records\s*[\d,]+"),
     ],
 )
-def test_pointing_at_a_mark_tells_n_and_interval(desktop, chart, mark, told):
+def test_tooltips_show_n_and_interval(desktop, chart, mark, tooltip):
     where = desktop.run(
         f"""(() => {{
             const chart = document.getElementById('{chart}');
@@ -114,10 +114,10 @@ def test_pointing_at_a_mark_tells_n_and_interval(desktop, chart, mark, told):
     desktop.point_at(*where)
     desktop.until(lambda: desktop.run(f"!!document.querySelector('#vg-tooltip-element') && {SHOWN}"), 10)
     text = desktop.run("document.querySelector('#vg-tooltip-element').innerText")
-    assert re.search(told, text, re.DOTALL), text
+    assert re.search(tooltip, text, re.DOTALL), text
 
 
-def test_a_click_sorts_and_a_third_brings_the_first_order_back(desktop):
+def test_a_click_sorts_and_the_third_restores_the_order(desktop):
     column = "[...document.querySelectorAll('#table-tolls tbody tr')].map(r => r.cells[4].dataset.key)"
     head = "document.querySelectorAll('#table-tolls thead th')[4]"
     first = desktop.run(column)
@@ -130,7 +130,7 @@ def test_a_click_sorts_and_a_third_brings_the_first_order_back(desktop):
     assert [float(v) for v in orders[0]] == sorted(numbers, reverse=True)
     assert [float(v) for v in orders[1]] == sorted(numbers)
     assert orders[2] == first
-    assert "in its first order" in desktop.run("document.getElementById('said').textContent")
+    assert "in its original order" in desktop.run("document.getElementById('status').textContent")
 
 
 def test_the_keyboard_sorts(desktop):
@@ -147,7 +147,7 @@ def test_the_keyboard_sorts(desktop):
     assert desktop.run(focused)
 
 
-def test_undefined_stays_last_whichever_way_a_column_is_sorted(desktop):
+def test_undefined_stays_last_in_both_directions(desktop):
     column = "[...document.querySelectorAll('#table-gaps tbody tr')].map(r => r.cells[3].dataset.key)"
     for _ in range(2):
         desktop.run("document.querySelectorAll('#table-gaps thead button')[3].click()")
@@ -167,14 +167,14 @@ def test_a_table_is_downloaded_without_a_request(desktop):
 
 
 def test_a_phone_scrolls_in_one_direction_only(browser, file):
-    browser.said.clear()
+    browser.logged.clear()
     browser.open(file, 360, 800)
     scroll, client = widths(browser)
     assert scroll == client == 360
     assert browser.run(
         "[...document.querySelectorAll('.chart')].every(c => c.scrollWidth <= c.clientWidth + 1)"
     )
-    # Charts are laid out anew, and not shrunk until nobody can read them.
+    # Charts get a narrow layout; they are not just scaled down.
     scales = browser.run(
         """[...document.querySelectorAll('.chart svg')].map(s =>
             s.getBoundingClientRect().width / Number(s.getAttribute('width')))"""
@@ -182,13 +182,13 @@ def test_a_phone_scrolls_in_one_direction_only(browser, file):
     assert min(scales) > 0.93
     drawn = browser.run("document.querySelector('#who-pays svg').textContent")
     assert "Asian-Pac-Islander, n = 1,515: 0." in drawn
-    assert browser.said == []
+    assert browser.logged == []
     browser.resize(1280, 900)
-    browser.drawn()
+    browser.wait_for_charts()
     assert widths(browser) == [1280, 1280]
 
 
-def test_on_paper_all_is_open_nothing_is_a_button_and_charts_fit(desktop):
+def test_in_print_all_is_open_without_buttons_and_charts_fit(desktop):
     desktop.call("Emulation.setEmulatedMedia", media="print")
     desktop.run("window.dispatchEvent(new Event('beforeprint'))")
     assert desktop.run("document.querySelectorAll('details:not([open])').length") == 0
@@ -198,5 +198,5 @@ def test_on_paper_all_is_open_nothing_is_a_button_and_charts_fit(desktop):
     desktop.call("Emulation.setEmulatedMedia", media="")
     desktop.run("window.dispatchEvent(new Event('afterprint'))")
     assert desktop.run("document.querySelectorAll('details:not([open])').length") > 0
-    desktop.drawn()
+    desktop.wait_for_charts()
     assert desktop.print().startswith(b"%PDF")

@@ -1,4 +1,4 @@
-"""What the charts hold: the figures, in order, with n and interval for whoever points at them."""
+"""The charts' data: the numbers, in order, with n and interval in the tooltips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def data(spec):
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
-def test_who_pays_is_sorted_and_tells_toll_interval_and_n(digest):
+def test_who_pays_is_sorted_and_shows_toll_interval_and_n(digest):
     spec = charts.who_pays(digest)
     rows = data(spec)
     tight = digest.tight.query("strategy == 'fedavg'").set_index("group")
@@ -32,14 +32,14 @@ def test_who_pays_is_sorted_and_tells_toll_interval_and_n(digest):
     assert rows[0]["label"] == "Asian-Pac-Islander\nn = 1,515"
     worst = tight.loc["Asian-Pac-Islander"]
     within = f"{worst['toll_low']:.3f} to {worst['toll_high']:.3f}"
-    assert rows[0]["line"] == f"{worst['toll']:.3f}  ({within})"
+    assert rows[0]["text"] == f"{worst['toll']:.3f}  ({within})"
     assert (rows[0]["interval"], rows[0]["n"], rows[0]["seeds"]) == (within, "1,515", 8)
     narrow = data(charts.who_pays_narrow(digest))
-    assert narrow[0]["line"] == f"Asian-Pac-Islander, n = 1,515: {worst['toll']:.3f}  ({within})"
+    assert narrow[0]["text"] == f"Asian-Pac-Islander, n = 1,515: {worst['toll']:.3f}  ({within})"
 
 
-def test_every_chart_tells_n_and_interval_to_whoever_points_at_it(digest):
-    made = {
+def test_every_chart_has_n_and_interval_in_its_tooltips(digest):
+    specs = {
         "who pays": charts.who_pays(digest),
         "narrow": charts.who_pays_narrow(digest),
         "others": charts.others(digest),
@@ -47,7 +47,7 @@ def test_every_chart_tells_n_and_interval_to_whoever_points_at_it(digest):
         "utility": charts.utility(digest, "tpr"),
         "front": charts.front(digest),
     }
-    for name, spec in made.items():
+    for name, spec in specs.items():
         assert spec is not None
         tips = [tip["field"] for tips in _find(spec, "tooltip") if isinstance(tips, list) for tip in tips]
         assert "n" in tips, name
@@ -55,8 +55,8 @@ def test_every_chart_tells_n_and_interval_to_whoever_points_at_it(digest):
         assert set(tips) <= set(data(spec)[0]), name
     for spec in (charts.weights(digest), charts.effective_noise(digest)):
         assert spec is not None
-        told = {tip["field"] for tips in _find(spec, "tooltip") if isinstance(tips, list) for tip in tips}
-        assert {"interval", "seeds"} <= told
+        fields = {tip["field"] for tips in _find(spec, "tooltip") if isinstance(tips, list) for tip in tips}
+        assert {"interval", "seeds"} <= fields
 
 
 def _find(spec, key):
@@ -71,7 +71,7 @@ def _find(spec, key):
             yield from _find(v, key)
 
 
-def test_the_others_stand_in_the_leaders_order_beside_its_toll(digest):
+def test_the_others_have_the_leaders_order_and_its_tolls(digest):
     rows = data(charts.others(digest))
     assert list(dict.fromkeys(row["panel"] for row in rows)) == ["uniform", "term(t=5)"]
     order = [row["label"] for row in data(charts.who_pays(digest))]
@@ -88,10 +88,10 @@ def test_the_parts_add_up_to_the_toll(digest):
         assert sum(parts) == pytest.approx(whole[strategy, group], abs=1e-4)
 
 
-def test_charts_that_cannot_be_drawn_are_none(results, made):
+def test_charts_that_cannot_be_drawn_are_none(results, fake_digest):
     assert charts.split(Digest(results)) is None
-    assert charts.others(made(strategies=("fedavg",), seeds=(0, 1))) is None
-    assert charts.front(made(epsilons=(8.0,), seeds=(0, 1))) is None
+    assert charts.others(fake_digest(strategies=("fedavg",), seeds=(0, 1))) is None
+    assert charts.front(fake_digest(epsilons=(8.0,), seeds=(0, 1))) is None
 
 
 def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
@@ -104,11 +104,11 @@ def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
     assert all(row["low"] < row["value"] < row["high"] for row in rows)
 
 
-def test_bands_are_t_intervals_of_the_mean(results, made):
+def test_bands_are_t_intervals_of_the_mean(results, fake_digest):
     frame = toll(results.groups, "log_loss", 5)
     row = with_intervals(frame, None).iloc[0]
     assert (row["high"] - row["value"]) == pytest.approx(2.776445 * row["value_sd"] / math.sqrt(5), rel=1e-6)
-    one = with_intervals(toll(made(seeds=(0,)).results.groups), None)
+    one = with_intervals(toll(fake_digest(seeds=(0,)).results.groups), None)
     assert one[["low", "high"]].isna().all(axis=None)
 
 

@@ -1,4 +1,4 @@
-"""The headline: made from the figures, and no surer than they are."""
+"""The headline: what it says follows from the numbers, and it claims no more than they do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from fedtoll.formatting import chance, named
+from fedtoll.formatting import group_label, p_value
 from fedtoll.report import headline
 from fedtoll.report.digest import Digest
-from tests.server.fake import INF
+from tests.server.fake import INF, adult_race
 
 
 def test_it_says_who_pays_how_much_and_how_sure(eight):
@@ -19,7 +19,7 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
     tight = digest.tight[digest.tight["strategy"] == "fedavg"].set_index("group")
     worst, best = tight.loc["Asian-Pac-Islander"], tight.loc["White"]
     assert words.startswith(
-        f"At ε = 0.5 under fedavg Asian-Pac-Islander (n = 1,515) pays most: {worst['toll']:.3f} nats of "
+        f"At ε = 0.5 under fedavg, Asian-Pac-Islander (n = 1,515) pays most: {worst['toll']:.3f} nats of "
         f"log-loss (95% interval {worst['toll_low']:.3f} to {worst['toll_high']:.3f}). White (n = 41,760) "
         f"pays least: {best['toll']:.3f} ({best['toll_low']:.3f} to {best['toll_high']:.3f})."
     )
@@ -28,13 +28,25 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
     tests = digest.comparisons
     own = tests.query("strategy == 'term(t=5)' and quantity == 'toll gap'").iloc[0]
     sure = "significant" if own["significant"] else "not significant"
-    assert f"Over 8 seeds the change of the gap is {sure}: −{-own['difference']:.3f} (95% interval " in words
-    assert words.endswith(f"p = {chance(own['p_holm'])} after Holm over {len(tests)} comparisons).")
+    assert f"Over 8 seeds the change in the gap is {sure}: −{-own['difference']:.3f} (95% interval " in words
+    assert words.endswith(f"p = {p_value(own['p_holm'])} after Holm over {len(tests)} comparisons).")
+
+
+@pytest.mark.parametrize(
+    ("name", "leader"), [("fedavg", "fedavg"), ("mine.py:fedavg", "uniform")], ids=["ours", "a user's"]
+)
+def test_fedtolls_own_fedavg_leads_and_sets_the_price(name, leader):
+    results = adult_race(strategies=("uniform", "fedavg"), epsilons=(INF, 0.5), seeds=(0, 1))
+    results.resolved["scenario"]["strategies"][1]["name"] = name
+    digest = Digest(results)
+    assert digest.leader == leader
+    assert digest.comparisons["baseline"].unique() == [leader]
+    assert digest.loss["price"].notna().all() == (name == "fedavg")
 
 
 def test_significance_is_said_only_where_the_test_says_so(eight):
     digest = copy(eight)
-    for significant, said in ((True, "the change of the gap is significant"), (False, "is not significant")):
+    for significant, said in ((True, "the change in the gap is significant"), (False, "is not significant")):
         digest.__dict__["comparisons"] = digest.comparisons.assign(significant=significant, reason="")
         assert said in headline(digest)
     digest.__dict__["comparisons"] = digest.comparisons.assign(reason="family too large")
@@ -47,18 +59,19 @@ def test_significance_is_said_only_where_the_test_says_so(eight):
     assert headline(declared).endswith("not among the scenario’s declared comparisons.")
 
 
-def test_it_degrades_honestly(made, digest):
-    one = headline(made(seeds=(0,)))
+def test_it_degrades_honestly(fake_digest, digest):
+    one = headline(fake_digest(seeds=(0,)))
     assert one.endswith("One seed: no interval and no test.")
     assert "95%" not in one
     assert headline(digest).endswith("5 seeds: too few for a test.")
-    assert "too few" not in headline(made(seeds=tuple(range(6)), epsilons=(INF, 0.5), rounds=1))
+    assert "too few" not in headline(fake_digest(seeds=tuple(range(6)), epsilons=(INF, 0.5), rounds=1))
     assert (
-        headline(made(epsilons=(INF,), seeds=(0, 1))) == "No run has a finite ε: there is no toll to compare."
+        headline(fake_digest(epsilons=(INF,), seeds=(0, 1)))
+        == "No run has a finite ε: there is no toll to compare."
     )
-    assert headline(made(epsilons=(8.0,), seeds=(0, 1))).startswith("No toll can be stated at ε = 8")
-    alone = headline(made(strategies=("uniform",), epsilons=(INF, 0.5), rounds=1))
-    assert alone.startswith("At ε = 0.5 under uniform Asian-Pac-Islander")
+    assert headline(fake_digest(epsilons=(8.0,), seeds=(0, 1))).startswith("No toll can be stated at ε = 8")
+    alone = headline(fake_digest(strategies=("uniform",), epsilons=(INF, 0.5), rounds=1))
+    assert alone.startswith("At ε = 0.5 under uniform, Asian-Pac-Islander")
     assert "gap" not in alone
 
 
@@ -74,7 +87,7 @@ def test_it_names_no_group_with_too_few_records(results):
     ("flag", "said"),
     [
         ("below_majority", "does no better than predicting the majority"),
-        ("collapsed", "is collapsed (one class at .5, or not shown to rank better than chance)"),
+        ("collapsed", "is collapsed (predicts one class at .5, or not shown to rank better than chance)"),
     ],
 )
 def test_it_does_not_praise_a_useless_model(digest, strategy, flag, said):
@@ -87,7 +100,7 @@ def test_it_does_not_praise_a_useless_model(digest, strategy, flag, said):
 
 
 def without(results, strategy, seeds):
-    """Leave a strategy no seeds but these; two toll gaps are compared."""
+    """Return results where a strategy has only these seeds; two toll gaps are compared."""
     groups = results.groups
     scenario = results.resolved["scenario"] | {"compare": {"quantities": ["toll gap"]}}
     return replace(
@@ -100,8 +113,8 @@ def without(results, strategy, seeds):
 
 
 def test_seeds_are_those_of_the_two_that_it_compares(clipped):
-    # A third strategy of one seed makes no test of the others doubtful.
-    assert "Over 8 seeds the change of the gap is" in headline(without(clipped, "uniform", [0]))
+    # A third strategy with one seed does not affect the test of the other two.
+    assert "Over 8 seeds the change in the gap is" in headline(without(clipped, "uniform", [0]))
 
 
 def test_different_seeds_are_called_so(clipped):
@@ -111,7 +124,7 @@ def test_different_seeds_are_called_so(clipped):
     assert headline(without(clipped, "term(t=5)", [2])).endswith("One seed in common: no test.")
     many = headline(without(clipped, "term(t=5)", range(7)))
     assert ", over different seeds (8 and 7)." in many
-    assert "Over 7 seeds in common the change of the gap is" in many
+    assert "Over 7 seeds in common the change in the gap is" in many
     apart = headline(without(without(clipped, "term(t=5)", range(2)), "fedavg", range(2, 8)))
     assert ", over different seeds (6 and 2)." in apart
     assert apart.endswith("No seed in common: no test.")
@@ -126,18 +139,18 @@ def test_nobody_pays_where_no_toll_is_above_zero(eight):
     least, most = own.iloc[-1], own.iloc[0]
     words = headline(digest)
     assert words.startswith(
-        f"At ε = 0.5 under fedavg no group pays: Asian-Pac-Islander (n = 1,515) gains least, "
+        f"At ε = 0.5 under fedavg, no group pays: Asian-Pac-Islander (n = 1,515) gains least, "
         f"{-least['toll']:.3f} nats of log-loss (95% interval {-least['toll_high']:.3f} to "
         f"{-least['toll_low']:.3f}). White (n = 41,760) gains most: {-most['toll']:.3f} ("
     )
     tight["too_few"] = True
     assert "everybody together gains 1." in headline(digest)
     tight.loc[tight["group"] == "White", "too_few"] = False
-    assert "under fedavg White (n = 41,760) gains 1." in headline(digest)
+    assert "under fedavg, White (n = 41,760) gains 1." in headline(digest)
 
 
 @pytest.mark.parametrize(
-    ("group", "of", "said"),
+    ("group", "attribute", "label"),
     [
         ("8", "digit", "digit “8”"),
         ("Other", "race", "race “Other”"),
@@ -149,5 +162,5 @@ def test_nobody_pays_where_no_toll_is_above_zero(eight):
         ("", "group", "group “”"),
     ],
 )
-def test_a_name_that_is_no_word_is_introduced(group, of, said):
-    assert named(group, of) == said
+def test_a_name_that_is_no_word_comes_with_its_attribute(group, attribute, label):
+    assert group_label(group, attribute) == label

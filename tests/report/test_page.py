@@ -1,4 +1,4 @@
-"""What the page says, in which order, and how it says that something is missing."""
+"""What the page says, in which order, and what it says if something is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from fedtoll.report import alternatives, headline, write
 from fedtoll.report.digest import Digest
-from fedtoll.report.page import render
+from fedtoll.report.page import _settings, render
 from tests.report.conftest import HOSTILE
 from tests.report.html import Page
 from tests.server.fake import INF, adult_race
@@ -55,7 +55,7 @@ def test_there_are_landmarks_and_a_language(page):
 def test_the_headline_leads_and_says_who_pays_first(page, digest):
     (lead,) = page.classed("lead")
     assert " ".join(lead["text"].split()) == headline(digest)
-    assert page.all("strong")[0]["text"].startswith("At ε = 0.5 under fedavg Asian-Pac-Islander (n = 1,515)")
+    assert page.all("strong")[0]["text"].startswith("At ε = 0.5 under fedavg, Asian-Pac-Islander (n = 1,515)")
 
 
 def test_every_chart_has_an_alternative_made_from_its_figures(disguise):
@@ -108,7 +108,7 @@ def test_the_csv_of_the_tolls_is_tidy_and_whole(page, results):
         "One record of one client",
         "added to or removed from one client",
         "every message of every client",
-        "no amplification from sampling clients",
+        "No amplification by client sampling",
         "hyper-parameters",
         "declared public",
         "experimenter’s view",
@@ -123,35 +123,35 @@ def test_the_privacy_card_says(text, words):
 
 
 @pytest.fixture(scope="module")
-def unprivate(made):
-    return render(made(epsilons=(INF,), seeds=(0, 1)))
+def unprivate(fake_digest):
+    return render(fake_digest(epsilons=(INF,), seeds=(0, 1)))
 
 
 def test_without_private_runs_nothing_is_promised_and_no_toll_drawn(unprivate):
     page = Page(unprivate)
-    assert "No run here is private" in page.card["None"]
-    assert "Guarantee" not in page.card
+    assert page.card["Guarantee"].startswith("None. No run here is private")
+    assert "differential privacy" not in page.card["Guarantee"]
     assert page.classed("lead")[0]["text"].strip() == "No run has a finite ε: there is no toll to compare."
     assert not {"who-pays-spec", "others-spec", "front-spec"} & set(page.specs)
     assert "Comparisons" not in [e["text"] for e in page.all("h2")]
 
 
 @pytest.mark.slow
-def test_without_a_reference_no_toll_is_drawn(made):
-    text = render(made(epsilons=(8.0,), seeds=(0, 1)))
+def test_without_a_reference_no_toll_is_drawn(fake_digest):
+    text = render(fake_digest(epsilons=(8.0,), seeds=(0, 1)))
     assert not {"who-pays-spec", "others-spec", "front-spec"} & set(Page(text).specs)
-    assert "There is no toll to show" in html.unescape(text)
+    assert "No toll to show" in html.unescape(text)
 
 
 @pytest.mark.slow
-def test_one_seed_has_no_intervals(made):
-    text = html.unescape(render(made(seeds=(0,))))
+def test_one_seed_has_no_intervals(fake_digest):
+    text = html.unescape(render(fake_digest(seeds=(0,))))
     page = Page(text)
     assert "One seed: no interval." in text
     assert "nan" not in text.replace("nan-inf", "").split("<script>")[0].casefold().split()
     rows = page.specs["who-pays-spec"]["datasets"]["tolls"]
     assert {row["interval"] for row in rows} == {"none"}
-    assert all("(" not in row["line"] for row in rows)
+    assert all("(" not in row["text"] for row in rows)
 
 
 def test_provenance_holds_what_an_outsider_needs(page, results):
@@ -164,9 +164,14 @@ def test_provenance_holds_what_an_outsider_needs(page, results):
     assert {run["hash"] for run in results.resolved["runs"]} <= heads
 
 
+def test_an_empty_setting_is_shown_as_none():
+    data = {"source": "adult", "file": "", "exclude": [], "floor": 0}
+    assert _settings({"data": data}) == [("data", "source adult; file none; exclude none; floor 0")]
+
+
 @pytest.fixture(scope="module")
 def holed(results):
-    """A page without four runs, and without a weight or a noise variance; its comparisons are declared."""
+    """A page with declared comparisons but without four runs, weights and noise variances."""
     frames = {
         name: frame[(frame["seed"] != 3) | (frame["strategy"] != "uniform")]
         for name in ("groups", "clients", "rounds", "ledger", "predictions")
@@ -178,7 +183,7 @@ def holed(results):
     return render(replace(results, resolved=results.resolved | {"scenario": scenario}, **frames))
 
 
-def test_missing_runs_are_told(holed, text):
+def test_missing_runs_are_named(holed, text):
     assert "4 of 60 runs are missing" in holed
     assert "uniform, ε = 0.5, seed 3" in holed
     assert "are missing" not in text
@@ -189,13 +194,15 @@ def test_the_page_says_whether_the_comparisons_are_declared(holed, text):
     assert "default comparisons" not in holed
     assert "declared comparisons" not in text
     assert (
-        "The default comparisons, for none are declared for these runs: every strategy against fedavg" in text
+        "The default comparisons, since none are declared for these runs: every strategy against fedavg"
+        in text
     )
 
 
 def test_the_page_says_what_collapsed_means(text):
     assert (
-        "Collapsed: predicts one class at .5, or cannot be shown to rank better than chance (its AUR" in text
+        "Collapsed: the model predicts one class at a score of .5, or is not shown to rank better than"
+        in text
     )
 
 
@@ -208,7 +215,7 @@ def test_several_classes_have_no_columns_of_dashes(digits):
     assert "Group (digit)" in heads
     assert not [h for h in heads if "TPR" in h or "positives" in h or "Base rate" in h or "parity d" in h]
     assert "TPR undefined" not in text
-    assert page.classed("lead")[0]["text"].strip().startswith("At ε = 0.5 under fedavg digit “2” (n = ")
+    assert page.classed("lead")[0]["text"].strip().startswith("At ε = 0.5 under fedavg, digit “2” (n = ")
     assert "digit “2”" in {e["text"] for e in page.all("th")}
 
 
@@ -222,22 +229,22 @@ def test_the_alternative_of_the_others_counts_those_that_it_leaves_out():
     many = adult_race(
         strategies=("fedavg", *(f"s{i}" for i in range(14))), epsilons=(INF, 0.5), seeds=(0, 1), rounds=1
     )
-    told = alternatives.others(Digest(many))
-    assert told.count(" pays most, ") == 12
-    assert told.endswith("; and 2 more.")
+    text = alternatives.others(Digest(many))
+    assert text.count(" pays most, ") == 12
+    assert text.endswith("; and 2 more.")
 
 
 def test_the_alternative_of_the_others_names_no_payer_where_nobody_pays(eight):
     digest = copy(eight)
     digest.__dict__["tight"] = eight.tight.assign(toll=-eight.tight["toll"])
-    told = alternatives.others(digest)
-    assert "pays" not in told.replace("no group pays", "")
-    assert re.search(r"uniform: no group pays: [\w-]+ gains least, 0\.\d{3}, [\w-]+ most, \d\.\d{3}", told)
+    text = alternatives.others(digest)
+    assert "pays" not in text.replace("no group pays", "")
+    assert re.search(r"uniform: no group pays: [\w-]+ gains least, 0\.\d{3}, [\w-]+ most, \d\.\d{3}", text)
 
 
-def test_write_replaces_and_leaves_nothing_beside(made, unprivate, tmp_path):
+def test_write_replaces_and_leaves_nothing_beside(fake_digest, unprivate, tmp_path):
     file = tmp_path / "report.html"
     file.write_text("old")
-    write(made(epsilons=(INF,), seeds=(0, 1)), file)
+    write(fake_digest(epsilons=(INF,), seeds=(0, 1)), file)
     assert file.read_text() == unprivate
     assert list(tmp_path.iterdir()) == [file]

@@ -1,4 +1,4 @@
-"""The privacy card: made from ledger and plan, and from nothing else."""
+"""The privacy card: its numbers come from the ledger and the plan, and from nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_card_is_made_from_the_results(results):
     cells = [cell.text for table in spent for row in table.rows for cell in row.cells]
     assert "client 11, Amer-Indian-Eskimo, n\u00a0=\u00a0376" in cells
     assert "mean_loss: 3 releases, noise multiplier 100" in cells
-    assert "to norm 3 and adds" in dict(card.promises)["Mechanism"]
+    assert "to norm 3, and adds" in dict(card.promises)["Mechanism"]
 
 
 def test_the_page_shows_the_card(results, page):
@@ -36,7 +36,7 @@ def test_the_page_shows_the_card(results, page):
 
 
 def test_clipping_alone_is_not_private(clipped):
-    assert "clipped, yet not noised" in dict(privacy.card(clipped).promises)["Not private"]
+    assert "clipped but not noised" in dict(privacy.card(clipped).promises)["Not private"]
 
 
 def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results):
@@ -44,7 +44,7 @@ def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results
     copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
     card = privacy.card(replace(results, resolved={**results.resolved, "scenario": copied}))
     guarantee = dict(card.promises)["Guarantee"]
-    assert "Each record is held by 2 clients, so its ledgers add" in guarantee
+    assert "Each record is held by 2 clients, so their ledgers add up" in guarantee
     single, double = (accounting.epsilon(_events(results, k), 1e-5) for k in (1, 2))
     assert double > 1.2 * single
     assert f"{double:.4g} of ε = 0.5" in guarantee
@@ -52,19 +52,19 @@ def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results
 
 
 def _events(results, clients):
-    """What so many equal clients of the strategy that spends most release at ε = .5, in one run."""
+    """Return the releases, in one run at ε = .5, of equal clients of the strategy that spends most."""
     one = results.ledger.query("epsilon == 0.5 and strategy == 'term(t=5)' and seed == 0 and client == 0")
     releases = zip(one["noise_multiplier"], one["sampling_rate"], one["count"], strict=True)
     return [accounting.Event(z, q, n) for z, q, n in releases] * clients
 
 
 def test_the_card_is_at_most_what_any_clients_with_a_copy_spend(results):
-    """Two clients may spend less each, and more together, than the one that spends most and another."""
+    """Two clients can spend less each, but more together, than the two that spend most alone."""
     scenario = results.resolved["scenario"]
     copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}
     ledger = results.ledger.query("strategy == 'fedavg' and epsilon == 0.5 and release == 'dp-sgd'")
     one = ledger.drop_duplicates("client").head(4).assign(seed=0, delta=1e-5)
-    # Alone the first two spend most, together the others do: what a rare sample spends hardly adds up.
+    # The first two spend most alone, the others together: the ε of rare samples hardly adds up.
     one = one.assign(noise_multiplier=[0.695, 0.695, 3.2, 3.2], sampling_rate=[1e-3, 1e-3, 1.0, 1.0], count=1)
     events = {c: _own(rows) for c, rows in one.groupby("client", sort=False)}
     alone = [accounting.epsilon(e, 1e-5) for e in events.values()]
@@ -72,10 +72,10 @@ def test_the_card_is_at_most_what_any_clients_with_a_copy_spend(results):
     one = one.assign(epsilon_spent=alone)
     card = privacy.card(replace(results, ledger=one, resolved={**results.resolved, "scenario": copied}))
     guarantee = dict(card.promises)["Guarantee"]
-    told = float(guarantee.split("at most ")[1].split(" of ε")[0])
+    stated = float(guarantee.split("at most ")[1].split(" of ε")[0])
     pairs = [accounting.epsilon([*a, *b], 1e-5) for a, b in combinations(events.values(), 2)]
-    assert max(pairs) > 1.3 * pairs[0]  # the pair of those that spend most alone
-    assert told >= max(pairs) * (1 - 1e-3)
+    assert max(pairs) > 1.3 * pairs[0]  # pairs[0] are the two that spend most alone
+    assert stated >= max(pairs) * (1 - 1e-3)
 
 
 def test_the_card_is_at_most_what_any_seed_spends(results):

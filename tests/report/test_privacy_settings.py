@@ -1,4 +1,4 @@
-"""Every sentence of the privacy card that should depend on the runs does."""
+"""Each sentence of the privacy card that should depend on the runs does depend on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from fedtoll.report import privacy
 
 
-def told(results, change=lambda resolved: None, **frames):
-    """The whole card as one text, after a change of what was planned or charged."""
+def card_text(results, change=lambda resolved: None, **frames):
+    """Return the whole card as a string, after a change to what was planned or charged."""
     resolved = deepcopy(results.resolved)
     change(resolved)
     card = privacy.card(replace(results, resolved=resolved, **frames))
@@ -42,8 +42,8 @@ CHANGES = {
     "clip": (scenario("training", clip=1.25), "to norm 1.25", "to norm 3"),
     "batch size": (
         scenario("training", sampling_rate=None, batch_size=64),
-        "depend on the declared size of a client",
-        "are the scenario’s",
+        "depend on a client’s declared size",
+        "follow from the scenario",
     ),
     "precision": (scenario("training", precision="float64"), "(float64)", "(float32)"),
     "validation": (scenario("split", validation=0.1), "The 10% of the records", None),
@@ -55,7 +55,7 @@ CHANGES = {
     "copies": (scenario("partition", copies=2), "Each record is held by 2 clients", "disjoint"),
     "skips": (
         scenario("training", on_failure="skip"),
-        "a skip is a side channel, which round by round tells more than one abort",
+        "a skip is a side channel, and skips in many rounds reveal more than a single abort",
         "an abort is a side channel",
     ),
     "groups are not public": (no_groups, "every client’s size, and", "size and group"),
@@ -67,7 +67,7 @@ CHANGES = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_setting_changes_the_card(results, case):
     change, new, old = CHANGES[case]
-    before, after = told(results), told(results, change)
+    before, after = card_text(results), card_text(results, change)
     assert new in after
     if old is not None:
         assert old in before
@@ -78,17 +78,17 @@ def test_a_setting_changes_the_card(results, case):
 
 def test_what_was_charged_changes_the_card(results):
     ledger = results.ledger
-    before = told(results)
+    before = card_text(results)
     assert "δ = 1e-05" in before
     assert "rdp accountant" in before
-    after = told(results, ledger=ledger.assign(delta=1e-6, accountant="prv"))
+    after = card_text(results, ledger=ledger.assign(delta=1e-6, accountant="prv"))
     assert "δ = 1e-06" in after
     assert "prv accountant" in after
     assert "mean_loss" in before
-    assert "No strategy asks" in told(results, ledger=ledger[ledger["release"] == "dp-sgd"])
+    assert "No strategy asks" in card_text(results, ledger=ledger[ledger["release"] == "dp-sgd"])
     assert "Not private" in before
     private = results.groups[results.groups["mechanism"] == "dp-sgd"]
-    assert "Not private" not in told(results, groups=private)
-    assert "No run here is private" in told(results, ledger=ledger[:0])
+    assert "Not private" not in card_text(results, groups=private)
+    assert "No run here is private" in card_text(results, ledger=ledger[:0])
     spent = ledger.assign(epsilon_spent=0.123)
-    assert "0.123 of ε = 2" in told(results, ledger=spent)
+    assert "0.123 of ε = 2" in card_text(results, ledger=spent)

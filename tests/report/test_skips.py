@@ -1,4 +1,4 @@
-"""Replies that were skipped, on the page, in the terminal and as a table."""
+"""Skipped replies on the page, in the terminal and as a table."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from fedtoll.report import page, story
+from fedtoll.report import page, terminal_summary
 from fedtoll.report.digest import Digest
 from fedtoll.report.skips import MOST_ROWS, skips_line, skips_table
 from tests.server.fake import adult_race
 
 LINE = (
-    "4 of 468 replies were skipped, in 2 of 12 runs: of 2 clients (Black 3 and race “Other” 1). "
-    "They had no weight in those rounds; the report has who and why."
+    "4 of 468 replies were skipped, in 2 of 12 runs, from 2 clients (Black: 3 and race “Other”: 1). "
+    "They had no weight in those rounds; the report lists who and why."
 )
 
 
-def told(results) -> str:
+def screen(results) -> str:
     console = Console(width=100, file=io.StringIO())
-    console.print(story(results))
+    console.print(terminal_summary(results))
     return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 
 
 def without(results, *gone):
-    """The same results where the replies of these (strategy, ε, seed, round, client) were skipped."""
+    """Return results where the replies of these (strategy, ε, seed, round, client) were skipped."""
     clients = results.clients.assign(skipped="")
     for strategy, epsilon, seed, round, client, reason in gone:
         at = (clients[["strategy", "epsilon", "seed"]] == [strategy, epsilon, seed]).all(axis=1)
@@ -61,7 +61,7 @@ def test_nothing_is_said_where_every_reply_ends_a_run(results, text):
     assert skips_line(results) == ""
     assert skips_table(Digest(results)) is None
     assert "skipped" not in text
-    assert "skipped" not in told(results)
+    assert "skipped" not in screen(results)
 
 
 def test_that_none_was_skipped_is_said_where_some_could_have_been(plain):
@@ -69,17 +69,17 @@ def test_that_none_was_skipped_is_said_where_some_could_have_been(plain):
     html = page.render(results)
     assert skips_line(results) == ""
     assert "Skipped replies" in html
-    assert "there was none" in html
+    assert "none was" in html
     assert 'href="#skips"' not in html
-    assert "skipped" not in told(results)
+    assert "skipped" not in screen(results)
 
 
 def test_the_head_the_terminal_and_the_table_say_who_was_skipped(partial):
     html = page.render(partial)
-    assert LINE in told(partial)
+    assert LINE in screen(partial)
     head = html[: html.index("<main")]
     assert skips_line(partial) in head
-    assert "counts for less than its strategy would let it" in head
+    assert "count for less than the strategy intends" in " ".join(head.split())
     assert 'href="#skips"' in head
     assert 'id="skips"' in html
     assert "KeyError: &#39;&lt;age&gt;&#39;" in html
@@ -125,7 +125,7 @@ def test_a_long_table_is_by_group(plain):
 
 def test_mixed_clients_are_counted_and_no_group_is_named(partial):
     mixed = replace(partial, clients=partial.clients.assign(group=""))
-    assert skips_line(mixed) == "4 of 468 replies were skipped, in 2 of 12 runs: of 2 clients."
+    assert skips_line(mixed) == "4 of 468 replies were skipped, in 2 of 12 runs, from 2 clients."
     table = skips_table(Digest(mixed))
     assert table is not None
     assert {row.cells[3].text for row in table.rows} == {"any"}

@@ -1,4 +1,4 @@
-"""The tables: n beside every toll, flags, verdicts, and keys that sort as the figures do."""
+"""The tables: n with every toll, flags, verdicts, and sort keys that equal the numbers."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def test_the_toll_table_is_flat_and_who_pays_most_comes_first(eight):
     assert first[:4] == ["Asian-Pac-Islander", "0.5", "fedavg", "1,515 (410)"]
     assert first[4] == f"{row['toll']:.3f} ± {row['toll_se']:.3f}"
     assert first[5] == f"{row['toll_low']:.3f} to {row['toll_high']:.3f}"
-    assert cells(table, "of it clipping")[0].text == f"{row['clipping']:.3f} ± {row['clipping_se']:.3f}"
-    assert cells(table, "of it noise")[0].text == f"{row['noise']:.3f} ± {row['noise_se']:.3f}"
+    assert cells(table, "Clipping part")[0].text == f"{row['clipping']:.3f} ± {row['clipping_se']:.3f}"
+    assert cells(table, "Noise part")[0].text == f"{row['noise']:.3f} ± {row['noise_se']:.3f}"
     assert table.rows[5].cells[0].text == "everybody"
     assert table.rows[5].everybody
     assert [c.text for c in cells(table, "ε")][::18] == ["0.5", "2", "8", "∞ clip"]
 
 
-def test_n_and_positives_stand_beside_every_toll(eight):
-    for made in (tables.toll_table, tables.utility_table, tables.literature_table):
-        table = made(eight)
+def test_every_toll_comes_with_n_and_positives(eight):
+    for build in (tables.toll_table, tables.utility_table, tables.literature_table):
+        table = build(eight)
         assert table is not None
         assert all(re.fullmatch(r"[\d,]+ \([\d,]+\)", c.text) for c in cells(table, "n (positives)"))
 
 
 def test_without_clip_only_runs_nothing_is_split(digest):
-    assert not [c for c in tables.toll_table(digest).columns if c.name.startswith("of it")]
+    assert not [c for c in tables.toll_table(digest).columns if c.name.endswith(" part")]
 
 
 def test_the_utility_table_has_the_references(eight):
@@ -56,24 +56,24 @@ def test_the_utility_table_has_the_references(eight):
     assert cells(table, "ε")[-1].text == "∞"
 
 
-def test_sorting_keys_are_the_figures(eight):
+def test_sort_keys_are_the_numbers(eight):
     digest = eight
     for table in (tables.toll_table(digest), tables.gap_table(digest), tables.group_table(digest)):
         for i, col in enumerate(table.columns):
-            if col.words:
+            if col.is_text:
                 continue
             for row in table.rows:
                 cell = row.cells[i]
                 number = re.match(r"[−\d,.]+", cell.text)
                 if cell.sort and number and "∞" not in cell.text:
-                    told = float(number[0].replace(",", "").replace("−", "-"))
+                    shown = float(number[0].replace(",", "").replace("−", "-"))
                     scale = 100 if "%" in cell.text else 1
-                    assert told == pytest.approx(scale * float(cell.sort), abs=0.06 if scale > 1 else 6e-4)
+                    assert shown == pytest.approx(scale * float(cell.sort), abs=0.06 if scale > 1 else 6e-4)
                 elif cell.text == "–":
                     assert cell.sort == ""
 
 
-def test_flags_are_told(results):
+def test_flags_are_shown(results):
     groups = results.groups.copy()
     last = groups["round"] == groups["round"].max()
     one = last & (groups["group"] == "Other") & (groups["seed"] == 1)
@@ -81,13 +81,13 @@ def test_flags_are_told(results):
     groups.loc[last & (groups["group"] == "Other"), "positives"] = 2
     groups.loc[last & (groups["group"] == "Black") & (groups["seed"] == 2), "tpr"] = float("nan")
     table = tables.toll_table(Digest(replace(results, groups=groups)))
-    told = [c.text for c in cells(table, "Flags")]
-    assert any(c.startswith("too few; collapsed ") and "below majority 1/5" in c for c in told)
-    assert "TPR undefined 1/5" in told
+    flags = [c.text for c in cells(table, "Flags")]
+    assert any(c.startswith("too few; collapsed ") and "below majority 1/5" in c for c in flags)
+    assert "TPR undefined 1/5" in flags
     assert any(row.too_few for row in table.rows)
 
 
-def test_the_gap_table_says_who_is_apart_and_who_is_on_the_front(eight):
+def test_the_gap_table_shows_payers_and_the_front(eight):
     digest = eight
     table = tables.gap_table(digest)
     gaps = digest.gaps[digest.gaps["epsilon"] == 0.5].set_index("strategy")
@@ -95,13 +95,13 @@ def test_the_gap_table_says_who_is_apart_and_who_is_on_the_front(eight):
         gap = gaps.loc[row.cells[0].text]
         assert row.cells[2].text == f"{gap['gap']:.3f}"
         assert row.cells[4].text.endswith("Asian-Pac-Islander (n\u00a0=\u00a01,515)")
-        assert row.cells[7].text == ("on it" if gap["on_front"] else "behind it")
+        assert row.cells[7].text == ("on the front" if gap["on_front"] else "beaten")
     assert [c.text for c in cells(table, "Toll gap")][-3:] == ["reference"] * 3
     assert {c.text for c in cells(table, "Pareto front")[-3:]} == {"–"}
 
 
 @pytest.mark.parametrize(
-    ("quantity", "difference", "significant", "reason", "words"),
+    ("quantity", "difference", "significant", "reason", "expected"),
     [
         ("toll gap", -0.1, True, "", "narrower gap"),
         ("toll gap", 0.1, True, "", "wider gap"),
@@ -111,15 +111,15 @@ def test_the_gap_table_says_who_is_apart_and_who_is_on_the_front(eight):
         ("toll gap", -0.1, False, "too few seeds", "no test: too few seeds"),
     ],
 )
-def test_the_verdict_is_in_words(quantity, difference, significant, reason, words):
+def test_the_verdict_is_in_words(quantity, difference, significant, reason, expected):
     row = {"quantity": quantity, "difference": difference, "significant": significant, "reason": reason}
-    assert verdict(pd.Series(row | {"p_holm": 0.01})) == words
+    assert verdict(pd.Series(row | {"p_holm": 0.01})) == expected
 
 
-def test_comparisons_tell_difference_interval_p_and_verdict(eight, digest, made):
+def test_comparisons_show_difference_interval_p_and_verdict(eight, digest, fake_digest):
     table = tables.comparison_table(eight)
     assert table is not None
-    assert table.caption == f"Strategies compared within seeds: a family of {len(eight.comparisons)}"
+    assert table.caption == f"Comparisons of strategies, within seeds ({len(eight.comparisons)})"
     for row, (_, found) in zip(table.rows, eight.comparisons.iterrows(), strict=True):
         texts = [c.text for c in row.cells]
         assert texts[:2] == [found["strategy"], "fedavg"]
@@ -129,7 +129,7 @@ def test_comparisons_tell_difference_interval_p_and_verdict(eight, digest, made)
     assert few is not None
     assert {row.cells[-1].text.split(":")[0] for row in few.rows} == {"no test"}
     assert {row.cells[8].text for row in few.rows} == {"–"}
-    assert tables.comparison_table(made(strategies=("fedavg",), seeds=(0, 1))) is None
+    assert tables.comparison_table(fake_digest(strategies=("fedavg",), seeds=(0, 1))) is None
 
 
 def test_clipping_alone_is_labelled(eight):

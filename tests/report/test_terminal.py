@@ -1,4 +1,4 @@
-"""The story in the terminal: one screen, plain, and no surer than the page."""
+"""The summary in the terminal: one screen of plain text that claims no more than the page."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from fedtoll.report import headline, story
+from fedtoll.report import headline, terminal_summary
 from tests.server.fake import adult_race
 
 
 def screen(results, width: int = 100) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(story(results))
+    Console(file=out, width=width).print(terminal_summary(results))
     return out.getvalue()
 
 
@@ -33,14 +33,14 @@ def test_it_says_who_pays_over_epsilon_what_was_compared_and_the_headline(eight)
     out = screen(eight)
     lines = out.splitlines()
     assert lines[0].strip() == (
-        "Who pays at ε = 0.5: log-loss lost to privacy in nats ± half the 95% interval over 8 seeds"
+        "Who pays at ε = 0.5: log-loss added by privacy (nats) ± half the 95% interval over 8 seeds"
     )
     asian = [line for line in lines if line.startswith("Asian-Pac-Islander")]
     assert len(asian) == 2  # at the tightest ε, and over ε
     assert "1,515" in asian[0]
     assert "410" in asian[0]
     assert asian[0].count("±") == 3
-    assert "The same under fedavg as ε tightens" in out
+    assert "Toll under fedavg at each ε" in out
     groups = [line.split("  ")[0] for line in lines if re.match(r"[A-Zer].* \d+\.\d{3}", line)]
     assert groups[:2] == ["Asian-Pac-Islander", "race “Other”"]  # who pays most comes first
     assert (
@@ -54,17 +54,17 @@ def test_it_says_who_pays_over_epsilon_what_was_compared_and_the_headline(eight)
 
 
 def test_it_says_why_there_is_no_test(digest):
-    assert "4 default comparisons, no test: too few seeds" in screen(digest)
+    assert "4 default comparisons, not tested (too few seeds" in screen(digest)
 
 
 def test_a_declared_family_is_not_called_the_default_one(results):
     scenario = results.resolved["scenario"] | {"compare": {"quantities": ["utility"]}}
     asked = replace(results, resolved=results.resolved | {"scenario": scenario})
-    assert "\n2 comparisons, no test: too few seeds" in screen(asked)
+    assert "\n2 comparisons, not tested (too few seeds" in screen(asked)
 
 
-def test_it_marks_what_may_not_be_claimed(made):
-    out = screen(made(seeds=(0,)))
+def test_it_marks_what_may_not_be_claimed(fake_digest):
+    out = screen(fake_digest(seeds=(0,)))
     assert re.search(r"“Other” +81 +10\*", out)
     assert "* too few records or positives for a claim" in out
     assert "±" not in out  # one seed has no interval
@@ -73,7 +73,7 @@ def test_it_marks_what_may_not_be_claimed(made):
 def test_more_strategies_are_left_to_the_report():
     out = screen(adult_race(strategies=("fedavg", "uniform", "a", "b"), seeds=(0, 1), rounds=1, records=60))
     out = " ".join(out.split())
-    assert "left to the report: strategies with wider gaps (1)" in out
+    assert "only in the report: 1 strategy with a wider gap" in out
 
 
 def test_several_classes_have_no_positives(digits):

@@ -1,4 +1,4 @@
-"""Vega's process: it works beside this one, draws what it is given and reads no address."""
+"""Vega's process: it works in the background, draws what it is given and reads no address."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 
 from fedtoll.report import folder, vega
 from fedtoll.scenarios.errors import RunError
-from fedtoll.server.app import simulate
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TOML, planned
 
 SPEC = {
@@ -69,26 +69,26 @@ def test_no_address_is_read():
             server.accept()
 
 
-def test_a_process_that_dies_is_told_to_all_that_wait_and_begun_anew():
+def test_a_process_that_dies_fails_all_that_wait_and_is_restarted():
     vega.draw(SPEC).result()
     died = vega._process()
-    os.kill(died._beside.pid, signal.SIGSTOP)
+    os.kill(died._child.pid, signal.SIGSTOP)
     drawings = [vega.draw(SPEC) for _ in range(3)]
-    died._beside.kill()
+    died._child.kill()
     for drawing in drawings:
         with pytest.raises(RunError, match="died"):
             drawing.result(timeout=10)
-    assert died._beside.returncode == -signal.SIGKILL  # waited for: no zombie
+    assert died._child.returncode == -signal.SIGKILL  # reaped: no zombie
     assert died._pipe.closed
     assert vega._process() is not died
     assert vega.draw(SPEC).result()[1]
 
 
-def test_a_process_that_died_when_idle_is_begun_anew():
+def test_a_process_that_died_when_idle_is_restarted():
     vega.draw(SPEC).result()
     died, threads = vega._process(), threading.active_count()
-    died._beside.kill()
-    died._beside.wait()
+    died._child.kill()
+    died._child.wait()
     assert vega.draw(SPEC).result()[1]
     assert vega._process() is not died
     for _ in range(100):
@@ -97,15 +97,15 @@ def test_a_process_that_died_when_idle_is_begun_anew():
         time.sleep(0.05)
     assert died._pipe.closed
     assert threading.active_count() == threads  # its thread ended
-    begun = vega._process()
+    restarted = vega._process()
     assert vega.draw(SPEC).result()[1]
-    assert vega._process() is begun  # the end of the one before forgot none but itself
+    assert vega._process() is restarted  # the end of the first one removed only itself
     with pytest.raises(RunError, match="died"):
-        died.begin("draw", SPEC).result(timeout=1)
+        died.submit("draw", SPEC).result(timeout=1)
 
 
-def test_two_threads_make_one_process(monkeypatch):
-    monkeypatch.setattr(vega, "_BEGUN", {})
+def test_two_threads_start_one_process(monkeypatch):
+    monkeypatch.setattr(vega, "_PROCESSES", {})
     ready = threading.Barrier(8)
 
     def process(_: int) -> Any:
@@ -113,16 +113,16 @@ def test_two_threads_make_one_process(monkeypatch):
         return vega._process()
 
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(process, range(8)))
-    made[0]._end()
-    assert len(set(map(id, made))) == 1
+        processes = list(pool.map(process, range(8)))
+    processes[0]._kill()
+    assert len(set(map(id, processes))) == 1
 
 
-def _full(*args: Any, **kwargs: Any) -> Any:
+def _out_of_processes(*args: Any, **kwargs: Any) -> Any:
     raise OSError(11, "Resource temporarily unavailable")
 
 
-def _false(command: list[str], **kwargs: Any) -> Any:
+def _exits_at_once(command: list[str], **kwargs: Any) -> Any:
     process = _POPEN(["false"], **kwargs)
     process.wait()
     return process
@@ -131,31 +131,31 @@ def _false(command: list[str], **kwargs: Any) -> Any:
 _POPEN = subprocess.Popen
 
 
-@pytest.mark.parametrize("popen", [_full, _false])
-def test_a_process_that_cannot_be_begun_is_told_in_one_line(monkeypatch, popen):
-    monkeypatch.setattr(vega, "_BEGUN", {})
+@pytest.mark.parametrize("popen", [_out_of_processes, _exits_at_once])
+def test_a_process_that_cannot_be_started_is_reported_in_one_line(monkeypatch, popen):
+    monkeypatch.setattr(vega, "_PROCESSES", {})
     monkeypatch.setattr(subprocess, "Popen", popen)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(RunError, match=r"cannot be begun: (Resource|Broken|Connection)[a-z ]+$"):
+    with pytest.raises(RunError, match=r"cannot start the process .*: (Resource|Broken|Connection)[a-z ]+$"):
         vega.draw(SPEC)
-    assert vega._BEGUN == {}
+    assert vega._PROCESSES == {}
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_it_is_warmed_once(monkeypatch):
-    monkeypatch.setattr(vega, "_BEGUN", {})
-    asked: list[str] = []
-    begin = vega._Process.begin
+    monkeypatch.setattr(vega, "_PROCESSES", {})
+    tasks: list[str] = []
+    submit = vega._Process.submit
 
-    def noted(self: vega._Process, task: str, content: Any) -> Any:
-        asked.append(task)
-        return begin(self, task, content)
+    def recorded(self: vega._Process, task: str, content: Any) -> Any:
+        tasks.append(task)
+        return submit(self, task, content)
 
-    monkeypatch.setattr(vega._Process, "begin", noted)
-    folder.begin()
-    folder.begin()
-    vega._process()._end()
-    assert sorted(asked) == ["bundle", "draw"]
+    monkeypatch.setattr(vega._Process, "submit", recorded)
+    folder.warm_up()
+    folder.warm_up()
+    vega._process()._kill()
+    assert sorted(tasks) == ["bundle", "draw"]
 
 
 def test_an_interrupt_when_idle_leaves_it_alive():
@@ -163,13 +163,13 @@ def test_an_interrupt_when_idle_leaves_it_alive():
         import os, signal
         from fedtoll.report import vega
         vega.draw({}).exception()
-        beside = vega._process()._beside.pid
+        child = vega._process()._child.pid
         try:
             os.killpg(0, signal.SIGINT)
             signal.pause()
         except KeyboardInterrupt:
             vega.draw({"mark": "point"}).result()
-        print(vega._process()._beside.pid == beside)
+        print(vega._process()._child.pid == child)
     """
     command = [sys.executable, "-c", program]
     run = subprocess.run(
@@ -181,22 +181,22 @@ def test_an_interrupt_when_idle_leaves_it_alive():
 def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     plan = planned(FEDAVG)
     store = Store(tmp_path)
-    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, simulate(run))
     command = [sys.executable, "-m", "fedtoll.cli", "report", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and not (children := listed.read_text().split()):
+    children_file = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not (children := children_file.read_text().split()):
         time.sleep(0.02)
     time.sleep(0.3)
     assert process.poll() is None
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert time.monotonic() - asked < 5  # a report of seconds is not waited for
+    assert time.monotonic() - interrupted < 5  # it does not finish the report first
     assert process.returncode == 130
     assert err == "fedtoll: interrupted; the same command resumes\n"
     assert children
@@ -206,7 +206,7 @@ def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
 def test_it_ends_with_its_parent_however_that_ends():
     program = (
         "import os; from fedtoll.report import vega; vega.draw({}).exception(); "
-        "print(vega._process()._beside.pid, flush=True); os._exit(0)"
+        "print(vega._process()._child.pid, flush=True); os._exit(0)"
     )
     child = int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
     for _ in range(100):
@@ -217,7 +217,7 @@ def test_it_ends_with_its_parent_however_that_ends():
 
 
 def _lives(pid: int) -> bool:
-    """Say whether a process runs: one that ended and that nobody waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:

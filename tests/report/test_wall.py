@@ -16,7 +16,7 @@ from tests.report.conftest import HOSTILE
 from tests.server.fake import adult_race
 
 
-def test_the_page_names_no_other_place(page):
+def test_the_page_names_no_other_address(page):
     addresses = [
         value
         for e in page.elements
@@ -26,7 +26,7 @@ def test_the_page_names_no_other_place(page):
     inside = [a for a in addresses if a.startswith("#")]
     assert [a for a in addresses if a not in inside] == [
         "data:,"
-    ]  # the icon, so that no browser asks for one
+    ]  # the icon, so that no browser requests one
     ids = {e["attrs"].get("id") for e in page.elements}
     assert {a.removeprefix("#") for a in inside} <= ids
     style = "".join(e["text"] for e in page.all("style"))
@@ -47,7 +47,7 @@ def test_the_policy_admits_the_one_script_and_no_connection(page):
     assert rules["default-src"] == "'none'"
     assert rules["script-src"] == f"'sha256-{digest}'"
     assert not rules.keys() & {"connect-src", "font-src", "frame-src"}  # they fall back to none
-    # The policy binds what comes after it.
+    # A policy applies only to what follows it.
     tags = [e["tag"] for e in page.elements]
     first = page.elements.index(next(e for e in page.elements if "http-equiv" in e["attrs"]))
     assert not set(tags[:first]) & {"script", "style", "link"}
@@ -64,7 +64,7 @@ def test_many_strategies_stay_under_the_limit():
     assert len(render(many).encode()) < 2_000_000
 
 
-@pytest.mark.slow  # the quick suite has it of one digest, in test_page.py
+@pytest.mark.slow  # test_page.py does this for one digest in the quick suite
 def test_the_same_results_give_the_same_bytes(results, text):
     assert render(results) == text
 
@@ -76,11 +76,11 @@ def test_another_process_gives_the_same_bytes(text):
         "from fedtoll.report.page import render; "
         "print(hashlib.sha256(render(adult_race()).encode()).hexdigest())"
     )
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     out = subprocess.run(
         [sys.executable, "-c", program],
         cwd=root,
-        env={"PYTHONPATH": str(root), "PYTHONHASHSEED": "7", "PATH": ""},
+        env={"PYTHONPATH": f"{root}:{root / 'src'}", "PYTHONHASHSEED": "7", "PATH": ""},
         capture_output=True,
         text=True,
         check=True,

@@ -48,6 +48,13 @@ def test_the_baseline_is_fedavg_or_the_first():
     assert family(None, STRATEGIES, [INF, "clip-only"]) == ()
 
 
+def test_the_default_baseline_is_fedtolls_fedavg_whatever_its_label():
+    ours = {"uniform": "uniform", "FedAvg": "fedtoll.strategies.fedavg:FedAvg"}
+    assert {c.baseline for c in family(None, ours, [1.0])} == {"FedAvg"}
+    users = {"uniform": "uniform", "fedavg": "mine.py:fedavg"}
+    assert {c.baseline for c in family(None, users, [1.0])} == {"uniform"}
+
+
 @pytest.mark.parametrize(
     ("section", "words"),
     [

@@ -168,7 +168,7 @@ def test_credit_without_logarithms_is_the_known_reference():
         else c
         for c in source.columns
     )
-    plain = data.table(dataclasses.replace(source, columns=columns))
+    plain = data.load_table(dataclasses.replace(source, columns=columns))
     np.testing.assert_allclose(central_mean(plain), CREDIT_AS_IT_IS, rtol=0, atol=0.015)
 
 

@@ -20,10 +20,10 @@ from fedtoll.scenarios.data.synthetic import CLASSES, SEPARATION, synthetic
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.partition import layout
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.records import table_of
 from fedtoll.scenarios.split import folds
 from fedtoll.server.plan import check
 from tests.scenarios.tiny import told
+from tests.shared import table_of
 
 SCENARIOS = ("tv16-race", "tv16-hard-race", "tv16-state", "nesarc-race", "digits-rare", "synthetic-shift")
 
@@ -209,7 +209,7 @@ def test_all_but_a_tenth_of_the_rare_digit_is_kept_from_the_clients():
 def people(seed: int = 0, features: int = 8, **groups: dict[str, float]) -> data.Table:
     """The table of some groups of 4,000, unless stated."""
     made = {name: SyntheticGroup.model_validate({"size": 4_000, **g}) for name, g in groups.items()}
-    return data.table(synthetic(Synthetic(groups=made, features=features, seed=seed)))
+    return data.load_table(synthetic(Synthetic(groups=made, features=features, seed=seed)))
 
 
 def of(table: data.Table, group: str) -> np.ndarray:
@@ -278,7 +278,7 @@ def test_features_stay_inside_the_declared_bounds():
     column = source.columns[0]
     assert isinstance(column, data.Numeric)
     assert (column.low, column.high) == (-6, 6)
-    assert np.abs(data.table(source).features).max() == 6  # the few beyond it are cut off
+    assert np.abs(data.load_table(source).features).max() == 6  # the few beyond it are cut off
 
 
 SECTION = {"features": 5, "seed": 3, "groups": {"a": {"size": 50}, "b": {"size": 20, "base_rate": 0.2}}}
@@ -367,7 +367,7 @@ def fetches(monkeypatch, tmp_path):
 
 
 def test_acs_becomes_the_declared_columns(fetches):
-    table = data.table(acs(("GA", "HI")))
+    table = data.load_table(acs(("GA", "HI")))
     assert fetches == ["GA", "HI"]
     assert len(table) == 6
     assert table.features.min() >= -1
@@ -440,7 +440,7 @@ def test_a_folder_that_cannot_keep_acs_is_told_before_the_download(fetches, tmp_
 def test_an_unknown_code_of_acs_is_told(fetches, monkeypatch):
     monkeypatch.setattr(f"{__name__}.RAW", RAW.assign(RAC1P=[1.0, 1.0, 10.0]))
     with pytest.raises(ScenarioError, match="column 'race' holds the undeclared value"):
-        data.table(acs(("GA",)))
+        data.load_table(acs(("GA",)))
 
 
 def test_looking_at_acs_fetches_nothing(fetches):

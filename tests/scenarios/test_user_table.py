@@ -21,14 +21,13 @@ from fedtoll.scenarios.data import (
     Numeric,
     Source,
     encode,
+    load_table,
     source_of,
-    table,
     user_file,
-    user_table,
 )
 from fedtoll.scenarios.data.config import MOST_FEATURES, MOST_GROUPS, MOST_VALUES
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
-from fedtoll.scenarios.records import records, table_of
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import check, plan
 from tests.scenarios.people import OWN, SUFFIXES, declare, people, write
@@ -37,7 +36,7 @@ from tests.scenarios.tiny import told
 
 def made(path, **changes):
     """The table of a file, read anew."""
-    return table(source_of(declare(path, **changes).data, afresh=True))
+    return load_table(source_of(declare(path, **changes).data))
 
 
 def refusal(path, **changes):
@@ -388,10 +387,10 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may read all
     assert refusal(path).endswith("cannot be read (Permission denied)")
     monkeypatch.undo()
-    source = source_of(declare(path).data, afresh=True)
+    source = source_of(declare(path).data)
     path.unlink()
     with pytest.raises(ScenarioError, match=r"data 'people.csv': cannot be read \(No such file"):
-        table(source)
+        load_table(source)
 
 
 @pytest.mark.parametrize("name", ["a\\u0000b.csv", "~nobody-has-this-name/x.csv"])
@@ -528,16 +527,16 @@ def test_a_run_crosses_processes_with_the_order_of_its_columns(tmp_path):
     assert list(user_table.columns) == ["age", "income", "job"]
     assert list(user_table.attributes) == ["race", "age"]
     assert (again, again.hash, hash(again.data)) == (run, run.hash, hash(run.data))
-    assert records(again) is records(run)  # read once
+    federation = Federation.of(run)
+    assert Federation.of(again, like=federation) is federation  # read once
 
 
 def test_a_worker_that_finds_other_bytes_says_so(tmp_path):
     path = write(people(), tmp_path / "people.csv")
     run = plan(declare(path), "mine.toml").runs[0]
     changed(tmp_path, "age", 3, 44)
-    user_table._KNOWN.clear()  # as in a new process
     with pytest.raises(FedtollError) as caught:
-        records(run.model_copy(update={"seed": 99}))
+        Federation.of(run)
     assert re.fullmatch(
         r"data 'people.csv': not the records that were planned with \(checksum \w{12}, here \w{12}\); "
         "run the command again",
@@ -547,25 +546,26 @@ def test_a_worker_that_finds_other_bytes_says_so(tmp_path):
 
 def test_a_file_that_changes_between_two_looks_is_told(tmp_path):
     path = write(people(), tmp_path / "people.csv")
-    source = source_of(declare(path).data, afresh=True)
+    source = source_of(declare(path).data)
     assert source.checksum
     changed(tmp_path, "age", 3, 44)
     with pytest.raises(ScenarioError, match="changed while it was in use; run the command again"):
-        table(source)
+        load_table(source)
 
 
 def test_a_changed_file_is_read_again_by_the_next_plan_and_an_unchanged_one_is_not(tmp_path):
     path = write(people(), tmp_path / "people.csv")
     scenario = declare(path)
-    first = plan(scenario, "mine.toml").runs[0]
-    before = table_of(scenario.data)[0]
-    assert plan(scenario, "mine.toml").runs[0] == first
-    assert table_of(scenario.data)[0] is before
+    first = plan(scenario, "mine.toml")
+    again = plan(scenario, "mine.toml", like=first.federation)
+    assert again.runs[0] == first.runs[0]
+    assert again.federation is first.federation
     changed(tmp_path, "age", 3, 44)
-    assert table_of(scenario.data)[0] is before  # a process at work keeps what it has
-    second = plan(scenario, "mine.toml").runs[0]
-    assert second.checksum != first.checksum
-    assert table_of(scenario.data)[0] is not before
+    # A process at work keeps what it has.
+    assert Federation.of(first.runs[0], like=first.federation) is first.federation
+    second = plan(scenario, "mine.toml", like=first.federation)
+    assert second.runs[0].checksum != first.runs[0].checksum
+    assert second.federation.table is not first.federation.table
 
 
 def test_a_check_reads_no_record(tmp_path, monkeypatch):

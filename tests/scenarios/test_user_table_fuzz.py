@@ -15,12 +15,11 @@ import pandas as pd
 import pytest
 
 from fedtoll.scenarios import split
-from fedtoll.scenarios.data import source_of, table
+from fedtoll.scenarios.data import load_table, source_of
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
 from fedtoll.scenarios.read import validate
-from fedtoll.scenarios.records import layout, records, table_of
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import plan
+from fedtoll.server.trainer import simulate
 
 Facts = dict[str, Any]
 
@@ -340,7 +339,7 @@ def judge(case: Case, path: Path, *, train: bool) -> str:
     case.scenario["data"]["file"] = str(path)
     try:
         scenario = validate(case.scenario, "fuzz.toml")
-        made = table(source_of(scenario.data))
+        made = load_table(source_of(scenario.data))
     except ScenarioError as error:
         one_line(error)
         return "refused"
@@ -363,16 +362,16 @@ def judge(case: Case, path: Path, *, train: bool) -> str:
         assert attribute.names == own.attributes[name].names
         assert attribute.counts.sum() == len(made)
     try:
-        chosen, groups = table_of(scenario.data)
-        planned = layout(scenario.data, scenario.split, scenario.partition)
-        (run,) = plan(scenario, "fuzz.toml").runs
+        planned = plan(scenario, "fuzz.toml")
     except ScenarioError as error:
         one_line(error)
         return "not planned"
+    federation, (run,) = planned.federation, planned.runs
+    chosen, groups, layout = federation.table, federation.groups, federation.layout
     assert groups.counts.sum() == len(chosen) == len(made)
-    assert np.isfinite(planned.expected_KG).all()
-    assert [c.size for c in run.clients] == [c.size for c in planned.clients]
-    held = records(run)
+    assert np.isfinite(layout.expected_KG).all()
+    assert [c.size for c in run.clients] == [c.size for c in layout.clients]
+    held = federation.records(run.seed)
     training, test = split.split(
         chosen, groups, scenario.split.kind, scenario.split.folds, run.seed, scenario.split.validation
     )

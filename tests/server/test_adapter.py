@@ -13,9 +13,9 @@ from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import StrategySpec
 from fedtoll.server import adapter
-from fedtoll.server.app import simulate
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.plan import strategy_plan
+from fedtoll.server.trainer import simulate
 from fedtoll.strategies.base import Arrays, Report, State, Strategy, Weights, sizes
 from fedtoll.strategies.fedavg import FedAvg
 from tests.server.federation import FEDAVG, TERM, one, with_strategy
@@ -101,7 +101,7 @@ class Forgets(Strategy):
 
 def test_a_forgotten_memory_is_told(plain):
     assert (
-        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), and returned ndarray"
+        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), but returned ndarray"
     )
 
 

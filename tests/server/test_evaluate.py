@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.server.app import simulate
 from fedtoll.server.evaluate import Auroc, HeldOut, _rates, auroc
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, one
 
 NAMES = ("a", "b", "c")

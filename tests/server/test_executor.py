@@ -15,6 +15,7 @@ from fedtoll.server import app, executor, plan, workers
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.tables import Tables
+from fedtoll.server.trainer import Trainer
 from tests.server.federation import FEDAVG, TERM, TOML, YOGI, one, planned
 
 RAISES = '''
@@ -96,13 +97,13 @@ def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):
     good = [run for run in runs if run.strategy.name != "Raises"]
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
     trained = []
-    simulate = app.simulate
+    train = Trainer.train
 
-    def spy(run: Run) -> Tables:
+    def spy(self: Trainer, run: Run) -> Tables:
         trained.append(run.hash)
-        return simulate(run)
+        return train(self, run)
 
-    monkeypatch.setattr(app, "simulate", spy)
+    monkeypatch.setattr(Trainer, "train", spy)
     assert executor.execute(good, Store(tmp_path), executor="serial") == []
     assert not trained
     shutil.rmtree(tmp_path / "runs" / good[1].hash)
@@ -166,7 +167,7 @@ def test_the_server_app_stores_what_the_executor_does(tmp_path, capsys):
         "epsilon": "2.0",
         "seed": 0,
     }
-    assert plan.one(config).hash == run.hash
+    assert plan.one(config).runs[0].hash == run.hash
     app.main(LocalGrid(run), context(**config, out=str(out)))
     assert files(out) == files(tmp_path / "ours")
     shown = capsys.readouterr().out

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedtoll.scenarios.run import Run
 from fedtoll.server import superlink
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 pytestmark = pytest.mark.slow
@@ -42,9 +43,9 @@ def factory(inputs, outputs):
 def flower(tmp_path_factory) -> tuple[Plan, Store, list[str]]:
     """FedAvg clipped and not noised, and TERM at ε = 2, under one SuperLink."""
     every = planned(FEDAVG, TERM, privacy={"epsilons": ["clip-only", 2.0]}, training={"engine": "opacus"})
-    plan = Plan(every.scenario, (every.runs[0], every.runs[3]))
+    plan = replace(every, runs=(every.runs[0], every.runs[3]))
     store = Store(tmp_path_factory.mktemp("flower"))
-    store.open(plan.scenario, plan.runs, TOML, "test")
+    store.open(plan, TOML, "test")
     done: list[Run] = []
     failures = superlink.execute(plan, store, finished=done.append)
     assert failures == []

@@ -133,10 +133,11 @@ def test_the_clients_are_nodes_from_1_and_know_their_partition_only(plain):
 
 def test_a_round_reaches_the_handler_at_once(plain):
     sizes = []
+    train = clients.Clients().train
 
     def handler(messages, contexts):
         sizes.append((len(messages), len(contexts)))
-        return clients.train(messages, contexts)
+        return train(messages, contexts)
 
     federate(LocalGrid(plain, handler), plain)
     assert sizes == [(3, 3), (3, 3)]
@@ -144,7 +145,8 @@ def test_a_round_reaches_the_handler_at_once(plain):
 
 def apart(messages, contexts):
     """Answer as Flower's own clients do: one at a time."""
-    return [clients.train([m], [c])[0] for m, c in zip(messages, contexts, strict=True)]
+    train = clients.Clients().train
+    return [train([m], [c])[0] for m, c in zip(messages, contexts, strict=True)]
 
 
 @pytest.mark.parametrize("hidden", [(), (4,)])

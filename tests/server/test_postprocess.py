@@ -13,14 +13,15 @@ from flwr.app import Message
 from fedtoll.clients import mechanisms, model
 from fedtoll.clients import train as clients
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.records import records
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server import adapter
-from fedtoll.server.app import federate, simulate
+from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.postprocess import Released, shrink, smooth
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TERM, Replies, one, refusal
+from tests.shared import records
 
 EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
 TELLS = "tests.server.asks:Tells"

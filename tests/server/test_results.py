@@ -14,11 +14,11 @@ import pytest
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.measures import RUN
 from fedtoll.server import store
-from fedtoll.server.app import simulate
 from fedtoll.server.plan import Plan
 from fedtoll.server.results import load
 from fedtoll.server.store import TABLES, Store
 from fedtoll.server.tables import Tables
+from fedtoll.server.trainer import simulate
 from tests.server.fake import adult_race
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
@@ -37,7 +37,7 @@ def tables(plan) -> dict[str, Tables]:
 def full(plan, tables, tmp_path) -> Store:
     """A folder in which all runs are finished."""
     store = Store(tmp_path / "full")
-    store.open(plan.scenario, plan.runs, TOML, "fedtoll run sex.toml")
+    store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
         store.write(run, tables[run.hash])
     return store
@@ -87,7 +87,7 @@ def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
 )
 def test_a_column_of_two_kinds_is_read_as_pandas_joins_it(plan, tables, tmp_path, one, other):
     store, own = Store(tmp_path), {}
-    store.open(plan.scenario, plan.runs, TOML, "command")
+    store.open(plan, TOML, "command")
     for run, value in zip(plan.runs[:2], (one, other), strict=True):
         clients = tables[run.hash]["clients"]
         own[run.hash] = tables[run.hash] | {"clients": clients.assign(own=value * len(clients))}
@@ -191,14 +191,14 @@ def test_runs_of_other_versions_are_not_mixed_unless_forced(plan, full, name):
     with pytest.raises(
         ScenarioError, match=rf"made with {name} 0\.9, here is {re.escape(now)}.*--force"
     ) as caught:
-        full.open(plan.scenario, plan.runs, TOML, "again")
+        full.open(plan, TOML, "again")
     assert "\n" not in str(caught.value)
     assert everything(full.folder) == before
-    full.open(plan.scenario, plan.runs, TOML, "again", force=True)
+    full.open(plan, TOML, "again", force=True)
     forced = json.loads(file.read_text())
     assert forced["command"] == "again"
     assert [v[name] for v in forced["mixed_with"]] == ["0.9"]
-    full.open(plan.scenario, plan.runs, TOML, "once more")  # forced once, and still told
+    full.open(plan, TOML, "once more")  # forced once, and still told
     assert json.loads(file.read_text())["mixed_with"] == forced["mixed_with"]
 
 
@@ -206,7 +206,7 @@ def test_other_versions_do_not_matter_where_no_run_is_kept(plan, full):
     others = planned(FEDAVG, training={"rounds": 3})
     file = full.folder / "resolved.json"
     file.write_text(file.read_text().replace('"torch": "', '"torch": "0.'))
-    full.open(others.scenario, others.runs, TOML, "others")
+    full.open(others, TOML, "others")
     assert len(json.loads(file.read_text())["runs"]) == 1
     assert all(full.has(run) for run in plan.runs)  # kept, and no longer loaded
     with pytest.raises(ScenarioError, match="no run is finished yet"):
@@ -216,7 +216,7 @@ def test_other_versions_do_not_matter_where_no_run_is_kept(plan, full):
 def test_the_versions_of_what_only_reports_do_not_matter(plan, full):
     file = full.folder / "resolved.json"
     file.write_text(file.read_text().replace('"fairlearn": "', '"fairlearn": "0.'))
-    full.open(plan.scenario, plan.runs, TOML, "again")
+    full.open(plan, TOML, "again")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"runs": []}'])
@@ -230,7 +230,7 @@ def test_a_folder_without_results_says_so(tmp_path, content):
 def test_runs_of_unknown_versions_are_not_continued(plan, full):
     (full.folder / "resolved.json").write_text("[]")
     with pytest.raises(ScenarioError, match="made with torch None"):
-        full.open(plan.scenario, plan.runs, TOML, "again")
+        full.open(plan, TOML, "again")
 
 
 def test_a_folder_that_is_not_there_says_so(tmp_path):
@@ -242,7 +242,7 @@ def test_a_folder_that_is_a_file_cannot_be_written(plan, tables, tmp_path):
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file")
     with pytest.raises(ScenarioError, match=r"file: cannot be written: "):
-        store.open(plan.scenario, plan.runs, TOML, "command")
+        store.open(plan, TOML, "command")
     with pytest.raises(RunError, match=r"runs: cannot be written: "):
         store.write(plan.runs[0], tables[plan.runs[0].hash])
 

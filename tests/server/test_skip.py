@@ -15,9 +15,10 @@ from fedtoll.clients import engines
 from fedtoll.clients import train as clients
 from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.run import Run
-from fedtoll.server.app import federate, simulate
+from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.strict import LONGEST_REASON, Strict
+from fedtoll.server.trainer import simulate
 from tests.hostile.traps import ESCAPE
 from tests.server.federation import (
     FEDAVG,
@@ -66,7 +67,7 @@ class Deaf(LocalGrid):
 
     def __init__(self, run: Run, *places: tuple[int, int]) -> None:
         super().__init__(run, self.answer)
-        self.places, self.round = places, 0
+        self.places, self.round, self.clients = places, 0, clients.Clients()
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> Replies:
         self.round += 1
@@ -75,7 +76,7 @@ class Deaf(LocalGrid):
             for m, c in zip(messages, contexts, strict=True)
             if (self.round, m.metadata.dst_node_id - 1) not in self.places
         ]
-        return clients.train([m for m, _ in heard], [c for _, c in heard])
+        return self.clients.train([m for m, _ in heard], [c for _, c in heard])
 
 
 def own(grid: LocalGrid, client: int) -> tuple[Any, ...]:
@@ -160,7 +161,7 @@ def test_a_run_without_a_fault_is_that_of_an_abort_but_for_one_column(private):
 @pytest.mark.parametrize("engine", ["cohort", "opacus"])
 def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
     run = skipping(training={"engine": engine, "rounds": 3})
-    train = engines.engine(run.engine, run.device).train
+    train = engines.make_engine(run.engine, run.device).train
 
     class Fails:
         def train(self, run, tasks):
@@ -168,7 +169,7 @@ def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
                 raise MemoryError(f"out of\n{ESCAPE}memory")
             return train(run, tasks)
 
-    monkeypatch.setattr(clients, "engine", lambda *which: Fails())
+    monkeypatch.setattr(clients, "make_engine", lambda *which: Fails())
     tables = federate(grid := LocalGrid(run), run)
     ((place, reason),) = skipped(tables).items()
     assert place == (2, 1)

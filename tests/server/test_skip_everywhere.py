@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from fedtoll.server import superlink
-from fedtoll.server.app import simulate
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 FRAGILE = '''
@@ -69,7 +69,7 @@ def test_the_command_says_what_was_skipped(here, tmp_path, fragile):
 def test_the_final_bytes_are_those_of_this_process_under_flower_too(tmp_path, fragile):
     every = planned(TERM, privacy={"epsilons": [2.0]}, training=TRAINING, model={"kind": fragile}, seeds=[2])
     store = Store(Path(tmp_path) / "out")
-    store.open(every.scenario, every.runs, TOML, "test")
+    store.open(every, TOML, "test")
     assert superlink.execute(every, store) == []
     (run,) = every.runs
     here, there = simulate(run), store.folder / "runs" / run.hash

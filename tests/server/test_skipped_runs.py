@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from fedtoll.cli import main
-from fedtoll.server.app import federate, simulate
+from fedtoll.server.app import federate
 from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
+from fedtoll.server.trainer import simulate
 from tests.peers.test_accounting import integrated, recomputed, told
 from tests.server.federation import (
     FEDAVG,

@@ -269,14 +269,14 @@ def test_a_lost_failed_doubled_or_foreign_reply_ends_the_run(private, change, li
 
 
 def test_a_client_that_raises_ends_the_run(plain, monkeypatch):
-    def raises(run):
+    def raises(cohort, task, groups):
         raise MemoryError("out of\nmemory")
 
-    train = clients.train
+    train = clients.Clients().train
 
     def handler(messages, contexts):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(clients, "records", raises)
+            patch.setattr(clients, "_answers", raises)
             broken = train(messages[CLIENT:2], contexts[CLIENT:2])
         rest = train([messages[0], messages[2]], [contexts[0], contexts[2]])
         return [rest[0], *broken, rest[1]]

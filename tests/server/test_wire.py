@@ -18,7 +18,7 @@ from fedtoll.clients import model
 from fedtoll.clients import train as clients
 from fedtoll.clients.losses import per_example
 from fedtoll.privacy.ledger import owed
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.app import federate
@@ -26,6 +26,7 @@ from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.grid import LocalGrid
 from fedtoll.strategies.base import Member, Report
 from tests.server.federation import FEDAVG, TERM, YOGI, Replies, Wrapped, one
+from tests.shared import records
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +257,8 @@ def test_held_out_records_change_nothing_but_their_own_measures(monkeypatch):
     true = federate(LocalGrid(run), run)
     original = HeldOut.__init__
 
-    def lie(self: HeldOut, run: Run) -> None:
-        original(self, run)
+    def lie(self: HeldOut, run: Run, federation: Federation | None = None) -> None:
+        original(self, run, federation)
         self.labels = 1 - self.labels
         self._features = -self._features
 

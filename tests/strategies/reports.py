@@ -1,4 +1,4 @@
-"""What clients report, for the tests of strategies."""
+"""Synthetic client reports for the tests of strategies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fedtoll.strategies.base import Report
 
 
 def report(client, size=1, update=(), loss=0.5, sd=0.0, **more):
-    """One client that answers a mean loss."""
+    """Return the report of one client with a mean loss."""
     return Report(client, size, "g", update, {"mean_loss": Estimate(loss, sd)}, **more)
 
 
 def cohort(sizes, losses=None, sds=None, *, variances=None, epsilons=None, shapes=((2, 3), (2,))):
-    """Clients that answer a mean loss, with random updates of a model of these shapes."""
+    """Return reports with a mean loss and random updates of a model with these shapes."""
     rng = np.random.default_rng(0)
     return [
         report(
@@ -33,7 +33,7 @@ def cohort(sizes, losses=None, sds=None, *, variances=None, epsilons=None, shape
 
 
 def answering(name, sizes, cells_K, groups=None, sd=0.0, variances=None):
-    """Clients that answer one statistic of groups: of mixed records, unless they declare their group."""
+    """Return reports with one statistic by group; clients are mixed unless ``groups`` names their groups."""
     return [
         Report(
             k,

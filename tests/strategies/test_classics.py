@@ -43,7 +43,7 @@ def identity():
 
 
 def round_of(seed, losses=(0.5, 0.5, 0.5), scale=1.0, **more):
-    """The reports of three clients on a model like START."""
+    """Return the reports of three clients for a model shaped like START."""
     rng = np.random.default_rng(seed)
     return [
         report(k, n, tuple(scale * rng.normal(size=p.shape) for p in START), f, **more)
@@ -52,7 +52,7 @@ def round_of(seed, losses=(0.5, 0.5, 0.5), scale=1.0, **more):
 
 
 def play(strategy, rounds, params=START):
-    """The model after each round, and the last memory and coefficients."""
+    """Return the model after each round, and the last state and coefficients."""
     state, path = strategy.init(rounds[0]), []
     for reports in rounds:
         weights, state = strategy.weigh(reports, state)
@@ -62,7 +62,7 @@ def play(strategy, rounds, params=START):
 
 
 def play_flower(strategy, rounds, params=START, before=lambda round: None):
-    """The model after each round of one of Flower's strategies, which takes models instead of updates."""
+    """Return the model after each round of a Flower strategy, which takes models instead of updates."""
     path = []
     for round, reports in enumerate(rounds, 1):
         before(round)
@@ -82,7 +82,7 @@ def reply(report_, params):
 
 
 class Nodes:
-    """As much of a Grid as Flower's strategies ask before they address clients."""
+    """The part of a Grid that Flower's strategies use before they address clients."""
 
     def get_node_ids(self):
         return [1, 2, 3]
@@ -176,8 +176,8 @@ MISTAKES = [
     ("fedyogi:FedYogi", {"tau": 0.0}, "tau = 0.0: must be greater than 0"),
     ("qfedavg:QFedAvg", {"q": -1.0}, "q = -1.0: must be 0 or greater"),
     ("qfedavg:QFedAvg", {"clip": 0.0}, "clip = 0.0: must be greater than 0"),
-    ("qfedavg:QFedAvg", {"floor": 0.0}, "floor = 0.0: must be greater than 0, and at most clip = 4.0"),
-    ("qfedavg:QFedAvg", {"floor": 5.0}, "floor = 5.0: must be greater than 0, and at most clip = 4.0"),
+    ("qfedavg:QFedAvg", {"floor": 0.0}, "floor = 0.0: must be greater than 0 and at most clip = 4.0"),
+    ("qfedavg:QFedAvg", {"floor": 5.0}, "floor = 5.0: must be greater than 0 and at most clip = 4.0"),
     ("afl:AFL", {"gamma": -1.0}, "gamma = -1.0: must be 0 or greater"),
     ("afl:AFL", {"clip": -1.0}, "clip = -1.0: must be greater than 0"),
 ]
@@ -221,7 +221,7 @@ def test_momentum_multiplies_a_constant_step_in_the_long_run():
 
 
 def flowers_without_its_differences(cls, ours):
-    """Flower's FedAdam or FedYogi with v started at τ² and, for Adam, the bias correction undone."""
+    """Return Flower's FedAdam or FedYogi with v starting at τ² and, for Adam, without bias correction."""
     theirs = cls(beta_1=ours.beta1, beta_2=ours.beta2, tau=ours.tau, eta=ours.server_learning_rate)
     keys = ArrayRecord(list(START)).keys()
     theirs.v_t = {k: np.full(p.shape, ours.tau**2) for k, p in zip(keys, START, strict=True)}
@@ -248,7 +248,7 @@ def test_adam_and_yogi_are_flowers_without_its_differences(cls, ours):
 
 
 def test_flowers_differences_matter():
-    """They show where D is not much larger than τ."""
+    """The differences are visible if D is not much larger than τ."""
     rounds = [round_of(k, scale=0.01) for k in range(2)]
     for cls, ours in [(flower.FedAdam, FedAdam(0.1)), (flower.FedYogi, FedYogi(0.1))]:
         plain = cls(eta=0.1)
@@ -341,7 +341,7 @@ def test_the_loss_is_clamped_on_both_sides():
 
 @pytest.mark.parametrize(("q", "with_floor", "without"), [(1.0, 1.2, 1.0), (2.0, 2.7, 3.0)])
 def test_noise_raises_the_mean_weight_of_a_noisy_client(q, with_floor, without):
-    """By what the docstring says, where the noise is 1.4 times the loss."""
+    """The bias is as stated in the docstring for noise of 1.4 times the loss."""
     rng = np.random.default_rng(0)
     loss = 0.22
     noisy = loss + 1.4 * loss * rng.normal(size=400_000)
@@ -350,7 +350,7 @@ def test_noise_raises_the_mean_weight_of_a_noisy_client(q, with_floor, without):
 
 
 def test_the_norm_is_debiased():
-    """One client's coefficient is 1 / (1 + q ‖g‖² / (L F)), which gives back the ‖g‖² that was used."""
+    """A single client's coefficient is 1 / (1 + q ‖g‖² / (L F)), from which ‖g‖² can be recovered."""
     rng = np.random.default_rng(0)
     q, f, eta, d, variance = 2.0, 0.8, 0.5, 1000, 0.03
     truth = np.full(d, 0.1)
@@ -372,7 +372,7 @@ def test_a_norm_below_its_noise_counts_as_none():
 
 
 def quadratics(strategy, rounds):
-    """Train a number w on (w − 0)² / 2 and (w − 1)² / 2, held 9 : 1, by single steps of .1."""
+    """Train a scalar w on (w − 0)² / 2 and (w − 1)² / 2, sizes 9 : 1, by single steps of .1."""
     path, w, state = [], 0.0, strategy.init([report(0, 90), report(1, 10)])
     for _ in range(rounds):
         reports = [
@@ -407,7 +407,7 @@ def test_two_clients_share_by_half_the_difference_of_their_losses():
 
 
 def bisected(point):
-    """The projection on the simplex: the ν at which Σ max(0, point + ν) is 1, by bisection."""
+    """Project onto the simplex, finding the ν at which Σ max(0, point + ν) = 1 by bisection."""
     low, high = -point.max() - 1, 1 - point.min()
     for _ in range(200):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The conformance kit: a broken strategy for every property fails that one and no other."""
+"""The conformance kit: for every property, broken strategies fail that property and no other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import STATISTICS, Estimate, GroupLoss, LabelGroupLoss, MeanLoss
-from fedtoll.server.app import simulate
+from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from fedtoll.strategies.afl import AFL
 from fedtoll.strategies.base import Member, Strategy, recall, remember, sizes
 from fedtoll.strategies.conformance import PROPERTIES, ROUNDS, Verdict, assert_conforms, conform
 from fedtoll.strategies.conformance import STATISTICS as ASKED
-from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, cohort, many
+from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, all_kinds, cohort
 from fedtoll.strategies.conformance.play import freeze, play, round_trip
 from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.term import Term
@@ -33,7 +33,7 @@ def failed(strategy):
 
 
 class Asks(FedAvg):
-    """FedAvg that asks for the mean loss, and uses it a little."""
+    """FedAvg that requests the mean loss and uses it slightly."""
 
     @property
     def requests(self):
@@ -169,7 +169,7 @@ MEMORY: dict[str, Any] = {}
 
 
 class Hidden(FedAvg):
-    """Remembers on a global what it saw last; ``init`` forgets it."""
+    """Stores its last inputs in a global, which ``init`` clears."""
 
     def init(self, cohort):
         MEMORY.clear()
@@ -193,7 +193,7 @@ class Positional(FedAvg):
 
 
 class PositionalMemory(FedAvg):
-    """Averages its weights with those of the round before, by place."""
+    """Averages its weights with those of the previous round, by position."""
 
     def weigh(self, reports, state):
         before = state.get("before", sizes(reports))
@@ -202,7 +202,7 @@ class PositionalMemory(FedAvg):
 
 
 class TiesByOrder(FedAvg):
-    """Uses its memory by place, to tell clients something else."""
+    """Uses its state by position, in its instructions to clients."""
 
     def weigh(self, reports, state):
         return sizes(reports), {"mu": float(reports[0].update[0][0, 0]) ** 2}
@@ -231,7 +231,7 @@ class ByNorm(FedAvg):
 
 
 class ForgetsTheAbsent(FedAvg):
-    """Remembers the clients of the last round and no others."""
+    """Stores only the clients of the last round."""
 
     def init(self, cohort):
         return {"client": np.array([m.client for m in cohort]), "share": sizes(cohort)}
@@ -244,7 +244,7 @@ class ForgetsTheAbsent(FedAvg):
 
 
 class CountsOnEverybody(FedAvg):
-    """Gives an absent client its weight."""
+    """Gives weight to a missing client."""
 
     def init(self, cohort):
         return {"n": float(sum(m.size for m in cohort))}
@@ -255,7 +255,7 @@ class CountsOnEverybody(FedAvg):
 
 
 class CountsOnTheFirst(FedAvg):
-    """Keeps whom it saw first, in the belief that it saw everybody."""
+    """Stores the clients of the first round, assuming that none was missing."""
 
     def weigh(self, reports, state):
         n = state or {str(r.client): float(r.size) for r in reports}
@@ -285,7 +285,7 @@ class LaundersUpdate(FedAvg):
 
 
 class AsksForNothing(Asks):
-    """Asks for the mean loss, which costs privacy, and does not use it."""
+    """Requests the mean loss, which costs privacy, and does not use it."""
 
     def weigh(self, reports, state):
         return sizes(reports), state
@@ -384,7 +384,7 @@ class WrongDefault(FedAvg):
 
 @dataclass(frozen=True)
 class Refused(FedAvg):
-    """Changes its own parameter to what it refuses."""
+    """Changes its own parameter to a value that it rejects."""
 
     t: float = 1.0
 
@@ -437,17 +437,17 @@ def words(strategy):
 
 
 def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
-    assert words(Unknown()) == "asks for 'median_loss', which no client answers; did you mean 'mean_loss'?"
-    assert words(Raises()) == "13 one-group clients, ε = ∞: raises ValueError: too many clients"
-    assert words(Double()).endswith("round 1: the model has float64 in the place of float32")
-    assert words(ReadsUndeclared()) == "reads 'error_rate', which it does not ask for in requests"
-    assert "clients do not understand 'proximal_nu'; did you mean 'proximal_mu'?" in words(
-        UnknownInstruction()
+    assert (
+        words(Unknown()) == "requests 'median_loss', which clients cannot compute; did you mean 'mean_loss'?"
     )
+    assert words(Raises()) == "13 one-group clients, ε = ∞: raises ValueError: too many clients"
+    assert words(Double()).endswith("round 1: the model has float64 instead of float32")
+    assert words(ReadsUndeclared()) == "reads 'error_rate', which is not in its requests"
+    assert "clients do not know 'proximal_nu'; did you mean 'proximal_mu'?" in words(UnknownInstruction())
     assert "before round 1: state['before'] is a NoneType" in words(StateOfNothing())
     assert words(StateOfPairs()) == (
         "2 one-group clients, ε = ∞, after round 1: state['pair'] is a Pair, "
-        "neither a plain array nor a number nor a text"
+        "not a plain array, number or string"
     )
     assert words(ForgetsTheAbsent()) == (
         "5 one-group clients, z = 1, round 3, client 2 missing in round 2: raises KeyError: 2"
@@ -456,7 +456,7 @@ def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
         "5 one-group clients, z = 1, round 2, client 2 missing in round 1: raises KeyError: '2'"
     )
     assert words(OnlyWeights()).endswith(
-        "raises TypeError: weigh must return (weights, state), and returned ndarray"
+        "raises TypeError: weigh must return (weights, state), but returned ndarray"
     )
     assert words(NotATuple()).startswith("requests must be a @property that returns a tuple of declarations")
     assert words(Negative()).endswith("is negative")
@@ -490,25 +490,27 @@ def test_an_assertion_lists_every_failure():
 
 def test_what_cannot_be_judged_says_so():
     verdicts = {v.property: v for v in conform(Random())}
-    expected = Verdict("order irrelevant", "shown", "not judged, for it fails 'same inputs, same outputs'")
+    expected = Verdict(
+        "order irrelevant", "shown", "not judged, because it fails 'same inputs, same outputs'"
+    )
     assert verdicts["order irrelevant"] == expected
 
 
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        (FedAvg(), "would be seen in the weights or the model"),
-        (Term(), "would be seen in the weights or the model"),
-        (LaundersStatistic(), "in mean_loss would go unseen"),
-        (LaundersByMax(), "in mean_loss would go unseen"),
-        (LaundersUpdate(), "in update would go unseen"),
-        (AsksForNothing(), "in mean_loss would go unseen"),
+        (FedAvg(), "would show in the weights or the model"),
+        (Term(), "would show in the weights or the model"),
+        (LaundersStatistic(), "in mean_loss would go unnoticed"),
+        (LaundersByMax(), "in mean_loss would go unnoticed"),
+        (LaundersUpdate(), "in update would go unnoticed"),
+        (AsksForNothing(), "in mean_loss would go unnoticed"),
     ],
     ids=lambda x: type(x).__name__,
 )
 def test_what_becomes_of_a_nan_is_shown(strategy, words):
     (told,) = [v for v in conform(strategy) if v.property == "a NaN"]
-    assert told == Verdict("a NaN", "shown", f"{words}; the engine refuses a reply that has one")
+    assert told == Verdict("a NaN", "shown", f"{words}; the engine rejects replies that contain one")
 
 
 def test_a_liar_and_the_time_are_shown():
@@ -518,7 +520,7 @@ def test_a_liar_and_the_time_are_shown():
     before, after = (float(x) for x in (liar.words.split()[-1], liar.words.split(" has ")[1].split()[0]))
     assert after > 2 * before
     assert speed.words.endswith("for 20 clients of 10,000 parameters")
-    assert "its update only" in conform(FedAvg())[-2].words
+    assert "only in its update" in conform(FedAvg())[-2].words
 
 
 def test_a_memory_by_client_passes():
@@ -584,7 +586,7 @@ def test_exact_answers_are_not_clipped_and_some_exceed_the_clip():
 
 
 def test_cohorts_are_of_every_kind_and_seeded():
-    first, again, other = (many((MeanLoss(),), seed) for seed in (0, 0, 1))
+    first, again, other = (all_kinds((MeanLoss(),), seed) for seed in (0, 0, 1))
     assert len({c.title for c in first}) == len(first) == 22
     assert freeze(first) == freeze(again) != freeze(other)
 
@@ -595,7 +597,7 @@ def test_answers_refuse_what_was_not_declared():
     for touch in (lambda: strict["x"], lambda: strict.get("x"), lambda: "x" in strict):
         with pytest.raises(KeyError, match="was not declared"):
             touch()
-    assert strict.asked == ["x"] * 3
+    assert strict.undeclared == ["x"] * 3
 
 
 def test_a_memory_goes_through_savez_and_back():
@@ -629,7 +631,7 @@ WATCHED: list[dict[str, Any]] = []
 
 @dataclass(frozen=True)
 class Watched(AFL):
-    """AFL, which keeps a memory, under the eyes of a test."""
+    """AFL, a strategy with state, instrumented for a test."""
 
     def weigh(self, reports, state):
         WATCHED.append({"reports": tuple(reports)})
@@ -646,7 +648,7 @@ class Watched(AFL):
 
 
 def test_playing_is_what_the_engine_does():
-    """What the adapter does with AFL in a real run, the kit does with the reports of that run."""
+    """The kit gives the same results for the reports of a real run of AFL as the adapter did."""
     WATCHED.clear()
     run = one(FEDAVG, 2.0, training={"rounds": 3})
     asked = (StatisticPlan(name="mean_loss", parameters={"clip": 1.0}, noise_multiplier=20.0),)
@@ -657,7 +659,7 @@ def test_playing_is_what_the_engine_does():
     assert len(seen) == len(played.steps) == 3
     for there, step in zip(seen, played.steps, strict=True):
         assert step.changed == ()
-        assert step.told == {"proximal_mu": 0.1}
+        assert step.instructions == {"proximal_mu": 0.1}
         for name in ("weights", "coefficients", "model"):
             assert freeze(getattr(step, name)) == freeze(there[name])
     assert freeze(seen[0]["weights"]) != freeze(seen[2]["weights"])

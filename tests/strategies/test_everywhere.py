@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedtoll.privacy import accounting
-from fedtoll.server.app import simulate
+from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from tests.peers.test_accounting import google, integrated, rdp, recomputed, told
 from tests.server.federation import one

@@ -1,4 +1,4 @@
-"""Strategies that are fair to groups, FedMinMax and FairFed, against their equations."""
+"""The group-fair strategies FedMinMax and FairFed, compared with their equations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.strategies.reports import answering
 
 
 def project(point):
-    """Project on the simplex by bisection: an oracle that shares nothing with ours."""
+    """Project onto the simplex by bisection, independently of the implementation under test."""
     low, high = -point.max(), 1 - point.min()
     for _ in range(200):
         shift = (low + high) / 2
@@ -36,7 +36,7 @@ def confusions(counts_KGYY, sd=0.0, size=None):
 
 
 def declared(sizes_, groups, mean_losses, clip=1.0):
-    """Answers of clients that hold one group each: the cells of the others are exactly 0."""
+    """Return statistics of clients with one group each; the cells of other groups are exactly 0."""
     names = sorted(set(groups), reverse=True)  # the statistic's order is not that of the names
     cells = np.zeros((len(sizes_), len(names), 2))
     for k, (n, g, f) in enumerate(zip(sizes_, groups, mean_losses, strict=True)):

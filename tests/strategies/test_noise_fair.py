@@ -1,4 +1,4 @@
-"""Strategies that look at the noise, and noise-fair among them, against closed forms and scipy."""
+"""The strategies that use the noise variance, compared with closed forms and scipy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reports(sizes_, variances=None, epsilons=None, losses=None):
 
 
 def adult_by_race():
-    """8 White clients, 2 Black, 1 of each other group; with one σ and q, v_k ∝ 1 / n_k²."""
+    """Return 8 White clients, 2 Black and 1 of each other group; with equal σ and q, v_k ∝ 1 / n_k²."""
     clients = {"White": 8, "Black": 2}
     n = []
     for group, count in ADULT.counts["race"].items():
@@ -257,7 +257,7 @@ MISTAKES = [
     ({"kappa": 0.0}, "kappa = 0.0: must be greater than 0"),
     ({"kappa": -1.0}, "kappa = -1.0: must be greater than 0"),
     ({"target": "unifrom"}, "'unifrom' is unknown; did you mean 'uniform'"),
-    ({"target": NOISE_FAIR}, "must be another strategy than this one"),
+    ({"target": NOISE_FAIR}, "must be a strategy other than this one"),
     ({"target": "flwr.serverapp.strategy:FedAvg"}, "is not a fedtoll.strategies.base.Strategy"),
     ({"target": "term", "target_parameters": {"tt": 1.0}}, "Term: unknown parameter 'tt'; did you mean 't'"),
     ({"target": "term", "target_parameters": {"t": -1.0}}, "Term: t = -1.0: must be 0 or greater"),
@@ -284,7 +284,7 @@ def test_a_target_whose_source_the_hash_would_miss_is_refused(tmp_path):
 
 @dataclass(frozen=True)
 class Tabled(Strategy):
-    """A strategy with a default that is made anew."""
+    """A strategy with a default factory."""
 
     steps: list[int] = field(default_factory=lambda: [1, 2])
     t: float = 1.0

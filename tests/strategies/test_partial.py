@@ -1,4 +1,4 @@
-"""Who is missing from a round neither gains nor loses by it: its weight is what the others do not have."""
+"""A client that misses a round neither gains nor loses weight by it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedtoll.strategies.base import Member, Report
 from fedtoll.strategies.conformance.cohorts import Round, cohort
 from fedtoll.strategies.conformance.play import step
 from fedtoll.strategies.fedminmax import FedMinMax
-from fedtoll.strategies.simplex import ascend, off_the_simplex, project
+from fedtoll.strategies.simplex import ascend, project, simplex_violation
 from tests.strategies.reports import answering, report
 
 STRATEGIES = sorted(registry.names())
@@ -28,7 +28,7 @@ def built(name):
 @pytest.mark.parametrize("mixed", [False, True], ids=["one-group", "mixed"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_cohort_that_is_left_makes_a_model(name, mixed, noise):
-    """Twelve rounds of which each lacks other clients: at times a whole group, at times all but one."""
+    """Return twelve rounds with varying clients missing: at times a whole group, at times all but one."""
     strategy, rng = built(name), np.random.default_rng(0)
     of = cohort(strategy.requests, seed=1, clients=5, mixed=mixed, noise=noise, rounds=12)
     state = strategy.init(of.members)
@@ -36,9 +36,9 @@ def test_any_cohort_that_is_left_makes_a_model(name, mixed, noise):
         there = rng.permutation(5)[: 1 + number % 5]
         kept = Round(given.params, tuple(given.reports[k] for k in sorted(there)))
         done = step(strategy, number, kept.copy(), state)
-        assert off_the_simplex(done.weights, len(there)) == ""
+        assert simplex_violation(done.weights, len(there)) == ""
         assert np.shape(done.coefficients) == (len(there),)
-        for array in (*done.model, *done.output, *(np.asarray(v) for v in done.told.values())):
+        for array in (*done.model, *done.output, *(np.asarray(v) for v in done.instructions.values())):
             assert np.isfinite(array).all()
         assert done.changed == ()
         state = done.state
@@ -79,7 +79,7 @@ def grouped(losses, sizes=(50, 30, 20)):
     ("strategy", "answers"), [(AFL(0.2), silos), (FedMinMax(0.2), grouped)], ids=["afl", "fedminmax"]
 )
 def test_who_comes_and_goes_keeps_its_weight_where_losses_are_even(strategy, answers):
-    """Else being away in every other round would take the smallest group's whole weight."""
+    """Otherwise, missing every other round would cost the smallest group its whole weight."""
     reports = answers([0.7, 0.7, 0.7])
     state = strategy.init(reports)
     for _ in range(50):
@@ -189,7 +189,7 @@ def test_the_order_of_those_who_are_there_is_no_matter():
 
 
 def test_a_client_that_was_skipped_has_spent_more_than_it_sent():
-    """The ε of a report is what was charged, so it does not tell who answered."""
+    """The ε of a report is the ε charged, so it does not reveal which clients answered."""
     weigh = built("epsilon-weighted").weigh
     reports = [Report(k, 10, "g", (), {"mean_loss": Estimate(0.5, 0.1)}, epsilon=1.0) for k in (0, 2)]
     weights, _ = weigh(reports, {})

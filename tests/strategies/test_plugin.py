@@ -1,4 +1,4 @@
-"""A real package that adds a strategy: installed apart, found by name, checked, and run."""
+"""A separate package that adds a strategy: installed, found by name, checked and run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parent / "plugin"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder in which the package is installed."""
+    """Return a folder in which the package is installed."""
     made = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(SOURCE, made / "source", ignore=shutil.ignore_patterns("__pycache__"))
     options = "--quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --target"
@@ -47,7 +47,7 @@ def test_it_is_listed_and_described(site, tmp_path):
     code, out, err = fedtoll(site, "list", "strategies", "--json", cwd=tmp_path)
     assert (code, err) == (0, "")
     names = json.loads(out)
-    assert names["capped-size"] == "No client counts for more than so many records: p_k ∝ min(n_k, cap)."
+    assert names["capped-size"] == "FedAvg with client sizes capped: p_k ∝ min(n_k, cap)."
     assert "fedavg" in names
     code, out, _ = fedtoll(site, "describe", "capped-size", cwd=tmp_path)
     assert code == 0
@@ -122,7 +122,7 @@ def test_a_broken_or_doubled_strategy_leaves_the_others_be(here, tmp_path, monke
     code, out, err = here("list", "strategies")
     assert (code, err) == (0, "")
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
-    assert told["uniform"] == "Every client counts the same, whatever its size."
+    assert told["uniform"] == "Gives every client the same weight, whatever its size."
     for name, words in {
         "twin": "'twin' is the name of a strategy in north 1.0 and in south 2.1",
         "broken": "'boom:Strategy' raises when imported: ZeroDivisionError",

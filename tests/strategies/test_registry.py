@@ -1,4 +1,4 @@
-"""From names to classes and instances: whatever is wrong with a user's class is one line."""
+"""From names to classes and instances: any mistake in a user's class is reported in one line."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ FORM = "Mine: requests must be a @property that returns a tuple of declarations,
 CLASSES = {  # what is wrong: the class, and what is said
     "an attribute of its own": (
         DECLARED + "    def __post_init__(self):\n        self.cache = {}\n",
-        "Mine: cannot assign to field 'cache': a strategy keeps nothing but its parameters",
+        "Mine: cannot assign to field 'cache': a strategy holds only its parameters",
     ),
     "an array": (
         DECLARED + "    x: np.ndarray = field(default_factory=lambda: np.ones(2))\n",
-        "Mine: x: must be a number, a text, true or false, or a list or table of these",
+        "Mine: x: must be a number, a string, true or false, or a list or table of these",
     ),
     "an array in a loose type": (
         "from typing import Any\n\n" + DECLARED + "    x: Any = field(default_factory=lambda: np.ones(2))\n",
-        "Mine: x: must be a number, a text, true or false, or a list or table of these",
+        "Mine: x: must be a number, a string, true or false, or a list or table of these",
     ),
     "a type that does not exist": (
         DECLARED + "    x: Nowhere = 1.0\n",
@@ -96,20 +96,20 @@ CLASSES = {  # what is wrong: the class, and what is said
     ),
     "an __init__ of its own": (
         "class Mine(Strategy):\n    def __init__(self, a=1.0):\n        self.a = a\n",
-        "Mine: it has an __init__ of its own; parameters are the fields of the dataclass",
+        "Mine: defines its own __init__; parameters are the fields of the dataclass",
     ),
     "an __init__ beside its fields": (
         DECLARED + "    a: float = 1.0\n    def __init__(self, b=1.0):\n        pass\n",
-        "Mine: it has an __init__ of its own; parameters are the fields of the dataclass",
+        "Mine: defines its own __init__; parameters are the fields of the dataclass",
     ),
     "no decorator": (
         "class Mine(Strategy):\n    a: float = 1.0\n",
-        "Mine: 'a' is no parameter yet: write @dataclass(frozen=True) above class Mine",
+        "Mine: 'a' is not a parameter yet: write @dataclass(frozen=True) above class Mine",
     ),
     "no decorator on its base": (
         "class Base(Strategy):\n    a: float = 1.0\n\n"
         "@dataclass(frozen=True)\nclass Mine(Base):\n    b: float = 1.0\n",
-        "Mine: 'a' is no parameter yet: write @dataclass(frozen=True) above class Base",
+        "Mine: 'a' is not a parameter yet: write @dataclass(frozen=True) above class Base",
     ),
     "no frozen": (
         "@dataclass\nclass Mine(Strategy):\n    a: float = 1.0\n",
@@ -117,7 +117,7 @@ CLASSES = {  # what is wrong: the class, and what is said
     ),
     "a check that raises": (
         DECLARED + "    def __post_init__(self):\n        {}['x\\ny']\n",
-        "Mine: cannot be made: KeyError('x\\ny')",
+        "Mine: cannot be created: KeyError('x\\ny')",
     ),
     "a default that raises": (
         DECLARED + "    x: float = field(default_factory=lambda: 1 / 0)\n",
@@ -157,13 +157,13 @@ CLASSES = {  # what is wrong: the class, and what is said
     ),
     "twice": (
         DECLARED + "    @property\n    def requests(self):\n        return (MeanLoss(1.0), MeanLoss(2.0))\n",
-        "Mine: asks for 'mean_loss' twice",
+        "Mine: requests 'mean_loss' twice",
     ),
     "what nobody answers": (
         "class Median:\n    name = 'median_loss'\n\n"
         + DECLARED
         + "    @property\n    def requests(self):\n        return (Median(),)\n",
-        "Mine: asks for 'median_loss', which no client answers; did you mean 'mean_loss'?",
+        "Mine: requests 'median_loss', which clients cannot compute; did you mean 'mean_loss'?",
     ),
 }
 
@@ -243,7 +243,7 @@ def test_a_strategy_from_a_file(mine):
 
 
 def test_the_file_that_is_named_is_the_one_that_is_watched(mine, tmp_path, monkeypatch):
-    """And not the file from which its class comes."""
+    """Not the file that its class is imported from."""
     monkeypatch.syspath_prepend(tmp_path)
     mine(DECLARED + WEIGH, file="origin_of_mine.py")
     for text in (

@@ -1,4 +1,4 @@
-"""FedAvg, uniform and TERM against their equations, and what all strategies share."""
+"""FedAvg, uniform and TERM compared with their equations, and the code shared by all strategies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtoll.scenarios.statistics import MeanLoss
-from fedtoll.strategies.base import Member, Strategy, pair, recall, remember, sizes
+from fedtoll.strategies.base import Member, Strategy, recall, remember, sizes, weights_and_state
 from fedtoll.strategies.fedavg import FedAvg
-from fedtoll.strategies.simplex import off_the_simplex, project
+from fedtoll.strategies.simplex import project, simplex_violation
 from fedtoll.strategies.term import Term
 from fedtoll.strategies.uniform import Uniform
 from tests.strategies.reports import cohort
@@ -89,7 +89,7 @@ RACE = [4176] * 8 + [1874] * 2 + [1215, 376, 324]
 
 
 def shares_of_the_smallest(t, sd, rounds=4000):
-    """Its normalised weight in units of its due, over independent releases of equal losses."""
+    """Return its normalised weight relative to the exact one, over independent releases of equal losses."""
     rng = np.random.default_rng(2)
     sds = sd / 0.31 * 100 / np.array(RACE)
     losses = 0.3 + sds * rng.normal(size=(rounds, len(RACE)))
@@ -143,9 +143,9 @@ def test_remembering_changes_no_memory_that_it_is_given():
 
 @pytest.mark.parametrize("answer", [np.array([0.5, 0.5]), None, [np.ones(1), {}], (np.ones(1),), (1, 2, 3)])
 def test_weigh_returns_weights_and_a_memory(answer):
-    with pytest.raises(TypeError, match=r"^weigh must return \(weights, state\), and returned "):
-        pair(answer)
-    assert pair((answer, {})) == (answer, {})
+    with pytest.raises(TypeError, match=r"^weigh must return \(weights, state\), but returned "):
+        weights_and_state(answer)
+    assert weights_and_state((answer, {})) == (answer, {})
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e8, 1e16, 1e300])
@@ -161,14 +161,14 @@ def test_the_projection_is_the_nearest_point():
     for _ in range(20):
         point = rng.normal(size=4)
         found = project(point)
-        assert off_the_simplex(found, 4) == ""
+        assert simplex_violation(found, 4) == ""
         others = rng.dirichlet(np.ones(4), size=200)
         assert (((others - point) ** 2).sum(axis=1) >= ((found - point) ** 2).sum()).all()
 
 
 def test_weights_are_refused_with_how_far_they_are_off():
-    assert off_the_simplex(np.array([0.5, 0.5 + 3e-9]), 2) == "sum 1 instead of 1 (+3e-09)"
-    assert off_the_simplex(np.array([0.5, 0.5 + 3e-10]), 2) == ""
-    assert off_the_simplex(np.zeros(2), 2) == "sum 0 instead of 1 (-1)"
-    assert off_the_simplex(np.array(["a", "b"]), 2) == "<U1 instead of numbers"
-    assert off_the_simplex(np.array([None, 1]), 2) == "object instead of numbers"
+    assert simplex_violation(np.array([0.5, 0.5 + 3e-9]), 2) == "sum 1 instead of 1 (+3e-09)"
+    assert simplex_violation(np.array([0.5, 0.5 + 3e-10]), 2) == ""
+    assert simplex_violation(np.zeros(2), 2) == "sum 0 instead of 1 (-1)"
+    assert simplex_violation(np.array(["a", "b"]), 2) == "<U1 instead of numbers"
+    assert simplex_violation(np.array([None, 1]), 2) == "object instead of numbers"

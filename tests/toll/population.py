@@ -1,4 +1,4 @@
-"""Runs drawn from a population whose tolls are known, seed by seed, fold by fold, row by row."""
+"""Simulated runs from a population with known tolls, with variance over seeds, folds and rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.toll.tables import INF, Made, resolved
 
 @dataclass(frozen=True)
 class Components:
-    """How the difference d_sr = μ + a_s + b_r + e_sr of one seed on one row varies: standard deviations."""
+    """Standard deviations of the parts of d_sr = μ + a_s + b_r + e_sr, the difference of seed s on row r."""
 
     seed: float
     row: float
@@ -23,9 +23,9 @@ class Components:
 def differences(
     rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a table of ``groups`` independent groups of ``n`` rows a fold, and each seed's differences on it.
+    """Draw a table of ``groups`` independent groups with ``n`` rows per fold, and each seed's differences.
 
-    Rows lean to the right: a few people lose much.
+    Rows are skewed to the right: a few people lose a lot.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def differences(
 def rates(
     rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Draw hits at ∞ less hits at ε of every seed on every row; a table's mean, and the population's.
+    """Draw hits at ∞ minus hits at ε per seed and row; return them with the means of table and population.
 
-    A row is hit where its own score, the seed's shift and the rest are above 0; at ε scores are lower.
+    A row is a hit if its score plus the seed's shift and the residual is positive; at ε scores are lower.
     """
     from scipy.special import ndtr
 
@@ -59,7 +59,7 @@ def rates(
 
 
 def made(apart_SGN: np.ndarray, fold_S: np.ndarray, folds: int = 5) -> Made:
-    """Return results whose runs have these differences of log-loss, every row at 15 nats at ∞."""
+    """Return results whose runs have these differences in log-loss; every row has 15 nats at ∞."""
     seeds, groups, n = apart_SGN.shape
     rows = groups * n
     group = np.repeat([f"g{i}" for i in range(groups)], n)

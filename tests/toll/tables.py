@@ -1,4 +1,4 @@
-"""Small groups tables with figures to be worked out by hand."""
+"""Small groups tables whose tolls can be computed by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(*rows: Any, **columns: Any) -> pd.DataFrame:
 def pair(
     losses: Any, strategy: str = "fedavg", group: str = "a", epsilon: float = 1.0, **columns: Any
 ) -> pd.DataFrame:
-    """One strategy and group at ∞ and at ε: ``losses`` holds a pair (at ∞, at ε) for each seed."""
+    """Make one strategy and group at ∞ and at ε; ``losses`` holds one pair (at ∞, at ε) per seed."""
     rows = [
         (strategy, mechanism, e, seed, group, loss[i])
         for i, (mechanism, e) in enumerate((("none", INF), ("dp-sgd", epsilon)))
@@ -63,7 +63,7 @@ class Made:
 def resolved(
     strategies: tuple[str, ...], epsilons: tuple[float | str, ...], folds: int = 1, **scenario: Any
 ) -> dict[str, Any]:
-    """Make what ``resolved.json`` says of a scenario."""
+    """Make the part of ``resolved.json`` that describes a scenario."""
     split = {"kind": "folds", "folds": folds} if folds > 1 else {"kind": "canonical"}
     return {
         "scenario": {

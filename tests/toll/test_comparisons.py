@@ -1,4 +1,4 @@
-"""The declared family: exact within seeds, corrected as a whole, and silent where seeds are too few."""
+"""The declared family of comparisons: exact within seeds, adjusted as a whole, not tested with few seeds."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def study(
     own: float = 0.01,
     **scenario: Any,
 ) -> Made:
-    """Make a study: ``strategies`` says by how much each one's tolls exceed FedAvg's.
+    """Simulate a study; ``strategies`` gives the relative excess of each strategy's tolls over FedAvg's.
 
-    Seeds share ``spread`` over strategies; ``own`` is each run's; both at every group.
+    ``spread`` is the standard deviation shared by the strategies of a seed, ``own`` that of each run.
     """
     cost = np.array([*GROUPS.values()])
     shared_SG = rng.normal(0, spread, (seeds, len(cost)))
@@ -196,7 +196,7 @@ def test_one_strategy_or_no_finite_epsilon_has_no_family():
 
 @pytest.mark.slow
 def test_a_strategy_against_itself_is_significant_at_most_five_times_in_a_hundred():
-    """A/A through results: 100 families of four tests, each strategy FedAvg with other noise."""
+    """A/A test: 100 families of four tests, where each strategy is FedAvg with other noise."""
     rng = np.random.default_rng(11)
     families = [comparisons(study(rng, {"fedavg": 0.0, "q": 0.0, "afl": 0.0})) for _ in range(100)]
     assert np.mean([f["significant"].any() for f in families]) <= 0.05
@@ -205,7 +205,7 @@ def test_a_strategy_against_itself_is_significant_at_most_five_times_in_a_hundre
 
 @pytest.mark.slow
 def test_the_tests_are_exact_over_many_families_whether_or_not_groups_tie():
-    """A/A on arrays: 2,000 families of four, with the same baseline in all tests of a family."""
+    """A/A test on arrays: 2,000 families of four tests that share one baseline."""
     rng = np.random.default_rng(13)
     for cost in (np.array([0.05, 0.10, 0.25]), np.zeros(3)):
         p = np.empty((2000, 4))
@@ -220,13 +220,13 @@ def test_the_tests_are_exact_over_many_families_whether_or_not_groups_tie():
 
 
 POWER = {3: 0.29, 5: 0.66, 10: 0.97}
-"""Of the paired t test for a difference of .02, where strategies share sd .04 and have .01 of their own."""
+"""Power of the paired t test for a difference of .02, with a shared sd of .04 and an own sd of .01."""
 
 
 @pytest.mark.parametrize("seeds", POWER)
 @pytest.mark.slow
 def test_a_planted_difference_is_found_as_often_as_it_should(seeds):
-    """One strategy costs everybody .02 more: intervals that exclude 0, and at 10 seeds the exact test's p."""
+    """One strategy costs everybody .02 more: count how often intervals and the exact test find it."""
     rng, repeats = np.random.default_rng(12), 4000
     shared = rng.normal(0, 0.04, (seeds, repeats))
     base, rival = (shared + more + rng.normal(0, 0.01, (seeds, repeats)) for more in (0.0, 0.02))

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise: coverage by simulation, with the variance components of adult-race."""
+"""Coverage of the intervals in simulations with the variance components of adult-race."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADULT = {  # measured on the library's scenario with 10 seeds, FedAvg at ε = .5
     "Other": Components(seed=0.062, row=0.645, rest=0.510, mean=0.191),
 }
 RATES = {"seeds": Components(0.3, 0.8, 0.5, 0.3), "rows": Components(0.05, 1.0, 0.3, 0.5)}
-"""Rates in units of a probit: what varies is mostly seeds, or mostly rows."""
+"""Variance of rates on the probit scale: mostly between seeds, or mostly between rows."""
 
 SEEDS, FOLDS = 10, 5
 CONSECUTIVE = np.arange(SEEDS) % FOLDS
@@ -31,14 +31,14 @@ pytestmark = pytest.mark.slow
 
 
 def coverage(low: object, high: object, truth: object) -> float:
-    """Share of intervals that hold the truth; one that is undefined does not."""
+    """Return the share of intervals that contain the truth; undefined intervals count as misses."""
     return float(np.mean((np.asarray(low) <= truth) & (np.asarray(high) >= truth)))
 
 
 @pytest.mark.parametrize("n", [20, 60])
 @pytest.mark.parametrize("of", ADULT.values(), ids=ADULT)
 def test_the_t_interval_covers_the_toll_of_this_table(of, n):
-    """Seeds are drawn at random, each with its fold; consecutive ones go evenly through folds: more cover."""
+    """Seeds and their folds are drawn at random; consecutive seeds use folds evenly and cover more."""
     rng = np.random.default_rng(n)
     covered: list[float] = []
     consecutive: list[float] = []
@@ -63,7 +63,7 @@ def test_so_it_does_for_rates(of, n):
 
 
 def joint(apart_SGN: np.ndarray, fold_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of each group's interval, through the results' own table of predictions."""
+    """Return the ends of each group's interval, computed from a table of predictions."""
     frame = joint_intervals(made(apart_SGN, fold_S))
     frame = frame[frame["group"] != "(all)"]
     assert len(frame) == apart_SGN.shape[1]
@@ -73,7 +73,7 @@ def joint(apart_SGN: np.ndarray, fold_S: np.ndarray) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize(("fold_S", "n"), [(CONSECUTIVE, 4), (CONSECUTIVE, 20), (ONE, 20), (ONE, 50)])
 @pytest.mark.parametrize("name", ["Black", "Asian-Pac-Islander"])
 def test_the_joint_interval_covers_the_toll_of_the_population(name, fold_S, n):
-    """From 20 test rows on in all; over seeds alone it would cover far less (see below)."""
+    """Holds from 20 test rows in total; an interval over seeds alone covers far less (see below)."""
     rng, covered = np.random.default_rng(n), []
     for _ in range(TABLES):
         apart, _ = differences(rng, ADULT[name], GROUPS, n, fold_S)
@@ -125,7 +125,7 @@ KINDS = {  # the strategy's and the baseline's expected tolls
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seeds", [6, 10])
 def test_intervals_of_gaps_cover_whether_or_not_groups_tie(kind, seeds):
-    """Seeds share four fifths of the variance over the two strategies."""
+    """Four fifths of the variance between seeds is shared by the two strategies."""
     rng, repeats = np.random.default_rng(seeds), 1500
     a, b = KINDS[kind]
     truth = np.ptp(a) - np.ptp(b)

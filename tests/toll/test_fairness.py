@@ -1,4 +1,4 @@
-"""Fairlearn's differences from counts: its figures, without its silent zeros."""
+"""Fairlearn's differences computed from counts: the same numbers, but undefined rates stay undefined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gap and the disparity: of seed means, without the groups that are too small for a claim."""
+"""The gap and the disparity of seed means, without groups that are too small for a claim."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_undefined_group_or_seed_is_left_out_of_the_interval():
 
 
 def rates(*values: float, n: int = 500, positives: int = 100, measure: str = "tpr") -> pd.DataFrame:
-    """One seed at ε whose groups have these rates."""
+    """Make one seed at ε whose groups have these rates."""
     parts = []
     for i, value in enumerate(values):
         parts.append(pair([(0.2, 0.3)], group=f"g{i}", n=n, positives=positives).assign(**{measure: value}))

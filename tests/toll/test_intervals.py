@@ -1,4 +1,4 @@
-"""Intervals and tests on arrays, against scipy and against every arrangement written out."""
+"""Intervals and tests on arrays, compared with scipy and with explicit enumeration of all flips."""
 
 from __future__ import annotations
 

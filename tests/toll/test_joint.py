@@ -1,4 +1,4 @@
-"""The interval for the population: what seeds and rows share, worked out the slow way."""
+"""The interval for the population, compared with a slow computation over pairs of seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOME = Components(seed=0.03, row=0.3, rest=0.2)
 
 
 def slowly(made: Made, group: str) -> tuple[float, float]:
-    """Return toll and standard error of a group, row by row and pair by pair of seeds."""
+    """Return a group's toll and standard error, computed row by row over all pairs of seeds."""
     p = made.predictions.assign(loss=-np.log(made.predictions["score"]))
     p = p if group == "(all)" else p[p["group"] == group]
     cells = {m: x.set_index(["seed", "record"])["loss"] for m, x in p.groupby("mechanism")}
@@ -123,13 +123,13 @@ def test_one_row_a_fold_has_a_mean_and_no_interval():
 
 
 def test_what_is_no_mean_over_records_is_refused():
-    with pytest.raises(ScenarioError, match="joint intervals: measure 'auroc' is no mean over records"):
+    with pytest.raises(ScenarioError, match="joint intervals: measure 'auroc' is not a mean over records"):
         joint_intervals(draw(np.random.default_rng(0), SOME, 1, 2), "auroc")
 
 
 @pytest.mark.slow
 def test_a_sweep_of_150_runs_takes_under_two_seconds():
-    """Adult's test rows under 3 strategies, 5 ε and 10 seeds: 1.5 million predictions."""
+    """Time Adult's test rows with 3 strategies, 5 ε and 10 seeds: 1.5 million predictions."""
     rng = np.random.default_rng(0)
     n, groups = 9_768, np.array(["White", "Black", "Asian-Pac-Islander", "Amer-Indian-Eskimo", "Other"])
     fold_of = [

@@ -1,4 +1,4 @@
-"""The toll: paired, honest about what is undefined, and equal to numbers worked out by hand."""
+"""The toll: paired by seed, explicit about undefined values, and equal to numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy import stats
 
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import MEASURES
-from fedtoll.toll import folds_of, toll
-from tests.toll.tables import INF, NAN, at, pair, table
+from fedtoll.toll import folds_of, results_toll, toll
+from tests.toll.tables import INF, NAN, Made, at, pair, table
 
 
 def test_the_toll_is_the_mean_of_the_paired_differences():
@@ -113,6 +113,22 @@ def test_the_price_is_against_fedavg_without_privacy():
     assert at(frame, strategy="fedavg")["price"] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "price"),
+    [
+        ("fedavg", "fedavg", 0.30),
+        ("fedtoll.strategies.fedavg:FedAvg", "FedAvg", 0.30),
+        ("mine.py:fedavg", "fedavg", NAN),
+        ("flwr.serverapp.strategy:FedAvg", "FedAvg", NAN),
+    ],
+)
+def test_prices_refer_to_fedtolls_fedavg_whatever_its_label(name, label, price):
+    groups = pd.concat([pair([(0.20, 0.25)] * 2, strategy=label), pair([(0.50, 0.50)] * 2, strategy="q")])
+    names = [{"name": name, "label": label}, {"name": "q", "label": "q"}]
+    made = Made(groups, {"scenario": {"strategies": names}})
+    assert at(results_toll(made), strategy="q")["price"] == pytest.approx(price, nan_ok=True)
+
+
 def test_without_fedavg_there_is_no_price():
     row = at(toll(pair([(0.2, 0.3), (0.2, 0.4)], strategy="q")))
     assert row["toll"] == pytest.approx(0.15)
@@ -175,7 +191,7 @@ def test_every_measure_has_a_way_and_log_loss_comes_first():
 
 
 def split(clipped: float | None) -> pd.DataFrame:
-    """Two seeds, at ∞ .20 and .30, clip-only .21 and .35, at ε .30 and .50; a third without clip-only."""
+    """Make two seeds (∞: .20, .30; clip-only: .21, .35; ε: .30, .50) and a third without clip-only."""
     groups = [pair([(0.20, 0.30), (0.30, 0.50), (0.2, 0.9)])]
     if clipped is not None:
         groups.append(

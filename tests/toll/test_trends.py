@@ -1,4 +1,4 @@
-"""Slopes over log ε, and the toll in the words of two papers."""
+"""Slopes over log ε, and the toll in the terms of two papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.toll.tables import INF, NAN, Made, at, pair, resolved, table
 
 
 def curve(slope_of: dict[int, float], epsilons: tuple[float, ...] = (0.5, 2.0, 8.0)) -> pd.DataFrame:
-    """One group whose utility (minus log-loss) rises by ``slope_of[seed]`` a unit of ln ε."""
+    """Make one group whose utility (minus log-loss) rises by ``slope_of[seed]`` per unit of ln ε."""
     rows = [("fedavg", "dp-sgd", e, s, "a", 1 - b * np.log(e)) for s, b in slope_of.items() for e in epsilons]
     free = [("fedavg", m, INF, s, "a", 0.1) for s in slope_of for m in ("none", "clip-only")]
     return table(*rows, *free)

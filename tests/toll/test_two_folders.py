@@ -1,4 +1,4 @@
-"""Two folders beside each other: paired where they are pairs, and otherwise said why not."""
+"""Comparison of two folders: paired if their runs form pairs, otherwise with the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import stats
 from fedtoll.scenarios.measures import RUN
 from fedtoll.server.store import TABLES
 from fedtoll.toll import difference, settings
-from fedtoll.toll.two_folders import unpaired
+from fedtoll.toll.two_folders import unpaired_reason
 from tests.server.fake import GROUPS, Fake, adult_race
 from tests.toll.tables import INF, at
 
@@ -27,7 +27,7 @@ def first() -> Fake:
 
 @pytest.fixture
 def second(first: Fake) -> Fake:
-    """The same study where ε costs .02 and something for each seed more."""
+    """Make the same study with .02 and a seed's own amount added to the cost of ε."""
     other = copy.deepcopy(first)
     private = other.groups["mechanism"] == "dp-sgd"
     other.groups.loc[private, "log_loss"] += 0.02 + 0.001 * other.groups.loc[private, "seed"]
@@ -59,6 +59,18 @@ def test_an_empty_setting_is_none_and_strategies_go_by_their_labels(first, secon
     assert (key, before, after) == ("strategies", ["fedavg", "uniform", "term(t=5)"], ["term(t=5)"])
 
 
+def test_another_class_with_the_same_label_is_another_setting(first, second):
+    second.resolved["scenario"]["training"] = first.resolved["scenario"]["training"]
+    second.resolved["scenario"]["strategies"] = [
+        {"name": "mine.py:fedavg", "label": "fedavg"},
+        {"name": "uniform", "label": "uniform"},
+        {"name": "term", "label": "term(t=5)", "t": 5.0},
+    ]
+    assert settings(first.resolved, second.resolved) == [
+        ("strategies", ["fedavg", "uniform", "term(t=5)"], ["mine.py:fedavg", "uniform", "term(t=5)"])
+    ]
+
+
 def test_pairs_are_compared_within_seeds(first, second):
     frame = difference(first, second)
     extra = 0.02 + 0.001 * np.arange(6)
@@ -84,18 +96,24 @@ def changed(study: Fake, section: str, key: str, value: object) -> Fake:
 
 
 def test_why_runs_are_no_pairs(first, second):
-    assert unpaired(first, second) == ""
-    assert unpaired(first, changed(copy.deepcopy(second), "data", "exclude", ["race", "sex"])) == ""
-    assert unpaired(first, changed(copy.deepcopy(second), "split", "folds", 4)) == "split.folds differs"
-    assert unpaired(first, changed(copy.deepcopy(second), "data", "groups", ["sex"])) == "data.groups differs"
+    assert unpaired_reason(first, second) == ""
+    assert unpaired_reason(first, changed(copy.deepcopy(second), "data", "exclude", ["race", "sex"])) == ""
     assert (
-        unpaired(first, changed(copy.deepcopy(second), "partition", "skew", 1.0)) == "partition.skew differs"
+        unpaired_reason(first, changed(copy.deepcopy(second), "split", "folds", 4)) == "split.folds differs"
+    )
+    assert (
+        unpaired_reason(first, changed(copy.deepcopy(second), "data", "groups", ["sex"]))
+        == "data.groups differs"
+    )
+    assert (
+        unpaired_reason(first, changed(copy.deepcopy(second), "partition", "skew", 1.0))
+        == "partition.skew differs"
     )
     other = copy.deepcopy(second)
     other.resolved["data"]["checksum"] = "sha256:0"
-    assert unpaired(first, other) == "other records"
+    assert unpaired_reason(first, other) == "other records"
     second.groups["seed"] += 100
-    assert unpaired(first, second) == "no seed in common"
+    assert unpaired_reason(first, second) == "no seed in common"
 
 
 def test_what_is_no_pair_has_the_interval_of_welch(first, second):
@@ -121,7 +139,7 @@ def test_nothing_in_common_is_nothing_to_compare(first):
 
 
 def written(folder: Path, study: Fake) -> Path:
-    """Write a study as the store does."""
+    """Write a study to disk as the store does."""
     (folder / "runs").mkdir(parents=True)
     (folder / "resolved.json").write_text(json.dumps(study.resolved))
     for run in study.resolved["runs"]:
@@ -137,7 +155,7 @@ def written(folder: Path, study: Fake) -> Path:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Three strategies, two budgets, two seeds."""
+    """Write two studies with three strategies, two budgets and two seeds."""
     one = adult_race(seeds=(0, 1), epsilons=(INF, 2.0, 0.5), records=60)
     other = copy.deepcopy(one)
     other.groups.loc[other.groups["epsilon"] == 0.5, "log_loss"] += 0.02 + 0.001 * other.groups["seed"]
@@ -154,7 +172,7 @@ def least(tmp_path_factory):
 
 @pytest.fixture
 def folders(least, tmp_path):
-    """Two folders to spoil."""
+    """Two folders for tests to damage."""
     return [Path(shutil.copytree(least, tmp_path / name)) for name in ("one", "two")]
 
 

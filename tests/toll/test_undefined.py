@@ -1,4 +1,4 @@
-"""No silent zero: groups of no or one row, no positives or negatives, several classes, in everything."""
+"""Undefined values never become 0: empty and tiny groups, no positives or negatives, several classes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEEDS = 7
 
 
 def defined(measure: str, positives: int, negatives: int) -> bool:
-    """Whether a measure of so many records means anything."""
+    """Return whether a measure is defined for these counts."""
     return {
         "log_loss": positives + negatives > 0,
         "accuracy": positives + negatives > 0,
@@ -51,7 +51,7 @@ def defined(measure: str, positives: int, negatives: int) -> bool:
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two classes", "three classes"])
 def made(request) -> Made:
-    """Results whose measures the real evaluation made; with three classes, the third is like the second."""
+    """Make results measured by the real evaluation; with three classes, the third resembles the second."""
     classes = request.param
     codes = np.repeat(np.arange(len(GROUPS)), [p + n for p, n in GROUPS.values()])
     labels = np.concatenate([np.r_[np.ones(p, int), np.zeros(n, int)] for p, n in GROUPS.values()])
@@ -87,7 +87,7 @@ def known(made: Made, measure: str, group: str) -> bool:
 
 
 def small(made: Made, group: str) -> bool:
-    """Whether a group has too few records or positives for a claim; with three classes none is positive."""
+    """Return whether a group has too few records or positives; with three classes there are no positives."""
     return sum(GROUPS[group]) < 100 or ("score" in made.predictions and GROUPS[group][0] < 20)
 
 

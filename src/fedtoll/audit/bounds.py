@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
-from scipy.stats import beta, binom
+from scipy.stats import binom
+
+from fedtoll.toll.shares import upper
 
 _CAREFUL = 1e-6
 
@@ -56,18 +58,6 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     most = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
     return float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, most + 1e-9, xtol=1e-12))
-
-
-def at_most(errors: NDArray[np.int64] | int, n: int, level: float) -> NDArray[np.float64]:
-    """Return the upper limit of a rate of which so many of n errors were seen (Clopper and Pearson 1934).
-
-    Examples
-    --------
-    >>> at_most(0, 2500, 0.025).round(5)
-    np.float64(0.00147)
-    """
-    k = np.asarray(errors, dtype=np.float64)
-    return np.where(k >= n, 1.0, beta.ppf(1 - level, k + 1, np.maximum(n - k, 1e-9)))[()]
 
 
 @dataclass(frozen=True)
@@ -127,7 +117,7 @@ def mu_at_least(
 ) -> NDArray[np.float64]:
     """Return the lower bound of μ from so many errors among n observations a side, at a level."""
     return np.asarray(
-        ndtri(1 - at_most(false_positives, n, level / 2)) - ndtri(at_most(false_negatives, n, level / 2))
+        ndtri(1 - upper(false_positives, n, level / 2)) - ndtri(upper(false_negatives, n, level / 2))
     )
 
 

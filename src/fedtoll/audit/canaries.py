@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fedtoll.audit.bounds import SEEN
 from fedtoll.clients import losses, model
-from fedtoll.clients.engines import engine
+from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Task
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 
 MOST = 128
@@ -76,13 +76,13 @@ class Canaries:
         return self.features_MD[mask], self.labels_M[mask]
 
 
-def canaries(run: Run, client: ClientPlan) -> Canaries:
+def canaries(run: Run, client: ClientPlan, federation: Federation | None = None) -> Canaries:
     """Make canaries for a client of a run.
 
     Record j is far out in feature j, with the label that the first model thinks least likely. For logistic
     regression the gradients are orthogonal, as far as the bias allows.
     """
-    table = records(run).table
+    table = Federation.of(run, like=federation).table
     start = model.initial(run.model, table.features.shape[1], run.classes, run.precision, run.seed)
     dtype = model.DTYPES[run.precision]
     features_MD = _LARGE * max(1.0, run.clip or 1.0) * torch.eye(table.features.shape[1], dtype=dtype)[:MOST]
@@ -146,7 +146,7 @@ def released(
     made = []
     for first in range(0, len(rounds), AT_ONCE):
         # An engine of its own: one keeps the noise that it drew, and here none is drawn twice.
-        compute = engine.__wrapped__(run.engine, run.device)
+        compute = make_engine(run.engine, run.device)
         block = zip(rounds[first : first + AT_ONCE], held[first : first + AT_ONCE], strict=True)
         tasks = [Task(one, round, start, features, labels) for round, (features, labels) in block]
         block_SP = np.array([_flat(t.parameters) - before for t in compute.train(run, tasks)]) * scale

@@ -23,8 +23,9 @@ from fedtoll.privacy.accounting import epsilon, of_a_record
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number, write_numbers
 from fedtoll.scenarios.read import find, read
-from fedtoll.scenarios.records import layout, records
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan, plan
@@ -87,7 +88,7 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         if not 0 < epsilon < math.inf:
             raise ScenarioError(f"--epsilon {epsilon:g}: must be a finite number greater than 0")
         open_ended = [e for e in read(name, overrides).privacy.epsilons if not _finite(e)]
-        told = [json.dumps("inf" if e == math.inf else e) for e in open_ended]
+        told = [json.dumps(write_number(e)) for e in open_ended]
         overrides = [*overrides, f"privacy.epsilons=[{', '.join([*told, repr(epsilon)])}]"]
     scenario = read(name, overrides, seeds)
     file = find(name).name
@@ -103,7 +104,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
             f"--seeds {seeds}: {len(scenario.seeds)} models; an attack needs {FEWEST_TARGETS} or more"
         )
     one = scenario.model_copy(update={"seeds": scenario.seeds[:1]})
-    return Prepared(scenario, plan(one, file), targets(scenario, file, scenario.seeds), scenario.seeds)
+    planned = plan(one, file)
+    return Prepared(scenario, planned, targets(scenario, file, scenario.seeds, planned), scenario.seeds)
 
 
 def _finite(epsilon: float | str) -> bool:
@@ -136,7 +138,7 @@ def run_audit(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ScenarioError(f"{place}: cannot be written: {error.strerror or error}") from None
-    models = attacked(prepared.halves.runs, place / "models", workers, finished)
+    models = attacked(prepared.halves, place / "models", workers, finished)
     membership, disparities = _membership(prepared, models)
     canary = _canary(prepared, finished)
     content = {
@@ -153,7 +155,7 @@ def run_audit(
         "membership": membership,
         "disparity": disparities,
     }
-    made: dict[str, Any] = _plain(content)
+    made: dict[str, Any] = write_numbers(content)
     text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
     try:
         for name, rows in (("canary", canary), ("membership", membership), ("disparity", disparities)):
@@ -184,18 +186,17 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
+    federation = prepared.planned.federation
     try:
         for run in prepared.private:
-            made = canaries(run, run.clients[0])
-            for group, client in _clients(run).items():
+            made = canaries(run, run.clients[0], federation)
+            for group, client in _clients(run, federation).items():
                 # No two audits share their noise: else all would exceed their claims together.
                 key = np.random.SeedSequence([prepared.seeds[0], len(rows), 7])
                 seed = int(key.generate_state(1)[0])
-                step = one_step(run, client, seed, made=made)
-                whole = one_run(run, client, seed + 1, made=made)
-                total = epsilon(
-                    tuple(events_of(run, client).values()), run.delta or 0.0, run.accountant or "rdp"
-                )
+                step = one_step(run, client, seed, federation=federation, made=made)
+                whole = one_run(run, client, seed + 1, federation=federation, made=made)
+                total = epsilon(tuple(events_of(run, client).values()), *run.guarantee)
                 rows.append(
                     {
                         "strategy": run.strategy.name,
@@ -220,9 +221,9 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
     return rows
 
 
-def _clients(run: Run) -> dict[str, ClientPlan]:
+def _clients(run: Run, federation: Federation) -> dict[str, ClientPlan]:
     """Return for every group the client of least noise among those that hold it; of several the fullest."""
-    expected_KG = layout(run.data, run.split, run.partition).expected_KG
+    expected_KG = federation.layout.expected_KG
     made = {}
     for g, group in enumerate(run.groups):
         holders = [c for c in run.clients if expected_KG[c.id, g] > 0]
@@ -241,8 +242,8 @@ def _membership(
     for run in prepared.halves.runs:
         cells.setdefault((run.strategy.name, run.mechanism, run.epsilon), []).append(run)
     for (strategy, mechanism, budget), runs in cells.items():
-        logit_TN, member_TN, codes_N = _common(runs, [models[run.hash] for run in runs])
-        most = replaced_ceiling(_of_a_record(runs[0]), runs[0].delta or 0.0)
+        logit_TN, member_TN, codes_N = _common([models[run.hash] for run in runs], prepared.halves.federation)
+        most = replaced_ceiling(_of_a_record(runs[0]), runs[0].guarantee[0])
         key = {"strategy": strategy, "mechanism": mechanism, "epsilon": budget}
         for attack in attacks.ATTACKS:
             score_TN = attacks.lira(logit_TN, member_TN) if attack == "lira" else attacks.loss(logit_TN)
@@ -252,7 +253,7 @@ def _membership(
     return rows, disparities
 
 
-def _common(runs: Sequence[Run], made: Sequence[Attacked]) -> tuple[Any, Any, Any]:
+def _common(made: Sequence[Attacked], federation: Federation) -> tuple[Any, Any, Any]:
     """Return the scores and memberships of the records that every model could have held, and their groups.
 
     A record of the public validation part is no member and no other.
@@ -264,7 +265,7 @@ def _common(runs: Sequence[Run], made: Sequence[Attacked]) -> tuple[Any, Any, An
     at = [np.searchsorted(one.rows_N, rows_N) for one in made]
     logit_TN = np.stack([one.logit_N[i] for one, i in zip(made, at, strict=True)])
     member_TN = np.stack([one.member_N[i] for one, i in zip(made, at, strict=True)])
-    return logit_TN, member_TN, records(runs[0]).groups.codes[rows_N]
+    return logit_TN, member_TN, federation.groups.codes[rows_N]
 
 
 def _of_a_record(run: Run) -> float:
@@ -272,15 +273,4 @@ def _of_a_record(run: Run) -> float:
     if run.mechanism != "dp-sgd":
         return math.inf
     clients = [list(events_of(run, client).values()) for client in run.clients]
-    return of_a_record(clients, run.partition.copies, run.delta or 0.0, run.accountant or "rdp")
-
-
-def _plain(value: Any) -> Any:
-    """Return values as JSON has them: infinity as text, undefined as null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
+    return of_a_record(clients, run.partition.copies, *run.guarantee)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.records import records, table_of
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan, plan
 from fedtoll.server.store import versions
+from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import spread
 
 HALF = 0.5
@@ -50,9 +51,12 @@ class Attacked:
     logit_N: NDArray[np.float64]
 
 
-def targets(scenario: Scenario, file: str, seeds: Sequence[int]) -> Plan:
-    """Plan the models: the scenario's strategies and ε, on a half of its records for every seed."""
-    names = table_of(scenario.data)[1].names
+def targets(scenario: Scenario, file: str, seeds: Sequence[int], planned: Plan) -> Plan:
+    """Plan the models: the scenario's strategies and ε, on a half of its records for every seed.
+
+    ``planned`` is a plan of the scenario itself, whose table is shared.
+    """
+    names = planned.federation.groups.names
     keep = {name: HALF * scenario.partition.keep.get(name, 1.0) for name in names}
     apart = scenario.split.folds if scenario.split.kind == "folds" else 1
     halved = scenario.model_copy(
@@ -61,15 +65,14 @@ def targets(scenario: Scenario, file: str, seeds: Sequence[int]) -> Plan:
             "seeds": tuple(apart * s for s in seeds),
         }
     )
-    return plan(halved, file)
+    return plan(halved, file, like=planned.federation)
 
 
-def attack(text: str) -> Attacked:
+def attack(trainer: Trainer, text: str) -> Attacked:
     """Train one run, given as JSON, and look at its final model as an attacker does."""
     import torch
 
     from fedtoll.clients import losses, model
-    from fedtoll.server.app import simulate
 
     run = Run.from_json(text)
     final: list[Any] = []
@@ -77,8 +80,8 @@ def attack(text: str) -> Attacked:
     def look(round: int, made: Any) -> None:
         final[:] = made
 
-    simulate(run, look)
-    of = records(run)
+    trainer.train(run, look)
+    of = trainer.clients.federation(run).records(run.seed)
     every = np.arange(len(of.table))
     rows = np.setdiff1d(every, np.concatenate([of.test, of.validation]))
     module = model.build(run.model, of.table.features.shape[1], run.classes, run.precision)
@@ -95,7 +98,7 @@ def attack(text: str) -> Attacked:
 
 
 def attacked(
-    runs: Sequence[Run], folder: Path, workers: int | None, finished: Callable[[], None]
+    planned: Plan, folder: Path, workers: int | None, finished: Callable[[], None]
 ) -> dict[str, Attacked]:
     """Return every model by its run's hash; those that the folder keeps are not trained again.
 
@@ -109,16 +112,18 @@ def attacked(
     with _written(folder):
         folder.mkdir(parents=True, exist_ok=True)
     marked = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]
-    files = {run.hash: folder / f"{run.hash}-{marked}.parquet" for run in runs}
+    files = {run.hash: folder / f"{run.hash}-{marked}.parquet" for run in planned.runs}
     made: dict[str, Attacked] = {}
     todo = []
-    for run in sorted(runs, key=lambda r: r.seed):  # runs of one seed share records and draws
+    for run in sorted(planned.runs, key=lambda r: r.seed):  # runs of one seed share records and draws
         if (kept := _kept(files[run.hash])) is None:
             todo.append(run)
         else:
             made[run.hash] = kept
             finished()
-    for i, result in spread(attack, [run.to_json() for run in todo], workers):
+    for i, result in spread(
+        partial(attack, Trainer(planned.federation)), [run.to_json() for run in todo], workers
+    ):
         run = todo[i]
         with _written(folder):
             _keep(files[run.hash], result)

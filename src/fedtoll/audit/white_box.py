@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedtoll.audit.bounds import LEVEL, gaussian_epsilon, one_run_epsilon, separation
 from fedtoll.audit.canaries import Canaries, canaries, exact, released, unit, whole
-from fedtoll.scenarios.records import records
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 
 OBSERVATIONS = 20_000
@@ -73,6 +73,7 @@ def one_step(
     client: ClientPlan,
     seed: int,
     *,
+    federation: Federation | None = None,
     made: Canaries | None = None,
     observations: int = OBSERVATIONS,
     level: float = LEVEL,
@@ -86,6 +87,8 @@ def one_step(
     ----------
     run, client
         The run whose engine, clip and precision are audited, and the client whose σ and normaliser B.
+    federation
+        The run's records; resolved from the run where not given.
     seed
         Of the noise; not a run's.
     made
@@ -93,17 +96,18 @@ def one_step(
     observations, level
         How many of each side at least, and the chance that the bound is wrong.
     """
-    made = (canaries(run, client) if made is None else made).seen()
-    delta, mu = run.delta or 0.0, 1 / client.noise_multiplier
+    federation = Federation.of(run, like=federation)
+    made = (canaries(run, client, federation) if made is None else made).seen()
+    delta, mu = run.guarantee[0], 1 / client.noise_multiplier
     claim = gaussian_epsilon(mu, delta)
     if not len(made):
         return Step(claim, math.nan, mu, math.nan, 0, 0, 0, 0, 0)
     made = made if made.orthogonal else made.longest()
     onto_PM = unit(made.directions_MP).T
     with_M = np.arange(len(made)) % 2 == 0
-    of, rows = records(run), records(run).held[client.id][:BESIDE]
-    features_ND = torch.from_numpy(of.table.features[rows]).to(made.features_MD)
-    beside = (features_ND, torch.from_numpy(of.table.label[rows]))
+    table, rows = federation.table, federation.records(run.seed).held[client.id][:BESIDE]
+    features_ND = torch.from_numpy(table.features[rows]).to(made.features_MD)
+    beside = (features_ND, torch.from_numpy(table.label[rows]))
     known_M = released(exact(run), whole(client, 0.0), made.start, [beside], [1], onto_PM)[0]
 
     def holding(which_M: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +139,13 @@ def one_step(
 
 
 def one_run(
-    run: Run, client: ClientPlan, seed: int, *, made: Canaries | None = None, level: float = LEVEL
+    run: Run,
+    client: ClientPlan,
+    seed: int,
+    *,
+    federation: Federation | None = None,
+    made: Canaries | None = None,
+    level: float = LEVEL,
 ) -> OneRun:
     """Bound the ε of all steps of one run of a client from below (Steinke, Nasr and Jagielski 2023).
 
@@ -145,12 +155,12 @@ def one_run(
 
     Parameters
     ----------
-    run, client, made, level
+    run, client, federation, made, level
         As in :func:`one_step`; the client's q, σ and all its steps.
     seed
         Of coins, samples and noise.
     """
-    made = (canaries(run, client) if made is None else made).seen()
+    made = (canaries(run, client, federation) if made is None else made).seen()
     quarter = len(made) // 4
     if quarter == 0:
         return OneRun(math.nan, 0, 0, len(made))
@@ -168,5 +178,5 @@ def one_run(
     ratio_SM = np.logaddexp(base, math.log(q) + (x_SM - 0.5) / variance_M)
     order = np.argsort(ratio_SM.sum(axis=0), kind="stable")
     correct = int((~coin_M[order[:quarter]]).sum() + coin_M[order[len(made) - quarter :]].sum())
-    bound = one_run_epsilon(correct, 2 * quarter, len(made), run.delta or 0.0, level)
+    bound = one_run_epsilon(correct, 2 * quarter, len(made), run.guarantee[0], level)
     return OneRun(bound, correct, 2 * quarter, len(made))

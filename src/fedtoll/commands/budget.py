@@ -10,6 +10,7 @@ import typer
 
 from fedtoll.options import Json, Set
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.numbers import write_numbers
 
 NOTE = (
     "alone: the ε of a part if nothing else were released; adds: the whole's ε less that without the part.\n"
@@ -60,7 +61,7 @@ def budget(
                 )
         rows = _of_scenario(name, override or [], epsilon, sigma, delta, accountant)
     if as_json:
-        typer.echo(json.dumps(_plain(rows if name else rows[0]), ensure_ascii=False, indent=1))
+        typer.echo(json.dumps(write_numbers(rows if name else rows[0]), ensure_ascii=False, indent=1))
     else:
         typer.echo("\n\n".join(_text(row) for row in rows))
         if any(len(row["parts"]) > 1 for row in rows):
@@ -196,14 +197,3 @@ def _ranges(ids: list[int]) -> str:
         else:
             runs.append([i, i])
     return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
-
-
-def _plain(value: Any) -> Any:
-    """Return values for JSON: infinity as text, undefined as null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value

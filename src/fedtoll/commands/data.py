@@ -15,14 +15,14 @@ Sources = Annotated[list[str], typer.Argument(metavar="NAME...", help='data sour
 @data.command()
 def fetch(names: Sources) -> None:
     """Fetch records into the cache, once; later there is no need for a network."""
-    from fedtoll.scenarios.data import archive, builtin, table
+    from fedtoll.scenarios.data import archive, builtin, load_table
 
     for name in _sources(names):
         declared = builtin(name)
         if names == ["all"] and declared.kept is not None and not declared.kept():
             typer.echo(f"{name}: comes from outside the package index; fedtoll data fetch {name} fetches it")
             continue
-        records = len(table(declared))
+        records = len(load_table(declared))
         folder = archive.cache_folder() if declared.kept else archive.cache_file(declared)
         made = declared.archive is None and declared.kept is None
         typer.echo(f"{name}: {records:,} records, {'made anew each time' if made else f'in {folder}'}")

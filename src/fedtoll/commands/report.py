@@ -13,10 +13,10 @@ from fedtoll.options import PARTIAL
 
 def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]) -> None:
     """Write the report of a results folder again."""
-    from fedtoll.report import Digest, begin
+    from fedtoll.report import Digest, warm_up
     from fedtoll.server.results import load
 
-    begin()
+    warm_up()
     results = load(folder)
     digest = Digest(results)
     page = write_page(digest)
@@ -38,6 +38,6 @@ def write_page(digest: Any) -> Path:
 
 def show(digest: Any) -> None:
     """Print a digest's first screen."""
-    from fedtoll.report import story
+    from fedtoll.report import terminal_summary
 
-    console().print(story(digest))
+    console().print(terminal_summary(digest))

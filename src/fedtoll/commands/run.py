@@ -59,7 +59,7 @@ def run(
 
         typer.echo(preview(planned, workers, as_json=as_json))
         return
-    from fedtoll.report import Digest, begin
+    from fedtoll.report import Digest, warm_up
     from fedtoll.scenarios.read import find
     from fedtoll.server.results import load
     from fedtoll.server.store import Store
@@ -68,7 +68,7 @@ def run(
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: another command is at work here; waiting for it")):
-        store.open(planned.scenario, planned.runs, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
+        store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
                 planned, store, executor=executor, workers=workers, grid=grid, finished=finished
@@ -77,22 +77,20 @@ def run(
             complain(f"failed: {line}")
         if len(failures) == len(planned.runs):
             raise typer.Exit(FAILED)
-        begin()
+        warm_up()
         results = load(folder)
         digest = Digest(results)  # every figure is computed once, for page and terminal
         page = write_page(digest)
     if as_json:
         from fedtoll.server.results import skipped_replies
-        from fedtoll.toll import folds_of, toll
 
-        tolls = toll(results.groups, folds=folds_of(results.resolved))
         content = {
             "folder": str(folder),
             "report": str(page),
             "runs": len(planned.runs),
             "failed": failures,
             "skipped": sum(skipped_replies(folder, run) for run in planned.runs if store.has(run)),
-            "toll": json.loads(tolls.to_json(orient="records", double_precision=15)),
+            "toll": json.loads(results.toll().to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedtoll.scenarios.data.table import Attribute, Table
-from fedtoll.toll.intervals import share_as_far
+from fedtoll.toll.intervals import permutation_p
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +149,7 @@ def shuffled(values: pd.DataFrame, along: pd.Series[float], given: pd.Series[flo
         drawn = rng.permuted(np.tile(np.arange(len(names)), (DRAWS, 1)), axis=1)
         orders = np.concatenate([np.arange(len(names))[None], drawn])
     dealt = y[orders] @ project
-    return share_as_far((dealt @ x) / np.sqrt((dealt**2).sum(axis=1).clip(1e-12)))
+    return permutation_p((dealt @ x) / np.sqrt((dealt**2).sum(axis=1).clip(1e-12)))
 
 
 def _correlation(x: Floats, y: Floats, z: Floats | None) -> float:

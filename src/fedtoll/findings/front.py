@@ -19,6 +19,7 @@ from fedtoll.findings.quantities import Study
 from fedtoll.findings.verdicts import Part
 from fedtoll.formatting import budget, listed, number
 from fedtoll.scenarios.claims import Claim, Term
+from fedtoll.scenarios.run import budget_of
 
 Standing = Literal["on the front", "beaten", "collapsed", "no better than the majority"]
 STANDINGS: tuple[Standing, ...] = (
@@ -92,7 +93,7 @@ def _points(setting: str, study: Study, measure: Any) -> list[Point]:
     cells = study.groups[["strategy", "mechanism", "epsilon"]].drop_duplicates()
     drawn = []
     for strategy, mechanism, epsilon in cells.itertuples(index=False):
-        at = "clip-only" if mechanism == "clip-only" else math.inf if mechanism == "none" else float(epsilon)
+        at = budget_of(mechanism, epsilon)
 
         def of(what: str, measure: Any, s: str = strategy, e: Any = at) -> Part:
             term = Term(of=what, measure=measure, strategy=s, epsilon=e, setting=setting)

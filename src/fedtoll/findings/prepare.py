@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtoll.findings import reductions
-from fedtoll.findings.shares import against
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
-from fedtoll.scenarios.compare import LEVEL, most, unreachable
+from fedtoll.scenarios.compare import LEVEL, fedavg_label, most, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, FLAGS
 from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.plan import Plan
+from fedtoll.toll.shares import against
 
 QUICK_SEEDS = "0:2"
 
@@ -97,10 +97,11 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     _check_skips(name, file, scenario)
     own = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
-    made = {}
+    made: dict[str, Plan] = {}
     for setting in _asked(scenario.claim):
         overrides = (*own.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
-        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds)
+        like = next(iter(made.values())).federation if made else None
+        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
     if tuned & made.keys():
         _check_public(file, scenario, made)
     grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}
@@ -201,7 +202,8 @@ def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
     for setting in claim.settings:
         for term in claim.terms(setting):
             planned = made[term.setting or BASE]
-            labels = [s.label for s in planned.scenario.strategies]
+            names = {s.label: s.name for s in planned.scenario.strategies}
+            labels = [*names]
             labels += [ACCURATE, FAIR] if term.setting in grids else []
             groups = planned.runs[0].groups
             epsilons = planned.scenario.privacy.epsilons
@@ -218,5 +220,5 @@ def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
                 )
             if term.of == "toll" and (float("inf") not in epsilons or epsilon == float("inf")):
                 raise ScenarioError("a toll needs a finite ε (or 'clip-only'), and runs at ∞ to pair with")
-            if term.of == "price" and "fedavg" not in labels:
+            if term.of == "price" and fedavg_label(names) is None:
                 raise ScenarioError("a price needs fedavg among the strategies")

@@ -12,7 +12,7 @@ from fedtoll.findings.atypicality import rank_correlation, shuffled
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY, VALUED
-from fedtoll.toll.tolls import counted, paired
+from fedtoll.toll.tolls import paired, record_counts
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Study:
         How many disjoint test sets the seeds go through.
     strategy
         The label of the scenario's first strategy.
+    reference
+        The label of the strategy that prices refer to; ``None`` if there is none.
     traits
         Of every group, where a claim is about a correlation with one.
     """
@@ -56,6 +58,7 @@ class Study:
     groups: pd.DataFrame
     folds: int
     strategy: str
+    reference: str | None
     traits: pd.DataFrame | None = None
     _made: dict[str, pd.DataFrame] = field(default_factory=dict)
     _known: dict[tuple[str, float | str | None], frozenset[str]] = field(default_factory=dict)
@@ -109,7 +112,7 @@ class Study:
     def _rows(self, measure: str) -> pd.DataFrame:
         """Return one row a run and group at the final round, paired by the toll; made once a measure."""
         if measure not in self._made:
-            rows = paired(self.groups, "accuracy" if measure in VALUED else measure)
+            rows = paired(self.groups, "accuracy" if measure in VALUED else measure, self.reference)
             if measure in VALUED:
                 rows["value"] = rows[measure].astype(float)
                 rows[["toll", "price"]] = np.nan
@@ -122,7 +125,7 @@ class Study:
         if key not in self._known:
             rows = self._rows(term.measure or "log_loss")
             rows = rows[(rows["strategy"] == label) & of_budget(rows, term.epsilon)]
-            frame = counted(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
+            frame = record_counts(rows, self.folds).reset_index() if len(rows) else rows.assign(too_few=True)
             few = frame.loc[frame["too_few"] & (frame["group"] != EVERYBODY), "group"]
             self._known[key] = frozenset(few)
         return self._known[key]

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from fedtoll.findings.failures import naming
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
-from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.run import Run, budget_of
 from fedtoll.server.plan import Plan
+from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import spread
 
 Labels = NDArray[np.int64]
@@ -64,7 +66,7 @@ def reduced(planned: Plan, how: Reduction, folder: Path, workers: int | None = N
     kept.mkdir(parents=True, exist_ok=True)
     todo = [run for run in runs if not _file(kept, run, how).exists()]
     jobs = [(run.to_json(), how.model_dump_json()) for run in todo]
-    for i, table in spread(grid, jobs, workers):
+    for i, table in spread(partial(grid, Trainer(planned.federation)), jobs, workers):
         write_file(_file(kept, todo[i], how), partial(table.to_parquet, index=False))
     tables = []
     for run in runs:
@@ -79,28 +81,27 @@ def _file(folder: Path, run: Run, how: Reduction) -> Path:
     return folder / f"{key}.parquet"
 
 
-def grid(job: tuple[str, str]) -> pd.DataFrame:
+def grid(trainer: Trainer, job: tuple[str, str]) -> pd.DataFrame:
     """Train one grid, given as the JSON of its run and reduction; return the two picked models' measures."""
     run = Run.from_json(job[0])
     with naming(run):
-        return _grid(run, Reduction.model_validate_json(job[1]))
+        return _grid(run, trainer.clients.federation(run), Reduction.model_validate_json(job[1]))
 
 
-def _grid(run: Run, how: Reduction) -> pd.DataFrame:
+def _grid(run: Run, federation: Federation, how: Reduction) -> pd.DataFrame:
     import torch
     from fairlearn.reductions import DemographicParity, EqualizedOdds, GridSearch
 
-    from fedtoll.scenarios.records import records
     from fedtoll.server.evaluate import HeldOut
     from fedtoll.sklearn import DPClassifier
 
     torch.set_num_threads(1)
-    of = records(run)
+    of = federation.records(run.seed)
     rows, client = of.held[0], run.clients[0]
     X, y, codes = of.table.features[rows], of.table.label[rows], of.groups.codes[rows]
+    privacy: dict[str, Any] = {} if run.delta is None else {"delta": run.delta, "accountant": run.accountant}
     one = DPClassifier(
-        "clip-only" if run.mechanism == "clip-only" else run.epsilon,
-        run.delta or 1e-5,
+        budget_of(run.mechanism, run.epsilon),
         clip=run.clip or 1.0,
         epochs=run.rounds,
         batch_size=max(1, round(client.batch_size)),
@@ -108,7 +109,7 @@ def _grid(run: Run, how: Reduction) -> pd.DataFrame:
         hidden=run.model.hidden,
         public_size=client.size,
         classes=[0, 1],
-        accountant=run.accountant or "rdp",
+        **privacy,
         random_state=run.noise_seed,
     )
     constraint = DemographicParity() if how.constraint == "demographic parity" else EqualizedOdds()
@@ -117,7 +118,7 @@ def _grid(run: Run, how: Reduction) -> pd.DataFrame:
     predicted = [np.asarray(p.predict(X), dtype=np.int64) for p in search.predictors_]
     disparity = [disparities(p, y, codes)[how.constraint] for p in predicted]
     accuracy = [float((p == y).mean()) for p in predicted]
-    held = HeldOut(run)
+    held = HeldOut(run, federation)
     T = of.table.features[of.test]
     tables = []
     for label, best in ((ACCURATE, int(np.argmax(accuracy))), (FAIR, int(np.nanargmin(disparity)))):

@@ -18,13 +18,12 @@ from fedtoll.findings.survival import Survival, survival
 from fedtoll.findings.verdicts import Outcome
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError
-from fedtoll.scenarios.records import table_of
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
-from fedtoll.toll import folds_of
+from fedtoll.toll import folds_of, price_reference
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def run_finding(
             ready = planned
             if setting in tuned:
                 ready, chosen[setting] = tune.tuned(prepared.name, planned, store.folder, workers)
-            store.open(ready.scenario, ready.runs, text, command, force=force)
+            store.open(ready, text, command, force=force)
             for run in filter(store.has, ready.runs):
                 finished(run)
             failures = sweep.execute(ready, store, executor=executor, workers=workers, finished=finished)
@@ -119,8 +118,9 @@ def run_finding(
                     [groups, reductions.reduced(ready, how, store.folder, workers)], ignore_index=True
                 )
         label = planned.scenario.strategies[0].label
-        about = traits(*table_of(ready.runs[0].data)) if correlated else None
-        studies[setting] = Study(groups, folds_of(results.resolved), label, about)
+        about = traits(ready.federation.table, ready.federation.groups) if correlated else None
+        reference = price_reference(results.resolved)
+        studies[setting] = Study(groups, folds_of(results.resolved), label, reference, about)
     barred = "quick: few seeds and rounds" if prepared.quick else ""
     made = outcomes(prepared.scenario.claim, studies, barred=barred)
     scenario = prepared.scenario

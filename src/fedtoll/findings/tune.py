@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ import numpy as np
 from fedtoll.findings.failures import naming
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
+from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import spread
 
 Losses = dict[str, float]
@@ -60,7 +64,9 @@ def tuned(
     for epsilon in planned.scenario.privacy.epsilons:
         for overrides in candidates[epsilon]:
             plans[epsilon, overrides] = _with(planned, epsilon, overrides, how.seeds)
-    losses = _losses([run for made in plans.values() for run in made.runs], folder / "tuning", workers)
+    losses = _losses(
+        [run for made in plans.values() for run in made.runs], folder / "tuning", planned.federation, workers
+    )
     chosen: dict[float | str, tuple[str, ...]] = {}
     for epsilon in planned.scenario.privacy.epsilons:
         scores = {
@@ -74,8 +80,8 @@ def tuned(
     seeds = planned.scenario.seeds
     parts = {e: _with(planned, e, overrides, seeds) for e, overrides in chosen.items()}
     runs = tuple(run for part in parts.values() for run in part.runs)
-    words = {"inf" if e == math.inf else str(e): overrides for e, overrides in chosen.items()}
-    return Plan(planned.scenario, runs), words
+    words = {str(write_number(e)): overrides for e, overrides in chosen.items()}
+    return Plan(planned.scenario, runs, planned.federation), words
 
 
 def combinations(how: Tune, epsilon: float | str) -> list[tuple[str, ...]]:
@@ -117,7 +123,7 @@ def _with(planned: Plan, epsilon: float | str, overrides: Sequence[str], seeds: 
             "privacy": scenario.privacy.model_copy(update={"epsilons": (epsilon,)}),
         }
     )
-    return plan(narrowed, f"{scenario.name} (tuned)")
+    return plan(narrowed, f"{scenario.name} (tuned)", like=planned.federation)
 
 
 def _score(losses: Sequence[Losses], how: Tune) -> float:
@@ -133,7 +139,9 @@ def _score(losses: Sequence[Losses], how: Tune) -> float:
     return float(np.mean(each))
 
 
-def _losses(runs: Sequence[Run], folder: Path, workers: int | None) -> dict[str, Losses]:
+def _losses(
+    runs: Sequence[Run], folder: Path, federation: Federation, workers: int | None
+) -> dict[str, Losses]:
     """Return the losses of every run on the validation part, trained or found."""
     known = {}
     for run in runs:
@@ -145,13 +153,13 @@ def _losses(runs: Sequence[Run], folder: Path, workers: int | None) -> dict[str,
         return known
     folder.mkdir(parents=True, exist_ok=True)
     texts = [run.to_json() for run in sorted(todo.values(), key=lambda r: r.seed)]
-    for _, (name, losses) in spread(validation_losses, texts, workers):
+    for _, (name, losses) in spread(partial(validation_losses, Trainer(federation)), texts, workers):
         write_bytes(folder / f"{name}.json", json.dumps(losses).encode())
         known[name] = losses
     return known
 
 
-def validation_losses(text: str) -> tuple[str, Losses]:
+def validation_losses(trainer: Trainer, text: str) -> tuple[str, Losses]:
     """Train one run, given as JSON, and return its hash and its model's losses on the validation part.
 
     Of a run that diverged everybody's loss is NaN.
@@ -160,20 +168,18 @@ def validation_losses(text: str) -> tuple[str, Losses]:
 
     from fedtoll.clients import losses, model
     from fedtoll.scenarios.measures import EVERYBODY
-    from fedtoll.scenarios.records import records
-    from fedtoll.server.app import simulate
 
     torch.set_num_threads(1)
     run = Run.from_json(text)
     last: dict[str, Any] = {}
     try:
         with naming(run):
-            simulate(run, lambda round, made: last.update(model=made))
+            trainer.train(run, lambda round, made: last.update(model=made))
     except RunError as error:
         if error.__cause__ is not None:  # no divergence, but an error in somebody's code
             raise
         return run.hash, {EVERYBODY: math.nan}
-    of = records(run)
+    of = trainer.clients.federation(run).records(run.seed)
     features = torch.from_numpy(of.table.features[of.validation]).to(model.DTYPES[run.precision])
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
     model.put(module, last["model"])

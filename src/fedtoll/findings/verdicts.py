@@ -25,10 +25,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.findings.shares import against, clopper_pearson
 from fedtoll.scenarios.claims import LEAST_SEEDS
 from fedtoll.scenarios.compare import LEVEL, unreachable
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
+from fedtoll.toll.shares import against, clopper_pearson
 
 Word = Literal["reproduced", "not reproduced", "contradicted", "undecided"]
 VERDICTS: tuple[Word, ...] = ("reproduced", "not reproduced", "contradicted", "undecided")

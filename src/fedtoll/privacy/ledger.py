@@ -8,6 +8,7 @@ keeps its own from what it did. The two must be equal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,9 @@ class Ledger:
     def epsilon(self, client: int) -> float:
         """Return the ε that a client has spent so far; infinity where nothing is noised."""
         events = [Event(*kind, count) for kind, count in self._counts.get(client, {}).items()]
-        return epsilon(events, self.delta or 0.5, self.accountant or "rdp")
+        if self.delta is None or self.accountant is None:  # nothing is noised
+            return math.inf if events else 0.0
+        return epsilon(events, self.delta, self.accountant)
 
 
 def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:

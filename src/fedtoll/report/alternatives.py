@@ -1,107 +1,106 @@
-"""What each chart shows, in words: for those who hear the page, and where no chart is drawn."""
+"""Text alternatives of the charts, for screen readers and where no chart is drawn."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from fedtoll.formatting import budget, count, interval, listed, named, number
+from fedtoll.formatting import budget, count, group_label, interval, listed, number
 from fedtoll.report.charts.front import front_rows
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 
-_MOST = 12  # groups or strategies that one alternative tells of; the tables have all
+_MOST = 12  # groups or strategies that one alternative lists; the tables have all
 
 
 def who_pays(digest: Digest) -> str:
-    """Return the leader's tolls, most first."""
+    """Return the leader's tolls, largest first."""
     rows = _by_order(digest.tight[digest.tight["strategy"] == digest.leader], digest)
-    told = [
-        f"{named(r['group'], digest.attribute)} {number(r['toll'])}"
+    items = [
+        f"{group_label(r['group'], digest.attribute)} {number(r['toll'])}"
         f"{_within(r['toll_low'], r['toll_high'])}, n {count(r['n'])}"
         for _, r in rows.iterrows()
     ]
-    return f"Chart. Toll in log-loss at ε = {digest.epsilon_text} under {digest.leader}: {_some(told)}."
+    return f"Chart. Toll in log-loss at ε = {digest.epsilon_text} under {digest.leader}: {_first_few(items)}."
 
 
 def others(digest: Digest) -> str:
-    """Return who pays most and least under each other strategy."""
-    told = []
+    """Return which groups pay most and least under each other strategy."""
+    items = []
     for strategy in digest.strategies:
         rows = digest.tight[digest.tight["strategy"] == strategy]
         if strategy != digest.leader and len(rows):
-            told.append(f"{strategy}: {_ends(rows, digest)}")
-    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {_some(told)}."
+            items.append(f"{strategy}: {_ends(rows, digest)}")
+    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {_first_few(items)}."
 
 
 def utility(digest: Digest, measure: str) -> str:
-    """Return each group's measure without privacy and at the tightest ε, under the leader."""
+    """Return each group's measure at the largest and at the tightest ε, under the leader."""
     frame = digest.tolls[measure]
     own = _by_order(frame[frame["strategy"] == digest.leader], digest)
-    told = []
+    items = []
     for group in dict.fromkeys(own["group"]):
         rows = own[own["group"] == group].sort_values("epsilon", ascending=False, kind="stable")
         first, last = rows.iloc[0], rows.iloc[-1]
-        told.append(
-            f"{named(group, digest.attribute)} from {number(first['value'])} at ε = "
+        items.append(
+            f"{group_label(group, digest.attribute)} from {number(first['value'])} at ε = "
             f"{budget(first['mechanism'], first['epsilon'])} to {number(last['value'])} at ε = "
             f"{budget(last['mechanism'], last['epsilon'])}"
         )
     title = MEASURES[measure].title
-    return (
-        f"Chart. {title[0].upper()}{title[1:]} by group as ε tightens, under {digest.leader}: {_some(told)}."
-    )
+    title = title[0].upper() + title[1:]
+    at = f"at the largest and at the tightest ε, under {digest.leader}"
+    return f"Chart. {title} by group, {at}: {_first_few(items)}."
 
 
 def front(digest: Digest) -> str:
-    """Return every strategy's gap and loss at the tightest ε, and who is on the front."""
+    """Return each strategy's toll gap and log-loss at the tightest ε, and the strategies on the front."""
     rows = front_rows(digest)
     rows = rows[rows["epsilon"] == rows["epsilon"].min()]
-    told = [
+    items = [
         f"{r['strategy']} toll gap {number(r['gap'])}{_within(r['gap_low'], r['gap_high'])}, everybody’s "
         f"log-loss {number(r['value'])}"
         for _, r in rows.iterrows()
     ]
     ahead = listed(rows.loc[rows["on_front"], "strategy"])
-    return f"Chart. At ε = {digest.epsilon_text}: {_some(told)}. On the Pareto front: {ahead}."
+    return f"Chart. At ε = {digest.epsilon_text}: {_first_few(items)}. On the Pareto front: {ahead}."
 
 
 def split(digest: Digest) -> str:
-    """Return what clipping and what noise take from each group, under the leader."""
+    """Return each group's toll from clipping and from noise, under the leader."""
     own = digest.tight[(digest.tight["strategy"] == digest.leader) & digest.tight["clipping"].notna()]
-    told = [
-        f"{named(r['group'], digest.attribute)} {number(r['clipping'])} and {number(r['noise'])}"
+    items = [
+        f"{group_label(r['group'], digest.attribute)} {number(r['clipping'])} and {number(r['noise'])}"
         for _, r in _by_order(own, digest).iterrows()
     ]
     return (
-        f"Chart. Toll taken by clipping and by noise at ε = {digest.epsilon_text} under {digest.leader}: "
-        f"{_some(told)}."
+        f"Chart. Toll from clipping and from noise at ε = {digest.epsilon_text} under {digest.leader}: "
+        f"{_first_few(items)}."
     )
 
 
 def weights(digest: Digest) -> str:
-    """Return each group's mean share of the weight by strategy."""
+    """Return each group's mean share of the weight under each strategy."""
     groups = digest.results.groups
     rows = groups[(groups["group"] != EVERYBODY) & groups["weight"].notna()]
     rows = rows[rows["epsilon"] == rows["epsilon"].min()]
-    told = []
+    items = []
     for strategy, part in rows.groupby("strategy", sort=False):
         share = part.groupby("group", sort=False)["weight"].mean()
-        each = [f"{named(str(g), digest.attribute)} {100 * w:.1f}%" for g, w in share.items()]
-        told.append(f"{strategy}: {_some(each, ', ')}")
-    return f"Chart. Share of the aggregation weight, mean over rounds. {_some(told)}."
+        each = [f"{group_label(str(g), digest.attribute)} {100 * w:.1f}%" for g, w in share.items()]
+        items.append(f"{strategy}: {_first_few(each, ', ')}")
+    return f"Chart. Share of the aggregation weight, mean over rounds. {_first_few(items)}."
 
 
 def partition(digest: Digest) -> str:
     """Return how many clients and records each group has."""
     planned = digest.results.resolved["partition"]
     expected = pd.DataFrame(planned["expected"], columns=planned["groups"])
-    told = [
-        f"{named(str(g), digest.attribute)} {count(float(of.sum()))} in {int((of > 0).sum())}"
-        for g, of in expected.items()
+    items = [
+        f"{group_label(str(g), digest.attribute)} {count(float(n.sum()))} in {int((n > 0).sum())}"
+        for g, n in expected.items()
     ]
-    return (
-        f"Chart. Records planned for {len(expected)} clients; by group, records and clients: {_some(told)}."
-    )
+    planned_for = f"Records planned for {len(expected)} clients"
+    return f"Chart. {planned_for}; by group, records and clients: {_first_few(items)}."
 
 
 def noise(digest: Digest) -> str:
@@ -109,8 +108,8 @@ def noise(digest: Digest) -> str:
     rows = digest.results.rounds
     rows = rows[(rows["mechanism"] == "dp-sgd") & (rows["epsilon"] == digest.epsilon)]
     mean = rows.groupby("strategy", sort=False)["effective_noise"].mean().dropna()
-    told = [f"{s} {v:.2e}" for s, v in mean.items()]
-    return f"Chart. Effective noise at ε = {digest.epsilon_text}, mean over rounds: {_some(told)}."
+    items = [f"{s} {v:.2e}" for s, v in mean.items()]
+    return f"Chart. Effective noise at ε = {digest.epsilon_text}, mean over rounds: {_first_few(items)}."
 
 
 def _ends(rows: pd.DataFrame, digest: Digest) -> str:
@@ -118,7 +117,7 @@ def _ends(rows: pd.DataFrame, digest: Digest) -> str:
     if claimed.empty:
         return "no group with enough records"
     worst, best = claimed.iloc[-1], claimed.iloc[0]
-    names = (named(worst["group"], digest.attribute), named(best["group"], digest.attribute))
+    names = (group_label(worst["group"], digest.attribute), group_label(best["group"], digest.attribute))
     if worst["toll"] <= 0:
         return (
             f"no group pays: {names[0]} gains least, {number(-worst['toll'])}, "
@@ -133,10 +132,10 @@ def _by_order(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
 
 
 def _within(low: float, high: float) -> str:
-    told = interval(low, high)
-    return "" if told == "none" else f" ({told})"
+    text = interval(low, high)
+    return "" if text == "none" else f" ({text})"
 
 
-def _some(told: list[str], by: str = "; ") -> str:
-    more = len(told) - _MOST
-    return by.join(told[:_MOST]) + (f"{by}and {more} more" if more > 0 else "")
+def _first_few(items: list[str], separator: str = "; ") -> str:
+    more = len(items) - _MOST
+    return separator.join(items[:_MOST]) + (f"{separator}and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What the report is made from: every figure is computed once, for the page, the figures and the terminal."""
+"""Everything that the report shows, computed once for the page, the figures and the terminal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pandas as pd
 
 from fedtoll.formatting import attribute, budget
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.toll import ResultsLike, comparisons, folds_of, joint_intervals, toll, toll_gap
+from fedtoll.toll import ResultsLike, comparisons, joint_intervals, price_reference, results_toll, toll_gap
 from fedtoll.toll.comparisons import is_declared
 
 MEASURES = ("log_loss", "tpr", "accuracy", "balanced_accuracy")
-"""The measures of the report, log-loss first: it is the one that resolves small groups."""
+"""The measures of the report. Log-loss comes first because it resolves small groups best."""
 
 CELL = ["strategy", "mechanism", "epsilon"]
 
 
 @dataclass(frozen=True)
 class Digest:
-    """Results and what follows from them; each property is computed at its first use.
+    """Results and all that the report derives from them; each property is computed at its first use.
 
     Parameters
     ----------
@@ -32,24 +32,23 @@ class Digest:
     results: ResultsLike
 
     @classmethod
-    def of(cls, results: ResultsLike | Digest) -> Digest:
-        """Return the digest of results; a digest is returned as it is."""
+    def from_results(cls, results: ResultsLike | Digest) -> Digest:
+        """Return the digest of results; a digest is returned unchanged."""
         return results if isinstance(results, Digest) else cls(results)
 
     @cached_property
     def tolls(self) -> dict[str, pd.DataFrame]:
-        """What :func:`fedtoll.toll.toll` returns, by measure; the frames' rows are aligned."""
-        folds = folds_of(self.results.resolved)
-        return {m: toll(self.results.groups, m, folds) if m != "log_loss" else self.loss for m in MEASURES}
+        """The tolls by measure, from :func:`fedtoll.toll.toll`; the rows of the frames are aligned."""
+        return {m: self.loss if m == "log_loss" else results_toll(self.results, m) for m in MEASURES}
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        """The tolls in log-loss: all that headline and terminal need."""
-        return toll(self.results.groups, "log_loss", folds_of(self.results.resolved))
+        """The tolls in log-loss: the only ones that the headline and the terminal need."""
+        return results_toll(self.results, "log_loss")
 
     @cached_property
     def measures(self) -> list[str]:
-        """The measures that are defined anywhere: with several classes there is no rate of positives."""
+        """The measures that are defined in any run: more than two classes have no true-positive rate."""
         return [m for m, frame in self.tolls.items() if frame["value"].notna().any()]
 
     @cached_property
@@ -64,12 +63,12 @@ class Digest:
 
     @property
     def declared(self) -> bool:
-        """Whether the scenario declares its comparisons; else they are the default family."""
+        """Whether the scenario declares its comparisons; otherwise they are the default ones."""
         return is_declared(self.results.resolved)
 
     @cached_property
     def joint(self) -> pd.DataFrame:
-        """The tolls' intervals over seeds and test records: those of the population."""
+        """The tolls' intervals over seeds and test records together: those for the population."""
         return joint_intervals(self.results, "log_loss").astype({"epsilon": float})
 
     @cached_property
@@ -80,30 +79,31 @@ class Digest:
 
     @property
     def epsilon_text(self) -> str:
-        """The tightest ε in words."""
+        """The tightest ε as text."""
         return budget("dp-sgd" if math.isfinite(self.epsilon) else "none", self.epsilon)
 
     @cached_property
     def tight(self) -> pd.DataFrame:
-        """The log-loss tolls at the tightest ε that are defined."""
+        """The tolls in log-loss at the tightest ε, without undefined ones."""
         loss = self.loss
         private = (loss["mechanism"] == "dp-sgd") & (loss["epsilon"] == self.epsilon)
         return loss[private & loss["toll"].notna()]
 
     @cached_property
     def strategies(self) -> list[str]:
-        """All strategies, in the scenario's order."""
+        """All strategies in the scenario's order."""
         return list(self.loss["strategy"].unique())
 
     @cached_property
     def leader(self) -> str:
-        """The strategy that the others are held against: FedAvg where it is there, else the first."""
+        """The strategy that the others are compared with: fedtoll's FedAvg if it was run, else the first."""
         known = list(dict.fromkeys(self.tight["strategy"])) or self.strategies
-        return "fedavg" if "fedavg" in known else known[0]
+        reference = price_reference(self.results.resolved)
+        return reference if reference is not None and reference in known else known[0]
 
     @cached_property
     def order(self) -> list[str]:
-        """The groups from who pays most (under the leader, at the tightest ε) to who pays least."""
+        """The groups by their toll under the leader at the tightest ε, largest first."""
         rows = self.tight[self.tight["strategy"] == self.leader]
         rows = rows[rows["group"] != EVERYBODY].sort_values("toll", ascending=False, kind="stable")
         others = [g for g in self.loss["group"].unique() if g != EVERYBODY]
@@ -111,15 +111,15 @@ class Digest:
 
     @cached_property
     def attribute(self) -> str:
-        """What the groups are groups of: ``race``, ``digit``."""
+        """The attribute that defines the groups: ``race``, ``digit``."""
         return attribute(self.results.resolved)
 
     @cached_property
     def several_classes(self) -> bool:
-        """Whether there are more than two classes, and so no positives."""
+        """Whether there are more than two classes, so that no class is the positive one."""
         return bool(self.loss["positives"].isna().all())
 
     @cached_property
     def seeds(self) -> int:
-        """How many seeds were run."""
+        """The number of seeds."""
         return int(self.results.groups["seed"].nunique())

@@ -1,52 +1,67 @@
-"""The report's section "Who is exposed": what an audit found, as text for a page."""
+"""The report's section "Who is exposed": what an audit of these results found."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from fedtoll.audit.attacks import FEWEST
 from fedtoll.audit.subject import differs, settings, things, value, verdict
-from fedtoll.formatting import budget, count, general, number
-from fedtoll.report.tables.table import Cell, Row, Table, csv, figure, numbers, privacy, text, within, words
+from fedtoll.formatting import attribute, budget, count, general, group_label, number
+from fedtoll.report.tables.table import (
+    Cell,
+    Row,
+    Table,
+    budget_cell,
+    csv,
+    interval_cell,
+    number_cell,
+    number_columns,
+    text_cell,
+    text_columns,
+)
+from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll import ResultsLike
 
 TITLE = "Who is exposed"
 
 
 def audit_section(results: ResultsLike) -> dict[str, Any] | None:
-    """Return the section of a results folder that holds an audit of the same settings; else ``None``.
+    """Return the section on the audit in a results folder; ``None`` without a readable audit.
 
     Returns
     -------
     dict or None
-        ``title``; ``sentences``, the first of which says who is exposed most; ``tables`` of the page. An
-        audit of other settings, records, model code or strategies gives one sentence that says so, and no
-        table.
+        ``title``; ``sentences``, the first of which says who is exposed most; and ``tables``. If the audit is
+        of other settings, records, model code or strategies than the results, one sentence that says so, and
+        no table.
     """
     try:
         content = json.loads((results.folder / "audit" / "audit.json").read_text(encoding="utf-8"))
         if content["settings"] != settings(results.resolved.get("scenario", {})):
-            told = "The audit in this folder is of other settings than these results, so it is not shown."
-            return {"title": TITLE, "sentences": [told], "tables": []}
-        if told := _not_of_these(content, results):
-            return {"title": TITLE, "sentences": [told], "tables": []}
+            reason = "The audit in this folder is of other settings than these results, so it is not shown."
+            return {"title": TITLE, "sentences": [reason], "tables": []}
+        if reason := _mismatch(content, results):
+            return {"title": TITLE, "sentences": [reason], "tables": []}
+        label = partial(group_label, attribute=attribute(results.resolved))
         return {
             "title": TITLE,
-            "sentences": [_most_exposed(content), _method(content), verdict(content)],
-            "tables": [_membership(content), _steps(content)],
+            "sentences": [_most_exposed(content, label), _method(content), verdict(content)],
+            "tables": [_membership(content, label), _steps(content, label)],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _not_of_these(content: dict[str, Any], results: ResultsLike) -> str:
-    """Say in a sentence that an audit is not of these results' own records and code; empty where it is."""
+def _mismatch(content: dict[str, Any], results: ResultsLike) -> str:
+    """Return a sentence if an audit is not of the same records and code as the results; else ``""``."""
     if "checksums" not in content:
-        return "This audit was made before audits kept what they are of: run fedtoll audit again."
+        return "This audit does not record which data and code it is of: run fedtoll audit again."
     runs = []
     for run in results.resolved["runs"]:
         file = results.folder / "runs" / run["hash"] / "run.json"
@@ -56,24 +71,32 @@ def _not_of_these(content: dict[str, Any], results: ResultsLike) -> str:
     return f"The audit in this folder is of {other} than these results, so it is not shown." if other else ""
 
 
-def _most_exposed(content: dict[str, Any]) -> str:
-    """Say which group is exposed most and least, at the tightest ε and without privacy."""
-    made = []
+def _most_exposed(content: dict[str, Any], label: Callable[[str], str]) -> str:
+    """Return sentences on which groups are exposed most and least, at the tightest ε and without privacy."""
+    sentences = []
     for row in _ends(content):
         if row["value"] is None:
             continue
         at = f"Under {row['strategy']} at ε = {budget(row['mechanism'], value(row['epsilon']))}"
-        of = {r["group"]: r for r in content["membership"] if _key(r) == _key(row)}
-        most, least = of[row["most"]], of[row["least"]]
-        ends = f"{_interval(most)} for {row['most']} and {_interval(least)} for {row['least']}"
-        told = f"by chance groups that are equally exposed differ by {number(value(row['by_chance']))}"
+        by_group = {r["group"]: r for r in content["membership"] if _key(r) == _key(row)}
+        most, least = by_group[row["most"]], by_group[row["least"]]
+        names = label(row["most"]), label(row["least"])
+        ends = f"{_interval(most)} for {names[0]} and {_interval(least)} for {names[1]}"
+        by_chance = (
+            "if all groups were equally exposed, the largest and the smallest advantage would differ by "
+            f"{number(value(row['by_chance']))} on average"
+        )
         if value(row["value"]) > value(row["by_chance_high"]):
-            made.append(f"{at} {row['most']} is exposed most: the attacker’s advantage is {ends}; {told}.")
+            sentences.append(
+                f"{at}, {names[0]} is exposed most: the attacker’s advantage is {ends}; {by_chance}."
+            )
         else:
-            made.append(f"{at} no group stands out: the attacker’s advantage is {ends}, and {told}.")
+            sentences.append(f"{at}, no group stands out: the attacker’s advantage is {ends}; {by_chance}.")
         if value(most["ceiling"]) < 1:
-            made.append(f"This ε allows at most {number(value(most['ceiling']))}.")
-    return " ".join(made) or "Too few records of any two groups to compare how exposed they are."
+            sentences.append(
+                f"At this ε, no attack can have an advantage above {number(value(most['ceiling']))}."
+            )
+    return " ".join(sentences) or "Fewer than two groups have enough records to compare how exposed they are."
 
 
 def _ends(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,29 +122,29 @@ def _interval(row: dict[str, Any]) -> str:
 def _method(content: dict[str, Any]) -> str:
     models = len(content["seeds"])
     return (
-        f"Membership inference: {models} models of each strategy and ε, each trained by this scenario on a "
-        "random half of the same records; each is the target once and the others are the attacker’s. The "
-        "advantage is TPR − FPR at one threshold for all groups, chosen on other targets; 0 is a coin."
+        f"Membership inference: {models} models per strategy and ε, trained as this scenario trains, each on "
+        "a random half of the same records. Each model is the target once, and the attacker uses the others. "
+        "The advantage is TPR − FPR at one threshold for all groups, chosen on other targets; a coin has 0."
     )
 
 
-def _membership(content: dict[str, Any]) -> Table:
+def _membership(content: dict[str, Any], label: Callable[[str], str]) -> Table:
     by_loss = {(*_key(r)[:3], r["group"]): r for r in content["membership"] if r["attack"] == "loss"}
     rows = [
         Row(
             (
-                text(row["group"] or "(all)"),
-                text(row["strategy"]),
-                privacy(row["mechanism"], value(row["epsilon"])),
+                text_cell(label(row["group"] or EVERYBODY)),
+                text_cell(row["strategy"]),
+                budget_cell(row["mechanism"], value(row["epsilon"])),
                 Cell(
                     f"{count(value(row['members']))} / {count(value(row['others']))}", value(row["members"])
                 ),
-                figure(value(row["tpr"])),
-                figure(value(row["fpr"])),
-                figure(value(row["advantage"])),
-                within(value(row["low"]), value(row["high"])),
-                figure(value(by_loss[*_key(row)[:3], row["group"]]["advantage"])),
-                figure(value(row["ceiling"])),
+                number_cell(value(row["tpr"])),
+                number_cell(value(row["fpr"])),
+                number_cell(value(row["advantage"])),
+                interval_cell(value(row["low"]), value(row["high"])),
+                number_cell(value(by_loss[*_key(row)[:3], row["group"]]["advantage"])),
+                number_cell(value(row["ceiling"])),
             ),
             too_few=min(value(row["members"]), value(row["others"])) < FEWEST,
             everybody=not row["group"],
@@ -133,31 +156,32 @@ def _membership(content: dict[str, Any]) -> Table:
         id="exposed",
         caption="Membership inference by group: the attacker’s advantage TPR − FPR",
         columns=(
-            *words("Group", "Strategy"),
-            *numbers("ε", "Members / others", "TPR", "FPR", "Advantage", "95% interval"),
-            *numbers("By loss alone", "Ceiling by ε"),
+            *text_columns("Group", "Strategy"),
+            *number_columns("ε", "Members / others", "TPR", "FPR", "Advantage", "95% interval"),
+            *number_columns("Loss threshold alone", "Ceiling by ε"),
         ),
         rows=tuple(rows),
         csv=csv(_frame(content["membership"])),
-        note="By LiRA; beside it the advantage of a threshold on the loss alone. The ceiling is what (ε, δ) "
-        "allows any attack on halves of fixed size, where another record stands in for one that is out: "
+        note="The attack is LiRA; “Loss threshold alone” is the advantage of a threshold on the loss. The "
+        "ceiling is what (ε, δ) allows any attack on halves of fixed size, where another record takes the "
+        "place of one that is left out: "
         "(e^2ε − 1 + 2δ′)/(e^2ε + 1) with δ′ = (1 + e^ε)δ; without ε it is 1.",
     )
 
 
-def _steps(content: dict[str, Any]) -> Table:
+def _steps(content: dict[str, Any], label: Callable[[str], str]) -> Table:
     rows = [
         Row(
             (
-                text(row["group"]),
-                text(row["strategy"]),
-                privacy("dp-sgd", value(row["epsilon"])),
+                text_cell(label(row["group"])),
+                text_cell(row["strategy"]),
+                budget_cell("dp-sgd", value(row["epsilon"])),
                 Cell(general(value(row["noise_multiplier"])), value(row["noise_multiplier"])),
-                figure(value(row["claim"])),
-                figure(value(row["bound"])),
+                number_cell(value(row["claim"])),
+                number_cell(value(row["bound"])),
                 Cell(count(row["observations"]), row["observations"]),
-                figure(value(row["run_claim"])),
-                figure(value(row["run_bound"])),
+                number_cell(value(row["run_claim"])),
+                number_cell(value(row["run_bound"])),
                 Cell(f"{row['run_correct']} of {row['run_guesses']}", row["run_correct"]),
             )
         )
@@ -165,16 +189,16 @@ def _steps(content: dict[str, Any]) -> Table:
     ]
     return Table(
         id="canaries",
-        caption="White box: canaries put into the client of each group that is noised least",
+        caption="White box: canaries in the least noised client of each group",
         columns=(
-            *words("Group", "Strategy"),
-            *numbers("ε", "σ", "ε of one step", "Shown at least", "Observations a side"),
-            *numbers("ε of the run", "Shown by one run", "Right guesses"),
+            *text_columns("Group", "Strategy"),
+            *number_columns("ε", "σ", "ε of one step", "Lower bound", "Observations per side"),
+            *number_columns("ε of the run", "Lower bound, one run", "Right guesses"),
         ),
         rows=tuple(rows),
         csv=csv(_frame(content["canary"])),
-        note="One step: the record surely takes part, so σ alone protects it. One run (Steinke, Nasr and "
-        "Jagielski 2023) shows little of the whole run’s ε; it stands beside the rest and decides nothing.",
+        note="One step: the record takes part for certain, so σ alone protects it. The bound from one run "
+        "(Steinke, Nasr and Jagielski 2023) shows only a small part of the run’s ε, and decides nothing.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures for papers: every main chart as SVG and PNG, and the tolls as LaTeX and Markdown."""
+"""Figures for papers: every main chart as SVG and PNG, and the tolls as LaTeX and Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.toll import ResultsLike
 
 FIGURES = ("who-pays", "utility", "pareto", "split", "weights", "noise")
-"""The names of the charts; those whose figures are unknown are not drawn."""
+"""The names of the charts; one whose numbers are unknown is not drawn."""
 
-Drawing = dict[str, Future[tuple[str, bytes]]]
-"""Figures that are being drawn, by name: SVG and PNG."""
+Drawings = dict[str, Future[tuple[str, bytes]]]
+"""Pending figures by name, each as SVG and PNG."""
 
 
 def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
-    """Write each chart as ``NAME.svg`` and ``NAME.png``, and ``tolls.tex`` and ``tolls.md``; make the folder.
+    """Write each chart as ``NAME.svg`` and ``NAME.png``, and the tolls as ``tolls.tex`` and ``tolls.md``.
 
-    A chart of before that cannot be drawn from these results is removed. The same results give the
-    same bytes.
+    The folder is created if needed. An old chart that cannot be drawn from these results is removed. The
+    same results give the same bytes.
 
     Parameters
     ----------
     results
         The results of a scenario, or their digest.
     folder
-        Where they go, e.g. ``results/adult-race/figures``.
+        The folder to write into, e.g. ``results/adult-race/figures``.
 
     Returns
     -------
     list of Path
         The files written.
     """
-    digest = Digest.of(results)
-    return write_drawn(begin(Charts(digest)), digest, folder)
+    digest = Digest.from_results(results)
+    return write_drawings(start_drawing(Charts(digest)), digest, folder)
 
 
-def begin(charts: Charts) -> Drawing:
-    """Begin to draw the figures in the process beside, those first that wait for least."""
-    drawing: Drawing = {}
+def start_drawing(charts: Charts) -> Drawings:
+    """Start to draw the figures in Vega's process, first those whose data are ready soonest."""
+    drawings: Drawings = {}
 
     def draw(name: str, *parts: Spec | None) -> None:
         specs = [spec for spec in parts if spec is not None]
         if specs:
-            drawing[name] = vega.draw(stacked(specs))
+            drawings[name] = vega.draw(stacked(specs))
 
     draw("noise", charts.noise)
     draw("weights", charts.weights)
@@ -57,21 +57,21 @@ def begin(charts: Charts) -> Drawing:
     if charts.who_pays:
         title = f"{charts.digest.leader}, ε = {charts.digest.epsilon_text}"
         draw("who-pays", charts.who_pays | {"title": title}, charts.others)
-    return drawing
+    return drawings
 
 
-def write_drawn(drawing: Drawing, digest: Digest, folder: Path) -> list[Path]:
-    """Write figures as they are drawn; see :func:`write_figures`."""
+def write_drawings(drawings: Drawings, digest: Digest, folder: Path) -> list[Path]:
+    """Write each figure as soon as it is drawn; see :func:`write_figures`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in FIGURES:
         files = folder / f"{name}.svg", folder / f"{name}.png"
-        if name not in drawing:
+        if name not in drawings:
             for file in files:
                 file.unlink(missing_ok=True)
             continue
-        svg, png = drawing[name].result()
+        svg, png = drawings[name].result()
         for file, content in zip(files, (svg.encode(), png), strict=True):
             write_bytes(file, content)
             written.append(file)

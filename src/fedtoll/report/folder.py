@@ -1,4 +1,4 @@
-"""A results folder's report: the page, and the figures that are drawn beside it meanwhile."""
+"""Write the report of a results folder: the page, and the figures, which are drawn in the meantime."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def write_report(results: ResultsLike | Digest, folder: Path) -> Path:
     results
         The results of a scenario, or their digest.
     folder
-        Where they go; it must exist.
+        The folder to write into; it must exist.
 
     Returns
     -------
     Path
-        The page.
+        The path of the page.
     """
-    begin()
-    digest, path = Digest.of(results), Path(folder) / "report.html"
+    warm_up()
+    digest, path = Digest.from_results(results), Path(folder) / "report.html"
     charts = Charts(digest)
-    drawing = figures.begin(charts)
+    drawings = figures.start_drawing(charts)
     write_bytes(path, page.render(digest, charts).encode())
-    figures.write_drawn(drawing, digest, Path(folder) / "figures")
+    figures.write_drawings(drawings, digest, Path(folder) / "figures")
     return path
 
 
-def begin() -> None:
-    """Begin what every report needs, in a process beside: it may be ready before the results are."""
-    page.begin_script()
-    vega.warm()
+def warm_up() -> None:
+    """Start loading Vega in a background process, so that it is ready by the time the results are."""
+    page.start_bundle()
+    vega.warm_up()

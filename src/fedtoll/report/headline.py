@@ -1,4 +1,4 @@
-"""The answer in a few sentences, made from the figures and no surer than they are."""
+"""The results in a few sentences, which claim no more than the tolls and tests show."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import chance, count, interval, named, number, span
+from fedtoll.formatting import count, group_label, interval, number, p_value, span
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 from fedtoll.toll import FEW_SEEDS, ResultsLike
 
 _USELESS = {
-    "collapsed": "is collapsed (one class at .5, or not shown to rank better than chance)",
+    "collapsed": "is collapsed (predicts one class at .5, or not shown to rank better than chance)",
     "below_majority": "does no better than predicting the majority",
 }
-"""What a flag of everybody means, in words."""
+"""What a flag on the row of everybody means."""
 
 
 def headline(results: ResultsLike | Digest) -> str:
-    """Say who pays most and least at the tightest ε, what other strategies change, and how sure that is.
+    """Return who pays most and least at the tightest ε, what other strategies change, and how sure that is.
 
-    The measure is log-loss; groups with too few records are not named. FedAvg leads where the scenario has
-    it, else the first strategy; one that is useless for everybody is called so. What cannot be said is said
-    to be so: no finite ε, no reference at ∞, no interval with one seed, no test and why.
+    The measure is log-loss, under FedAvg or else the scenario's first strategy. Groups with too few records
+    are not named, and a strategy whose model is useless for everybody is called so. If there is no finite ε,
+    no reference at ε = ∞, no interval or no test, the text says so.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def headline(results: ResultsLike | Digest) -> str:
 
 
 def sentences(results: ResultsLike | Digest) -> list[str]:
-    """Return the sentences of :func:`headline`, who pays first."""
-    digest = Digest.of(results)
+    """Return the sentences of :func:`headline`, the first of which says who pays most."""
+    digest = Digest.from_results(results)
     if math.isinf(digest.epsilon):
         return ["No run has a finite ε: there is no toll to compare."]
     tight = digest.tight
@@ -46,20 +46,20 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
             f"No toll can be stated at ε = {digest.epsilon_text}: "
             "no strategy has a run at ε = ∞ with the same seed to compare with."
         ]
-    said = _who_pays(tight[tight["strategy"] == digest.leader], digest)
-    said[-1] += _useless(digest, digest.leader)
+    text = _who_pays(tight[tight["strategy"] == digest.leader], digest)
+    text[-1] += _useless(digest, digest.leader)
     others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
     rival = _rival(digest, others)
     if rival:
-        said.append(_what_changes(digest, rival, others))
-    said.append(_how_sure(digest, rival))
-    return [s for s in said if s]
+        text.append(_what_changes(digest, rival, others))
+    text.append(_how_sure(digest, rival))
+    return [sentence for sentence in text if sentence]
 
 
 def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
-    """Name the group that pays most and the one that pays least, with their n and intervals."""
+    """Return the sentences on the groups that pay most and least, with their n and intervals."""
     claimed = rows[(rows["group"] != EVERYBODY) & ~rows["too_few"]].sort_values("toll", kind="stable")
-    start = f"At ε = {digest.epsilon_text} under {digest.leader}"
+    start = f"At ε = {digest.epsilon_text} under {digest.leader},"
     if claimed.empty:
         everybody = rows[rows["group"] == EVERYBODY]
         cost = _paid(everybody.iloc[0]) if len(everybody) else "pays an unknown toll"
@@ -82,16 +82,16 @@ def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
 
 
 def _who(row: pd.Series[Any], digest: Digest) -> str:
-    return f"{named(row['group'], digest.attribute)} (n = {count(row['n'])})"
+    return f"{group_label(row['group'], digest.attribute)} (n = {count(row['n'])})"
 
 
-def _first(words: str) -> str:
-    """Begin a sentence; a group's own name stays as it is written."""
-    return words if "“" not in words else words[0].upper() + words[1:]
+def _first(label: str) -> str:
+    """Capitalise a label at the start of a sentence; a group's own name keeps its spelling."""
+    return label if "“" not in label else label[0].upper() + label[1:]
 
 
 def _cost(row: Mapping[str, float] | pd.Series[Any], short: bool = False) -> str:
-    """Write one toll and, where there is one, its interval."""
+    """Format a toll with its interval, if it has one."""
     text = number(row["toll"]) + ("" if short else " nats of log-loss")
     if interval(row["toll_low"], row["toll_high"]) == "none":
         return text
@@ -99,7 +99,7 @@ def _cost(row: Mapping[str, float] | pd.Series[Any], short: bool = False) -> str
 
 
 def _gain(row: pd.Series[Any]) -> dict[str, float]:
-    """Turn a toll into a gain."""
+    """Return a toll with its sign reversed."""
     return {"toll": -row["toll"], "toll_low": -row["toll_high"], "toll_high": -row["toll_low"]}
 
 
@@ -108,7 +108,7 @@ def _paid(row: pd.Series[Any]) -> str:
 
 
 def _rival(digest: Digest, others: list[str]) -> str:
-    """Return the other strategy with the smallest toll gap; nothing if no gap is known."""
+    """Return the other strategy with the smallest toll gap; ``""`` if no gaps can be compared."""
     gaps = _gaps(digest)
     known = gaps.reindex(others).dropna()
     return "" if known.empty or pd.isna(gaps.get(digest.leader)) else str(known.idxmin())
@@ -120,7 +120,7 @@ def _gaps(digest: Digest) -> pd.Series[float]:
 
 
 def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
-    """Say what the rival changes in the toll gap, and what everybody pays for it."""
+    """Return what the rival changes in the toll gap and in everybody's log-loss."""
     gaps = _gaps(digest)
     everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
     changes = f"the toll gap from {number(gaps[digest.leader])} to {number(gaps[rival])}"
@@ -130,9 +130,9 @@ def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
     if len(others) == 1:
         who = rival
     elif gaps[rival] < gaps[digest.leader]:
-        who = f"Of the {len(others)} other strategies {rival} narrows the gap most: it"
+        who = f"Of the {len(others)} other strategies, {rival} narrows the gap most: it"
     else:
-        who = f"None of the {len(others)} other strategies narrows the gap: {rival}, the nearest,"
+        who = f"None of the {len(others)} other strategies narrows the gap: the closest, {rival},"
     seeds = [_seeds(digest, strategy) for strategy in (digest.leader, rival)]
     if seeds[0] != seeds[1]:
         changes += f", over different seeds ({len(seeds[0])} and {len(seeds[1])})"
@@ -140,20 +140,20 @@ def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
 
 
 def _useless(digest: Digest, strategy: str) -> str:
-    """Say that a strategy's model is useless for everybody, where it is in half of the seeds or more."""
+    """Return a sentence if a strategy's model is useless for everybody in at least half of the seeds."""
     rows = digest.tight[(digest.tight["group"] == EVERYBODY) & (digest.tight["strategy"] == strategy)]
-    said = []
+    faults = []
     for _, row in rows.iterrows():
-        for flag, words in _USELESS.items():
+        for flag, meaning in _USELESS.items():
             if row[flag] >= 0.5:
                 runs = int(row["runs"])
                 part = "" if row[flag] == 1 else f" in {round(row[flag] * runs)} of {runs} seeds"
-                said.append(f"{words}{part}")
-    return f" But {strategy} {' and '.join(said)}." if said else ""
+                faults.append(f"{meaning}{part}")
+    return f" But {strategy} {' and '.join(faults)}." if faults else ""
 
 
 def _seeds(digest: Digest, strategy: str) -> set[int]:
-    """Return the seeds behind a strategy's tolls at the tightest ε: those that have a run at ∞ as well."""
+    """Return the seeds of a strategy's tolls at the tightest ε: those that also have a run at ∞."""
     runs = digest.results.groups
     own = runs[runs["strategy"] == strategy]
     private = (own["mechanism"] == "dp-sgd") & (own["epsilon"] == digest.epsilon)
@@ -161,7 +161,7 @@ def _seeds(digest: Digest, strategy: str) -> set[int]:
 
 
 def _how_sure(digest: Digest, rival: str) -> str:
-    """Say how many seeds there are, and what the test of the rival's toll gap says."""
+    """Return how many seeds there are, and the result of testing the rival's toll gap."""
     sides = [_seeds(digest, strategy) for strategy in (digest.leader, rival or digest.leader)]
     seeds, common = len(sides[0] & sides[1]), "" if sides[0] == sides[1] else " in common"
     tests = digest.comparisons
@@ -183,19 +183,19 @@ def _how_sure(digest: Digest, rival: str) -> str:
         return f"{seeds} seeds."
     if own.empty:
         family = "scenario’s declared" if digest.declared else "default"
-        return f"{seeds} seeds{common}; this change of the gap is not among the {family} comparisons."
+        return f"{seeds} seeds{common}; this change in the gap is not among the {family} comparisons."
     row = own.iloc[0]
     if row["reason"]:
         return f"{seeds} seeds{common}; no test: {row['reason']}."
     measure = "" if row["measure"] == "log_loss" else f" (in {MEASURES[row['measure']].title})"
     sure = "significant" if row["significant"] else "not significant"
     return (
-        f"Over {seeds} seeds{common} the change of the gap{measure} is {sure}: {number(row['difference'])} "
+        f"Over {seeds} seeds{common} the change in the gap{measure} is {sure}: {number(row['difference'])} "
         f"(95% interval {interval(row['low'], row['high'])}; p {_p(row['p_holm'])} after Holm over "
         f"{len(tests)} comparisons)."
     )
 
 
 def _p(p: float) -> str:
-    text = chance(p)
+    text = p_value(p)
     return text if text.startswith("below") else f"= {text}"

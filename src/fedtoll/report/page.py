@@ -1,8 +1,7 @@
-"""The report as one page: self-contained, and walled in so that it opens no connection.
+"""Write the report as one self-contained page that opens no connection.
 
-The charts are drawn by Vega, inlined once. A content security policy admits
-exactly that script (by its hash) and nothing else: neither a script that a
-group's name could smuggle in, nor any connection.
+Vega, inlined once, draws the charts. The page's content security policy admits exactly that script, by its
+hash: neither a script injected through a group's name can run, nor can any connection be opened.
 """
 
 from __future__ import annotations
@@ -30,9 +29,20 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart on the page: its element's id, its text alternative and its specifications as JSON.
+    """A chart on the page.
 
-    ``narrow`` is drawn in place of ``json`` where there is little room; empty if that one fits anywhere.
+    Attributes
+    ----------
+    id
+        The id of its element.
+    alternative
+        Its text alternative.
+    json
+        Its specification.
+    caption
+        The text below it, if any.
+    narrow
+        A specification for narrow screens; empty if ``json`` fits there, too.
     """
 
     id: str
@@ -43,7 +53,7 @@ class Chart:
 
 
 def write(results: ResultsLike | Digest, path: Path) -> None:
-    """Write the report as one HTML file, beside and renamed.
+    """Write the report as one HTML file, atomically.
 
     The same results give the same bytes. The page opens no connection and needs no other file.
 
@@ -58,10 +68,10 @@ def write(results: ResultsLike | Digest, path: Path) -> None:
 
 
 def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
-    """Return the report as a string of HTML; its charts may be made already, for the figures."""
+    """Return the report as HTML; pass charts that were built for the figures to reuse them."""
     import jinja2
 
-    bundled = begin_script()
+    bundle = start_bundle()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -69,32 +79,32 @@ def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["packed"] = packed
+    environment.filters["gzip_base64"] = gzip_base64
     page = environment.get_template("page.html")
-    digest = Digest.of(results)
+    digest = Digest.from_results(results)
     content = _content(digest) | _charts(charts or Charts(digest))
-    script = bundled.result().replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
+    script = bundle.result().replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
     checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return page.render(script=script, script_hash=f"sha256-{checksum}", **content) + "\n"
 
 
-def begin_script() -> Future[str]:
-    """Begin to bundle Vega and our own scripts as one, in the process beside; once."""
-    ours = [(_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "tables.js")]
-    return vega.bundle("\n".join(ours))
+def start_bundle() -> Future[str]:
+    """Start to bundle Vega and the page's own scripts in Vega's process; the bundle is cached."""
+    scripts = [(_HERE / name).read_text(encoding="utf-8") for name in ("page.js", "tables.js")]
+    return vega.bundle("\n".join(scripts))
 
 
 def script_json(value: Any) -> str:
-    """Write a value as JSON that is safe inside a script element of HTML."""
-    # In a script element only "<" could end or open anything; the rest is for other parsers' sake.
+    """Return a value as JSON that is safe inside an HTML script element."""
+    # In a script element only "<" can start markup; the others are escaped for the sake of other parsers.
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
 
 
-def folded(spec: Spec) -> str:
-    """Write a specification as JSON in which the fields of a data set's rows are named once."""
+def compact_json(spec: Spec) -> str:
+    """Return a specification as JSON that names the fields of a data set once, not in every row."""
     datasets = {
         name: {"fields": list(rows[0]), "rows": [list(row.values()) for row in rows]}
         for name, rows in spec["datasets"].items()
@@ -102,25 +112,25 @@ def folded(spec: Spec) -> str:
     return script_json(spec | {"datasets": datasets})
 
 
-def packed(text: str) -> str:
-    """Return a text compressed (gzip) and written in base64: what a table is downloaded from."""
+def gzip_base64(text: str) -> str:
+    """Compress a string with gzip and encode it as base64: how the page stores a table's CSV file."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _content(digest: Digest) -> dict[str, Any]:
-    """Return everything that the template shows."""
+    """Return the template's variables, except for the charts."""
     resolved = digest.results.resolved
     scenario = resolved.get("scenario", {})
-    said = sentences(digest)
-    payers = 2 if len(said) > 2 else 1  # who pays most and who least; then what can be done, and how sure
+    headline = sentences(digest)
+    payers = 2 if len(headline) > 2 else 1  # who pays most and least; the rest goes into a second paragraph
     card = privacy.card(digest.results)
     return {
         "name": scenario.get("name", "results"),
         "file": str(scenario.get("name", "results")),
         "title": scenario.get("title") or scenario.get("name", "Results"),
         "description": scenario.get("description", ""),
-        "lead": said[:payers],
-        "more": said[payers:],
+        "lead": headline[:payers],
+        "more": headline[payers:],
         "any_few": bool(digest.loss["too_few"].any()),
         "attribute": digest.attribute,
         "leader": digest.leader,
@@ -149,61 +159,61 @@ def _content(digest: Digest) -> dict[str, Any]:
         "spent_by_client": tables.spent_by_client(card),
         "runs_table": tables.runs_table(digest),
         "resolved": resolved,
-        "setting": _setting(scenario),
+        "settings": _settings(scenario),
     }
 
 
 _CHARTS = ("who_pays", "others", "split", "front", "partition", "weights", "noise")
-"""The charts and, under the same names, their alternatives in words."""
+"""The names of the charts and of their text alternatives."""
 
 _CAPTIONS = {
     "log_loss": "Log-loss resolves the smallest groups best.",
     "tpr": (
-        "The share of a group’s positives that are found: "
-        "in groups with a low base rate, privacy shows here first."
+        "The share of a group’s positives that the model finds. "
+        "In groups with a low base rate, privacy shows here first."
     ),
-    "accuracy": "Accuracy misleads where few records are positive: predicting nobody scores high.",
+    "accuracy": "Accuracy misleads where few records are positive: always predicting negative scores high.",
 }
 
 
 def _charts(charts: Charts) -> dict[str, Any]:
-    """Return every chart by its name in the template; ``None`` for those that cannot be drawn."""
+    """Return every chart by its name in the template; ``None`` if it cannot be drawn."""
     digest = charts.digest
 
     def chart(name: str) -> Chart | None:
         spec = getattr(charts, name)
         if spec is None:
             return None
-        return Chart(name.replace("_", "-"), getattr(alternatives, name)(digest), folded(spec))
+        return Chart(name.replace("_", "-"), getattr(alternatives, name)(digest), compact_json(spec))
 
-    made: dict[str, Any] = {name: chart(name) for name in _CHARTS}
+    content: dict[str, Any] = {name: chart(name) for name in _CHARTS}
     if charts.who_pays_narrow:
-        made["who_pays"] = replace(made["who_pays"], narrow=folded(charts.who_pays_narrow))
+        content["who_pays"] = replace(content["who_pays"], narrow=compact_json(charts.who_pays_narrow))
     captions = _CAPTIONS | ({"accuracy": ""} if digest.several_classes else {})
-    made["utility"] = [
-        Chart(f"utility-{m}", alternatives.utility(digest, m), folded(spec), captions[m])
+    content["utility"] = [
+        Chart(f"utility-{m}", alternatives.utility(digest, m), compact_json(spec), captions[m])
         for m, spec in charts.utility.items()
     ]
-    return made
+    return content
 
 
 def _exposed(digest: Digest) -> dict[str, Any] | None:
-    """Return what an audit found, if there is one."""
+    """Return the section on an audit of these results, if there is one."""
     if not (digest.results.folder / "audit").is_dir():
-        return None  # scipy.stats is slow to import
+        return None  # before the import, which loads scipy.stats and is slow
     from fedtoll.report.exposure import audit_section
 
     return audit_section(digest.results)
 
 
 def _missing(digest: Digest) -> list[str]:
-    """Name the runs that were planned and are not here."""
+    """Name the planned runs that have no results."""
     groups = digest.results.groups
-    here = {tuple(run) for run in groups[RUN].drop_duplicates().itertuples(index=False, name=None)}
+    finished = {tuple(run) for run in groups[RUN].drop_duplicates().itertuples(index=False, name=None)}
     return [
         f"{r['strategy']}, ε = {budget(r['mechanism'], float(r['epsilon']))}, seed {r['seed']}"
         for r in digest.results.resolved.get("runs", [])
-        if (r["strategy"], r["mechanism"], float(r["epsilon"]), r["seed"]) not in here
+        if (r["strategy"], r["mechanism"], float(r["epsilon"]), r["seed"]) not in finished
     ]
 
 
@@ -212,20 +222,20 @@ def _tightest(digest: Digest) -> str:
     return "∞" if epsilon == float("inf") else f"{epsilon:g}"
 
 
-def _setting(scenario: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the scenario's settings, section by section, as words."""
+def _settings(scenario: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the scenario's settings as text, section by section."""
 
-    def word(value: Any) -> str:
+    def text(value: Any) -> str:
         if isinstance(value, dict):
-            return listed(f"{k}: {word(v)}" for k, v in value.items()) or "none"
+            return listed(f"{k}: {text(v)}" for k, v in value.items()) or "none"
         if isinstance(value, list):
-            return ", ".join(word(v) for v in value) or "none"
-        return f"{value:g}" if isinstance(value, float) else str(value)
+            return ", ".join(text(v) for v in value) or "none"
+        return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
     rows = []
     for section in ("data", "split", "partition", "model", "training", "privacy", "statistics"):
         values = scenario.get(section, {})
         if values:
-            text = "; ".join(f"{k.replace('_', ' ')} {word(v)}" for k, v in values.items() if v is not None)
-            rows.append((section, text))
+            items = [f"{k.replace('_', ' ')} {text(v)}" for k, v in values.items() if v is not None]
+            rows.append((section, "; ".join(items)))
     return rows

@@ -1,4 +1,4 @@
-"""The tolls as a table for papers, in LaTeX (booktabs) and in Markdown."""
+"""The table of tolls for papers, in LaTeX (booktabs) and Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from fedtoll.formatting import count, interval, named, number
+from fedtoll.formatting import count, group_label, interval, number
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY
 
@@ -25,7 +25,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # after a line's end it would begin an argument
+    "[": "{[}",  # after a line break it would start an optional argument
     "]": "{]}",
     "*": "{*}",
     '"': r"\texttt{\char34}",  # \textquotedbl is not in LaTeX's default encoding
@@ -36,7 +36,7 @@ _LATEX = {
     "∞": r"\ensuremath{\infty}",
     "ε": r"\ensuremath{\varepsilon}",
     "±": r"\ensuremath{\pm}",
-    "-": "{-}",  # two in a row would become a dash
+    "-": "{-}",  # two of them would become a dash
     "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}",
 }
@@ -44,15 +44,15 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$]|:(?=//))")
 
 
 def latex(results: Digest) -> str:
-    """Return a ``tabular`` of the tolls at every ε: a block a strategy, who pays most first.
+    """Return a ``tabular`` of the tolls at every ε: a block per strategy, the largest toll first.
 
-    It needs the packages booktabs and textcomp. Names are escaped, so that no name is a command; those in
-    other scripts than the Latin one need xelatex or lualatex, and a font that has them.
+    It needs the packages booktabs and textcomp. Names are escaped, so that none acts as a command; names in
+    non-Latin scripts need xelatex or lualatex, and a font that has them.
     """
     title, columns, blocks = _content(results, tex)
     lines = [
         f"% {title}",
-        "% needs \\usepackage{booktabs,textcomp}; names in other scripts need xelatex or lualatex",
+        "% needs \\usepackage{booktabs,textcomp}; names in non-Latin scripts need xelatex or lualatex",
         "% wider than the text? \\resizebox{\\textwidth}{!}{\\input{tolls}} with graphicx, or landscape",
         f"\\begin{{tabular}}{{lr{'r' * (len(columns) - 2)}}}",
         "\\toprule",
@@ -65,7 +65,7 @@ def latex(results: Digest) -> str:
 
 
 def markdown(results: Digest) -> str:
-    """Return the same table in Markdown, with a column for the strategy."""
+    """Return the tolls at every ε as a Markdown table with a column for the strategy."""
     title, columns, blocks = _content(results, md)
     lines = [
         title,
@@ -78,7 +78,7 @@ def markdown(results: Digest) -> str:
 
 
 def tex(text: str) -> str:
-    r"""Escape a text for LaTeX.
+    r"""Escape a string for LaTeX.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def tex(text: str) -> str:
 
 
 def md(text: str) -> str:
-    r"""Escape a text for Markdown.
+    r"""Escape a string for Markdown.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def md(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text without control characters and line ends."""
+    """Replace control characters and line breaks by spaces."""
     return "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in text)
 
 
@@ -109,7 +109,7 @@ Blocks = list[tuple[str, list[list[str]]]]
 
 
 def _content(digest: Digest, escape: Callable[[str], str]) -> tuple[str, list[str], Blocks]:
-    """Return title, column names, and for each strategy its rows; all escaped."""
+    """Return the title, the column names and the rows of each strategy, all escaped."""
     private = digest.loss[digest.loss["mechanism"] == "dp-sgd"]
     epsilons = sorted(private["epsilon"].unique(), reverse=True)
     seeds = f"{digest.seeds} seed{'s' if digest.seeds > 1 else ''}"
@@ -119,14 +119,14 @@ def _content(digest: Digest, escape: Callable[[str], str]) -> tuple[str, list[st
     blocks = []
     for strategy in digest.strategies:
         own = private[private["strategy"] == strategy]
-        of = own[["group", "epsilon", "toll", "toll_low", "toll_high"]].itertuples(index=False, name=None)
-        cells = {(g, e): _toll(toll, low, high) for g, e, toll, low, high in of}
+        tolls = own[["group", "epsilon", "toll", "toll_low", "toll_high"]].itertuples(index=False, name=None)
+        cells = {(g, e): _toll(toll, low, high) for g, e, toll, low, high in tolls}
         rows = []
         for group in [*digest.order, EVERYBODY]:
             n = own.loc[own["group"] == group, "n"]
             if len(n):
                 few = bool(own.loc[own["group"] == group, "too_few"].any())
-                label = named(group, digest.attribute) + (" (too few)" if few else "")
+                label = group_label(group, digest.attribute) + (" (too few)" if few else "")
                 row = [label, count(n.iloc[0]), *(cells.get((group, e), "–") for e in epsilons)]
                 rows.append([escape(cell) for cell in row])
         if rows:

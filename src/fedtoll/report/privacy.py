@@ -1,7 +1,7 @@
-"""The privacy card: what is promised, for whom, against whom, and what is not.
+"""The privacy card: what is guaranteed, for whom, against whom, and what is not covered.
 
-Every number comes from the results: the ledger (what was charged) and the
-resolved scenario (what was planned). The sentences are ours.
+Every number comes from the results: from the ledger (what was charged) and the resolved scenario (what was
+planned).
 """
 
 from __future__ import annotations
@@ -32,7 +32,19 @@ class Spent:
 
 @dataclass(frozen=True)
 class Card:
-    """The privacy card; ``spent`` is empty when no run is private."""
+    """The privacy card.
+
+    Attributes
+    ----------
+    promises
+        Terms of the guarantee, each with its explanation.
+    not_covered
+        What no ε of these results covers.
+    spent
+        What clients spent, by strategy and ε; empty if no run is private.
+    by_client, columns
+        The rows of ε spent by client, and the names of their columns; empty with very many clients.
+    """
 
     promises: tuple[tuple[str, str], ...]
     not_covered: tuple[str, ...]
@@ -42,15 +54,16 @@ class Card:
 
 
 def card(results: ResultsLike) -> Card:
-    """Make the card of these results."""
+    """Return the privacy card of these results."""
     ledger = (
         results.ledger[results.ledger["mechanism"] == "dp-sgd"] if len(results.ledger) else results.ledger
     )
     if ledger.empty:
         promises: tuple[tuple[str, str], ...] = (
             (
-                "None",
-                "No run here is private: nothing was noised, and what left a client may reveal its records.",
+                "Guarantee",
+                "None. No run here is private: nothing was noised, and what leaves a client may reveal its "
+                "records.",
             ),
         )
         return Card(promises, (), (), (), ())
@@ -75,72 +88,76 @@ def card(results: ResultsLike) -> Card:
 
 
 def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str]]:
-    """State unit, neighbours, adversary, guarantee and mechanism, with the constants of these results."""
+    """Return unit, neighbours, adversary, guarantee and mechanism, each with its explanation."""
     scenario = results.resolved.get("scenario", {})
     training = scenario.get("training", {})
     delta = listed(general(d) for d in sorted(ledger["delta"].unique()))
     accountant = listed(sorted(ledger["accountant"].astype(str).unique()))
     largest = ledger.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
-    promised = listed(
+    largest_spent = listed(
         f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
     )
     copies = int(scenario.get("partition", {}).get("copies", 1))
     clip = f" to norm {general(float(training['clip']))}" if "clip" in training else ""
-    words = [
+    terms = [
         ("Unit", "One record of one client."),
         ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
         (
             "Adversary",
-            "Sees every message of every client in every round, and knows which clients take part: no "
-            "amplification from sampling clients is claimed.",
+            "Sees every message of every client in every round, and knows which clients take part. No "
+            "amplification by client sampling is claimed.",
         ),
         (
             "Guarantee",
             f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
             f"client by the {accountant} accountant. {_of_a_record(ledger, copies)} "
-            f"Spent at most by a client: {promised}.",
+            f"Largest ε spent by any client: {largest_spent}.",
         ),
         (
             "Mechanism",
-            "DP-SGD: each local step draws a Poisson sample of the client’s records, clips every record’s "
-            f"gradient{clip} and adds Gaussian noise. {_constants(training)}",
+            "DP-SGD: each local step draws a Poisson sample of the client’s records, clips each record’s "
+            f"gradient{clip}, and adds Gaussian noise to their sum. {_constants(training)}",
         ),
     ]
     kinds = ledger.loc[ledger["release"] != "dp-sgd", ["strategy", "release"]].drop_duplicates()
-    asked = [f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)]
+    requests = [
+        f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
+    ]
     statistics = (
-        f"{listed(asked)}: Gaussian releases charged to the same ledger and paid for out of the same ε."
-        if asked
-        else "No strategy asks the clients for any."
+        f"{listed(requests)}. These are Gaussian releases, charged to the same ledger and paid for from the "
+        "same ε."
+        if requests
+        else "No strategy asks clients for statistics."
     )
-    words.append(("Statistics", statistics))
-    open_runs = [m for m in ("none", "clip-only") if (results.groups["mechanism"] == m).any()]
-    if open_runs:
-        clipped = " (clip-only: clipped, yet not noised)" if "clip-only" in open_runs else ""
-        words.append(
+    terms.append(("Statistics", statistics))
+    references = [m for m in ("none", "clip-only") if (results.groups["mechanism"] == m).any()]
+    if references:
+        clipped = " (clip-only: clipped but not noised)" if "clip-only" in references else ""
+        terms.append(
             (
                 "Not private",
-                f"The runs at ε = ∞{clipped} are the reference: exact updates, exact statistics, no promise.",
+                f"The runs at ε = ∞{clipped} are references: their updates and statistics have no noise, and "
+                "they have no guarantee.",
             )
         )
-    return words
+    return terms
 
 
 def _constants(training: dict[str, Any]) -> str:
-    """Say what q, T and σ follow from."""
+    """Return a sentence on what q, T and σ depend on."""
     if training.get("sampling_rate") is not None:
         return (
-            "Sampling rate q, number of steps T and noise multiplier σ are the scenario’s, whatever records "
-            "a client holds; the normaliser B = q·n follows from its declared size n."
+            "Sampling rate q, number of steps T and noise multiplier σ follow from the scenario, whatever "
+            "records a client holds; the normaliser B = q·n follows from the client’s declared size n."
         )
     return (
-        "Sampling rate q, number of steps T and noise multiplier σ depend on the declared size of a client, "
-        "never on the records it holds."
+        "Sampling rate q, number of steps T and noise multiplier σ depend on a client’s declared size, never "
+        "on the records it holds."
     )
 
 
 def _not_covered(results: ResultsLike) -> list[str]:
-    """Name what no ε here covers, as far as these runs have it."""
+    """List what no ε of these runs covers."""
     resolved = results.resolved
     scenario = resolved.get("scenario", {})
     grouped = any(c.get("group") for c in resolved.get("clients", []))
@@ -148,55 +165,55 @@ def _not_covered(results: ResultsLike) -> list[str]:
     runs = resolved.get("runs", [])
     split = scenario.get("split", {})
     public = float(split.get("validation", 0.0))
-    words = [
+    items = [
         "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s "
         "headline.",
         f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
         "centre, scale, transform and categories.",
-        "The held-out measures of this page. They come from records that no strategy and no client’s "
-        "guarantee touches: the experimenter’s view, which a deployment would not have.",
-        "The noise itself. It is drawn from seeds that are published here, so that anybody can repeat the "
-        "runs, and who knows a seed can subtract the noise: this is a simulation, not a deployable "
-        f"guarantee. It is also drawn in floating point ({precision}), whose gaps can leak what real numbers "
+        "The held-out measures on this page. They come from records that no strategy sees and no client’s "
+        "guarantee covers: the experimenter’s view, which a deployment would not have.",
+        "The noise itself. It is drawn from the seeds published here, so that anybody can repeat the runs; "
+        "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee. The "
+        f"noise is also drawn in floating point ({precision}), whose gaps can leak what real-valued noise "
         "would not.",
     ]
     if len(runs) > 1:
         shared = len({r["seed"] for r in runs}) < len(runs)
-        words.append(
+        items.append(
             "More than one run. Each ε holds for a run released alone."
             + (
                 " Runs of one seed share their sampling masks and noise: paired runs must never be released "
-                "together, for their difference reveals exact sums."
+                "together, because their difference reveals exact sums."
                 if shared
                 else ""
             )
         )
     if public:
         whole = "the source’s own training records" if split.get("kind") == "canonical" else "the records"
-        words.append(f"The {public:.0%} of {whole} that the scenario declares public for validation.")
-    words.append(_side_channel(skips=scenario.get("training", {}).get("on_failure") == "skip"))
-    return words
+        items.append(f"The {public:.0%} of {whole} that the scenario declares public for validation.")
+    items.append(_side_channel(skips=scenario.get("training", {}).get("on_failure") == "skip"))
+    return items
 
 
 def _side_channel(skips: bool) -> str:
-    """Say what can be learnt from whether a reply is whole."""
+    """Return a sentence on what a skipped reply or an aborted run can reveal."""
     if skips:
         return (
-            "A reply that is skipped, or a run that aborts. Whether a reply is finite can depend on records’ "
-            "values: a skip is a side channel, which round by round tells more than one abort, and so is the "
-            "text of an error that a client’s own code raises, which is kept as the reason. The rounds that "
-            "were skipped are charged in full."
+            "Skipped replies and aborted runs. Whether a reply is finite can depend on the values of "
+            "records, so a skip is a side channel, and skips in many rounds reveal more than a single abort. "
+            "So is the message of an error that a client’s own code raises, which is stored as the reason. "
+            "Skipped rounds are charged in full."
         )
     return (
-        "A run that aborts. Whether a reply is finite can depend on records’ values: an abort is a side "
-        "channel, and so is the text of an error that a client’s own code raises."
+        "Aborted runs. Whether a reply is finite can depend on the values of records, so an abort is a side "
+        "channel, and so is the message of an error that a client’s own code raises."
     )
 
 
 def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
-    """Say what a record's ε is, from those of the clients that hold it."""
+    """Return a sentence on the ε of a record, which several clients may hold."""
     if copies == 1:
-        return "Clients hold disjoint records, so the ε of a run is its largest client’s."
+        return "Clients hold disjoint records, so the ε of a run is the largest that any client spent."
     together: dict[float, float] = {}
     for _, run in ledger.groupby(["epsilon", "strategy", "seed"]):
         epsilon = float(run["epsilon"].iloc[0])
@@ -207,10 +224,10 @@ def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
             str(run["accountant"].iloc[0]),
         )
         together[epsilon] = max(together.get(epsilon, 0.0), spent)
-    added = listed(f"{general(s)} of ε = {general(e)}" for e, s in sorted(together.items(), reverse=True))
+    totals = listed(f"{general(s)} of ε = {general(e)}" for e, s in sorted(together.items(), reverse=True))
     return (
-        f"Each record is held by {copies} clients, so its ledgers add: a record’s ε is what {copies} clients "
-        f"spend together, at most {added}."
+        f"Each record is held by {copies} clients, so their ledgers add up: a record’s ε is what its "
+        f"{copies} clients spend together, at most {totals}."
     )
 
 
@@ -220,7 +237,7 @@ def _events(rows: pd.DataFrame) -> list[accounting.Event]:
 
 
 def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int, dict[str, Any]]) -> Spent:
-    """Sum up what was charged to the clients of one strategy at one ε."""
+    """Summarise what was charged to the clients of one strategy at one ε."""
     by_client = rows.groupby("client")["epsilon_spent"].max()
     least, most = float(by_client.min()), float(by_client.max())
     training = rows[rows["release"] == "dp-sgd"]
@@ -237,7 +254,7 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
         epsilon=general(epsilon, 6),
         strategy=strategy,
         spent=span(least, most, "general"),
-        largest="all alike"
+        largest="all equal"
         if general(least) == general(most)
         else _who(int(by_client.index[int(by_client.argmax())]), clients),
         noise=span(training["noise_multiplier"].min(), training["noise_multiplier"].max(), "general"),
@@ -260,7 +277,7 @@ def _who(client: int, clients: dict[int, dict[str, Any]]) -> str:
 def _by_client(
     cells: list[tuple[str, float, pd.DataFrame]], clients: dict[int, dict[str, Any]]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return ε spent by client: column names and rows; nothing with very many clients."""
+    """Return the ε that every client spent, as column names and rows; empty with very many clients."""
     spent = {
         f"{s}, ε = {general(e, 6)}": rows.groupby("client")["epsilon_spent"].max() for s, e, rows in cells
     }

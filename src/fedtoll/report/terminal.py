@@ -1,4 +1,4 @@
-"""The story in the terminal: one screen of 100 by 40, readable without colour and when piped."""
+"""The summary in the terminal: one screen of 100 by 40 characters, readable without colour and in a pipe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import UNDEFINED, chance, count, interval, named, number
+from fedtoll.formatting import UNDEFINED, count, group_label, interval, number, p_value
 from fedtoll.report.digest import Digest
 from fedtoll.report.headline import headline
 from fedtoll.report.skips import skips_line
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ACROSS = 3
-"""How many strategies fit beside each other in 100 columns; the page has the others."""
+"""How many strategies fit side by side in 100 columns; the page has the others."""
 
 MOST_GROUPS, MOST_GROUPS_ALONE = 7, 10
-"""With more groups than this, those that pay least are left to the page; one strategy leaves more room."""
+"""With more groups than this, only the page shows those that pay least. One strategy leaves more room."""
 
 MOST_COMPARISONS = 4
 MOST_BUDGETS = 6
 
-_NAME = 24  # characters of a group's name in one line
+_NAME = 24  # characters of a group's name per line
 
 
-def story(results: ResultsLike | Digest) -> RenderableType:
-    """Return who pays at the tightest ε, the leader's tolls over ε, the comparisons, and the headline.
+def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
+    """Return the tolls at the tightest ε, the leader's tolls at each ε, the comparisons and the headline.
 
     Parameters
     ----------
@@ -42,22 +42,22 @@ def story(results: ResultsLike | Digest) -> RenderableType:
 
     Examples
     --------
-    ``rich.console.Console().print(story(results))``
+    ``rich.console.Console().print(terminal_summary(results))``
     """
     from rich.console import Group
     from rich.text import Text
 
-    digest = Digest.of(results)
+    digest = Digest.from_results(results)
     parts: list[RenderableType] = []
     if len(digest.tight):
         most = MOST_GROUPS if len(digest.strategies) > 1 else MOST_GROUPS_ALONE
         groups = digest.order if len(digest.order) <= most else digest.order[: most - 1]
-        within = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
-        title = f"Who pays at ε = {digest.epsilon_text}: log-loss lost to privacy in nats{within}"
+        spread = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
+        title = f"Who pays at ε = {digest.epsilon_text}: log-loss added by privacy (nats){spread}"
         parts += [Text(title), _who_pays(digest, groups), Text()]
         budgets = _budgets(digest)
         if len(budgets) > 1:
-            title = f"The same under {digest.leader} as ε tightens"
+            title = f"Toll under {digest.leader} at each ε"
             parts += [Text(title), _over_epsilon(digest, groups, budgets), Text()]
         notes = _notes(digest, groups)
         parts += [Text(notes), Text()] if notes else []
@@ -65,23 +65,23 @@ def story(results: ResultsLike | Digest) -> RenderableType:
         parts += [compared, Text()] if compared is not None else []
     if skipped := skips_line(digest):
         parts += [
-            _Stripped(Text(f"{skipped} They had no weight in those rounds; the report has who and why.")),
+            _Stripped(Text(f"{skipped} They had no weight in those rounds; the report lists who and why.")),
             Text(),
         ]
-    # Text, not markup: a group may be called "[red]".
+    # Text, not a string: rich would read a group called "[red]" as markup.
     return Group(*parts, _Stripped(Text(headline(digest))))
 
 
 def _who_pays(digest: Digest, groups: list[str]) -> Table:
-    """Return the tolls at the tightest ε: a row a group, most first, a column a strategy."""
+    """Return the tolls at the tightest ε: a row per group, the largest first, and a column per strategy."""
     from rich.text import Text
 
-    some = _strategies(digest)
+    strategies = _strategies(digest)
     table = _table(digest)
     table.add_column(Text("n"), justify="right", no_wrap=True)
     if not digest.several_classes:
         table.add_column(Text("pos."), justify="right", no_wrap=True)
-    for strategy in some:
+    for strategy in strategies:
         table.add_column(Text(strategy), justify="right", overflow="fold")
     blank = " " if (digest.tight["collapsed"] > 0).any() else ""  # keeps the digits aligned
     for group in [*groups, EVERYBODY]:
@@ -94,7 +94,7 @@ def _who_pays(digest: Digest, groups: list[str]) -> Table:
             cells[1] += few
         else:
             cells.append(count(own["positives"].iloc[0]) + few)
-        for strategy in some:
+        for strategy in strategies:
             cells.append(_toll(own.loc[strategy], blank) if strategy in own.index else UNDEFINED)
         table.add_row(*(Text(cell) for cell in cells))
     return table
@@ -107,7 +107,7 @@ def _toll(row: Any, blank: str) -> str:
 
 
 def _over_epsilon(digest: Digest, groups: list[str], budgets: list[float]) -> Table:
-    """Return the leader's tolls as ε tightens."""
+    """Return the leader's tolls at each ε."""
     from rich.text import Text
 
     table = _table(digest)
@@ -122,7 +122,7 @@ def _over_epsilon(digest: Digest, groups: list[str], budgets: list[float]) -> Ta
 
 
 def _compared(digest: Digest) -> RenderableType | None:
-    """Return the comparisons, a line each, those of the tightest ε first; ``None`` if there are none."""
+    """Return one line per comparison, the tightest ε first; ``None`` without comparisons."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -133,7 +133,7 @@ def _compared(digest: Digest) -> RenderableType | None:
     reasons = set(frame["reason"])
     family = f"{len(frame)} {'' if digest.declared else 'default '}comparisons"
     if len(reasons) == 1 and "" not in reasons:
-        return Text(f"{family}, no test: {reasons.pop()}.")
+        return Text(f"{family}, not tested ({reasons.pop()}).")
     table = Table.grid(padding=(0, 2))
     shown = frame.head(MOST_COMPARISONS)
     more = len(frame) - len(shown)
@@ -150,7 +150,7 @@ def _compared(digest: Digest) -> RenderableType | None:
             Text(row["strategy"]),
             Text(row["quantity"] if at else f"{row['quantity']}, ε = {row['epsilon']:g}"),
             Text(number(row["difference"]) + ("" if within == "none" else f" ({within})")),
-            Text(f"p {chance(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
+            Text(f"p {p_value(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
             Text(verdict(row).replace("no significant difference", "not significant")),
         )
     return Group(Text(title), _Stripped(table))
@@ -158,14 +158,14 @@ def _compared(digest: Digest) -> RenderableType | None:
 
 @dataclass(frozen=True)
 class _Stripped:
-    """Plain words, in lines that end where the words do."""
+    """Text without the spaces that rich adds at the end of a line."""
 
-    words: RenderableType
+    text: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        for line in console.render_lines(self.words, options, pad=False):
+        for line in console.render_lines(self.text, options, pad=False):
             yield Text("".join(segment.text for segment in line).rstrip(), no_wrap=True)
 
 
@@ -180,25 +180,27 @@ def _table(digest: Digest) -> Table:
 
 
 def _notes(digest: Digest, groups: list[str]) -> str:
-    """Explain the marks of the tables, and say what they leave to the page."""
+    """Explain the marks in the tables, and name what only the page shows."""
     notes = []
     rows = digest.tight[digest.tight["group"].isin([*groups, EVERYBODY])]
     if rows["too_few"].any():
         notes.append("* too few records or positives for a claim")
     if (rows["collapsed"] > 0).any():
-        notes.append("! collapsed in some seeds: one class at .5, or not shown to rank better than chance")
-    left = []
-    if len(groups) < len(digest.order):
-        left.append(f"groups that pay less ({len(digest.order) - len(groups)})")
-    if len(digest.strategies) > ACROSS:
-        left.append(f"strategies with wider gaps ({len(digest.strategies) - ACROSS})")
-    if left:
-        notes.append(f"left to the report: {' and '.join(left)}")
+        notes.append(
+            "! collapsed in some seeds: predicts one class at .5, or not shown to rank better than chance"
+        )
+    omitted = []
+    if n := len(digest.order) - len(groups):
+        omitted.append(f"{n} groups that pay less")
+    if (n := len(digest.strategies) - ACROSS) > 0:
+        omitted.append("1 strategy with a wider gap" if n == 1 else f"{n} strategies with wider gaps")
+    if omitted:
+        notes.append(f"only in the report: {' and '.join(omitted)}")
     return f"{'; '.join(notes)}." if notes else ""
 
 
 def _strategies(digest: Digest) -> list[str]:
-    """Return the strategies to show: the leader, then those with the smallest toll gaps, in their order."""
+    """Return the strategies to show, in their order: the leader and those with the smallest toll gaps."""
     here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
     by_gap = digest.gaps[here].sort_values("gap", kind="stable")["strategy"]
     chosen = list(dict.fromkeys([digest.leader, *by_gap, *digest.strategies]))[:ACROSS]
@@ -211,5 +213,5 @@ def _budgets(digest: Digest) -> list[float]:
 
 
 def _name(group: str, digest: Digest) -> str:
-    """Return a group's name in lines of at most 24 characters."""
-    return "\n".join(textwrap.wrap(named(group, digest.attribute), _NAME)[:2])
+    """Return a group's name in at most two lines of ``_NAME`` characters."""
+    return "\n".join(textwrap.wrap(group_label(group, digest.attribute), _NAME)[:2])

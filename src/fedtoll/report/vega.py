@@ -1,6 +1,7 @@
-"""Vega, in a process of its own: it holds Python up while it works, so that no thread could work beside it.
+"""Run Vega in a background process, since it holds Python's interpreter lock while it works.
 
-This file is that process's program as well: it imports nothing of ours, and takes one task after the other.
+The process is not one of :mod:`fedtoll.server.workers`: those import torch and block the driver until a job
+ends, while this one imports nothing of fedtoll and answers through futures. This file is its program, too.
 """
 
 from __future__ import annotations
@@ -17,141 +18,146 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-_PNG_SCALE = 2.0  # pixels a point, for print
+_PNG_SCALE = 2.0  # pixels per point, for print
 
 
 def bundle(script: str) -> Future[str]:
-    """Begin to bundle Vega, Vega-Lite, vega-embed and a script that uses them into one script, once."""
-    beside = _process()
-    if script not in beside.bundled:
-        beside.bundled[script] = beside.begin("bundle", script)
-    return beside.bundled[script]
+    """Start to bundle Vega, Vega-Lite, vega-embed and a script that uses them; the bundle is cached."""
+    process = _process()
+    if script not in process.bundles:
+        process.bundles[script] = process.submit("bundle", script)
+    return process.bundles[script]
 
 
 def draw(spec: dict[str, Any]) -> Future[tuple[str, bytes]]:
-    """Begin to draw a Vega-Lite specification, as SVG and as PNG; it may read no address.
+    """Start to draw a Vega-Lite specification as SVG and PNG, without access to any address.
 
-    Its result raises ``ValueError`` if the specification cannot be drawn, and
-    :class:`~fedtoll.scenarios.errors.RunError` if the process died; so does this if none can be begun.
+    The future raises ``ValueError`` if the specification cannot be drawn, and
+    :class:`~fedtoll.scenarios.errors.RunError` if the process died. This function raises ``RunError`` if
+    the process cannot be started.
     """
-    return _process().begin("draw", spec)
+    return _process().submit("draw", spec)
 
 
-def warm() -> None:
-    """Begin to load Vega, which the first drawing would wait for; once."""
-    beside = _process()
-    if not beside.warmed:
-        beside.warmed = True
-        beside.begin("draw", {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "mark": "point"})
+def warm_up() -> None:
+    """Start to load Vega, so that the first drawing need not wait for it; later calls do nothing."""
+    process = _process()
+    if not process.warmed_up:
+        process.warmed_up = True
+        process.submit(
+            "draw", {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "mark": "point"}
+        )
 
 
 def _process() -> _Process:
-    """Return the process beside this one, begun anew if it died; a fork of this one has another."""
+    """Return this process's Vega process: started at the first call, after a fork, or after it died."""
     with _LOCK:
-        beside = _BEGUN.get(os.getpid())
-        if beside is None or beside.died():
-            beside = _BEGUN[os.getpid()] = _Process()
-        return beside
+        process = _PROCESSES.get(os.getpid())
+        if process is None or process.died():
+            process = _PROCESSES[os.getpid()] = _Process()
+        return process
 
 
 class _Process:
-    """Begun at the first task; it ends with this process, or is begun anew if it died."""
+    """A Vega process and the thread that talks to it; it ends when its parent does."""
 
     def __init__(self) -> None:
         from fedtoll.scenarios.errors import RunError
 
         try:
-            self._pipe, self._beside = _start()
+            self._pipe, self._child = _start()
         except OSError as error:
-            why = error.strerror or error
-            raise RunError(f"the process that draws the charts cannot be begun: {why}") from None
-        self.bundled: dict[str, Future[str]] = {}
-        self.warmed = False
-        self._ended = False
+            reason = error.strerror or error
+            raise RunError(f"cannot start the process that draws the charts: {reason}") from None
+        self.bundles: dict[str, Future[str]] = {}
+        self.warmed_up = False
+        self._closed = False
         self._lock = Lock()
         self._tasks: SimpleQueue[tuple[Future[Any], str, Any] | None] = SimpleQueue()
-        atexit.register(self._end)
-        Thread(target=self._talk, daemon=True).start()  # it only waits; nobody waits for it at the end
+        atexit.register(self._kill)
+        Thread(target=self._exchange, daemon=True).start()  # daemon: exiting must not wait for a drawing
 
-    def begin(self, task: str, content: Any) -> Future[Any]:
+    def submit(self, task: str, content: Any) -> Future[Any]:
+        """Queue a task of :data:`_TASKS`, and return its future."""
         future: Future[Any] = Future()
         with self._lock:
-            if self._ended:
+            if self._closed:
                 future.set_exception(_death())
             else:
                 self._tasks.put((future, task, content))
         return future
 
     def died(self) -> bool:
-        """Say whether it died; its thread ends then."""
-        if self._beside.poll() is None:
+        """Return whether the process died; if it did, its thread ends as well."""
+        if self._child.poll() is None:
             return False
         self._tasks.put(None)
         return True
 
-    def _talk(self) -> None:
-        """Hand over one task after the other until the process dies, and fail what is left then."""
-        left: list[Future[Any]] = []
-        while asked := self._tasks.get():
-            future, task, content = asked
+    def _exchange(self) -> None:
+        """Pass on one task after the other until the process dies; then fail the remaining ones."""
+        failed: list[Future[Any]] = []
+        while item := self._tasks.get():
+            future, task, content = item
             try:
                 self._pipe.send((task, content))
-                done, result = self._pipe.recv()
+                success, result = self._pipe.recv()
             except (EOFError, OSError):
-                left.append(future)
+                failed.append(future)
                 break
-            except Exception as error:  # a content that cannot be sent
+            except Exception as error:  # the content cannot be pickled
                 future.set_exception(error)
                 continue
-            if done:
+            if success:
                 future.set_result(result)
             else:
                 future.set_exception(ValueError(result))
         with self._lock:
-            self._ended = True  # nothing is put any more
+            self._closed = True  # no task is queued after this
         self._pipe.close()
-        self._end()
-        atexit.unregister(self._end)
+        self._kill()
+        atexit.unregister(self._kill)
         with _LOCK:
-            if _BEGUN.get(os.getpid()) is self:
-                del _BEGUN[os.getpid()]
+            if _PROCESSES.get(os.getpid()) is self:
+                del _PROCESSES[os.getpid()]
         while not self._tasks.empty():
-            if asked := self._tasks.get():
-                left.append(asked[0])
-        for future in left:
+            if item := self._tasks.get():
+                failed.append(item[0])
+        for future in failed:
             future.set_exception(_death())
 
-    def _end(self) -> None:
-        self._beside.kill()
-        self._beside.wait()
+    def _kill(self) -> None:
+        self._child.kill()
+        self._child.wait()
 
 
-_LOCK = Lock()  # two threads begin one process
-_BEGUN: dict[int, _Process] = {}
+_LOCK = Lock()  # so that two threads start only one process
+_PROCESSES: dict[int, _Process] = {}
+"""Vega processes by the process id of their parent: a fork must not share the pipe."""
 
 
 def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
-    """Start the process; what fails leaves nothing behind."""
-    pipe, there = Pipe()
-    beside = None
+    """Start the process; on failure, leave no process and no open pipe behind."""
+    pipe, child_end = Pipe()
+    child = None
     try:
-        with there:
-            # By its path, so that no package of ours (and pandas with it) is imported for it.
-            beside = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(there.fileno())],
+        with child_end:
+            # Run by path, so that neither fedtoll nor pandas is imported.
+            child = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(child_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[there.fileno()],
-                start_new_session=True,  # an interrupt of a terminal is for this side alone
+                pass_fds=[child_end.fileno()],
+                start_new_session=True,  # so that a terminal's interrupt reaches only the parent
             )
         pipe.send(sys.path)
     except OSError:
         pipe.close()
-        if beside is not None:
-            beside.kill()
-            beside.wait()
+        if child is not None:
+            child.kill()
+            child.wait()
         raise
-    return pipe, beside
+    return pipe, child
 
 
 def _death() -> Exception:
@@ -169,22 +175,22 @@ def _bundle(script: str) -> str:
 def _draw(spec: dict[str, Any]) -> tuple[str, bytes]:
     import vl_convert
 
-    nothing: list[str] = []  # no address may be read
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=nothing)
-    return svg, vl_convert.svg_to_png(svg, scale=_PNG_SCALE)  # drawn from marks and text: it names no address
+    no_urls: list[str] = []
+    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=no_urls)
+    return svg, vl_convert.svg_to_png(svg, scale=_PNG_SCALE)  # the SVG has marks and text, and no addresses
 
 
 _TASKS: dict[str, Callable[[Any], Any]] = {"bundle": _bundle, "draw": _draw}
 
 
 def _serve(pipe: Connection) -> None:
-    """Do tasks until the other side is gone."""
+    """Do tasks until the parent closes the pipe."""
     sys.path[:] = pipe.recv()
     while True:
         task, content = pipe.recv()
         try:
             answer = True, _TASKS[task](content)
-        except Exception as error:  # Vega's own
+        except Exception as error:  # from Vega
             answer = False, str(error)
         pipe.send(answer)
 
@@ -192,5 +198,5 @@ def _serve(pipe: Connection) -> None:
 if __name__ == "__main__":
     try:
         _serve(Connection(int(sys.argv[1])))
-    except (EOFError, OSError):  # the other side is gone
+    except (EOFError, OSError):  # the parent is gone
         sys.exit()

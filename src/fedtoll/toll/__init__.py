@@ -1,25 +1,27 @@
-"""What did it cost each group? Paired tolls, prices, gaps, their intervals and tests.
+"""What did privacy cost each group? Paired tolls, prices, gaps, their intervals and tests.
 
 A *toll* is ΔU_g(ε) = U_g(∞) − U_g(ε), the utility that group g loses to
 privacy under one strategy and one seed. Both runs of a pair share their
-split, partition, initial weights and streams, so the difference is paired.
+split, partition, initial weights and random streams, so the difference is
+paired.
 
 ===============================  ==================================================================
-:func:`toll`                     tolls, prices and the split into clipping and noise, by group
-:func:`toll_gap`                 who pays most and least, disparity, the Pareto front of strategies
-:func:`comparisons`              strategies against the baseline: the scenario's declared family
+:func:`toll`                     tolls, prices and their split into clipping and noise, by group
+:func:`results_toll`             the same for a results folder
+:func:`toll_gap`                 which groups pay most and least, disparity, the Pareto front of strategies
+:func:`comparisons`              tests of the strategies against the baseline, as the scenario declares them
 :func:`joint_intervals`          intervals for the population, over seeds and test rows together
-:func:`slopes`                   utility over log ε
+:func:`slopes`                   slope of utility over log ε
 :func:`fairness`                 demographic parity and equalised odds, by fairlearn's definitions
 :func:`literature`               privacy cost (Esipova et al.) and excessive risk (Tran et al.)
-:func:`difference`               two results folders beside each other
-:func:`wilson`                   the interval of one run's rate
+:func:`difference`               differences between the tolls of two results folders
+:func:`wilson`                   the interval of a rate in a single run
 ===============================  ==================================================================
 
-Two rules hold throughout. A measure that is undefined (a rate without a
-denominator) stays NaN: its seed is dropped from the pair and counted, never
-read as 0. And nothing is claimed about a group with fewer than
-:data:`FEWEST_RECORDS` test records or :data:`FEWEST_POSITIVES` positives.
+Two rules hold throughout. An undefined measure (a rate whose denominator is 0)
+stays NaN: its pair is dropped and counted, never treated as 0. And no claim is
+made about a group with fewer than :data:`FEWEST_RECORDS` test records or
+:data:`FEWEST_POSITIVES` positives.
 
 Examples
 --------
@@ -39,10 +41,18 @@ from fedtoll.toll.fairness import fairness
 from fedtoll.toll.gap import toll_gap
 from fedtoll.toll.intervals import sign_flip, wilson
 from fedtoll.toll.joint import joint_intervals
-from fedtoll.toll.limits import FEW_SEEDS, FEWEST_POSITIVES, FEWEST_RECORDS, LEVEL, ResultsLike, folds_of
+from fedtoll.toll.limits import (
+    FEW_SEEDS,
+    FEWEST_POSITIVES,
+    FEWEST_RECORDS,
+    LEVEL,
+    ResultsLike,
+    folds_of,
+    price_reference,
+)
 from fedtoll.toll.literature import literature
 from fedtoll.toll.slopes import slopes
-from fedtoll.toll.tolls import toll
+from fedtoll.toll.tolls import results_toll, toll
 from fedtoll.toll.two_folders import difference, settings
 
 __all__ = [
@@ -61,6 +71,8 @@ __all__ = [
     "folds_of",
     "joint_intervals",
     "literature",
+    "price_reference",
+    "results_toll",
     "settings",
     "sign_flip",
     "slopes",

@@ -1,4 +1,4 @@
-"""Strategies against a baseline: the declared family, exact tests within seeds, Holm over all of it."""
+"""Compare strategies with a baseline: a declared family of exact tests within seeds, adjusted by Holm."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from fedtoll.scenarios.compare import LEVEL, Compare, Comparison, family, unreachable
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.numbers import read_number
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
-from fedtoll.toll.limits import ResultsLike, folds_of
-from fedtoll.toll.tolls import ROW, counted, paired
+from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
+from fedtoll.toll.tolls import ROW, paired, record_counts
 from fedtoll.toll.two_gaps import gap_difference, gap_swap
 
 COLUMNS = [
@@ -35,17 +36,18 @@ COLUMNS = [
 
 
 def comparisons(results: ResultsLike) -> pd.DataFrame:
-    """Return every comparison of the family that the scenario declares (``[compare]``), else of the default.
+    """Return all comparisons of the family that the scenario declares (``[compare]``), or of the default.
 
-    Two runs of a seed share records, split, partition and noise streams, so strategies are compared within
-    seeds, by permutation tests that are exact where the two are exchangeable there (all 2^S arrangements up
-    to 16 seeds, 100,000 fixed draws beyond), and all p-values are adjusted by Holm over the whole family.
+    Runs with the same seed share records, split, partition and noise streams, so strategies are compared
+    within seeds. The permutation tests are exact if the two strategies are exchangeable within a seed (all
+    2^S arrangements up to 16 seeds, 100,000 fixed draws beyond). All p-values are adjusted by Holm over the
+    whole family.
 
     - ``toll gap``: T = gap(seed-mean tolls of the strategy) − gap(seed-mean tolls of the baseline), over the
-      groups with enough records; negative means fairer. The test swaps the two strategies' whole vectors of
-      group tolls within seeds and takes the gap *of the means* anew (:func:`gap_swap`). The interval is
-      studentised over seeds (:func:`gap_difference`).
-    - ``utility``: the difference of everybody's utility, by sign flips and with the t interval.
+      groups with enough records; negative means fairer. The test swaps the two strategies' vectors of group
+      tolls within seeds and recomputes the gap *of the means* (:func:`gap_swap`). The interval is studentised
+      over seeds (:func:`gap_difference`).
+    - ``utility``: the difference in everybody's utility, with a sign-flip test and a t interval.
 
     Parameters
     ----------
@@ -55,22 +57,22 @@ def comparisons(results: ResultsLike) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a comparison: ``strategy``, ``baseline``, ``measure``, ``mechanism`` (always dp-sgd),
-        ``epsilon``, ``quantity``, ``seeds`` (pairs behind it), ``difference``, ``low``, ``high`` (95%, not
-        adjusted), ``p``, ``p_holm``, ``significant`` (``p_holm`` ≤ .05), ``reason``: why there is no test,
-        or nothing; and ``declared``: whether the scenario declares this family, else it is the default one.
-        Untested comparisons stay in the family.
+        One row per comparison: ``strategy``, ``baseline``, ``measure``, ``mechanism`` (always dp-sgd),
+        ``epsilon``, ``quantity``, ``seeds`` (number of pairs), ``difference``, ``low``, ``high`` (95%, not
+        adjusted), ``p``, ``p_holm``, ``significant`` (``p_holm`` ≤ .05), ``reason`` (why the comparison was
+        not tested, or ``""``) and ``declared`` (whether the scenario declares this family; otherwise it is
+        the default). Untested comparisons stay in the family.
     """
-    compared = of_scenario(results.resolved)
+    compared = scenario_family(results.resolved)
     if not compared:
         return pd.DataFrame(columns=COLUMNS).astype({"significant": bool, "declared": bool})
     (measure,) = {c.measure for c in compared}
     final = paired(results.groups, measure)
-    rows = counted(final, folds_of(results.resolved)).reset_index()
-    few = set(map(tuple, rows.loc[rows["too_few"], ROW].to_numpy()))
+    rows = record_counts(final, folds_of(results.resolved)).reset_index()
+    too_few = set(map(tuple, rows.loc[rows["too_few"], ROW].to_numpy()))
     final = final[final["mechanism"] == "dp-sgd"]
     cells = dict(iter(final.groupby(["strategy", "epsilon"], sort=False)))
-    frame = pd.DataFrame([_compared(c, cells, few, len(compared)) for c in compared], columns=COLUMNS)
+    frame = pd.DataFrame([_compared(c, cells, too_few, len(compared)) for c in compared], columns=COLUMNS)
     frame["p_holm"] = holm(frame["p"])
     frame["significant"] = frame["p_holm"] <= LEVEL
     frame["declared"] = is_declared(results.resolved)
@@ -78,23 +80,23 @@ def comparisons(results: ResultsLike) -> pd.DataFrame:
 
 
 def is_declared(resolved: dict[str, Any]) -> bool:
-    """Say whether a results folder's scenario declares its comparisons."""
+    """Return whether a results folder's scenario declares its comparisons."""
     return resolved.get("scenario", {}).get("compare") is not None
 
 
-def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
-    """Return the family of a results folder's scenario; runs may have been made before it was declared.
+def scenario_family(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
+    """Return the family of comparisons of a results folder's scenario.
 
     Raises
     ------
     ScenarioError
-        If its ``[compare]`` is none.
+        If its ``[compare]`` section is invalid.
     """
     scenario = resolved.get("scenario", {})
-    names = {str(s.get("label", s["name"])): str(s["name"]) for s in scenario.get("strategies", [])}
+    names = strategy_names(resolved)
     if not names:
         return ()
-    epsilons = [float("inf") if e == "inf" else e for e in scenario.get("privacy", {}).get("epsilons", [])]
+    epsilons = [read_number(e) for e in scenario.get("privacy", {}).get("epsilons", [])]
     section = scenario.get("compare")
     try:
         return family(None if section is None else Compare.model_validate(section), names, epsilons)
@@ -103,9 +105,9 @@ def of_scenario(resolved: dict[str, Any]) -> tuple[Comparison, ...]:
 
 
 def _compared(
-    c: Comparison, cells: dict[Any, pd.DataFrame], few: set[tuple[Any, ...]], count: int
+    c: Comparison, cells: dict[Any, pd.DataFrame], too_few: set[tuple[Any, ...]], count: int
 ) -> dict[str, Any]:
-    """Return one row, without what is of the whole family."""
+    """Return one row, without the columns that depend on the whole family."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, float("nan")) | {
         "strategy": c.strategy,
         "baseline": c.baseline,
@@ -120,10 +122,10 @@ def _compared(
         if (label, c.epsilon) not in cells:
             return row | {"reason": f"no run of {label} at ε = {c.epsilon:g}"}
     one, other = cells[c.strategy, c.epsilon], cells[c.baseline, c.epsilon]
-    made = _gaps(one, other, few) if c.quantity == "toll gap" else _utilities(one, other)
-    if isinstance(made, str):
-        return row | {"reason": made}
-    row["seeds"], (row["difference"], row["low"], row["high"]), p = made
+    outcome = _gaps(one, other, too_few) if c.quantity == "toll gap" else _utilities(one, other)
+    if isinstance(outcome, str):
+        return row | {"reason": outcome}
+    row["seeds"], (row["difference"], row["low"], row["high"]), p = outcome
     row["reason"] = unreachable(count, row["seeds"])
     if not row["reason"]:
         row["p"] = p
@@ -131,7 +133,7 @@ def _compared(
 
 
 def _utilities(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, tuple[Any, Any, Any], float] | str:
-    """Compare everybody's utility."""
+    """Return seeds, difference with interval and p of everybody's utility, or why there is no test."""
     sides = [
         part[part["group"] == EVERYBODY].set_index("seed")["utility"].rename(name)
         for name, part in (("one", one), ("other", other))
@@ -144,14 +146,17 @@ def _utilities(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, tuple[Any, 
 
 
 def _gaps(
-    one: pd.DataFrame, other: pd.DataFrame, few: set[tuple[Any, ...]]
+    one: pd.DataFrame, other: pd.DataFrame, too_few: set[tuple[Any, ...]]
 ) -> tuple[int, tuple[Any, Any, Any], float] | str:
-    """Compare the toll gaps, over groups with enough records and seeds in which both are defined."""
+    """Return seeds, difference with interval and p of the toll gaps, or why there is no test.
+
+    Groups with too few records are left out, and so are seeds in which a toll is undefined.
+    """
     sides = [part[part["group"] != EVERYBODY] for part in (one, other)]
     for part in sides:
         if part["reference"].isna().all():
             return f"{part['strategy'].iloc[0]}: no run at ε = ∞ with the same seed to take tolls from"
-    large = [part[[key not in few for key in map(tuple, part[ROW].to_numpy())]] for part in sides]
+    large = [part[[key not in too_few for key in map(tuple, part[ROW].to_numpy())]] for part in sides]
     tables = [
         part.set_index(["seed", "group"])["toll"].unstack().dropna(axis=1, how="all")  # noqa: PD010
         for part in large

@@ -1,4 +1,4 @@
-"""Who pays most and least, how far groups are apart, and which strategies nobody beats in both."""
+"""Toll gaps and disparities between groups, and the Pareto front of strategies."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ AT = ["strategy", "mechanism", "epsilon"]
 def toll_gap(tolls: pd.DataFrame) -> pd.DataFrame:
     """Return the toll gap and the disparity of every strategy at every ε, from seed means.
 
-    The gap is the maximum minus the minimum over groups of the *seed-mean* tolls: a mean of per-seed gaps
-    would mostly measure noise. Even so a maximum minus a minimum is biased upward, the more the smaller
-    the groups: read it with its interval.
+    The gap is the maximum minus the minimum over groups of the *seed-mean* tolls; a mean of per-seed gaps
+    would mostly measure noise. A maximum minus a minimum is still biased upward, more so for smaller groups,
+    so read it with its interval.
 
     Parameters
     ----------
     tolls
-        What :func:`toll` returned. "(all)" and the groups with too few records take no part.
+        A table returned by :func:`toll`. "(all)" and groups with too few records are left out.
 
     Returns
     -------
     pandas.DataFrame
-        One row a (strategy, mechanism, epsilon) with
+        One row per (strategy, mechanism, epsilon) with
 
-        - ``groups`` (how many were compared), ``gap``, ``worst_group``, ``worst_toll``, ``best_group``,
-          ``best_toll``; NaN with fewer than two groups; no names where no group differs
+        - ``groups`` (number of groups compared), ``gap``, ``worst_group``, ``worst_toll``, ``best_group``,
+          ``best_toll``; NaN with fewer than two groups, and no group names if all tolls are equal
         - ``gap_low``, ``gap_high``: conservative 95% interval of the gap of the expected tolls. All pairs of
-          groups have simultaneous (Bonferroni) t intervals over seeds, and the gap is the largest difference
-          of a pair, so it lies between the largest lower and the largest upper end. It covers more often
-          than 95%, includes 0 where nothing tells groups apart, and is NaN with fewer than two seeds in
-          which every group is defined
+          groups have simultaneous (Bonferroni) t intervals over seeds. The gap is the largest pairwise
+          difference, so it lies between the largest lower end and the largest upper end. Coverage exceeds
+          95%, and the interval includes 0 if no pair of groups differs significantly. NaN with fewer than
+          two seeds in which every group is defined
         - ``disparity``: maximum minus minimum over groups of the seed-mean measure
-        - ``disparity_corrected``: the between-group *variance* of a rate (in squared units), with sampling of
-          test records taken off: S²_K − (1/K) Σ_k p̂_k(1 − p̂_k)/(n_k − 1), the mean over seeds (Lum, Zhang
-          and Bower 2022). Unbiased, so negative about half the time where groups do not differ: do not
-          truncate it, and take no root. NaN for a measure that is no proportion of records
-        - ``everybody``: the seed-mean utility over all records (minus the measure where lower is better);
+        - ``disparity_corrected``: the between-group *variance* of a rate (in squared units), corrected for
+          the sampling of test records: S²_K − (1/K) Σ_k p̂_k(1 − p̂_k)/(n_k − 1), averaged over seeds (Lum,
+          Zhang and Bower 2022). It is unbiased and therefore negative about half the time if groups do not
+          differ: neither truncate it nor take its root. NaN if the measure is not a proportion of records
+        - ``everybody``: the seed-mean utility over all records (minus the measure if lower is better);
           ``everybody_toll``: its toll
-        - ``on_front``: whether no other strategy at the same mechanism and ε has both at least the utility of
-          everybody and at most the gap, and one of them better (Pareto); ``False`` without a gap
+        - ``on_front``: whether the strategy is Pareto-efficient at its mechanism and ε: no other has at least
+          the utility and at most the gap, with one of the two strictly better. ``False`` without a gap
     """
     rows = [dict(zip(AT, key, strict=True)) | _row(part) for key, part in tolls.groupby(AT, sort=False)]
     frame = pd.DataFrame(rows)
@@ -58,20 +58,20 @@ def toll_gap(tolls: pd.DataFrame) -> pd.DataFrame:
 
 def _row(part: pd.DataFrame) -> dict[str, Any]:
     claimed = part[(part["group"] != EVERYBODY) & ~part["too_few"]]
-    known = claimed.dropna(subset="toll").set_index("group")["toll"]
+    defined = claimed.dropna(subset="toll").set_index("group")["toll"]
     everybody = part[part["group"] == EVERYBODY]
-    enough = len(known) > 1
-    apart = enough and known.max() > known.min()
+    enough = len(defined) > 1
+    differ = enough and defined.max() > defined.min()
     nan = float("nan")
     return {
-        "groups": len(known),
-        "gap": known.max() - known.min() if enough else nan,
+        "groups": len(defined),
+        "gap": defined.max() - defined.min() if enough else nan,
         "gap_low": part["gap_low"].iloc[0] if enough else nan,
         "gap_high": part["gap_high"].iloc[0] if enough else nan,
-        "worst_group": known.idxmax() if apart else None,
-        "worst_toll": known.max() if enough else nan,
-        "best_group": known.idxmin() if apart else None,
-        "best_toll": known.min() if enough else nan,
+        "worst_group": defined.idxmax() if differ else None,
+        "worst_toll": defined.max() if enough else nan,
+        "best_group": defined.idxmin() if differ else None,
+        "best_toll": defined.min() if enough else nan,
         "disparity": np.ptp(claimed["value"].dropna()) if claimed["value"].count() > 1 else nan,
         "disparity_corrected": part["disparity_corrected"].iloc[0],
         "everybody": MEASURES[part["measure"].iloc[0]].sign * everybody["value"].iloc[0]
@@ -82,47 +82,47 @@ def _row(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def _front(frame: pd.DataFrame) -> list[bool]:
-    """Say of each row whether it is Pareto-efficient among those at its mechanism and ε."""
-    known = frame.dropna(subset=["everybody", "gap"])
-    on = set()
-    for _, part in known.groupby(["mechanism", "epsilon"], sort=False):
+    """Return for each row whether it is Pareto-efficient among those at its mechanism and ε."""
+    defined = frame.dropna(subset=["everybody", "gap"])
+    efficient = set()
+    for _, part in defined.groupby(["mechanism", "epsilon"], sort=False):
         utility, gap = part["everybody"].to_numpy(), part["gap"].to_numpy()
         for i, index in enumerate(part.index):
             as_good = (utility >= utility[i]) & (gap <= gap[i])
             better = (utility > utility[i]) | (gap < gap[i])
             if not (as_good & better).any():
-                on.add(index)
-    return [index in on for index in frame.index]
+                efficient.add(index)
+    return [index in efficient for index in frame.index]
 
 
-def of_seeds(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return what a gap's row needs of single seeds: ``gap_low``, ``gap_high``, ``disparity_corrected``.
+def per_seed_gaps(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Return the columns of a gap that need single seeds: ``gap_low``, ``gap_high``, ``disparity_corrected``.
 
     Parameters
     ----------
     final
-        One row a run and group, with ``toll``, ``value``, ``n`` and ``positives``.
+        One row per run and group, with ``toll``, ``value``, ``n`` and ``positives``.
     rows
-        One row a (strategy, mechanism, epsilon, group), with ``too_few``.
+        One row per (strategy, mechanism, epsilon, group), with ``too_few``.
     """
     claimed = rows.loc[~rows["too_few"] & (rows["group"] != EVERYBODY), [*AT, "group"]]
     final = final.merge(claimed, on=[*AT, "group"])
-    of = {
+    denominator = {
         "n": final["n"],
         "positives": final["positives"],
         "negatives": final["n"] - final["positives"],
         "": final["n"] * np.nan,
     }[measure.of]
-    final = final.assign(of=of.astype(float))
-    found = []
+    final = final.assign(denominator=denominator.astype(float))
+    table = []
     for key, part in final.groupby(AT, sort=False):
         seed, seeds = pd.factorize(part["seed"], sort=True)
         group, names = pd.factorize(part["group"], sort=True)
-        toll_SG, value_SG, of_SG = np.full((3, len(seeds), len(names)), np.nan)
-        for x_SG, name in ((toll_SG, "toll"), (value_SG, "value"), (of_SG, "of")):
+        toll_SG, value_SG, n_SG = np.full((3, len(seeds), len(names)), np.nan)
+        for x_SG, name in ((toll_SG, "toll"), (value_SG, "value"), (n_SG, "denominator")):
             x_SG[seed, group] = part[name]
-        found.append((*key, *gap_interval(toll_SG), between_groups(value_SG, of_SG)))
-    return pd.DataFrame(found, columns=[*AT, "gap_low", "gap_high", "disparity_corrected"]).astype(
+        table.append((*key, *gap_interval(toll_SG), between_groups(value_SG, n_SG)))
+    return pd.DataFrame(table, columns=[*AT, "gap_low", "gap_high", "disparity_corrected"]).astype(
         {"epsilon": float}
     )
 
@@ -133,39 +133,39 @@ def gap_interval(toll_SG: Floats) -> tuple[float, float]:
     Parameters
     ----------
     toll_SG
-        Shape ``[seeds, groups]``. Groups that are undefined in every seed are left out, then seeds in which
-        a group is undefined.
+        Shape ``[seeds, groups]``. Groups that are undefined in every seed are dropped first, then seeds in
+        which a group is undefined.
     """
-    toll_SG = complete(toll_SG)
+    toll_SG = drop_undefined(toll_SG)
     seeds, groups = toll_SG.shape
     if seeds < 2 or groups < 2:
         return float("nan"), float("nan")
     first, second = np.triu_indices(groups, 1)
-    apart_SP = toll_SG[:, first] - toll_SG[:, second]
-    mean_P = np.abs(apart_SP.mean(axis=0))
-    se_P = apart_SP.std(axis=0, ddof=1) / np.sqrt(seeds)
+    difference_SP = toll_SG[:, first] - toll_SG[:, second]
+    mean_P = np.abs(difference_SP.mean(axis=0))
+    se_P = difference_SP.std(axis=0, ddof=1) / np.sqrt(seeds)
     half_P = half_width(np.where((se_P == 0) & (mean_P > 0), np.nan, se_P), seeds, LEVEL / len(first))
     return max(0.0, float((mean_P - half_P).max())), float((mean_P + half_P).max())
 
 
 def between_groups(rate_SG: Floats, n_SG: Floats) -> float:
-    """Return the corrected between-group variance of a rate, the mean over seeds; see :func:`toll_gap`.
+    """Return the corrected between-group variance of a rate, averaged over seeds; see :func:`toll_gap`.
 
     Parameters
     ----------
     rate_SG, n_SG
-        The rate of each seed and group and the records it is of, shape ``[seeds, groups]``. Groups that are
-        undefined in every seed are left out, then seeds in which a group is undefined or has one record.
+        The rate of each seed and group and its denominator, shape ``[seeds, groups]``. Groups that are
+        undefined in every seed are dropped first, then seeds in which a group is undefined or has one record.
 
     Examples
     --------
-    >>> between_groups(np.array([[0.5, 0.5]]), np.array([[101.0, 101.0]]))  # less apart than chance alone
+    >>> between_groups(np.array([[0.5, 0.5]]), np.array([[101.0, 101.0]]))  # they differ less than by chance
     -0.0025
     """
     rate_SG = np.where(n_SG > 1, rate_SG, np.nan)
-    there = ~np.isnan(rate_SG)
-    groups = there.any(axis=0)
-    seeds = there[:, groups].all(axis=1)
+    defined = ~np.isnan(rate_SG)
+    groups = defined.any(axis=0)
+    seeds = defined[:, groups].all(axis=1)
     rate, n = rate_SG[seeds][:, groups], n_SG[seeds][:, groups]
     if not rate.shape[0] or rate.shape[1] < 2:
         return float("nan")
@@ -174,7 +174,7 @@ def between_groups(rate_SG: Floats, n_SG: Floats) -> float:
     return float((spread_S - chance_S).mean())
 
 
-def complete(x_SG: Floats) -> Floats:
-    """Leave out groups that are NaN in every seed, then seeds with a NaN."""
+def drop_undefined(x_SG: Floats) -> Floats:
+    """Drop groups that are NaN in every seed, then seeds with a NaN."""
     x_SG = x_SG[:, ~np.isnan(x_SG).all(axis=0)]
     return x_SG[~np.isnan(x_SG).any(axis=1)]

@@ -1,4 +1,4 @@
-"""Intervals and exact tests on plain arrays: one row a seed."""
+"""Intervals and exact tests on plain arrays with one row per seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedtoll.scenarios.compare import DRAWS, EXACT, FEW_SEEDS
 
 Floats = NDArray[np.float64]
 
-_TIE = 1e-9  # of the largest value: sums of the same numbers in another order are the same
+_TIE = 1e-9  # relative tolerance: sums of the same numbers in another order count as equal
 
 
 def half_width(se: ArrayLike, seeds: ArrayLike, alpha: float | Floats = 0.05) -> Any:
@@ -24,11 +24,11 @@ def half_width(se: ArrayLike, seeds: ArrayLike, alpha: float | Floats = 0.05) ->
     se
         Standard error of the mean over seeds.
     seeds
-        How many there are behind it: degrees of freedom and one.
+        Number of seeds: the degrees of freedom plus one.
     alpha
         1 − coverage.
     """
-    from scipy.special import stdtrit  # the quantile of t; scipy.stats, which calls it, is slow to import
+    from scipy.special import stdtrit  # quantiles of t; scipy.stats wraps it but is slow to import
 
     freedom = np.asarray(seeds, dtype=float) - 1
     with np.errstate(invalid="ignore"):
@@ -36,10 +36,11 @@ def half_width(se: ArrayLike, seeds: ArrayLike, alpha: float | Floats = 0.05) ->
 
 
 def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
-    """Return mean, low and high of the studentised interval over seeds, the first axis; NaN is dropped.
+    """Return mean, low and high of the studentised interval over seeds (the first axis); NaN is dropped.
 
-    Its estimand is the mean over all seeds that could have been drawn: of *this* table of records, cut into
-    its folds. A zero width is no certainty but a measure that cannot resolve the difference, and gives NaN.
+    The estimand is the mean over all seeds that could have been drawn, for *this* table of records and its
+    folds. A width of zero does not mean certainty but a measure too coarse to show a difference, so the ends
+    are NaN.
 
     Examples
     --------
@@ -47,24 +48,24 @@ def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
     [0.06, -0.039, 0.159]
     """
     values = np.asarray(x, dtype=float)
-    there = ~np.isnan(values)
-    count = there.sum(axis=0)
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(there, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
-        squares = np.where(there, (values - mean) ** 2, 0.0).sum(axis=0)
+        mean = np.where(defined, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+        squares = np.where(defined, (values - mean) ** 2, 0.0).sum(axis=0)
         se = np.sqrt(squares / np.where(count > 1, count - 1, np.nan) / count)
-    half = half_width(resolved(se, np.abs(mean)), count)
+    half = half_width(nan_if_zero(se, np.abs(mean)), count)
     return mean, mean - half, mean + half
 
 
-def resolved(se: Any, scale: Any = 1.0) -> Any:
-    """Return standard errors, NaN where they are zero but for rounding: no spread was seen."""
+def nan_if_zero(se: Any, scale: Any = 1.0) -> Any:
+    """Return standard errors, with NaN where they are zero up to rounding, relative to ``scale``."""
     values = np.asarray(se, dtype=float)
     return np.where(values > 1e-12 * np.maximum(np.asarray(scale, dtype=float), 1e-12), values, np.nan)
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any]:
-    """Return the interval of Wilson (1927) for a rate of one run: coverage .91 to .96 from n = 10 on.
+    """Return the Wilson (1927) interval for the rate of one run; its coverage is .91 to .96 for n ≥ 10.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Any
     Returns
     -------
     low, high
-        As the counts are shaped; NaN where n is 0.
+        In the shape of the counts; NaN where n is 0.
 
     Examples
     --------
@@ -97,10 +98,10 @@ def wilson(successes: ArrayLike, n: ArrayLike, alpha: float = 0.05) -> tuple[Any
 
 @lru_cache(maxsize=32)
 def signs(seeds: int) -> Floats:
-    """Return sign flips of so many seeds, shape ``[flips, seeds]``, the identity first.
+    """Return sign flips for a number of seeds, shape ``[flips, seeds]``, the identity first.
 
-    Up to :data:`~fedtoll.scenarios.compare.EXACT` seeds all of them, less their mirror images (the last
-    sign stays +1), which a two-sided test counts alike; beyond,
+    Up to :data:`~fedtoll.scenarios.compare.EXACT` seeds these are all flips except mirror images, which
+    count the same in a two-sided test (the last sign stays +1). Beyond, they are
     :data:`~fedtoll.scenarios.compare.DRAWS` draws from a fixed stream.
     """
     if seeds <= EXACT:
@@ -110,40 +111,41 @@ def signs(seeds: int) -> Floats:
     return np.concatenate([np.ones((1, seeds)), 1.0 - 2.0 * drawn.astype(np.float64)])
 
 
-def share_as_far(statistics: Floats) -> float:
-    """Return a permutation test's p: the share of statistics as far from 0 as the first, itself among them.
+def permutation_p(statistics: Floats) -> float:
+    """Return a permutation test's p-value: the share of statistics at least as far from 0 as the first.
 
-    Among all flips that is exact; among draws it is (1 + count) / (1 + draws), which never lies below the
-    true level (Phipson and Smyth 2010).
+    The first statistic, the observed one, counts too. Over all flips the p-value is exact; over draws it is
+    (1 + count) / (1 + draws), which is never below the true level (Phipson and Smyth 2010).
     """
     sizes = np.abs(statistics)
     return float(np.mean(sizes >= sizes[0] * (1 - _TIE)))
 
 
 def sign_flip(differences: Iterable[float]) -> float:
-    """Return the two-sided p-value of the sign-flip permutation test that paired differences centre on 0.
+    """Return the two-sided p-value of a sign-flip permutation test that paired differences centre on 0.
 
-    Exact up to 16 seeds, 100,000 draws from a fixed stream beyond. The least value it can return is
-    2 / 2^S for S seeds, .0625 for five: below six seeds it cannot reject at .05, and NaN is returned.
+    The test is exact up to 16 seeds and uses 100,000 draws from a fixed stream beyond. Its smallest possible
+    p-value for S seeds is 2 / 2^S, .0625 for five. With fewer than six seeds it cannot reject at .05, so NaN
+    is returned.
 
     Parameters
     ----------
     differences
-        One paired difference a seed, shape ``(seeds,)``; NaN is dropped.
+        One paired difference per seed, shape ``(seeds,)``; NaN is dropped.
     """
     x = np.asarray(list(differences), dtype=float)
     x = x[~np.isnan(x)]
-    return float("nan") if x.size <= FEW_SEEDS else share_as_far(signs(x.size) @ x)
+    return float("nan") if x.size <= FEW_SEEDS else permutation_p(signs(x.size) @ x)
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Return p-values adjusted by Holm (1979) over their whole family.
+    """Return p-values adjusted over their whole family by Holm's method (1979).
 
     Parameters
     ----------
     p
-        One value a comparison. NaN, a comparison that could not be tested, counts as one of the family
-        and stays NaN.
+        One value per comparison. NaN marks a comparison that could not be tested: it counts as a member of
+        the family and stays NaN.
 
     Examples
     --------

@@ -1,22 +1,35 @@
-"""The limits that the whole toll shares, and what it reads of a results folder."""
+"""Limits shared by all toll computations, and what they read from a results folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from fedtoll.scenarios.compare import FEW_SEEDS, LEVEL
+from fedtoll.scenarios.compare import FEW_SEEDS, LEVEL, fedavg_label
 
-__all__ = ["FEWEST_POSITIVES", "FEWEST_RECORDS", "FEW_SEEDS", "LEVEL", "ResultsLike", "folds_of"]
+__all__ = [
+    "FEWEST_POSITIVES",
+    "FEWEST_RECORDS",
+    "FEW_SEEDS",
+    "LEVEL",
+    "ResultsLike",
+    "folds_of",
+    "price_reference",
+    "strategy_names",
+]
 
 FEWEST_RECORDS = 100
+"""A group with fewer test records is marked as having too few for a claim."""
+
 FEWEST_POSITIVES = 20
+"""A group with fewer positive test records is marked as having too few for a claim."""
 
 
 class ResultsLike(Protocol):
-    """What the toll and the report read of a results folder (see :mod:`fedtoll.server.results`)."""
+    """What the toll and the report read from a results folder (see :mod:`fedtoll.server.results`)."""
 
     @property
     def folder(self) -> Path: ...  # noqa: D102
@@ -35,9 +48,35 @@ class ResultsLike(Protocol):
 
 
 def folds_of(resolved: dict[str, Any]) -> int:
-    """Return how many disjoint test sets the seeds go through: ``seed mod folds`` names a seed's one.
+    """Return the number of disjoint test sets; a seed uses the test set ``seed mod folds``.
 
-    A split that is not into folds counts as one, since its test records may repeat over seeds.
+    A split without folds counts as one set, because its test records may repeat over seeds.
     """
     split = resolved.get("scenario", {}).get("split", {})
     return int(split["folds"]) if split.get("kind") == "folds" else 1
+
+
+def strategy_names(resolved: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name (entry point or import path) of every strategy of a scenario, by its label."""
+    specs = resolved.get("scenario", {}).get("strategies", [])
+    return {str(s.get("label", s["name"])): str(s["name"]) for s in specs}
+
+
+def price_reference(resolved: Mapping[str, Any]) -> str | None:
+    """Return the label of the strategy that prices refer to: fedtoll's own FedAvg.
+
+    Parameters
+    ----------
+    resolved
+        The content of ``resolved.json``.
+
+    Returns
+    -------
+    str or None
+        ``None`` if the scenario does not run FedAvg: then prices are undefined.
+
+    Examples
+    --------
+    >>> price_reference({"scenario": {"strategies": [{"name": "mine.py:fedavg", "label": "fedavg"}]}})
+    """
+    return fedavg_label(strategy_names(resolved))

@@ -1,4 +1,4 @@
-"""The toll in the words of two papers, for those who compare with them."""
+"""The toll in the terms of two papers, for comparison with their results."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from collections.abc import Mapping
 import pandas as pd
 
 from fedtoll.scenarios.measures import EVERYBODY
-from fedtoll.toll.limits import ResultsLike, folds_of
-from fedtoll.toll.tolls import ROW, toll
+from fedtoll.toll.limits import ResultsLike
+from fedtoll.toll.tolls import ROW, results_toll
 
 
 def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
     """Return privacy cost (Esipova et al. 2023) and excessive risk (Tran et al. 2021) of every group.
 
     - Privacy cost π_a = acc(θ*; D_a) − acc(θ̃; D_a), the toll in accuracy; its gap is max − min over groups.
-    - Excessive risk R_a = E[L(θ̃; D_a)] − L(θ*; D_a), the toll in log-loss, the expectation taken over seeds;
-      fairness gap ξ_a = |R_a − R|, with R that of everybody.
+    - Excessive risk R_a = E[L(θ̃; D_a)] − L(θ*; D_a), the toll in log-loss, with the expectation over seeds;
+      fairness gap ξ_a = |R_a − R|, where R is the excessive risk over all records.
 
-    θ* is trained without privacy and θ̃ with; the papers measure on the training records of a central
-    model, fedtoll on held-out ones and by seed pairs.
+    θ* is trained without privacy and θ̃ with privacy. The papers measure on the training records of a
+    central model, fedtoll on held-out records and in pairs of the same seed.
 
     Parameters
     ----------
     results
         The results of a scenario.
     tolls
-        Its tolls in ``accuracy`` and ``log_loss``, if they are computed already.
+        The results' tolls in ``accuracy`` and ``log_loss``, if already computed.
 
     Returns
     -------
     pandas.DataFrame
-        One row a (strategy, mechanism, epsilon, group): ``n``, ``positives``, ``seeds``, ``privacy_cost``,
-        ``privacy_cost_se``, ``privacy_cost_gap`` (of the seed means; repeated in each group's row, over the
-        groups with enough records), ``excessive_risk`` (nats), ``excessive_risk_se``, ``fairness_gap``,
+        One row per (strategy, mechanism, epsilon, group): ``n``, ``positives``, ``seeds``, ``privacy_cost``,
+        ``privacy_cost_se``, ``privacy_cost_gap`` (of the seed means, over the groups with enough records;
+        repeated in each group's row), ``excessive_risk`` (nats), ``excessive_risk_se``, ``fairness_gap``,
         ``too_few``, ``collapsed``, ``below_majority``. "(all)" has no fairness gap; NaN without a run at ∞.
     """
     if tolls is None:
-        folds = folds_of(results.resolved)
-        tolls = {m: toll(results.groups, m, folds) for m in ("accuracy", "log_loss")}
+        tolls = {m: results_toll(results, m) for m in ("accuracy", "log_loss")}
     accuracy, loss = tolls["accuracy"], tolls["log_loss"]
     cost = accuracy.rename(columns={"toll": "privacy_cost", "toll_se": "privacy_cost_se"})
     flags = ["n", "positives", "seeds", "too_few", "collapsed", "below_majority"]
@@ -51,8 +50,8 @@ def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = 
     everybody = frame["group"] == EVERYBODY
     claimed = frame[~everybody & ~frame["too_few"]].dropna(subset="privacy_cost")
     ends = claimed.groupby(ROW[:3], sort=False)["privacy_cost"].agg(["max", "min", "size"])
-    apart = (ends["max"] - ends["min"]).where(ends["size"] > 1)
-    frame = frame.merge(apart.rename("privacy_cost_gap").reset_index(), "left", on=ROW[:3])
+    gap = (ends["max"] - ends["min"]).where(ends["size"] > 1)
+    frame = frame.merge(gap.rename("privacy_cost_gap").reset_index(), "left", on=ROW[:3])
     whole = frame.loc[everybody, [*ROW[:3], "excessive_risk"]].rename(columns={"excessive_risk": "whole"})
     frame = frame.merge(whole, "left", on=ROW[:3])
     frame["fairness_gap"] = (

@@ -1,4 +1,4 @@
-"""The table of predictions as numbers: codes in place of names, runs in one order, records in another."""
+"""The table of predictions as arrays: integer codes for runs and groups, and utilities per record."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Coded:
-    """Predictions by run and group.
+class Encoded:
+    """Predictions with runs and groups as integer codes.
 
     Parameters
     ----------
     runs
-        One row a run: its strategy, mechanism, ε and seed, in the order they came.
+        One row per run: strategy, mechanism, ε and seed, in order of first appearance.
     run, group
-        Code of the run and of the group of every prediction, shape ``[N]``.
+        Run and group of every prediction as codes, shape ``[N]``.
     groups
-        The names behind the groups' codes.
+        The group names, indexed by code.
     """
 
     runs: pd.DataFrame
@@ -34,7 +34,7 @@ class Coded:
     groups: tuple[str, ...]
 
 
-def coded(predictions: pd.DataFrame) -> Coded:
+def encode(predictions: pd.DataFrame) -> Encoded:
     """Replace the names of runs and groups by codes; each column is hashed once."""
     key = np.zeros(len(predictions), dtype=np.int64)
     for column in RUN:
@@ -45,52 +45,52 @@ def coded(predictions: pd.DataFrame) -> Coded:
     starts = np.full(len(first), len(predictions), dtype=np.int64)
     np.minimum.at(starts, run, np.arange(len(run)))
     runs = predictions[RUN].iloc[starts].reset_index(drop=True)
-    return Coded(runs, run.astype(np.int64), group.astype(np.int64), tuple(map(str, names)))
+    return Encoded(runs, run.astype(np.int64), group.astype(np.int64), tuple(map(str, names)))
 
 
 def utilities(predictions: pd.DataFrame, measure: str) -> Floats:
-    """Return what each prediction adds to its group's utility, a mean of rows; NaN where it takes no part.
+    """Return each prediction's contribution to its group's utility, which is the mean over records.
 
     Parameters
     ----------
     predictions
         The results' table: ``label``, and ``score`` of the positive class or ``score_0``, ``score_1``, ...
     measure
-        A key of :data:`ROWS`.
+        A name in :data:`ROWS`.
 
     Returns
     -------
     float array of shape (N,)
-        Log-likelihood in nats; 1 or 0 for a hit or a miss. Of the rates of a positive class every row is NaN
-        with more than two classes.
+        Log-likelihood in nats, or 1 for a hit and 0 for a miss; minus that for ``fpr``. NaN for records that
+        the measure does not cover; with more than two classes, that is all records for the rates of a
+        positive class.
     """
     label = predictions["label"].to_numpy()
     if "score" in predictions:
         score = predictions["score"].to_numpy(dtype=float)
-        chosen, guess = np.where(label == 1, score, 1 - score), (score >= 0.5).astype(np.int64)
-        parts = {
+        probability, guess = np.where(label == 1, score, 1 - score), (score >= 0.5).astype(np.int64)
+        covered = {
             "log_loss": None,
             "accuracy": None,
             "selection_rate": None,
             "tpr": label == 1,
             "fpr": label != 1,
-        }
-        takes_part = parts[measure]
+        }[measure]
     else:
         columns = sorted(
             (c for c in predictions if str(c).startswith("score_")), key=lambda c: int(str(c)[6:])
         )
         scores = predictions[columns].to_numpy(dtype=float)
-        chosen, guess = scores[np.arange(len(label)), label], scores.argmax(axis=1)
-        takes_part = None if measure in {"log_loss", "accuracy"} else np.zeros(len(label), dtype=bool)
+        probability, guess = scores[np.arange(len(label)), label], scores.argmax(axis=1)
+        covered = None if measure in {"log_loss", "accuracy"} else np.zeros(len(label), dtype=bool)
     if measure == "log_loss":
-        utility = np.log(np.clip(chosen, 1e-15, 1.0))
+        utility = np.log(np.clip(probability, 1e-15, 1.0))
     elif measure == "accuracy":
         utility = (guess == label).astype(float)
     else:
         utility = (-1.0 if measure == "fpr" else 1.0) * guess
-    return utility if takes_part is None else np.where(takes_part, utility, np.nan)
+    return utility if covered is None else np.where(covered, utility, np.nan)
 
 
 ROWS = ("log_loss", "accuracy", "tpr", "fpr", "selection_rate")
-"""The measures that are means over records, so that predictions give them row by row."""
+"""The measures that are means over records and can therefore be computed per prediction."""

@@ -1,4 +1,4 @@
-"""The toll and the price of every group, paired by seed."""
+"""The toll and the price of every group, in pairs of runs with the same seed."""
 
 from __future__ import annotations
 
@@ -6,54 +6,76 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios.measures import RUN, measure_named
-from fedtoll.toll.gap import of_seeds
-from fedtoll.toll.intervals import half_width, resolved
-from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS
+from fedtoll.toll.gap import per_seed_gaps
+from fedtoll.toll.intervals import half_width, nan_if_zero
+from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS, ResultsLike, folds_of, price_reference
 
 ROW = ["strategy", "mechanism", "epsilon", "group"]
 """The columns that name one row of :func:`toll`."""
 
 
-def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = None) -> pd.DataFrame:
-    """Return the toll and the price of every group, at the final round.
+def results_toll(results: ResultsLike, measure: str = "log_loss") -> pd.DataFrame:
+    """Return :func:`toll` for a results folder, with the folds and the price reference of its scenario.
 
-    Intervals are studentised (t) intervals over seeds. Their estimand is *this* table of records: the mean
-    over all seeds that could be drawn. For the population that the table was drawn from see
-    :func:`~fedtoll.toll.joint.joint_intervals`. With consecutive seeds that go through the folds in
-    turn they cover the table's toll more often than 95%, for what differs between folds is in their
-    width and not in their error.
+    Parameters
+    ----------
+    results
+        The results of a scenario.
+    measure
+        A name of :data:`MEASURES`.
+    """
+    resolved = results.resolved
+    return toll(results.groups, measure, folds_of(resolved), price_reference(resolved))
+
+
+def toll(
+    groups: pd.DataFrame,
+    measure: str = "log_loss",
+    folds: int | None = None,
+    reference: str | None = "fedavg",
+) -> pd.DataFrame:
+    """Return the toll and the price of every group at the final round.
+
+    Intervals are studentised (t) intervals over seeds. The estimand is the mean over all seeds that could be
+    drawn, for *this* table of records. For the population that the table was drawn from, see
+    :func:`~fedtoll.toll.joint.joint_intervals`. With consecutive seeds that cycle through the folds, coverage
+    of the table's toll exceeds 95%, because differences between folds widen the interval but do not add to
+    its error.
 
     Parameters
     ----------
     groups
-        The results' table of groups: one row a run, round and group.
+        The results' table of groups: one row per run, round and group.
     measure
-        A name of :data:`MEASURES`. The utility of a measure where lower is better is minus the measure.
+        A name of :data:`MEASURES`. If lower is better, the utility is minus the measure.
     folds
-        How many disjoint test sets the seeds go through (:func:`folds_of`), so that no test record is
-        counted twice in ``n``. ``None``: every seed has test records of its own.
+        The number of disjoint test sets that the seeds cycle through (:func:`folds_of`), so that no test
+        record is counted twice in ``n``. ``None``: every seed has its own test records.
+    reference
+        Label of the strategy that prices refer to, FedAvg by default. A label does not identify a strategy:
+        for a results folder, :func:`price_reference` returns the right one. ``None`` leaves prices undefined.
 
     Returns
     -------
     pandas.DataFrame
-        One row a (strategy, mechanism, epsilon, group), from no privacy to the tightest, with
+        One row per (strategy, mechanism, epsilon, group), from no privacy to the tightest, with
 
         - ``measure``; ``n``, ``positives``: test records pooled over the distinct test sets;
-          ``n_per_seed``, ``positives_per_seed``: in one of them on average; ``too_few``: too few (pooled)
-          for a claim
-        - ``runs``: seeds run; ``seeds``: pairs behind the toll; ``undefined``: seeds dropped because the
-          measure is undefined on either side of the pair
-        - ``value``, ``value_sd``: the measure itself, mean and standard deviation over seeds
-        - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε), 95% t interval; NaN without a
-          run at ∞, and all but ``toll`` NaN with one seed. No interval either where all seeds give the very
-          same toll: the measure does not resolve it
-        - ``clipping``, ``clipping_se``: the part of the toll that clipping alone takes, U(∞) − U(clip-only),
-          on each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Over seeds that
-          have all three runs, so the parts add up to the toll of these; NaN without clip-only runs
-        - ``price``, ``price_se``, ``price_low``, ``price_high``: U(FedAvg at ∞) − U(ε); NaN without FedAvg
-          at ∞
-        - ``collapsed``, ``below_majority``: share of seeds so flagged
-        - ``gap_low``, ``gap_high``, ``disparity_corrected``: of all groups together, repeated in each row;
+          ``n_per_seed``, ``positives_per_seed``: the average per test set; ``too_few``: whether the pooled
+          records are too few for a claim
+        - ``runs``: seeds run; ``seeds``: number of pairs; ``undefined``: seeds dropped because the measure is
+          undefined on either side of the pair
+        - ``value``, ``value_sd``: mean and standard deviation of the measure over seeds
+        - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε) with a 95% t interval. NaN without a
+          run at ∞; with one seed all but ``toll`` are NaN. There is no interval either if all seeds give
+          exactly the same toll, because the measure is then too coarse
+        - ``clipping``, ``clipping_se``: the part of the toll due to clipping alone, U(∞) − U(clip-only), in
+          each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the seeds
+          with all three runs, so the parts add up to the toll over these; NaN without clip-only runs
+        - ``price``, ``price_se``, ``price_low``, ``price_high``: U(reference at ∞) − U(ε); NaN without the
+          reference at ∞
+        - ``collapsed``, ``below_majority``: share of seeds with this flag
+        - ``gap_low``, ``gap_high``, ``disparity_corrected``: for all groups together, repeated in each row;
           see :func:`~fedtoll.toll.gap.toll_gap`
 
     Raises
@@ -61,8 +83,8 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
     ScenarioError
         If the measure is unknown.
     """
-    final = paired(groups, measure)
-    frame = counted(final, folds).join(
+    final = paired(groups, measure, reference)
+    frame = record_counts(final, folds).join(
         final.groupby(ROW, sort=False).agg(
             runs=("seed", "size"),
             seeds=("toll", "count"),
@@ -80,22 +102,22 @@ def toll(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = No
             priced=("price", "count"),
         )
     )
-    reference = frame.index.get_level_values("mechanism") == "none"
+    non_private = frame.index.get_level_values("mechanism") == "none"
     for name, seeds in (("toll", "seeds"), ("price", "priced")):
         se = frame[f"{name}_se"]
-        half = half_width(np.where(reference, se, resolved(se, frame[name].abs())), frame[seeds])
+        half = half_width(np.where(non_private, se, nan_if_zero(se, frame[name].abs())), frame[seeds])
         frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - half, frame[name] + half
     frame = frame.drop(columns="priced").reset_index()
     frame.insert(4, "measure", measure)
-    frame = frame.merge(of_seeds(final, frame, measure_named(measure)), "left", on=ROW[:3])
-    return by_privacy(frame)
+    frame = frame.merge(per_seed_gaps(final, frame, measure_named(measure)), "left", on=ROW[:3])
+    return sort_by_privacy(frame)
 
 
-def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Return one row a run and group at the final round, with its toll, its parts and its price.
+def paired(groups: pd.DataFrame, measure: str, reference: str | None = None) -> pd.DataFrame:
+    """Return one row per run and group at the final round, with the toll, its parts and the price.
 
-    Columns beside those of ``groups``: ``value``; ``utility``; ``toll``, ``clipping``, ``noise`` and
-    ``price`` of this seed; ``undefined``, whether this seed's pair is so on either side.
+    Adds columns to those of ``groups``: ``value``; ``utility``; this seed's ``toll``, ``clipping``, ``noise``
+    and ``price``; and ``undefined``, whether the measure is undefined on either side of this seed's pair.
     """
     sign = measure_named(measure).sign
     last = groups.groupby(RUN, sort=False)["round"].transform("max")
@@ -108,12 +130,11 @@ def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
             columns={"utility": name}
         )
         final = final.merge(other.assign(**{f"has_{name}": True}), "left", on=key, validate="many_to_one")
-    fedavg = final.loc[
-        (final["mechanism"] == "none") & (final["strategy"] == "fedavg"), ["seed", "group", "utility"]
-    ].rename(columns={"utility": "fedavg"})
-    final = final.merge(fedavg, "left", on=["seed", "group"], validate="many_to_one")
+    free = (final["mechanism"] == "none") & (final["strategy"] == reference)
+    best = final.loc[free, ["seed", "group", "utility"]].rename(columns={"utility": "price_base"})
+    final = final.merge(best, "left", on=["seed", "group"], validate="many_to_one")
     final["toll"] = final["reference"] - final["utility"]
-    final["price"] = final["fedavg"] - final["utility"]
+    final["price"] = final["price_base"] - final["utility"]
     split = (final["reference"] - final["clipped"]).where(
         (final["mechanism"] == "dp-sgd") & final["toll"].notna()
     )
@@ -125,12 +146,12 @@ def paired(groups: pd.DataFrame, measure: str) -> pd.DataFrame:
     return final.drop(columns=["has_reference", "has_clipped"])
 
 
-def counted(final: pd.DataFrame, folds: int | None) -> pd.DataFrame:
-    """Return each row's records, positives and flags, indexed by :data:`ROW`; see :func:`toll`."""
+def record_counts(final: pd.DataFrame, folds: int | None) -> pd.DataFrame:
+    """Return records, positives and flags by :data:`ROW`, as documented in :func:`toll`."""
     final = final.assign(fold=final["seed"] % (folds or np.inf))
     pooled = final.groupby([*ROW, "fold"], sort=False)[["n", "positives"]].mean()
     pooled = pooled.groupby(ROW, sort=False).sum(min_count=1).round().astype({"n": int})
-    if pooled["positives"].notna().all():  # with several classes there is no positive one
+    if pooled["positives"].notna().all():  # with more than two classes there are no positives
         pooled = pooled.astype({"positives": int})
     flags = final.groupby(ROW, sort=False).agg(
         n_per_seed=("n", "mean"),
@@ -143,8 +164,8 @@ def counted(final: pd.DataFrame, folds: int | None) -> pd.DataFrame:
     return frame
 
 
-def by_privacy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Sort from no privacy to the tightest; strategies and groups keep the order they came in."""
+def sort_by_privacy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sort from no privacy to the tightest; strategies and groups keep their order of appearance."""
     if frame.empty:
         return frame
     rank = frame["mechanism"].map({"none": 0, "clip-only": 1, "dp-sgd": 2})

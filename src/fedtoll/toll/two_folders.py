@@ -1,4 +1,4 @@
-"""Two results folders beside each other: what differs in their settings, and in what groups pay."""
+"""Compare two results folders: the differences in their settings and in the groups' tolls."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedtoll.toll.intervals import half_width, resolved, t_interval
-from fedtoll.toll.limits import ResultsLike, folds_of
-from fedtoll.toll.tolls import ROW, by_privacy, counted, paired
+from fedtoll.toll.intervals import half_width, nan_if_zero, t_interval
+from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
+from fedtoll.toll.tolls import ROW, paired, record_counts, sort_by_privacy
 
-_WORDS = {"name", "title", "description", "compare"}  # they change no figure
+_NO_EFFECT = {"name", "title", "description", "compare"}  # keys that change no number
 
 
 def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return every key of the scenario (and of data and versions) in which two folders differ.
+    """Return every key of the scenario, the data and the versions in which two folders differ.
 
     Parameters
     ----------
     a, b
-        The content of ``resolved.json``.
+        The content of each folder's ``resolved.json``.
 
     Returns
     -------
     list of (key, value in a, value in b)
-        Dotted keys in the order of the file; ``None`` where one has not the key (an empty value counts as
-        none). Strategies are told by their labels.
+        Dotted keys in the order of the file; ``None`` if a folder lacks the key (an empty value counts as
+        missing). Strategies are compared by their full names and stated parameters.
 
     Examples
     --------
@@ -36,9 +36,12 @@ def settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any,
     """
     sides = []
     for content in (a, b):
-        scenario = {k: v for k, v in content.get("scenario", {}).items() if k not in _WORDS}
+        scenario = {k: v for k, v in content.get("scenario", {}).items() if k not in _NO_EFFECT}
         if "strategies" in scenario:
-            scenario["strategies"] = [s.get("label", s["name"]) for s in scenario["strategies"]]
+            scenario["strategies"] = [
+                label.replace(name.rpartition(":")[2], name, 1)  # a label lacks the path of a user's class
+                for label, name in strategy_names(content).items()
+            ]
         records = {k: content.get("data", {}).get(k) for k in ("rows", "checksum")}
         sides.append(dict(_flat({**scenario, "records": records, "versions": content.get("versions", {})})))
     first, second = sides
@@ -57,11 +60,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", inner
 
 
-def unpaired(a: ResultsLike, b: ResultsLike) -> str:
-    """Say why runs of the same seed are no pair, or nothing where they are.
+def unpaired_reason(a: ResultsLike, b: ResultsLike) -> str:
+    """Return why runs with the same seed do not form pairs, or "" if they do.
 
-    They are where records, groups, split and partition are the same: then a seed's clients hold the same
-    records and its runs are tested on the same rows. Columns left out of the features change none of it.
+    They form pairs if records, groups, split and partition are the same: then a seed's clients hold the same
+    records, and its runs are tested on the same rows. Columns excluded from the features do not matter.
     """
     one, other = a.resolved.get("scenario", {}), b.resolved.get("scenario", {})
     checksums = [r.resolved.get("data", {}).get("checksum") for r in (a, b)]
@@ -90,51 +93,53 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
     Returns
     -------
     pandas.DataFrame
-        One row a (strategy, mechanism, epsilon, group) of both: ``toll_a``, ``toll_b``; ``difference``,
-        b − a, with ``low``, ``high``; ``seeds_a``, ``seeds_b``, and ``seeds``, how many are paired;
-        ``n_a``, ``n_b``; ``too_few`` in either; ``unpaired``, why they are no pairs, or nothing. Paired
-        differences are taken within the seeds in common, tolls and all, and have the t interval over
-        these; unpaired ones Welch's.
+        One row per (strategy, mechanism, epsilon, group) in both: ``toll_a``, ``toll_b``; ``difference``,
+        b − a, with ``low``, ``high``; ``seeds_a``, ``seeds_b``, and ``seeds``, the number of paired seeds;
+        ``n_a``, ``n_b``; ``too_few`` in either; ``unpaired``, why the runs do not form pairs, or ``""``.
+        Paired rows use only the seeds in common, for the tolls as well, with a t interval over these seeds;
+        unpaired rows use Welch's interval.
 
     Raises
     ------
     ScenarioError
         If the measure is unknown.
     """
-    why = unpaired(a, b)
+    reason = unpaired_reason(a, b)
     sides = [paired(r.groups, measure) for r in (a, b)]
     sides = [part[part["mechanism"] != "none"] for part in sides]
-    counts = [counted(p, folds_of(r.resolved)).to_dict("index") for p, r in zip(sides, (a, b), strict=True)]
+    counts = [
+        record_counts(p, folds_of(r.resolved)).to_dict("index") for p, r in zip(sides, (a, b), strict=True)
+    ]
     tolls: list[dict[Any, pd.Series[Any]]] = [
         {key: x.set_index("seed")["toll"] for key, x in part.groupby(ROW, sort=False)} for part in sides
     ]
     rows = []
     for key in (k for k in tolls[0] if k in tolls[1]):
         one, other = (t[key].dropna() for t in tolls)
-        if not why:
+        if not reason:
             seeds = one.index.intersection(other.index)
             one, other = one.loc[seeds], other.loc[seeds]
-        found = _welch(one, other) if why else tuple(map(float, t_interval(other - one)))
+        interval = _welch(one, other) if reason else tuple(map(float, t_interval(other - one)))
         n = [c[key] for c in counts]
         rows.append(
             dict(zip(ROW, key, strict=True))
             | {"toll_a": one.mean(), "toll_b": other.mean()}
-            | dict(zip(("difference", "low", "high"), found, strict=True))
-            | {"seeds_a": len(one), "seeds_b": len(other), "seeds": 0 if why else len(one)}
+            | dict(zip(("difference", "low", "high"), interval, strict=True))
+            | {"seeds_a": len(one), "seeds_b": len(other), "seeds": 0 if reason else len(one)}
             | {"n_a": n[0]["n"], "n_b": n[1]["n"], "too_few": bool(n[0]["too_few"] or n[1]["too_few"])}
-            | {"unpaired": why}
+            | {"unpaired": reason}
         )
-    return by_privacy(pd.DataFrame(rows))
+    return sort_by_privacy(pd.DataFrame(rows))
 
 
 def _welch(a: pd.Series[Any], b: pd.Series[Any]) -> tuple[float, float, float]:
-    """Return difference, low and high of two independent sets of seeds (Welch 1947)."""
-    apart = float(b.mean() - a.mean())
+    """Return difference, low and high for two independent sets of seeds (Welch 1947)."""
+    shift = float(b.mean() - a.mean())
     if len(a) < 2 or len(b) < 2:
-        return apart, float("nan"), float("nan")
+        return shift, float("nan"), float("nan")
     parts = np.array([a.var() / len(a), b.var() / len(b)])
-    se = float(resolved(np.sqrt(parts.sum()), abs(apart)))
+    se = float(nan_if_zero(np.sqrt(parts.sum()), abs(shift)))
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = se**4 / (parts**2 / np.array([len(a) - 1, len(b) - 1])).sum()
     half = float(half_width(se, freedom + 1))
-    return apart, apart - half, apart + half
+    return shift, shift - half, shift + half

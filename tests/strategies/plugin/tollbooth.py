@@ -1,4 +1,4 @@
-"""A strategy in a package of its own."""
+"""A strategy in its own package."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights
 
 @dataclass(frozen=True)
 class CappedSize(Strategy):
-    """No client counts for more than so many records: p_k ∝ min(n_k, cap).
+    """FedAvg with client sizes capped: p_k ∝ min(n_k, cap).
 
     Parameters
     ----------
     cap
-        Records; 1 is uniform, a very large one FedAvg.
+        Largest size that counts, in records; 1 gives uniform weights, a very large cap FedAvg.
     """
 
     cap: int = 1000
@@ -28,5 +28,5 @@ class CappedSize(Strategy):
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return min(n_k, cap), normalised."""
-        counted = np.array([min(r.size, self.cap) for r in reports], dtype=np.float64)
-        return counted / counted.sum(), state
+        capped = np.array([min(r.size, self.cap) for r in reports], dtype=np.float64)
+        return capped / capped.sum(), state

@@ -1,8 +1,8 @@
-"""The report's charts as Vega-Lite specifications: the same for the page and for the figures.
+"""The report's charts as Vega-Lite specifications, the same for the page and the figures.
 
-One file a question: :mod:`~fedtoll.report.charts.tolls` (who pays, and by what),
-``utility`` (over ε), ``front`` (fairness against utility) and ``federation`` (weights, partition,
-noise); ``style`` has what they share.
+:mod:`~fedtoll.report.charts.tolls` shows who pays, and what clipping and noise take; ``utility`` the utility
+at each ε; ``front`` fairness against utility; ``federation`` weights, partition and noise. ``style`` has what
+they share.
 """
 
 from fedtoll.report.charts.charts import Charts

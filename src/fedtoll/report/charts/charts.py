@@ -1,4 +1,4 @@
-"""All charts of a report: the page and the figures show the same ones."""
+"""All charts of a report, shared by the page and the figures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedtoll.report.charts.utility import utility
 from fedtoll.report.digest import Digest
 
 MEASURES = ("log_loss", "tpr", "accuracy")
-"""The measures that are drawn over ε."""
+"""The measures that are drawn against ε."""
 
 
 @dataclass(frozen=True)
 class Charts:
-    """The charts of a digest; each is made at its first use, and ``None`` where it cannot be drawn.
+    """The charts of a digest; each is built at its first use, and ``None`` if it cannot be drawn.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Charts:
 
     @cached_property
     def who_pays_narrow(self) -> Spec | None:
-        """The same for a phone."""
+        """The leader's tolls, laid out for a phone."""
         return tolls.who_pays_narrow(self.digest) if len(self.digest.tight) else None
 
     @cached_property
@@ -44,7 +44,7 @@ class Charts:
 
     @cached_property
     def split(self) -> Spec | None:
-        """What clipping takes and what noise takes."""
+        """The tolls split into clipping and noise."""
         return tolls.split(self.digest) if len(self.digest.tight) else None
 
     @cached_property
@@ -54,12 +54,12 @@ class Charts:
 
     @cached_property
     def utility(self) -> dict[str, Spec]:
-        """Utility over ε, by measure; one that is undefined is left out."""
+        """Utility against ε, by measure, without undefined measures."""
         return {m: utility(self.digest, m) for m in MEASURES if m in self.digest.measures}
 
     @cached_property
     def partition(self) -> Spec | None:
-        """What every client is planned to hold."""
+        """The records that each client is planned to hold."""
         return federation.partition(self.digest)
 
     @cached_property

@@ -1,21 +1,30 @@
-"""Fairness against utility: strategies as points, one panel an ε, and the front that nobody beats in both."""
+"""Fairness against utility: strategies as points, one panel per ε, and the Pareto front."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from fedtoll.formatting import UNDEFINED, count, interval, named, number
-from fedtoll.report.charts.style import GREY, Spec, budgets, facet, keys, tooltips, values
+from fedtoll.formatting import UNDEFINED, count, group_label, interval, number
+from fedtoll.report.charts.style import (
+    GREY,
+    Spec,
+    budget_labels,
+    chart_rows,
+    facet,
+    series_encodings,
+    tooltips,
+)
 from fedtoll.report.charts.utility import with_intervals
 from fedtoll.report.digest import CELL, Digest
 from fedtoll.scenarios.measures import EVERYBODY
 
 
 def front(digest: Digest) -> Spec | None:
-    """Return the chart of toll gap against everybody's log-loss; ``None`` without two strategies' gaps.
+    """Return the chart of toll gap against everybody's log-loss; ``None`` with fewer than two strategies.
 
-    Right is better (the axis of log-loss is turned) and so is down. The line joins the strategies that no
-    other strategy beats in both. Bars are the gap's conservative and the loss's t interval, both of 95%.
+    Right is better, since the axis of log-loss is reversed, and down is fairer. The line joins the
+    strategies that no other strategy beats in both. The bars are 95% intervals: conservative for the gap, t
+    for the log-loss.
     """
     import altair as alt
 
@@ -23,27 +32,27 @@ def front(digest: Digest) -> Spec | None:
     if rows["strategy"].nunique() < 2:
         return None
     rows = rows.assign(
-        panel="ε = " + budgets(rows),
-        gap_told=rows["gap"].map(number),
+        panel="ε = " + budget_labels(rows),
+        gap_text=rows["gap"].map(number),
         gap_interval=_between(rows, "gap_low", "gap_high"),
-        loss_told=rows["value"].map(number),
+        loss_text=rows["value"].map(number),
         loss_interval=_between(rows, "low", "high"),
-        most=[_who(g, t, digest) for g, t in zip(rows["worst_group"], rows["worst_toll"], strict=True)],
+        worst=[_worst(g, t, digest) for g, t in zip(rows["worst_group"], rows["worst_toll"], strict=True)],
         n=rows["n"].map(count),
-        standing=rows["on_front"].map({True: "on the front", False: "beaten in both"}),
+        front_text=rows["on_front"].map({True: "on the front", False: "beaten in both"}),
     )
-    colour, shape, _ = keys("strategy:N", digest.strategies)
+    colour, shape, _ = series_encodings("strategy:N", digest.strategies)
     base = alt.Chart(alt.NamedData("front"))
-    # Some room to either side, so that no mark touches the frame.
+    # Padding keeps the marks off the frame.
     scale = alt.Scale(reverse=True, zero=False, nice=True, padding=14)
     x = alt.X("value:Q", title="everybody’s log-loss (better →)", scale=scale, axis=alt.Axis(tickCount=4))
     y_scale = alt.Scale(zero=True, nice=True)
     y = alt.Y("gap:Q", title="toll gap in nats (fairer ↓)", scale=y_scale, axis=alt.Axis(tickCount=5))
     y_low = alt.Y("gap_low:Q", title="toll gap in nats (fairer ↓)", scale=y_scale)
     x_low = alt.X("low:Q", title="everybody’s log-loss (better →)", scale=scale)
-    tips = tooltips(strategy="strategy", panel="budget", gap_told="toll gap", gap_interval="95% interval")
-    tips += tooltips(loss_told="everybody’s log-loss", loss_interval="95% interval of it")
-    tips += tooltips(most="pays most", standing="front", n="n", seeds="seeds")
+    tips = tooltips(strategy="strategy", panel="budget", gap_text="toll gap", gap_interval="95% interval")
+    tips += tooltips(loss_text="everybody’s log-loss", loss_interval="95% interval of it")
+    tips += tooltips(worst="pays most", front_text="front", n="n", seeds="seeds")
     panel = alt.layer(
         base.transform_filter("datum.on_front")
         .mark_line(color=GREY, strokeWidth=1.4, strokeDash=[5, 4])
@@ -53,12 +62,13 @@ def front(digest: Digest) -> Spec | None:
         base.mark_point(filled=True, size=90, opacity=1).encode(x, y, colour, shape, tooltip=tips),
     ).properties(width=210, height=210)
     fields = ["panel", "strategy", "value", "low", "high", "gap", "gap_low", "gap_high", "on_front"]
-    fields += ["gap_told", "gap_interval", "loss_told", "loss_interval", "most", "standing", "n", "seeds"]
-    return facet(panel, "front", values(rows, fields), margin=20, least=240, own_x=True, own_y=True)
+    fields += ["gap_text", "gap_interval", "loss_text", "loss_interval", "worst", "front_text", "n", "seeds"]
+    data = chart_rows(rows, fields)
+    return facet(panel, "front", data, margin=20, min_width=240, independent_x=True, independent_y=True)
 
 
 def front_rows(digest: Digest) -> pd.DataFrame:
-    """Return the gaps of private strategies with everybody's log-loss, its interval, n and seeds beside."""
+    """Return the toll gaps of private runs, with everybody's log-loss, its interval, n and seeds."""
     everybody = digest.loss[digest.loss["group"] == EVERYBODY]
     everybody = with_intervals(everybody, ceiling=None)
     everybody = everybody[[*CELL, "value", "low", "high", "n", "seeds"]]
@@ -66,8 +76,8 @@ def front_rows(digest: Digest) -> pd.DataFrame:
     return gaps.merge(everybody, "inner", on=CELL).dropna(subset="value")
 
 
-def _who(group: object, toll: float, digest: Digest) -> str:
-    return f"{named(group, digest.attribute)}, {number(toll)}" if isinstance(group, str) else UNDEFINED
+def _worst(group: object, toll: float, digest: Digest) -> str:
+    return f"{group_label(group, digest.attribute)}, {number(toll)}" if isinstance(group, str) else UNDEFINED
 
 
 def _between(rows: pd.DataFrame, low: str, high: str) -> list[str]:

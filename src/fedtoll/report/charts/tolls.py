@@ -1,4 +1,4 @@
-"""Who pays: the toll of each group with its interval, and its split into clipping and noise."""
+"""Charts of who pays: each group's toll with its interval, and its split into clipping and noise."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import count, interval, named, number
+from fedtoll.formatting import count, group_label, interval, number
 from fedtoll.report.charts.style import (
     COLOURS,
     GREY,
     SHAPES,
     Spec,
-    budgets,
+    budget_labels,
+    chart_rows,
     cycle,
     everybody_last,
     facet,
-    panels,
+    panel_labels,
     single,
     tooltips,
-    values,
     zero_grid,
 )
 from fedtoll.report.digest import CELL, Digest
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll.intervals import half_width
 
-_TITLE = "toll: log-loss lost to privacy (nats)"
-_SHORT = 24  # characters of a name on a phone, so that its number is not cut off
-_FIELDS = ["panel", "label", "line", "group", "told", "toll", "low", "high", "from", "to", "interval"]
+_TITLE = "toll: log-loss added by privacy (nats)"
+_SHORT = 24  # characters of a name on a phone, which leave room for its numbers
+_POPULATION = ["population_low", "population_high"]
+_FIELDS = ["panel", "label", "text", "group", "toll_text", "toll", "low", "high", *_POPULATION, "interval"]
 _FIELDS += ["population", "n", "seeds", "flags", "few"]
 _TOOLTIPS = {
     "group": "group",
     "panel": "strategy",
-    "told": "toll",
+    "toll_text": "toll",
     "interval": "95% over seeds",
     "population": "95%, records too",
     "n": "n",
@@ -43,10 +44,10 @@ _TOOLTIPS = {
 
 
 def who_pays(digest: Digest) -> Spec:
-    """Return the chart of the leader's toll by group at the tightest ε, who pays most first.
+    """Return the chart of the leader's toll by group at the tightest ε, the largest first.
 
-    The bar is the 95% interval over seeds, the hair the wider one over seeds and test records; the
-    numbers stand beside them.
+    The thick bar is the 95% interval over seeds, the thin line the wider one over seeds and test records. The
+    numbers are at the right edge.
     """
     import altair as alt
 
@@ -56,36 +57,36 @@ def who_pays(digest: Digest) -> Spec:
     axis = alt.Axis(labelLimit=230, labelFontSize=13, labelOffset=-7, ticks=False, domain=False)
     y = alt.Y("label:N", scale=scale, title=None, axis=axis)
     base = alt.Chart(alt.NamedData("tolls"))
-    told = base.mark_text(align="left", dx=12, fontSize=13.5, color="#111")
-    # At the right edge, outside: a longer interval never runs into its number.
-    told = told.encode(y, alt.Text("line:N"), x=alt.value("width"))
-    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 9), told).properties(
+    numbers = base.mark_text(align="left", dx=12, fontSize=13.5, color="#111")
+    # Outside the right edge, so that no interval overlaps its number.
+    numbers = numbers.encode(y, alt.Text("text:N"), x=alt.value("width"))
+    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 9), numbers).properties(
         width=420, height={"step": 44}
     )
-    return single(chart, "tolls", values(rows, _FIELDS), margin=345, least=200, most=720)
+    return single(chart, "tolls", chart_rows(rows, _FIELDS), margin=345, min_width=200, max_width=720)
 
 
 def who_pays_narrow(digest: Digest) -> Spec:
-    """Return the same chart for a phone: each group's name and number stand above its interval."""
+    """Return the chart of :func:`who_pays` for a phone, with name and numbers above each interval."""
     import altair as alt
 
     rows = _rows(digest)
     rows = rows[rows["strategy"] == digest.leader]
     name = rows["group"].map(lambda g: g if len(g) <= _SHORT else f"{g[: _SHORT - 1]}…")
-    rows = rows.assign(line=name + ", n = " + rows["n"] + ": " + rows["line"])
+    rows = rows.assign(text=name + ", n = " + rows["n"] + ": " + rows["text"])
     y = alt.Y("label:N", scale=alt.Scale(domain=list(rows["label"])), title=None, axis=None)
     base = alt.Chart(alt.NamedData("tolls"))
-    told = base.mark_text(
+    numbers = base.mark_text(
         align="left", baseline="bottom", dx=5, dy=-2, fontSize=11.5, color="#111", limit=330
     )
-    told = told.encode(y, alt.Text("line:N"), x=alt.value(0))
-    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 8, down=9), told)
+    numbers = numbers.encode(y, alt.Text("text:N"), x=alt.value(0))
+    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 8, down=9), numbers)
     chart = chart.properties(width=300, height={"step": 46})
-    return single(chart, "tolls", values(rows, _FIELDS), margin=12, least=200, most=720)
+    return single(chart, "tolls", chart_rows(rows, _FIELDS), margin=12, min_width=200, max_width=720)
 
 
 def others(digest: Digest) -> Spec | None:
-    """Return a panel for each other strategy, the leader's toll as a ring; ``None`` with one strategy."""
+    """Return one panel per other strategy, with the leader's toll as a ring; ``None`` with one strategy."""
     import altair as alt
 
     rows = _rows(digest)
@@ -113,13 +114,14 @@ def others(digest: Digest) -> Spec | None:
         width=200, height={"step": 34}
     )
     fields = [*_FIELDS, "leader"]
-    return facet(chart, "others", values(rows, fields), margin=150, least=170, most=380, own_x=True)
+    data = chart_rows(rows, fields)
+    return facet(chart, "others", data, margin=150, min_width=170, max_width=380, independent_x=True)
 
 
 def split(digest: Digest) -> Spec | None:
-    """Return each group's toll as what clipping and what noise take; ``None`` without clip-only runs.
+    """Return each group's toll split into clipping and noise; ``None`` without clip-only runs.
 
-    One panel a strategy, at the tightest ε.
+    One panel per strategy, at the tightest ε.
     """
     import altair as alt
 
@@ -128,11 +130,10 @@ def split(digest: Digest) -> Spec | None:
         return None
     parts = []
     for part in ("clipping", "noise"):
-        spread = half_width(loss[f"{part}_se"], loss["seeds"])
-        own = loss.assign(part=part, toll=loss[part], low=loss[part] - spread, high=loss[part] + spread)
-        parts.append(own)
-    rows = _told(pd.concat(parts), digest)
-    labels = [label for g in [*digest.order, EVERYBODY] for label in _label_of(rows, g)]
+        half = half_width(loss[f"{part}_se"], loss["seeds"])
+        parts.append(loss.assign(part=part, toll=loss[part], low=loss[part] - half, high=loss[part] + half))
+    rows = _with_text(pd.concat(parts), digest)
+    labels = [label for g in [*digest.order, EVERYBODY] for label in _labels(rows, g)]
     y = alt.Y(
         "label:N",
         scale=alt.Scale(domain=labels),
@@ -140,38 +141,45 @@ def split(digest: Digest) -> Spec | None:
         axis=alt.Axis(labelLimit=170, labelOffset=-6, ticks=False, domain=False),
     )
     scale = alt.Scale(domain=["clipping", "noise"], range=[COLOURS[4], COLOURS[0]])
-    beside = alt.YOffset("part:N", scale=alt.Scale(domain=["clipping", "noise"]))
+    side_by_side = alt.YOffset("part:N", scale=alt.Scale(domain=["clipping", "noise"]))
     x = alt.X("toll:Q", title=_TITLE, axis=alt.Axis(gridColor=zero_grid(), tickCount=4))
-    tips = {"group": "group", "panel": "strategy", "part": "part", "told": "toll", "interval": "95% interval"}
+    tips = {
+        "group": "group",
+        "panel": "strategy",
+        "part": "part",
+        "toll_text": "toll",
+        "interval": "95% interval",
+    }
     base = alt.Chart(alt.NamedData("split"))
     chart = alt.layer(
         base.mark_bar(size=9).encode(
             y,
-            beside,
+            side_by_side,
             x,
             alt.Color("part:N", scale=scale),
             tooltip=tooltips(**tips, n="n", seeds="seeds"),
         ),
         base.mark_rule(strokeWidth=1.2, color="#222").encode(
-            y, beside, alt.X("low:Q", title=_TITLE), alt.X2("high:Q")
+            y, side_by_side, alt.X("low:Q", title=_TITLE), alt.X2("high:Q")
         ),
     ).properties(width=200, height={"step": 34, "for": "position"})
     fields = [*_FIELDS, "part"]
-    return facet(chart, "split", values(rows, fields), margin=150, least=190, most=420, own_x=True)
+    data = chart_rows(rows, fields)
+    return facet(chart, "split", data, margin=150, min_width=190, max_width=420, independent_x=True)
 
 
 def _marks(base: Any, y: Any, colour: Any, size: float, down: float = 0, shape: Any = None) -> list[Any]:
-    """Return hair, bar and point of each row; what is too few for a claim is hollow."""
+    """Return the thin line, bar and point of each row; a group with too few records has a hollow point."""
     import altair as alt
 
     axis = alt.Axis(gridColor=zero_grid(), tickCount=5)
-    hair = alt.X("from:Q", title=_TITLE, axis=axis)
+    hair = alt.X("population_low:Q", title=_TITLE, axis=axis)
     bar = alt.X("low:Q", title=_TITLE, axis=axis)
     keys: dict[str, Any] = {"color": colour}
     point = keys | ({} if shape is None else {"shape": shape})
     hollow = alt.condition("datum.few", alt.value("white"), colour)
     return [
-        base.mark_rule(strokeWidth=1.2, yOffset=down).encode(y, hair, alt.X2("to:Q"), **keys),
+        base.mark_rule(strokeWidth=1.2, yOffset=down).encode(y, hair, alt.X2("population_high:Q"), **keys),
         base.mark_rule(strokeWidth=size / 2, opacity=0.45, yOffset=down).encode(
             y, bar, alt.X2("high:Q"), **keys
         ),
@@ -187,48 +195,50 @@ def _marks(base: Any, y: Any, colour: Any, size: float, down: float = 0, shape: 
 
 
 def _rows(digest: Digest) -> pd.DataFrame:
-    """Return the tolls at the tightest ε with all that the charts show of them, most first."""
-    joint = digest.joint.rename(columns={"low": "from", "high": "to"})
-    rows = digest.tight.merge(joint[[*CELL, "group", "from", "to"]], "left", on=[*CELL, "group"])
-    return _told(rows.assign(low=rows["toll_low"], high=rows["toll_high"]), digest)
+    """Return the tolls at the tightest ε with all that the charts show, the largest first."""
+    joint = digest.joint.rename(columns={"low": "population_low", "high": "population_high"})
+    joint = joint[[*CELL, "group", *_POPULATION]]
+    rows = digest.tight.merge(joint, "left", on=[*CELL, "group"])
+    return _with_text(rows.assign(low=rows["toll_low"], high=rows["toll_high"]), digest)
 
 
-def _told(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
-    """Add the texts, and sort by strategy and by who pays."""
+def _with_text(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
+    """Add the text fields, and sort by strategy and toll."""
     rank = {g: i for i, g in enumerate([*digest.order, EVERYBODY])}
     strategy = {s: i for i, s in enumerate(digest.strategies)}
     key = rows["strategy"].map(strategy) * len(rank) + rows["group"].map(rank)
     rows = rows.assign(key=key).sort_values("key", kind="stable")
-    told = rows["toll"].map(number)
-    within = [interval(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)]
-    known = pd.Series(within, index=rows.index)
-    bounds = [rows.get(end, pd.Series(float("nan"), index=rows.index)) for end in ("from", "to")]
+    toll_text = rows["toll"].map(number)
+    intervals = [interval(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)]
+    interval_text = pd.Series(intervals, index=rows.index)
+    bounds = [rows.get(end, pd.Series(float("nan"), index=rows.index)) for end in _POPULATION]
     return rows.assign(
         panel=rows["strategy"],
-        label=panels(rows, digest.attribute),
+        label=panel_labels(rows, digest.attribute),
         group_name=rows["group"],
-        group=rows["group"].map(lambda g: named(g, digest.attribute)),
-        told=told,
-        interval=known,
-        line=told + known.map(lambda text: "" if text == "none" else f"  ({text})"),
+        group=rows["group"].map(lambda g: group_label(g, digest.attribute)),
+        toll_text=toll_text,
+        interval=interval_text,
+        text=toll_text + interval_text.map(lambda text: "" if text == "none" else f"  ({text})"),
         population=[interval(a, b) for a, b in zip(*bounds, strict=True)],
         n=rows["n"].map(count),
         seeds=rows["seeds"],
         few=rows["too_few"].astype(bool),
         flags=[_flags(row) for _, row in rows.iterrows()],
-        epsilon_text=budgets(rows),
-        **{"from": bounds[0], "to": bounds[1]},
+        epsilon_text=budget_labels(rows),
+        population_low=bounds[0],
+        population_high=bounds[1],
     )
 
 
 def _flags(row: pd.Series[Any]) -> str:
     runs = int(row["runs"])
-    words = ["too few for a claim"] if row["too_few"] else []
-    for column, word in (("collapsed", "collapsed"), ("below_majority", "below majority")):
+    flags = ["too few for a claim"] if row["too_few"] else []
+    for column, flag in (("collapsed", "collapsed"), ("below_majority", "below majority")):
         seeds = round(float(row[column]) * runs)
-        words += [f"{word} in {seeds} of {runs} seeds"] if seeds else []
-    return "; ".join(words) or "none"
+        flags += [f"{flag} in {seeds} of {runs} seeds"] if seeds else []
+    return "; ".join(flags) or "none"
 
 
-def _label_of(rows: pd.DataFrame, group: str) -> list[str]:
+def _labels(rows: pd.DataFrame, group: str) -> list[str]:
     return list(dict.fromkeys(rows.loc[rows["group_name"] == group, "label"]))

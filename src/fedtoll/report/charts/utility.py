@@ -1,21 +1,30 @@
-"""Utility against ε: one panel a group, one line a strategy, and a band."""
+"""Charts of utility against ε: one panel per group, one line and band per strategy."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from fedtoll.formatting import count, interval, named
-from fedtoll.report.charts.style import PANEL, Spec, budgets, facet, keys, panels, tooltips, values
+from fedtoll.formatting import count, group_label, interval
+from fedtoll.report.charts.style import (
+    PANEL,
+    Spec,
+    budget_labels,
+    chart_rows,
+    facet,
+    panel_labels,
+    series_encodings,
+    tooltips,
+)
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import MEASURES
 from fedtoll.toll.intervals import half_width
 
 
 def utility(digest: Digest, measure: str) -> Spec:
-    """Return the chart of a measure against ε: one panel a group, one line a strategy.
+    """Return the chart of a measure against ε: one panel per group, one line per strategy.
 
-    Privacy tightens to the right and worse is down, so that a line which falls is a group which pays. The
-    band is the 95% t interval of the seeds' mean, cut where a rate ends.
+    Privacy tightens to the right and worse is down, so that a falling line is a group that pays. The band is
+    the 95% t interval of the mean over seeds, clipped to the range of a rate.
 
     Parameters
     ----------
@@ -29,12 +38,12 @@ def utility(digest: Digest, measure: str) -> Spec:
     m = MEASURES[measure]
     tolls = digest.tolls[measure]
     title = m.title[0].upper() + m.title[1:] + (f" in {m.unit}" if m.unit else "")
-    title += "" if m.higher_is_better else " (axis turned: worse is down)"
+    title += "" if m.higher_is_better else " (axis reversed: worse is down)"
     rows = with_intervals(tolls, ceiling=None if m.unit else 1)
     rows = rows.assign(
-        panel=panels(tolls, digest.attribute, positives=measure == "tpr"),
-        budget=budgets(tolls),
-        group=rows["group"].map(lambda g: named(g, digest.attribute)),
+        panel=panel_labels(tolls, digest.attribute, positives=measure == "tpr"),
+        budget=budget_labels(tolls),
+        group=rows["group"].map(lambda g: group_label(g, digest.attribute)),
         interval=[interval(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],
         n=rows["n"].map(count),
         seeds=rows["runs"] - rows["undefined"],
@@ -42,7 +51,7 @@ def utility(digest: Digest, measure: str) -> Spec:
     domain = list(dict.fromkeys(rows["budget"]))
     x = alt.X("budget:O", scale=alt.Scale(domain=domain), title="ε", axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(reverse=not m.higher_is_better, zero=False, nice=True)
-    colour, shape, dash = keys("strategy:N", digest.strategies)
+    colour, shape, dash = series_encodings("strategy:N", digest.strategies)
     base = alt.Chart(alt.NamedData(measure))
     y = alt.Y("value:Q", title=None, scale=scale)
     tips = tooltips(group="group", strategy="strategy", budget="ε")
@@ -56,21 +65,21 @@ def utility(digest: Digest, measure: str) -> Spec:
         base.mark_point(filled=True, size=46, opacity=1).encode(x, y, colour, shape, tooltip=tips),
     ).properties(width=PANEL, height=170)
     fields = ["panel", "group", "strategy", "budget", "value", "low", "high", "interval", "n", "seeds"]
-    return facet(panel, measure, values(rows, fields), title=title, margin=50, least=125)
+    return facet(panel, measure, chart_rows(rows, fields), title=title, margin=50, min_width=125)
 
 
 def with_intervals(tolls: pd.DataFrame, ceiling: float | None) -> pd.DataFrame:
-    """Add ``low`` and ``high``, the 95% t interval of the seeds' mean of the measure; NaN with one seed.
+    """Add ``low`` and ``high``, the 95% t interval of the measure's mean over seeds; NaN with one seed.
 
-    A seed whose measure is undefined on either side of its pair is not counted, so that the interval is
-    rather too wide than too narrow.
+    A seed whose measure is undefined on either side of its pair is not counted, which makes the interval
+    too wide rather than too narrow.
 
     Parameters
     ----------
     tolls
-        What :func:`fedtoll.toll.toll` returned.
+        From :func:`fedtoll.toll.toll`.
     ceiling
-        Where the measure ends, 1 for a rate; all end at 0.
+        The largest value of the measure, 1 for a rate; the smallest is 0.
     """
     seeds = tolls["runs"] - tolls["undefined"]
     half = half_width(tolls["value_sd"] / seeds.clip(lower=1) ** 0.5, seeds)

@@ -1,6 +1,6 @@
-"""The report's tables as rows of text: every number of a group with its n and positives beside it.
+"""The report's tables: every number of a group comes with the group's n and positives.
 
-``table`` has what a table is; ``toll``, ``gap``, ``compared``, ``federation`` and ``account`` one kind each.
+``table`` defines what a table is, and its cells; each other module builds the tables of one topic.
 """
 
 from fedtoll.report.tables.account import runs_table, spent_by_client, spent_table

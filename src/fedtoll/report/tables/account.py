@@ -1,4 +1,4 @@
-"""What was spent and what was run: the privacy card's tables and the list of runs."""
+"""The tables of ε spent, for the privacy card, and the list of runs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fedtoll.report.tables.table import Cell, Row, Table
 
 
 def spent_table(card: Card) -> Table | None:
-    """Return what the clients spent by ε and strategy; ``None`` if no run is private."""
+    """Return what clients spent, by ε and strategy; ``None`` if no run is private."""
     if not card.spent:
         return None
     columns = (
-        *t.words("Strategy"),
-        *t.numbers("ε"),
-        *t.words("ε spent by a client", "Largest", "σ of DP-SGD", "q", "T"),
-        *t.words("Statistics, a client"),
+        *t.text_columns("Strategy"),
+        *t.number_columns("ε"),
+        *t.text_columns("ε spent by a client", "Largest", "σ of DP-SGD", "q", "T"),
+        *t.text_columns("Statistics, per client"),
     )
     names = ("strategy", "epsilon", "spent", "largest", "noise", "rate", "steps", "statistics")
     rows = tuple(
         Row(
             (
-                t.text(s.strategy),
+                t.text_cell(s.strategy),
                 Cell(s.epsilon, float(s.epsilon)),
-                *(t.text(getattr(s, name)) for name in names[2:]),
+                *(t.text_cell(getattr(s, name)) for name in names[2:]),
             )
         )
         for s in card.spent
@@ -38,31 +38,31 @@ def spent_table(card: Card) -> Table | None:
 
 
 def spent_by_client(card: Card) -> Table | None:
-    """Return ε spent by every client; ``None`` if no run is private, or with very many clients."""
+    """Return the ε that every client spent; ``None`` if no run is private, or with very many clients."""
     if not card.by_client:
         return None
     rows = tuple(Row(tuple(_spent(cell, i) for i, cell in enumerate(line))) for line in card.by_client)
-    columns = (*t.words("Client"), *t.numbers(*card.columns))
+    columns = (*t.text_columns("Client"), *t.number_columns(*card.columns))
     frame = pd.DataFrame(card.by_client, columns=["client", *card.columns])
     return Table("spent-by-client", "ε spent by every client", columns, rows, t.csv(frame))
 
 
 def runs_table(digest: Digest) -> Table:
-    """Return every planned run and its hash."""
+    """Return every planned run with its hash."""
     runs = digest.results.resolved.get("runs", [])
     rows = tuple(
         Row(
             (
-                t.text(r["hash"]),
-                t.text(r["strategy"]),
-                t.privacy(r["mechanism"], float(r["epsilon"])),
+                t.text_cell(r["hash"]),
+                t.text_cell(r["strategy"]),
+                t.budget_cell(r["mechanism"], float(r["epsilon"])),
                 Cell(str(r["seed"]), float(r["seed"])),
-                t.text(r["engine"]),
+                t.text_cell(r["engine"]),
             )
         )
         for r in runs
     )
-    columns = (*t.words("Hash", "Strategy"), *t.numbers("ε", "Seed"), *t.words("Engine"))
+    columns = (*t.text_columns("Hash", "Strategy"), *t.number_columns("ε", "Seed"), *t.text_columns("Engine"))
     names = ["hash", "strategy", "mechanism", "epsilon", "seed", "engine"]
     frame = pd.DataFrame([{n: r[n] for n in names} for r in runs], columns=names)
     frame["epsilon"] = [
@@ -73,8 +73,8 @@ def runs_table(digest: Digest) -> Table:
 
 def _spent(cell: str, column: int) -> Cell:
     if column == 0:
-        return t.text(cell)
+        return t.text_cell(cell)
     try:
         return Cell(cell, float(cell))
-    except ValueError:  # a dash: unknown
+    except ValueError:  # a dash, for unknown
         return Cell(cell, float("nan"))

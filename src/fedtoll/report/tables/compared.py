@@ -1,4 +1,4 @@
-"""The declared comparisons of strategies, each with its verdict in words."""
+"""The table of comparisons between strategies, each with its verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import chance, count
+from fedtoll.formatting import count, p_value
 from fedtoll.report.digest import Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Row, Table
@@ -15,44 +15,44 @@ from fedtoll.scenarios.measures import MEASURES
 
 
 def comparison_table(digest: Digest) -> Table | None:
-    """Return every comparison of the family with p after Holm and verdict; ``None`` if there is none."""
+    """Return every comparison with its p after Holm and its verdict; ``None`` without comparisons."""
     frame = digest.comparisons
     if frame.empty:
         return None
     columns = (
-        *t.words("Strategy", "Baseline", "Of"),
-        *t.numbers("ε", "Seeds", "Difference", "95% interval", "p", "p after Holm"),
-        *t.words("Verdict"),
+        *t.text_columns("Strategy", "Baseline", "Quantity"),
+        *t.number_columns("ε", "Seeds", "Difference", "95% interval", "p", "p after Holm"),
+        *t.text_columns("Verdict"),
     )
     rows = tuple(_row(row) for _, row in frame.iterrows())
-    caption = f"Strategies compared within seeds: a family of {len(frame)}"
+    caption = f"Comparisons of strategies, within seeds ({len(frame)})"
     return Table("comparisons", caption, columns, rows, t.csv(frame))
 
 
 def _row(row: pd.Series[Any]) -> Row:
     cells = (
-        t.text(row["strategy"]),
-        t.text(row["baseline"]),
-        t.text(what(row)),
-        t.privacy(row["mechanism"], row["epsilon"]),
+        t.text_cell(row["strategy"]),
+        t.text_cell(row["baseline"]),
+        t.text_cell(quantity_label(row)),
+        t.budget_cell(row["mechanism"], row["epsilon"]),
         Cell(count(row["seeds"]), float(row["seeds"])),
-        t.figure(row["difference"]),
-        t.within(row["low"], row["high"]),
-        Cell(chance(row["p"]), row["p"]),
-        Cell(chance(row["p_holm"]), row["p_holm"]),
-        t.text(verdict(row)),
+        t.number_cell(row["difference"]),
+        t.interval_cell(row["low"], row["high"]),
+        Cell(p_value(row["p"]), row["p"]),
+        Cell(p_value(row["p_holm"]), row["p_holm"]),
+        t.text_cell(verdict(row)),
     )
     return Row(cells)
 
 
-def what(row: pd.Series[Any]) -> str:
-    """Name what is compared: ``toll gap, log-loss`` or ``everybody’s utility, log-loss``."""
+def quantity_label(row: pd.Series[Any]) -> str:
+    """Return the name of what is compared: ``toll gap, log-loss`` or ``everybody’s utility, log-loss``."""
     measure = MEASURES[row["measure"]].title
     return f"toll gap, {measure}" if row["quantity"] == "toll gap" else f"everybody’s utility, {measure}"
 
 
 def verdict(row: pd.Series[Any]) -> str:
-    """Say in words what a comparison found, no surer than its test; the reason where there is none."""
+    """Return the verdict of a comparison's test, or why there was no test."""
     if row["reason"]:
         return f"no test: {row['reason']}"
     if math.isnan(row["p_holm"]):

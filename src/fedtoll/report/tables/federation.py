@@ -1,10 +1,10 @@
-"""Groups, clients and weights: who is there, who holds what, and who counts for how much."""
+"""The tables of groups and clients: records, declared sizes, weights and noise."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from fedtoll.formatting import MOST_CLIENTS, UNDEFINED, budget, count, general, named, span
+from fedtoll.formatting import MOST_CLIENTS, UNDEFINED, budget, count, general, group_label, span
 from fedtoll.report.digest import Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Row, Table
@@ -19,52 +19,58 @@ def group_table(digest: Digest) -> Table:
     results = digest.results
     clients = pd.DataFrame(results.resolved.get("clients", []), columns=["id", "group", "size"])
     groups = digest.loss.drop_duplicates("group").set_index("group")
-    weighed = results.groups.dropna(subset="weight")
-    weighed = weighed[weighed["epsilon"] == weighed["epsilon"].min()]
-    share = weighed.groupby(["strategy", "group"], sort=False)["weight"].mean()
-    strategies = list(weighed["strategy"].unique())
+    weighted = results.groups.dropna(subset="weight")
+    weighted = weighted[weighted["epsilon"] == weighted["epsilon"].min()]
+    share = weighted.groupby(["strategy", "group"], sort=False)["weight"].mean()
+    strategies = list(weighted["strategy"].unique())
     total = clients["size"].sum()
     mixed = clients[clients["group"] == ""]
-    declared = clients["group"].dropna()[lambda g: g != ""]
+    named = clients["group"].dropna()[lambda g: g != ""]
     rates = not digest.several_classes
     rows, tidy = [], []
-    for name in dict.fromkeys([*groups.index.drop(EVERYBODY, errors="ignore"), *declared]):
+    for name in dict.fromkeys([*groups.index.drop(EVERYBODY, errors="ignore"), *named]):
         own = clients[clients["group"] == name]["size"]
         known = groups.loc[name] if name in groups.index else None
-        n, positives, each = (
+        n, positives, per_seed = (
             (_NAN, _NAN, _NAN) if known is None else (known["n"], known["positives"], known["n_per_seed"])
         )
         shares = [share.get((s, name), _NAN) for s in strategies]
-        of_sizes = own.sum() / total if total and not len(mixed) else _NAN
+        share_of_sizes = own.sum() / total if total and not len(mixed) else _NAN
         cells = (
-            t.text(named(str(name), digest.attribute)),
-            Cell(UNDEFINED) if known is None else t.counted(n, positives),
-            Cell(count(each), each),
+            t.text_cell(group_label(str(name), digest.attribute)),
+            Cell(UNDEFINED) if known is None else t.n_cell(n, positives),
+            Cell(count(per_seed), per_seed),
             *((_percent(positives / n if n else _NAN),) if rates else ()),
             Cell(UNDEFINED if len(mixed) else count(len(own)), float(len(own))),
             Cell(span(own.min(), own.max(), "count"), float(own.min())) if len(own) else Cell(UNDEFINED),
-            _percent(of_sizes),
+            _percent(share_of_sizes),
             *map(_percent, shares),
         )
         rows.append(Row(cells, known is not None and bool(known["too_few"])))
-        line = {"group": name, "n": n, "positives": positives, "n_per_seed": each, "share_of_sizes": of_sizes}
+        line = {
+            "group": name,
+            "n": n,
+            "positives": positives,
+            "n_per_seed": per_seed,
+            "share_of_sizes": share_of_sizes,
+        }
         line |= {f"weight, {s}": w for s, w in zip(strategies, shares, strict=True)}
         tidy.append(line | {"clients": _NAN if len(mixed) else len(own)})
     columns = (
-        *t.words("Group"),
-        *t.numbers("Test n (positives)" if rates else "Test n", "n per seed"),
-        *(t.numbers("Base rate") if rates else ()),
-        *t.numbers("Clients", "Declared size of each", "Share of sizes"),
-        *t.numbers(*(f"Weight, {s}" for s in strategies)),
+        *t.text_columns("Group"),
+        *t.number_columns("Test n (positives)" if rates else "Test n", "n per seed"),
+        *(t.number_columns("Base rate") if rates else ()),
+        *t.number_columns("Clients", "Declared size of each", "Share of sizes"),
+        *t.number_columns(*(f"Weight, {s}" for s in strategies)),
     )
-    tight = weighed.drop_duplicates("epsilon") if len(weighed) else weighed
+    tight = weighted.drop_duplicates("epsilon") if len(weighted) else weighted
     at = "".join(f" at ε = {budget(m, e)}" for m, e in zip(tight["mechanism"], tight["epsilon"], strict=True))
     note = f"Weights: mean over rounds and seeds{at}." if strategies else ""
     if len(mixed):
         sizes = span(mixed["size"].min(), mixed["size"].max(), "count")
         note = (
-            f"{count(len(mixed))} clients of declared size {sizes} hold records of any group; their weight "
-            f"goes to groups as the plan expects them to hold them. {note}"
+            f"{count(len(mixed))} clients of declared size {sizes} hold records of any group; the weight of "
+            f"each is shared among groups in the proportions that the plan expects it to hold. {note}"
         )
     few = f"{FEWEST_RECORDS} test records" + (f" or {FEWEST_POSITIVES} positives" if rates else "")
     return Table(
@@ -78,20 +84,20 @@ def group_table(digest: Digest) -> Table:
 
 
 def client_table(digest: Digest) -> Table | None:
-    """Return each client's weight and noise at the tightest ε; ``None`` if unknown or too long."""
+    """Return each client's weight and noise at the tightest ε; ``None`` if unknown, or with many clients."""
     results = digest.results
-    weighed = results.clients.dropna(subset="weight")
-    weighed = weighed[weighed["epsilon"] == weighed["epsilon"].min()]
+    weighted = results.clients.dropna(subset="weight")
+    weighted = weighted[weighted["epsilon"] == weighted["epsilon"].min()]
     clients = results.resolved.get("clients", [])
-    if weighed.empty or len(clients) > MOST_CLIENTS:
+    if weighted.empty or len(clients) > MOST_CLIENTS:
         return None
-    mean = weighed.groupby(["strategy", "client"], sort=False)[["weight", "noise_variance"]].mean()
-    strategies = list(weighed["strategy"].unique())
+    mean = weighted.groupby(["strategy", "client"], sort=False)[["weight", "noise_variance"]].mean()
+    strategies = list(weighted["strategy"].unique())
     rows = tuple(
         Row(
             (
                 Cell(str(c["id"]), float(c["id"])),
-                t.text(named(c["group"], digest.attribute) if c["group"] else "any"),
+                t.text_cell(group_label(c["group"], digest.attribute) if c["group"] else "any"),
                 Cell(count(c["size"]), float(c["size"])),
                 *(_percent(mean.loc[(s, c["id"]), "weight"]) for s in strategies),
                 *(_general(mean.loc[(s, c["id"]), "noise_variance"]) for s in strategies),
@@ -100,11 +106,11 @@ def client_table(digest: Digest) -> Table | None:
         for c in clients
     )
     columns = (
-        *t.numbers("Client"),
-        *t.words("Group"),
-        *t.numbers("Declared size"),
-        *t.numbers(*(f"Weight, {s}" for s in strategies)),
-        *t.numbers(*(f"Noise, {s}" for s in strategies)),
+        *t.number_columns("Client"),
+        *t.text_columns("Group"),
+        *t.number_columns("Declared size"),
+        *t.number_columns(*(f"Weight, {s}" for s in strategies)),
+        *t.number_columns(*(f"Noise, {s}" for s in strategies)),
     )
     frame = pd.DataFrame(clients).rename(columns={"id": "client"}).merge(mean.reset_index(), on="client")
     caption = "Clients: weight, and variance of the noise in each coordinate of an update"

@@ -1,4 +1,4 @@
-"""What a table of the report is: columns that can be sorted, rows of cells, and the same as CSV."""
+"""A table of the report: sortable columns, rows of cells, and the CSV file to download."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pandas as pd
 
 from fedtoll.formatting import UNDEFINED, budget, count, interval, number, plus_minus
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a text that begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that starts with one of these
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, and the number that its column is sorted by; without one, the text itself is."""
+    """A cell: its text and the number that its column is sorted by. Without a number, the text is the key."""
 
     text: str
     key: float | None = None
 
     @property
     def sort(self) -> str:
-        """The sorting key as the page writes it; empty where there is none or it is undefined."""
+        """The sort key as the page writes it; empty if there is none or it is undefined."""
         if self.key is None or math.isnan(self.key):
             return ""
         return f"{self.key:.6g}"
@@ -31,15 +31,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, and whether it holds words (else numbers, at which sorting starts high)."""
+    """A column: its name, and whether it holds text; the first click sorts numbers in descending order."""
 
     name: str
-    words: bool = False
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row; its first cell heads it. ``too_few``: its group is too small for a claim."""
+    """A row, headed by its first cell; ``too_few`` marks a group that is too small for a claim."""
 
     cells: tuple[Cell, ...]
     too_few: bool = False
@@ -53,13 +53,13 @@ class Table:
     Parameters
     ----------
     id
-        Its element on the page, and its file's name when it is downloaded.
+        The id of its element on the page, and part of the name of its CSV file.
     caption, note
-        What stands above and beneath it.
+        The texts above and below it.
     columns, rows
         Its content.
     csv
-        The same and more at full precision, as the file that is downloaded.
+        The file to download: more columns, with eight digits.
     """
 
     id: str
@@ -70,51 +70,51 @@ class Table:
     note: str = ""
 
 
-def words(*names: str) -> tuple[Column, ...]:
-    """Return columns of words."""
-    return tuple(Column(name, words=True) for name in names)
+def text_columns(*names: str) -> tuple[Column, ...]:
+    """Return text columns."""
+    return tuple(Column(name, is_text=True) for name in names)
 
 
-def numbers(*names: str) -> tuple[Column, ...]:
-    """Return columns of numbers."""
+def number_columns(*names: str) -> tuple[Column, ...]:
+    """Return number columns."""
     return tuple(Column(name) for name in names)
 
 
-def text(value: object) -> Cell:
-    """Return a cell of words."""
+def text_cell(value: object) -> Cell:
+    """Return a text cell."""
     return Cell(str(value))
 
 
-def figure(value: float, digits: int = 3) -> Cell:
-    """Return a cell of one number."""
+def number_cell(value: float, digits: int = 3) -> Cell:
+    """Return a cell with a number."""
     return Cell(number(value, digits), value)
 
 
-def mean(value: float, se: float, digits: int = 3) -> Cell:
-    """Return a cell of a mean and its standard error; sorted by the mean."""
+def mean_cell(value: float, se: float, digits: int = 3) -> Cell:
+    """Return a cell with a mean and its standard error, sorted by the mean."""
     return Cell(plus_minus(value, se, digits), value)
 
 
-def within(low: float, high: float, digits: int = 3) -> Cell:
-    """Return a cell of an interval; sorted by its lower end."""
-    told = interval(low, high, digits)
-    return Cell(UNDEFINED if told == "none" else told, low)
+def interval_cell(low: float, high: float, digits: int = 3) -> Cell:
+    """Return a cell with an interval, sorted by its lower end."""
+    text = interval(low, high, digits)
+    return Cell(UNDEFINED if text == "none" else text, low)
 
 
-def counted(n: float, positives: float) -> Cell:
-    """Return a cell of records and positives; of records alone where there are no positives."""
-    told = count(n) if pd.isna(positives) else f"{count(n)} ({count(positives)})"
-    return Cell(told, float(n))
+def n_cell(n: float, positives: float) -> Cell:
+    """Return a cell with the number of records and, if known, of positives."""
+    text = count(n) if pd.isna(positives) else f"{count(n)} ({count(positives)})"
+    return Cell(text, float(n))
 
 
-def privacy(mechanism: str, epsilon: float) -> Cell:
-    """Return a cell of a privacy budget; clip-only sorts above every ε, and ∞ above clip-only."""
+def budget_cell(mechanism: str, epsilon: float) -> Cell:
+    """Return a cell with a privacy budget; clip-only sorts above every ε, and ∞ above clip-only."""
     key = {"none": 2e300, "clip-only": 1e300}.get(mechanism, epsilon)
     return Cell(budget(mechanism, epsilon), key)
 
 
 def csv(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> str:
-    r"""Write rows as CSV at eight digits; undefined is empty, and no text can run as a formula.
+    r"""Return rows as CSV with eight digits; undefined is empty, and no cell can run as a formula.
 
     Examples
     --------
@@ -122,9 +122,9 @@ def csv(frame: pd.DataFrame, columns: Sequence[str] | None = None) -> str:
     "group,toll,low\n'=1+1,0.1,\n"
     """
     frame = frame[list(columns)] if columns is not None else frame
-    safe = frame.map(_inert)
+    safe = frame.map(_escape_formula)
     return safe.to_csv(index=False, float_format="%.8g", lineterminator="\n")
 
 
-def _inert(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,4 +1,4 @@
-"""The main table, the toll group by group, and the table of the groups' utility."""
+"""The table of tolls by group and the table of the groups' utility."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import UNDEFINED, named
+from fedtoll.formatting import UNDEFINED, group_label
 from fedtoll.report.digest import CELL, Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Column, Row, Table
@@ -19,9 +19,9 @@ _TIDY += ["price", "price_se", "price_low", "price_high", "collapsed", "below_ma
 
 
 def toll_table(digest: Digest) -> Table:
-    """Return every group's toll at every ε under every strategy: one flat table, the tightest ε first.
+    """Return every group's toll at every ε under every strategy, the tightest ε first.
 
-    Within one ε and strategy who pays most (under the leader) comes first and everybody last.
+    Within an ε and strategy, groups come in the order of their toll under the leader, and everybody last.
     """
     loss = _ordered(digest)
     joint = digest.joint.rename(columns={"low": "population_low", "high": "population_high"})
@@ -30,32 +30,32 @@ def toll_table(digest: Digest) -> Table:
     parts = bool(loss["clipping"].notna().any())
     rates = ["accuracy" if digest.several_classes else "tpr"]
     columns: list[Column] = [
-        *t.words(_group(digest)),
-        *t.numbers("ε"),
-        *t.words("Strategy"),
-        *t.numbers("n" if digest.several_classes else "n (positives)"),
-        *t.numbers("Log-loss toll ± s.e.", "95% interval, seeds", "95% interval, seeds and records"),
-        *(t.numbers("of it clipping", "of it noise") if parts else ()),
-        *t.numbers(*(f"{_SHORT[m]} toll ± s.e." for m in rates)),
-        *t.numbers("Price ± s.e."),
-        *t.words("Flags"),
+        *t.text_columns(_group(digest)),
+        *t.number_columns("ε"),
+        *t.text_columns("Strategy"),
+        *t.number_columns("n" if digest.several_classes else "n (positives)"),
+        *t.number_columns("Log-loss toll ± s.e.", "95% interval, seeds", "95% interval, seeds and records"),
+        *(t.number_columns("Clipping part", "Noise part") if parts else ()),
+        *t.number_columns(*(f"{_SHORT[m]} toll ± s.e." for m in rates)),
+        *t.number_columns("Price ± s.e."),
+        *t.text_columns("Flags"),
     ]
     rows = []
     for at, row in loss.iterrows():
         index: Any = at
         cells: list[Cell] = [
             *_key(row, digest),
-            t.mean(row["toll"], row["toll_se"]),
-            t.within(row["toll_low"], row["toll_high"]),
-            t.within(row["population_low"], row["population_high"]),
+            t.mean_cell(row["toll"], row["toll_se"]),
+            t.interval_cell(row["toll_low"], row["toll_high"]),
+            t.interval_cell(row["population_low"], row["population_high"]),
         ]
         if parts:
-            cells += [t.mean(row[p], row[f"{p}_se"]) for p in ("clipping", "noise")]
+            cells += [t.mean_cell(row[p], row[f"{p}_se"]) for p in ("clipping", "noise")]
         for m in rates:
             other = digest.tolls[m].loc[index]
-            cells.append(t.mean(other["toll"], other["toll_se"]))
-        cells.append(t.mean(row["price"], row["price_se"]))
-        cells.append(t.text(flags(row, digest.tolls["tpr"].loc[index])))
+            cells.append(t.mean_cell(other["toll"], other["toll_se"]))
+        cells.append(t.mean_cell(row["price"], row["price_se"]))
+        cells.append(t.text_cell(flags(row, digest.tolls["tpr"].loc[index])))
         rows.append(Row(tuple(cells), bool(row["too_few"]), row["group"] == EVERYBODY))
     tidy = [
         frame.loc[loss.index, _TIDY].assign(measure=m, population_low=low, population_high=high)
@@ -71,15 +71,15 @@ def toll_table(digest: Digest) -> Table:
 
 
 def utility_table(digest: Digest) -> Table:
-    """Return every group's utility at every ε under every strategy, the references at ε = ∞ included."""
+    """Return every group's utility at every ε under every strategy, including the references at ε = ∞."""
     loss = _ordered(digest, references=True)
     columns = [
-        *t.words(_group(digest)),
-        *t.numbers("ε"),
-        *t.words("Strategy"),
-        *t.numbers("n" if digest.several_classes else "n (positives)"),
-        *t.numbers(*(f"{_SHORT[m]} ± s.d." for m in digest.measures)),
-        *t.numbers("Seeds"),
+        *t.text_columns(_group(digest)),
+        *t.number_columns("ε"),
+        *t.text_columns("Strategy"),
+        *t.number_columns("n" if digest.several_classes else "n (positives)"),
+        *t.number_columns(*(f"{_SHORT[m]} ± s.d." for m in digest.measures)),
+        *t.number_columns("Seeds"),
     ]
     rows = []
     for at, row in loss.iterrows():
@@ -87,8 +87,8 @@ def utility_table(digest: Digest) -> Table:
         levels = [digest.tolls[m].loc[index] for m in digest.measures]
         cells = (
             *_key(row, digest),
-            *(t.mean(own["value"], own["value_sd"]) for own in levels),
-            t.figure(row["runs"], 0),
+            *(t.mean_cell(level["value"], level["value_sd"]) for level in levels),
+            t.number_cell(row["runs"], 0),
         )
         rows.append(Row(cells, bool(row["too_few"]), row["group"] == EVERYBODY))
     keep = [*CELL, "group", "n", "positives", "too_few", "runs", "undefined", "value", "value_sd"]
@@ -104,15 +104,15 @@ def _group(digest: Digest) -> str:
 
 def _key(row: pd.Series[Any], digest: Digest) -> list[Cell]:
     return [
-        t.text(named(row["group"], digest.attribute)),
-        t.privacy(row["mechanism"], row["epsilon"]),
-        t.text(row["strategy"]),
-        t.counted(row["n"], row["positives"]),
+        t.text_cell(group_label(row["group"], digest.attribute)),
+        t.budget_cell(row["mechanism"], row["epsilon"]),
+        t.text_cell(row["strategy"]),
+        t.n_cell(row["n"], row["positives"]),
     ]
 
 
 def _ordered(digest: Digest, references: bool = False) -> pd.DataFrame:
-    """Return the log-loss tolls as the tables order them, with their index into every measure's frame."""
+    """Return the log-loss tolls in table order; their index is valid for the frames of all measures."""
     loss = digest.loss if references else digest.loss[digest.loss["mechanism"] != "none"]
     groups = {g: i for i, g in enumerate([*digest.order, EVERYBODY])}
     names = {s: i for i, s in enumerate([digest.leader, *digest.strategies]) if s != digest.leader or not i}
@@ -128,16 +128,16 @@ def _ordered(digest: Digest, references: bool = False) -> pd.DataFrame:
 
 
 def flags(loss: pd.Series[Any], tpr: pd.Series[Any]) -> str:
-    """Say what is wrong with a row, each with the share of its seeds; a dash where nothing is."""
+    """Return a row's flags, each with its number of seeds; a dash without flags."""
     runs = int(loss["runs"])
-    words = ["too few"] if loss["too_few"] else []
-    for column, word in (("collapsed", "collapsed"), ("below_majority", "below majority")):
+    found = ["too few"] if loss["too_few"] else []
+    for column, flag in (("collapsed", "collapsed"), ("below_majority", "below majority")):
         seeds = round(float(loss[column]) * runs)
         if seeds:
-            words.append(f"{word} {seeds}/{runs}")
+            found.append(f"{flag} {seeds}/{runs}")
     if tpr["undefined"] and not pd.isna(loss["positives"]):  # with several classes there is no TPR
-        words.append(f"TPR undefined {int(tpr['undefined'])}/{runs}")
+        found.append(f"TPR undefined {int(tpr['undefined'])}/{runs}")
     unpaired = runs - int(loss["seeds"]) - int(loss["undefined"])
     if 0 < unpaired < runs:
-        words.append(f"no reference {unpaired}/{runs}")
-    return "; ".join(words) or UNDEFINED
+        found.append(f"no reference {unpaired}/{runs}")
+    return "; ".join(found) or UNDEFINED

@@ -1,0 +1,59 @@
+"""Train runs in this process, one after the other, and keep what they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.run import Run
+
+if TYPE_CHECKING:
+    from fedtoll.clients.train import Clients
+    from fedtoll.server.app import Look
+    from fedtoll.server.tables import Tables
+
+
+class Trainer:
+    """Trains runs in this process, and keeps what they share: records, engine, and the draws of a seed.
+
+    A copy in another process resolves the records anew, from the first run that it trains. Torch and Flower
+    are imported when the first run is trained.
+
+    Parameters
+    ----------
+    federation
+        The records, where the caller has them.
+    """
+
+    def __init__(self, federation: Federation | None = None) -> None:
+        self._given = federation
+        self._clients: Clients | None = None
+
+    def __reduce__(self) -> tuple[type[Trainer], tuple[()]]:
+        """Pickle without records: in another process they are resolved from the run."""
+        return Trainer, ()
+
+    @property
+    def clients(self) -> Clients:
+        """The clients in this process."""
+        if self._clients is None:
+            from fedtoll.clients.train import Clients
+
+            self._clients = Clients(self._given)
+        return self._clients
+
+    def train(self, run: Run, look: Look | None = None) -> Tables:
+        """Train one run with all its clients in this process.
+
+        Parameters, returned tables and errors are those of :func:`fedtoll.server.app.federate`.
+        """
+        from fedtoll.server.app import federate
+        from fedtoll.server.grid import LocalGrid
+
+        grid = LocalGrid(run, self.clients.train)
+        return federate(grid, run, look, self.clients.federation(run))
+
+
+def simulate(run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:
+    """Train one run with all its clients in this process; as :meth:`Trainer.train`."""
+    return Trainer(federation).train(run, look)
