@@ -33,7 +33,7 @@ def stated(engine: str, sigma: float = 0.5, **changes) -> Run:
 
 @cache
 def sound(engine: str) -> tuple[Run, Canaries, float]:
-    """Return a run of σ = 1, its canaries and their bound. Call it before breaking the engine: it is cached."""
+    """Return a run of σ = 1, its canaries and their bound, cached. Call it before breaking the engine."""
     run = stated(engine, sigma=1.0)
     made = canaries(run, run.clients[0])
     return run, made, one_step(run, run.clients[0], 5, made=made, observations=5000).bound
