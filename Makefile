@@ -6,17 +6,20 @@ BIN := $(VENV)/bin
 
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test test-all lint docs bench constraints clean
+.PHONY: demo test test-all test-random lint docs bench constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-race
 	$(BIN)/fedtoll run adult-race
 
 test: $(VENV)/.developer  ## the quick tests
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 test-all: $(VENV)/.developer  ## every test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
+
+test-random: $(VENV)/.developer  ## the quick tests in random order; SEED=... repeats one
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow" --shuffle $(or $(SEED),$(shell date +%s))
 
 lint: $(VENV)/.developer  ## style and types
 	$(BIN)/ruff check .

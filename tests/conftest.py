@@ -1,8 +1,9 @@
-"""Shared fixtures: real records, small scenarios, one torch thread, nothing phoned home."""
+"""Fixtures for all tests, one torch thread, no telemetry, and ``--shuffle SEED`` for a random order."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 
@@ -22,11 +23,29 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import plan
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, and children would
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, children inherit that
 
 BUILT_IN = tuple(SOURCES.values())
 
 SMALL = ("training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]')
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files and tests in random order")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("shuffle")
+    return None if seed is None else f"random order: --shuffle {seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle the files and the tests in each. Only the order is random: no test's seed changes."""
+    if (seed := config.getoption("shuffle")) is not None:
+        rng = random.Random(seed)
+        place = {path: rng.random() for path in dict.fromkeys(item.path for item in items)}
+        rng.shuffle(items)
+        items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +83,7 @@ def small() -> Scenario:
 
 @pytest.fixture(scope="session")
 def runs(small) -> dict[tuple[str, str], Run]:
-    """The runs of ``small`` with seed 0 by strategy's name and mechanism."""
+    """The runs of ``small`` with seed 0, by name of the strategy and mechanism."""
     return {
         (run.strategy.name.split("(")[0], run.mechanism): run
         for run in plan(small, "small.toml").runs
@@ -74,9 +93,9 @@ def runs(small) -> dict[tuple[str, str], Run]:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, in an empty folder: the imports are paid once."""
+    """Return a function that runs the command line in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")  # whatever the terminal, or another library, says
+    monkeypatch.setenv("COLUMNS", "100")  # regardless of the terminal and of other libraries
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fedtoll", *map(str, arguments)])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import fedtoll as package
 from fedtoll import cli
 from fedtoll.scenarios.read import library
 
@@ -54,10 +55,13 @@ def test_help_takes_under_half_a_second_of_processor_time(tmp_path):
     assert min(once() for _ in range(3)) < 0.5
 
 
-@pytest.mark.parametrize("heavy", ["torch", "flwr", "opacus", "pandas", "fairlearn", "ray", "altair"])
-def test_the_command_line_imports_nothing_heavy(tmp_path, heavy):
-    code = f"import sys, fedtoll.cli; sys.exit({heavy!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+def test_the_command_line_imports_nothing_heavy(tmp_path):
+    heavy = {"torch", "flwr", "opacus", "pandas", "fairlearn", "ray", "altair"}
+    code = f"import sys, fedtoll.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def commands(command, path=()):
@@ -203,16 +207,17 @@ def test_run_report_and_resume(here, tmp_path):
         "--seeds",
         "0:2",
         "--set",
-        'strategies=[{name="fedavg"}, {name="term"}]',
+        'strategies=[{name="term"}]',
         "--out",
         "here",
     ]
-    code, out, err = fedtoll(*arguments, cwd=tmp_path)
+    # One process: test_resume.py runs the command with its workers.
+    code, out, err = fedtoll(*arguments, "--workers", "1", cwd=tmp_path)
     assert code == 0, err
     assert "Asian-Pac-Islander" in out
     assert "report: here/report.html" in out
     first = _tables(tmp_path / "here")
-    assert len(first) == 8 * 5
+    assert len(first) == 4 * 5
     assert (tmp_path / "here/report.html").stat().st_size > 100_000
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")}
 
@@ -220,8 +225,8 @@ def test_run_report_and_resume(here, tmp_path):
     started = time.monotonic()
     code, out, err = here(*arguments, "--json")
     assert code == 0, err
-    assert "8 of 8 runs are stored already" in err
-    assert json.loads(out)["runs"] == 8
+    assert "4 of 4 runs are stored already" in err
+    assert json.loads(out)["runs"] == 4
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")} == stamps
     assert time.monotonic() - started < 60
 
@@ -235,14 +240,9 @@ def test_run_report_and_resume(here, tmp_path):
 
 
 def test_python_door(tmp_path):
-    code = (
-        "import fedtoll\n"
-        "if __name__ == '__main__':\n"
-        "    results = fedtoll.run('adult-race', out='here', overrides=['training.rounds=1', "
-        "'privacy.epsilons=[\"inf\"]'], seeds='0:1', executor='serial')\n"
-        "    again = fedtoll.load('here')\n"
-        "    assert results.groups.equals(again.groups)\n"
-        "    assert set(again.groups.strategy) == {'fedavg', 'uniform', 'term(clip=1, t=5)'}\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    quick = ["training.rounds=1", 'privacy.epsilons=["inf"]']
+    folder = tmp_path / "here"
+    results = package.run("adult-race", out=folder, overrides=quick, seeds="0:1", executor="serial")
+    again = package.load(folder)
+    assert results.groups.equals(again.groups)
+    assert set(again.groups.strategy) == {"fedavg", "uniform", "term(clip=1, t=5)"}

@@ -1,4 +1,4 @@
-"""The examples of every docstring give what they say."""
+"""The examples in every docstring print what they show."""
 
 from __future__ import annotations
 

@@ -1,27 +1,29 @@
 """The gate: what must hold before anybody may believe an ε of fedtoll.
 
-A *check* is a plain function ``check(system) -> None`` that raises ``AssertionError``. It looks at what
-crosses the wire: it makes runs through a scenario from raw CSV files, sends the clients the messages that a
-server would send, and reads their replies. What it knows beforehand (public sizes, q, B, T, sensitivities)
-it computes from the files and the scenario, not with fedtoll.
+A *check* is a plain function ``check(system) -> None`` that raises ``AssertionError``. It tests what crosses
+the wire: it plans runs from a scenario and raw CSV files, sends clients the messages that a server would
+send, and reads their replies. What must be known in advance (public sizes, q, B, T, sensitivities) is
+computed from the files and the scenario, not by fedtoll.
 
-============  ==============================================================================================
-file          what is checked
-============  ==============================================================================================
-system.py     what a check is given: an engine, a model, a number of classes; raw tables, runs, messages
-replay.py     one record more or less moves a client by at most the clip, a statistic by its sensitivity
-noise.py      the noise has the sd that the ledger charges, and is fresh for every seed, client, round, step
-rounds.py     a round is answered to one broadcast only
-sampler.py    the masks are Poisson: inclusion, variance of the batch, all pairs; read off the wire to the bit
-sizes.py      q, T and B are those of the public size; a client without records releases noise
-ledger.py     one ledger of R·T steps; a wire tap that finds what it lacks; retries and lost replies
-============  ==============================================================================================
+==============  ============================================================================================
+file            what it does
+==============  ============================================================================================
+system.py       what a check receives (engine, model, number of classes) and how it talks to clients
+tables.py       raw CSV files that differ by one record
+replay.py       adding or removing a record moves a client by at most the clip, a statistic by its sensitivity
+noise.py        noise has the sd that the ledger charges, and is fresh for every seed, client, round and step
+rounds.py       a client answers a round for one broadcast only
+sampler.py      batches are Poisson samples: inclusion rate, variance of the batch size, all correlations
+sizes.py        q, T and B come from the public size; a client without records releases noise
+ledger.py       one ledger of R·T steps; a wire tap that finds uncharged releases; retries and lost replies
+==============  ============================================================================================
 
-``mutants.py`` breaks fedtoll in many ways; ``test_mutants.py`` holds that a check fails for each on either
-engine, and ``table.py`` writes docs/gate.md, the table of which check killed which mutant::
+``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways.
+``test_mutants.py`` tests that a check fails for each mutant on either engine. ``table.py`` writes
+docs/gate.md, the table of which check kills which mutant::
 
     python -m tests.gate.table
 
-To add a check, write it in its file under ``@check``; to add a mutant, write a context manager under
-``@mutant``; then write the page anew.
+To add a check, write a function decorated with ``@check`` in the file it belongs to; to add a mutant, write a
+function decorated with ``@mutant``. Then write the page again.
 """

@@ -1,7 +1,7 @@
-"""The ledger: R rounds are one ledger of R·T steps, and nothing leaves a client that it lacks.
+"""The ledger: R rounds are one ledger of R·T steps, and clients send nothing that it lacks.
 
-The releases that are due are written down here from the scenario; the ε of them is integrated from the
-definition of Rényi divergence, not computed by what fedtoll computes it with.
+The expected releases are derived here from the scenario. Their ε is integrated from the definition of Rényi
+divergence, not computed by fedtoll's accountant.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tests.peers.test_accounting import integrated
 
 ROUNDS, STEPS, EVERY = 3, 2, 2
 REPLY = {"arrays", "metrics", clients.LEDGER}
-"""The names of a reply's records; a name is told too."""
+"""Record names are observable too, so a reply holds exactly these."""
 
 Row = tuple[int, str, float, float, int]
-"""Round, what, q, σ, how often."""
+"""Round, release, q, σ, count."""
 
 
 def due(run: Run, client: int, until: int = ROUNDS) -> list[Row]:
-    """What the scenario lets a client release: statistics in every other round, T steps in each."""
+    """Return the releases that the scenario permits: statistics every other round, T steps every round."""
     rows: list[Row] = []
     for round in range(1, until + 1):
         if round % EVERY == 1:
@@ -50,7 +50,7 @@ def due(run: Run, client: int, until: int = ROUNDS) -> list[Row]:
 
 
 class Tap(LocalGrid):
-    """Keeps what every client sent, by round and client; round 0 is the roll call."""
+    """A Grid that records what every client sent, by round and client; round 0 is the roll call."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -60,15 +60,15 @@ class Tap(LocalGrid):
         sent = list(messages)
         replies = super().send_and_receive(sent, timeout=timeout)
         for message, reply in zip(sent, replies, strict=True):
-            told: Any = message.content.config_records.get("config", {"server-round": 0})
-            key = (told["server-round"], message.metadata.dst_node_id - 1)
+            config: Any = message.content.config_records.get("config", {"server-round": 0})
+            key = (config["server-round"], message.metadata.dst_node_id - 1)
             content = RecordDict() if reply.has_error() else copy.deepcopy(reply.content)
             self.received.setdefault(key, []).append(content)
         return replies
 
 
 def tapped(system: System) -> tuple[Run, Tap, pd.DataFrame]:
-    """Drive a run of all statistics, every other round, over a tapped Grid."""
+    """Run a federation with all statistics, every other round, over a tapped Grid."""
     private, _ = runs(system, rounds=ROUNDS, steps=STEPS, every=EVERY)
     ledger = federate(tap := Tap(private), private)["ledger"]
     return private, tap, ledger
@@ -85,27 +85,27 @@ def rows_of(ledger: pd.DataFrame, client: int) -> list[Row]:
 
 @check("one ledger")
 def composition(system: System) -> None:
-    """After R rounds a client has spent what one ledger of R·T steps and all its statistics spend: ≤ ε."""
+    """After R rounds, a client has spent the ε of one ledger of R·T steps and statistics."""
     run, _, ledger = tapped(system)
     for client in range(len(run.clients)):
         own = ledger[ledger["client"] == client]
-        assert rows_of(ledger, client) == due(run, client), f"client {client}: the ledger is not what is due"
+        assert rows_of(ledger, client) == due(run, client), f"client {client}: the ledger has other releases"
         assert set(own["delta"]) == {DELTA}
         spent = own.groupby("round")["epsilon_spent"].agg(["min", "max"])
         assert (spent["min"] == spent["max"]).all()
         for round in range(1, ROUNDS + 1):
             one = _merged(due(run, client, round))
-            expected, told = integrated(one, DELTA), float(spent["max"][round])
-            assert math.isclose(told, expected, rel_tol=1e-6), (
-                f"client {client}, round {round}: ε = {told:.4g} is told, {expected:.4g} is spent"
+            expected, claimed = integrated(one, DELTA), float(spent["max"][round])
+            assert math.isclose(claimed, expected, rel_tol=1e-6), (
+                f"client {client}, round {round}: ε = {claimed:.4g} in the ledger, {expected:.4g} spent"
             )
-        assert 0.98 * EPSILON < told <= EPSILON * (1 + 1e-9), (
-            f"client {client} spends {told:.4g} of {EPSILON}"
+        assert 0.98 * EPSILON < claimed <= EPSILON * (1 + 1e-9), (
+            f"client {client} spends {claimed:.4g} of {EPSILON}"
         )
 
 
 def _merged(rows: list[Row]) -> tuple[tuple[str, float, float, int], ...]:
-    """All rounds as one: each mechanism once, as often as it ran."""
+    """Return each mechanism of all rounds once, with its total count."""
     counts: dict[tuple[str, float, float], int] = {}
     for _, what, rate, noise, count in rows:
         key = ("dp-sgd" if what == DP_SGD else "statistic", rate, noise)
@@ -115,7 +115,7 @@ def _merged(rows: list[Row]) -> tuple[tuple[str, float, float, int], ...]:
 
 @check("wire tap")
 def wire(system: System) -> None:
-    """Every number that leaves a client is a public constant or a release that the ledger holds."""
+    """Every number that a client sends is a public constant or a release in the ledger."""
     run, tap, ledger = tapped(system)
     assert len(tap.received) == (ROUNDS + 1) * len(run.clients)
     sent = ArrayRecord(start(run))
@@ -124,30 +124,28 @@ def wire(system: System) -> None:
         assert len(contents) == 1, f"round {round}, client {client}: {len(contents)} replies"
         (content,) = contents
         if round == 0:
-            told = {name: dict(record) for name, record in content.items()}
+            answer = {name: dict(record) for name, record in content.items()}
             public = {"partition-id": client, "fedtoll": __version__, "numerics": NUMERICS}
-            assert repr(told) == repr({"roll-call": public}), f"client {client} calls back {told}"
+            assert repr(answer) == repr({"roll-call": public}), f"client {client} answers {answer}"
             continue
         lines = rows_of(ledger, client)
         charged = [row for row in lines if row[0] == round]
-        left = _released(content, client, sent, cells)
+        released = sorted(_released(content, client, sent, cells))
         entered = sorted(what for _, what, *_ in charged)
-        assert sorted(left) == entered, (
-            f"round {round}, client {client}: {sorted(left)} left, charged: {entered}"
-        )
+        assert released == entered, f"round {round}, client {client}: sent {released}, charged {entered}"
         steps = sum(count for _, what, _, _, count in charged if what == DP_SGD)
-        assert steps == STEPS, f"round {round}, client {client}: {steps} steps are charged, {STEPS} were told"
+        assert steps == STEPS, f"round {round}, client {client}: {steps} steps charged, not {STEPS}"
         own: Any = content[clients.LEDGER]
         assert set(own) == set(COLUMNS)
-        theirs = list(zip(*(own[c] for c in COLUMNS), strict=True))
-        assert repr(theirs) == repr([row for row in lines if row[0] <= round]), (
-            f"client {client} keeps another ledger"
+        entries = list(zip(*(own[c] for c in COLUMNS), strict=True))
+        assert repr(entries) == repr([row for row in lines if row[0] <= round]), (
+            f"client {client} has a different ledger"
         )
 
 
 def _released(content: RecordDict, client: int, sent: ArrayRecord, cells: dict[str, int]) -> list[str]:
-    """Name every release in a reply; whatever is neither one nor public fails."""
-    left: list[str] = []
+    """Return the names of the releases in a reply; fail on anything else that is not public."""
+    releases: list[str] = []
     assert set(content) == REPLY, f"client {client} sends records named {sorted(content)}"
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
@@ -156,46 +154,48 @@ def _released(content: RecordDict, client: int, sent: ArrayRecord, cells: dict[s
                 like = sent[key]
                 form = (array.dtype, tuple(array.shape), array.stype)
                 assert form == (like.dtype, tuple(like.shape), like.stype), f"client {client}: array {form}"
-                head = len(like.data) - like.numpy().nbytes  # and after it the numbers, which are noised
-                assert array.data[:head] == like.data[:head], f"client {client}: array {key} begins otherwise"
-                assert len(array.data) == len(like.data), (
-                    f"client {client}: array {key} has {len(array.data) - len(like.data)} bytes beside"
+                head = len(like.data) - like.numpy().nbytes  # the rest is the noised numbers
+                assert array.data[:head] == like.data[:head], (
+                    f"client {client}: array {key} begins differently"
                 )
-            left.append(DP_SGD)
+                assert len(array.data) == len(like.data), (
+                    f"client {client}: array {key} has {len(array.data) - len(like.data)} more bytes"
+                )
+            releases.append(DP_SGD)
         elif isinstance(record, MetricRecord):
             metrics: dict[str, Any] = dict(record)
             count = metrics.pop("num-examples", None)
-            assert repr(count) == repr(tables.SIZES[client]), f"client {client}: it counts {count} records"
+            assert repr(count) == repr(tables.SIZES[client]), f"client {client} counts {count} records"
             for key in [k for k in metrics if not k.endswith(".sd")]:
                 value, sd = metrics.pop(key), metrics.pop(f"{key}.sd", None)
-                assert key in SENSITIVITY, f"client {client} sends {key!r}, which nobody declared"
+                assert key in SENSITIVITY, f"client {client} sends {key!r}, which is not declared"
                 assert np.size(value) == cells[key], f"client {client}: {np.size(value)} cells of {key}"
                 public = Z * SENSITIVITY[key](tables.SIZES[client])
                 assert sd is not None and math.isclose(sd, public), f"client {client}: sd of {key}"  # noqa: PT018
-                left.append(key)
-            assert not metrics, f"client {client} sends {sorted(metrics)} beside"
+                releases.append(key)
+            assert not metrics, f"client {client} also sends {sorted(metrics)}"
         else:
             assert isinstance(record, ConfigRecord)
-            assert name == clients.LEDGER, f"client {client} sends {name!r}, which nobody declared"
-    return left
+            assert name == clients.LEDGER, f"client {client} sends {name!r}, which is not declared"
+    return releases
 
 
 @check("retry")
 def retry(system: System) -> None:
-    """The same instruction, given again to a process that knows nothing of the first, is no new release."""
+    """The same instruction, sent again to a process without memory of the first, is no new release."""
     private, _ = runs(system, steps=STEPS)
     parameters = start(private)
     answers: list[list[Answer]] = []
     for _ in range(2):
         answers.append(ask(private, parameters, 2))
     for a, b in zip(*answers, strict=True):
-        assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with other draws"
-        assert a.metrics == b.metrics, f"client {a.client}: a retry releases other statistics"
+        assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with different draws"
+        assert a.metrics == b.metrics, f"client {a.client}: a retry releases different statistics"
 
 
 @check("lost reply")
 def lost(system: System) -> None:
-    """What a client was told to release is charged before it is known whether its reply arrives."""
+    """Releases are charged when they are requested, before it is known whether the reply arrives."""
     private, _ = runs(system, rounds=ROUNDS, steps=STEPS, every=EVERY)
     tap = Tap(private)
     deliver = tap.send_and_receive
@@ -215,7 +215,7 @@ def lost(system: System) -> None:
         refused = ""
     except RunError as error:
         refused = str(error)
-    assert "the reply is missing" in refused, f"a lost reply is answered by {refused or 'nothing'}"
+    assert "the reply is missing" in refused, f"a lost reply leads to {refused or 'no error'}"
     for client in range(len(private.clients)):
         rows = [
             (r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count)

@@ -1,4 +1,4 @@
-"""Models of a user's own: one that both engines train, and one that only Opacus does."""
+"""A user's own models: one that both engines can train, and one that only Opacus can."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import nn
 
 
 def tanh(inputs: int, outputs: int) -> nn.Module:
-    """A Sequential with an activation that is not ours."""
+    """Return a Sequential with an activation that fedtoll's own models do not use."""
     return nn.Sequential(nn.Linear(inputs, 6), nn.Tanh(), nn.Linear(6, 6), nn.SiLU(), nn.Linear(6, outputs))
 
 
 class Gated(nn.Module):
-    """Two linear layers, one of which gates the other."""
+    """A linear layer that is gated by another."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -20,5 +20,5 @@ class Gated(nn.Module):
         self.out = nn.Linear(6, outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.out(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x)))
-        return made
+        output: torch.Tensor = self.out(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x)))
+        return output

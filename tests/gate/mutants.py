@@ -1,7 +1,7 @@
-"""Broken mechanisms: small patches of fedtoll, each of which the gate must notice.
+"""Broken engines: small patches of fedtoll, each of which the gate must notice.
 
-A mutant patches both engines, or names the one that it can. It is as quiet as it can be: where the client and
-the server would disagree about it, and fedtoll itself would refuse, both are patched.
+A mutant patches both engines, or names the one that it patches. It is as hard to notice as possible: where
+client and server would disagree, so that fedtoll itself would refuse, it patches both.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BOTH = ("cohort", "opacus")
 
 @dataclass(frozen=True)
 class Mutant:
-    """A broken fedtoll: ``with mutant():`` breaks it, in the engines named.
+    """A broken fedtoll: ``with mutant():`` applies the patches, in the engines named.
 
-    It is killed by an assertion of a check. Where a client fails or fedtoll refuses, the check has not
-    judged: that counts only for a mutant which declares it in ``ends``.
+    A mutant is killed by a failed assertion of a check. An error of a client or a refusal by fedtoll is no
+    verdict of the check: it counts only for a mutant that declares it in ``ends``.
     """
 
     name: str
@@ -43,19 +43,19 @@ class Mutant:
     @contextmanager
     def _broken(self) -> Any:
         with ExitStack() as stack:
-            for one in self.patches():
-                stack.enter_context(one)
+            for each in self.patches():
+                stack.enter_context(each)
             yield
 
 
 MUTANTS: dict[str, Mutant] = {}
-"""Every mutant by its name."""
+"""All mutants by name."""
 
 
 def mutant(
     breaks: str, engines: tuple[str, ...] = BOTH, ends: tuple[type[AssertionError], ...] = ()
 ) -> Callable[[Any], Any]:
-    """Register a function that returns patches; its name is the mutant's."""
+    """Register a function that returns patches. The mutant is named after the function."""
 
     def register(patches: Callable[[], Sequence[Any]]) -> Callable[[], Sequence[Any]]:
         name = patches.__name__.replace("_", " ")
@@ -65,38 +65,38 @@ def mutant(
     return register
 
 
-# Where the engines are taken hold of.
+# How to patch the engines.
 
 Tensors = list[torch.Tensor]
 
 
 def optimizer(change: Callable[[Any, Run, Task], None]) -> Any:
-    """Patch what wraps Opacus's optimizer of one client."""
+    """Patch the function that wraps a client's optimizer in Opacus's."""
     original = opacus._private
 
     def private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
-        made = original(sgd, run, task)
-        change(made, run, task)
-        return made
+        wrapped = original(sgd, run, task)
+        change(wrapped, run, task)
+        return wrapped
 
     return patch.object(opacus, "_private", private)
 
 
 def clipping(sums: Callable[..., Tensors], accumulate: Callable[[Tensors, float], Tensors]) -> list[Any]:
-    """Patch how either engine clips: the cohort's sums, and Opacus's from per-example gradients."""
+    """Patch clipping: the sums of the cohort engine, and those of Opacus from per-example gradients."""
 
-    def change(made: Any, run: Run, task: Task) -> None:
+    def change(dp: Any, run: Run, task: Task) -> None:
         def clip_and_accumulate() -> None:
-            for p, total in zip(made.params, accumulate(made.grad_samples, made.max_grad_norm), strict=True):
+            for p, total in zip(dp.params, accumulate(dp.grad_samples, dp.max_grad_norm), strict=True):
                 p.summed_grad = total
 
-        made.clip_and_accumulate = clip_and_accumulate
+        dp.clip_and_accumulate = clip_and_accumulate
 
     return [patch.object(cohort, "_clipped_sums", sums), optimizer(change)]
 
 
 def noising(factor: Callable[[Run, Task], float]) -> list[Any]:
-    """Patch the size of either engine's noise."""
+    """Multiply the noise of both engines by a factor."""
     original = draws.normals
 
     def normals(run: Run, tasks: Sequence[Task], parameters: Any, kept: Any) -> Any:
@@ -104,14 +104,14 @@ def noising(factor: Callable[[Run, Task], float]) -> list[Any]:
         for noise in original(run, tasks, parameters, kept):
             yield [torch.stack([x * f for x, f in zip(n, factors, strict=False)]) for n in noise]
 
-    def change(made: Any, run: Run, task: Task) -> None:
-        made.noise_multiplier *= factor(run, task)
+    def change(dp: Any, run: Run, task: Task) -> None:
+        dp.noise_multiplier *= factor(run, task)
 
     return [patch.object(cohort, "normals", normals), optimizer(change)]
 
 
 def keys(change: Callable[[Run, Task], list[sampling.Key]]) -> list[Any]:
-    """Patch what the noise of each step begins with."""
+    """Patch the random keys of each step's noise."""
     return [patch.object(owner, "noise_keys", change) for owner in (opacus, draws)]
 
 
@@ -123,13 +123,13 @@ def batches(change: Callable[[Run, Task], list[Any]]) -> list[Any]:
 def engines(
     task: Callable[[Task], Task] = lambda t: t, steps: Callable[[Run, Task], int] = lambda r, t: t.plan.steps
 ) -> list[Any]:
-    """Patch what an engine is given, and how many steps it says that it made (by default what is planned)."""
+    """Patch the tasks of both engines, and the number of steps that they report (by default the planned)."""
     patches = []
     for engine in (cohort.CohortEngine, opacus.OpacusEngine):
 
         def train(self: Any, run: Run, tasks: Sequence[Task], original: Any = engine.train) -> list[Trained]:
-            made = original(self, run, [task(t) for t in tasks])
-            return [replace(x, steps=steps(run, t)) for x, t in zip(made, tasks, strict=True)]
+            trained = original(self, run, [task(t) for t in tasks])
+            return [replace(x, steps=steps(run, t)) for x, t in zip(trained, tasks, strict=True)]
 
         patches.append(patch.object(engine, "train", train))
     return patches
@@ -143,7 +143,7 @@ _SUMS: Callable[..., Tensors] = cohort._clipped_sums
 def _examples(
     network: Any, active: int, pool: Any, index_KB: Any, factor_KB: Any, weight_KB: Any
 ) -> list[Tensors]:
-    """Every example's gradients × factor, without a clip: ``[example][parameter][client, ...]``."""
+    """Return each example's unclipped gradients times its factor: ``[example][parameter][client, ...]``."""
     columns = [slice(b, b + 1) for b in range(index_KB.shape[1])]
     return [
         _SUMS(network, active, pool, index_KB[:, c], factor_KB[:, c],
@@ -161,7 +161,7 @@ def _shrunk(x: torch.Tensor, norm: torch.Tensor, most: Any) -> torch.Tensor:
     return x * factor.view(-1, *(1,) * (x.dim() - 1))
 
 
-@mutant("each layer is clipped by itself, so that a record moves the model by more than C")
+@mutant("each layer is clipped separately, so that a record can move the model by more than C")
 def per_layer_clipping() -> list[Any]:
     def sums(
         network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
@@ -185,7 +185,7 @@ def no_clipping() -> list[Any]:
     return clipping(lambda *a: _SUMS(*a[:6], None), lambda grads, clip: [g.sum(0) for g in grads])
 
 
-@mutant("the mean of the batch is clipped, and not each record's gradient")
+@mutant("the mean gradient of the batch is clipped instead of each record's gradient")
 def clip_after_averaging() -> list[Any]:
     def sums(
         network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
@@ -203,7 +203,7 @@ def clip_after_averaging() -> list[Any]:
     return clipping(sums, accumulate)
 
 
-@mutant("a record's weight multiplies its gradient after the clip", engines=("cohort",))
+@mutant("a record's weight multiplies its gradient after clipping", engines=("cohort",))
 def weights_outside_the_clip() -> list[Any]:
     def sums(
         network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
@@ -216,54 +216,54 @@ def weights_outside_the_clip() -> list[Any]:
 # Noise of training.
 
 
-@mutant("the noise is σ and not σ C")
+@mutant("the noise has the sd σ instead of σ C")
 def noise_not_scaled_to_the_clip() -> list[Any]:
     return noising(lambda run, task: 1 / (run.clip or 1.0))
 
 
-@mutant("the noise is divided by B once more than the gradients")
+@mutant("the noise is divided by B twice, the gradients once")
 def noise_divided_by_B_twice() -> list[Any]:
     return noising(lambda run, task: 1 / task.plan.batch_size)
 
 
-@mutant("a tenth of the noise is missing")
+@mutant("the noise is nine tenths of what is charged")
 def noise_times_nine_tenths() -> list[Any]:
     return noising(lambda run, task: 0.9)
 
 
-@mutant("the noise is a tenth where records are weighed, as a strategy may ask")
-def noise_less_where_weighed() -> list[Any]:
+@mutant("the noise is a tenth when records are weighted, as a strategy may instruct")
+def less_noise_with_weights() -> list[Any]:
     return noising(lambda run, task: 1.0 if task.weights_N is None else 0.1)
 
 
-@mutant("the noise is a tenth under FedProx's term")
-def noise_less_under_a_proximal_term() -> list[Any]:
+@mutant("the noise is a tenth with FedProx's proximal term")
+def less_noise_with_a_proximal_term() -> list[Any]:
     return noising(lambda run, task: 0.1 if 0 < task.proximal_mu < 1000 else 1.0)
 
 
 @mutant("the noise is a tenth at float32")
-def noise_less_at_float32() -> list[Any]:
+def less_noise_at_float32() -> list[Any]:
     return noising(lambda run, task: 0.1 if run.precision == "float32" else 1.0)
 
 
-@mutant("nothing is noised, and a finite ε is claimed")
+@mutant("gradients are clipped without noise, and a finite ε is claimed")
 def clip_only_claimed_as_private() -> list[Any]:
     return noising(lambda run, task: 0.0)
 
 
-@mutant("all steps of a round have the same noise")
+@mutant("all steps of a round use the same noise")
 def noise_reused_every_step() -> list[Any]:
     original = sampling.noise_keys
     return keys(lambda run, task: [original(run, task)[0]] * task.plan.steps)
 
 
-@mutant("all rounds have the same noise")
+@mutant("all rounds use the same noise")
 def noise_reused_every_round() -> list[Any]:
     original = sampling.noise_keys
     return keys(lambda run, task: original(run, replace(task, round=1)))
 
 
-@mutant("two clients have the same noise, which the difference of their updates lacks")
+@mutant("two clients use the same noise, which cancels in the difference of their updates")
 def same_stream_for_two_clients() -> list[Any]:
     original = sampling.noise_keys
     return keys(
@@ -273,13 +273,13 @@ def same_stream_for_two_clients() -> list[Any]:
     )
 
 
-@mutant("a run that is trained again draws other noise, which nobody charges")
+@mutant("a run that is trained again draws new noise, which is not charged")
 def retry_with_new_noise() -> list[Any]:
     original = sampling.noise_keys
     return keys(lambda run, task: [k ^ np.uint32(secrets.randbits(32)) for k in original(run, task)])
 
 
-@mutant("a step whose batch is empty adds no noise")
+@mutant("a step with an empty batch adds no noise")
 def empty_batches_without_noise() -> list[Any]:
     original = draws.normals
 
@@ -288,68 +288,68 @@ def empty_batches_without_noise() -> list[Any]:
         for step, noise in enumerate(original(run, tasks, parameters, kept)):
             yield [torch.stack([x * (not e[step]) for x, e in zip(n, empty, strict=False)]) for n in noise]
 
-    def change(made: Any, run: Run, task: Task) -> None:
-        clip, sigma = made.clip_and_accumulate, made.noise_multiplier
+    def change(dp: Any, run: Run, task: Task) -> None:
+        clip, sigma = dp.clip_and_accumulate, dp.noise_multiplier
 
         def clip_and_accumulate() -> None:
-            made.noise_multiplier = sigma if len(made.grad_samples[0]) else 0.0
+            dp.noise_multiplier = sigma if len(dp.grad_samples[0]) else 0.0
             clip()
 
-        made.clip_and_accumulate = clip_and_accumulate
+        dp.clip_and_accumulate = clip_and_accumulate
 
     return [patch.object(cohort, "normals", normals), optimizer(change)]
 
 
-# Batches, and what is public about a client.
+# Batches and public sizes.
 
 
-@mutant("batches are dealt from a shuffled deck, while the ledger charges Poisson sampling")
+@mutant("batches are consecutive parts of a shuffled order, while the ledger charges Poisson sampling")
 def shuffled_batches() -> list[Any]:
-    def dealt(run: Run, task: Task) -> list[Any]:
+    def shuffled(run: Run, task: Task) -> list[Any]:
         rng = np.random.default_rng([run.seed, task.plan.id, task.round])
-        held = len(task.labels_N)
-        size = round(task.plan.sampling_rate * held)
-        deck = np.concatenate([rng.permutation(held) for _ in range(2 + task.plan.steps)])
-        return [np.sort(deck[t * size : (t + 1) * size]) for t in range(task.plan.steps)]
+        records = len(task.labels_N)
+        size = round(task.plan.sampling_rate * records)
+        order = np.concatenate([rng.permutation(records) for _ in range(2 + task.plan.steps)])
+        return [np.sort(order[t * size : (t + 1) * size]) for t in range(task.plan.steps)]
 
-    return batches(dealt)
+    return batches(shuffled)
 
 
-@mutant("two steps in a row have the same batch, and the ledger charges them as two samples")
-def same_batch_released_twice() -> list[Any]:
+@mutant("two successive steps use the same batch, while the ledger charges two samples")
+def same_batch_twice() -> list[Any]:
     original = sampling.batches
     return batches(lambda run, task: [original(run, task)[t // 2 * 2] for t in range(task.plan.steps)])
 
 
-@mutant("two batches take turns: every step has that of the one before the last")
+@mutant("two batches alternate: each step uses the batch of the step before the last")
 def batches_of_period_two() -> list[Any]:
     original = sampling.batches
     return batches(lambda run, task: [original(run, task)[t % 2] for t in range(task.plan.steps)])
 
 
-@mutant("all rounds have the same batches")
+@mutant("all rounds use the same batches")
 def same_batches_every_round() -> list[Any]:
     original = sampling.batches
     return batches(lambda run, task: original(run, replace(task, round=1)))
 
 
-def _from_held(change: Callable[[Task, int], dict[str, float]]) -> list[Any]:
+def _from_records(change: Callable[[Task, int], dict[str, float]]) -> list[Any]:
     def task(t: Task) -> Task:
         return replace(t, plan=t.plan.model_copy(update=change(t, max(1, len(t.labels_N)))))
 
     return engines(task)
 
 
-@mutant("q is B over the records held")
-def rate_from_records_held() -> list[Any]:
-    return _from_held(lambda t, held: {"sampling_rate": min(1.0, t.plan.batch_size / held)})
+@mutant("q is B divided by the number of records")
+def rate_from_records() -> list[Any]:
+    return _from_records(lambda t, n: {"sampling_rate": min(1.0, t.plan.batch_size / n)})
 
 
-@mutant("T grows with the records held")
-def steps_from_records_held() -> list[Any]:
-    return _from_held(lambda t, held: {"steps": max(1, round(t.plan.steps * held / t.plan.size))})
+@mutant("T grows with the number of records")
+def steps_from_records() -> list[Any]:
+    return _from_records(lambda t, n: {"steps": max(1, round(t.plan.steps * n / t.plan.size))})
 
 
-@mutant("the normaliser B is q times the records held")
-def normaliser_from_records_held() -> list[Any]:
-    return _from_held(lambda t, held: {"batch_size": t.plan.sampling_rate * held})
+@mutant("the normaliser B is q times the number of records")
+def normaliser_from_records() -> list[Any]:
+    return _from_records(lambda t, n: {"batch_size": t.plan.sampling_rate * n})

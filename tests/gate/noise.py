@@ -1,8 +1,8 @@
-"""The noise: as large as the ledger charges, whatever a client is told, and fresh wherever a key differs.
+"""Noise is as large as the ledger charges, under all instructions, and fresh wherever a key differs.
 
-N standardised draws have a sum of squares of χ² with N degrees of freedom: their sd is held to its quantiles
-of one case in a million, ±1.1% for 10⁵ draws. Two fresh vectors of P draws have a correlation within
-±5.5 / √P but for 4 cases in 10⁸.
+The sum of squares of N standardised draws follows χ² with N degrees of freedom. Their sd must lie between
+its quantiles at one case in a million: ±1.1% for 10⁵ draws. Two fresh vectors of P draws have a correlation
+within ±5.5 / √P in all but 4 cases in 10⁸.
 """
 
 from __future__ import annotations
@@ -38,42 +38,42 @@ DRAWS = 100_000
 FALSE_ALARM = 1e-6
 EMPTY = PLACE["E"]
 
-TOLD: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value in WEIGHED.items())]
-"""What clients are told beside the model: nothing, all that they know, and one of it."""
+INSTRUCTIONS: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value in WEIGHED.items())]
+"""What clients receive in addition to the model: nothing, all instructions, and each by itself."""
 
 
 def close(z: NDArray[np.float64], what: str) -> None:
-    """Hold standardised draws to a standard deviation of 1."""
+    """Assert that standardised draws have a standard deviation of 1."""
     sd = math.sqrt(float(np.mean(z**2)))
     low, high = (math.sqrt(chi2.ppf(p, z.size) / z.size) for p in (FALSE_ALARM / 2, 1 - FALSE_ALARM / 2))
     assert low < sd < high, f"{what}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
 
 
 def independent(vectors: NDArray[np.float64], what: str, single: bool = False) -> None:
-    """Hold the rows of a matrix to be uncorrelated, and no number to stand twice, unless it is rounded."""
+    """Assert that the rows of a matrix are uncorrelated and, unless in single precision, all draws differ."""
     found = np.abs(np.corrcoef(vectors) - np.eye(len(vectors))).max()
     within = 5.5 / math.sqrt(vectors.shape[1])
     assert found < within, f"{what}: two of {len(vectors)} have a correlation of {found:.3f} (± {within:.3f})"
     gap = np.diff(np.sort(vectors.ravel())).min()
-    assert single or gap > 1e-13, f"{what}: a draw stands twice"
+    assert single or gap > 1e-13, f"{what}: two draws are equal"
 
 
 def long(at: System, *, asks: bool = True) -> tuple[Run, Run]:
-    """The two runs, with a round for every draw that is wanted."""
+    """Return the two runs with enough rounds for all draws."""
     private, clipped = (run.model_copy(update={"rounds": DRAWS}) for run in runs(at, asks=asks))
     return private, clipped
 
 
 def unit(client: int, sigma: float) -> float:
-    """The sd of the noise in one coordinate of one step's change of the weights: η σ C / B."""
+    """Return the sd of the noise that one step adds to each weight: η σ C / B."""
     return STEP * sigma * CLIP / (RATE * tables.SIZES[client])
 
 
 def drawn(
-    private: Run, clipped: Run, parameters: Parameters, round: int, **told: Any
+    private: Run, clipped: Run, parameters: Parameters, round: int, **instructions: Any
 ) -> list[NDArray[np.float64]]:
-    """The noise of every client's one step, standardised: what DP-SGD returns less what clipping returns."""
-    noisy, exact = (ask(run, parameters, round, **told) for run in (private, clipped))
+    """Return each client's noise of one step, standardised: the update by DP-SGD minus that by clipping."""
+    noisy, exact = (ask(run, parameters, round, **instructions) for run in (private, clipped))
     return [
         (a.update - b.update) / unit(plan.id, plan.noise_multiplier)
         for plan, a, b in zip(private.clients, noisy, exact, strict=True)
@@ -81,34 +81,34 @@ def drawn(
 
 
 def of_steps(
-    private: Run, parameters: Parameters, steps: int, round: int = 1, **told: Any
+    private: Run, parameters: Parameters, steps: int, round: int = 1, **instructions: Any
 ) -> NDArray[np.float64]:
-    """The sum of the noise of so many steps of the client without records, standardised by one step's."""
-    (answer,) = ask(with_plans(private, steps=steps), parameters, round, [EMPTY], **told)
+    """Return the summed noise of several steps of the client without records, in units of one step's sd."""
+    (answer,) = ask(with_plans(private, steps=steps), parameters, round, [EMPTY], **instructions)
     return answer.update / unit(EMPTY, private.clients[EMPTY].noise_multiplier)
 
 
 @check("noise of training")
 def training(system: System) -> None:
-    """Each step's noise has the sd σ C / B by the public size: without records too, and whatever is told."""
-    kinds = [(at, told) for at in precisions(system) for told in TOLD]
-    for i, (at, told) in enumerate(kinds):
+    """Each step's noise has the sd σ C / B of the public size, even without records, for all instructions."""
+    kinds = [(at, instructions) for at in precisions(system) for instructions in INSTRUCTIONS]
+    for i, (at, instructions) in enumerate(kinds):
         private, clipped = long(at, asks=False)
-        parameters, what = start(private), f"{at.precision}, told {sorted(told)}"
+        parameters, what = start(private), f"{at.precision}, instructions {sorted(instructions)}"
         count = sum(a.size for a in parameters)
         rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // (count * len(private.clients)))
-        z = [np.concatenate(drawn(private, clipped, parameters, r, **told)) for r in rounds]
+        z = [np.concatenate(drawn(private, clipped, parameters, r, **instructions)) for r in rounds]
         close(np.concatenate(z), f"one step, {what}")
         rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // count // (1 if system.full else 4))
-        kept = 1 - STEP * told.get("proximal_mu", 0.0)  # of earlier noise, by FedProx's term
-        sd = math.sqrt(sum(kept ** (2 * t) for t in range(4)))
-        sums = [of_steps(private, parameters, 4, r, **told) for r in rounds]
+        decay = 1 - STEP * instructions.get("proximal_mu", 0.0)  # FedProx's term shrinks earlier noise
+        sd = math.sqrt(sum(decay ** (2 * t) for t in range(4)))
+        sums = [of_steps(private, parameters, 4, r, **instructions) for r in rounds]
         close(np.concatenate(sums) / sd, f"four steps, {what}")
 
 
 @check("freshness of training's noise")
 def fresh(system: System) -> None:
-    """Another seed, client, round or step is other noise, at either precision, and whatever is told."""
+    """Each seed, client, round and step has noise of its own, at either precision, under all instructions."""
     for at in precisions(system):
         private, clipped = runs(at, asks=False)
         parameters = start(private)
@@ -116,23 +116,23 @@ def fresh(system: System) -> None:
         vectors = [
             v
             for run in (private, reseeded)
-            for r, told in enumerate(TOLD[:3], 1)
-            for v in drawn(run, clipped, parameters, r, **told)
+            for r, instructions in enumerate(INSTRUCTIONS[:3], 1)
+            for v in drawn(run, clipped, parameters, r, **instructions)
         ]
         for round in (1, 2):
             sums = [of_steps(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
-            vectors += list(np.diff(sums, axis=0))  # the first is among those above
+            vectors += list(np.diff(sums, axis=0))  # the first is included above
         independent(np.array(vectors), f"noise of training, {at.precision}", at.precision == "float32")
 
 
-def released(private: Run, parameters: Parameters, round: int, **told: Any) -> NDArray[np.float64]:
-    """The noise of every client's statistics, standardised, ``[client, cell]``.
+def released(private: Run, parameters: Parameters, round: int, **instructions: Any) -> NDArray[np.float64]:
+    """Return the standardised noise of all clients' statistics, ``[client, cell]``.
 
-    It is that of two seeds, one less the other: what lies below is the same and cancels.
+    It is the difference of the statistics under two noise seeds: the exact values are equal and cancel.
     """
     reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
     rows = []
-    answers = (ask(run, parameters, round, **told) for run in (private, reseeded))
+    answers = (ask(run, parameters, round, **instructions) for run in (private, reseeded))
     for a, b in zip(*answers, strict=True):
         rows.append(np.concatenate([_cells(a, b, name) for name in SENSITIVITY]))
     return np.array(rows)
@@ -141,24 +141,24 @@ def released(private: Run, parameters: Parameters, round: int, **told: Any) -> N
 def _cells(a: Answer, b: Answer, name: str) -> NDArray[np.float64]:
     sd = Z * SENSITIVITY[name](tables.SIZES[a.client])
     for answer in (a, b):
-        told = answer.metrics[f"{name}.sd"]
-        assert abs(told / sd - 1) < 1e-12, f"{name} of client {a.client}: its sd is told as {told}, not {sd}"
+        stated = answer.metrics[f"{name}.sd"]
+        assert abs(stated / sd - 1) < 1e-12, f"{name} of client {a.client}: stated sd {stated}, not {sd}"
     return (a.statistic(name) - b.statistic(name)) / (sd * math.sqrt(2))
 
 
 @check("noise of statistics")
 def statistics(system: System) -> None:
-    """Every cell of every statistic has noise of z times the sensitivity and of its own, whatever is told."""
-    kinds = [(at, told) for at in precisions(system) for told in TOLD]
+    """Each cell of a statistic has noise of its own, of z times the sensitivity, under all instructions."""
+    kinds = [(at, instructions) for at in precisions(system) for instructions in INSTRUCTIONS]
     rounds = [(i, *kinds[i % len(kinds)]) for i in range(64 if system.full else 32)]
-    made = []
-    for i, at, told in rounds:
+    draws = []
+    for i, at, instructions in rounds:
         private, _ = long(at)
-        made.append(released(private, start(private), i + 1, **told))
-    z = np.array(made)  # round, client, cell
+        draws.append(released(private, start(private), i + 1, **instructions))
+    z = np.array(draws)  # round, client, cell
     close(z, "all statistics")
-    for i, (at, told) in enumerate(kinds):
-        close(z[i :: len(kinds)], f"{at.precision}, told {sorted(told)}")
+    for i, (at, instructions) in enumerate(kinds):
+        close(z[i :: len(kinds)], f"{at.precision}, instructions {sorted(instructions)}")
     lengths = np.cumsum([len(_cells_of(private, name)) for name in SENSITIVITY])
     for name, part in zip(SENSITIVITY, np.split(z, lengths[:-1], axis=2), strict=True):
         close(part, name)
@@ -173,7 +173,7 @@ def _cells_of(run: Run, name: str) -> NDArray[np.float64]:
 
 
 def in_full(system: System, name: str) -> None:
-    """10⁵ draws of one statistic, from the mechanism itself: the wire would take minutes for a number."""
+    """Check 10⁵ draws of one statistic from the mechanism itself: over the wire they would take minutes."""
     private, _ = runs(system)
     (index,) = (i for i, s in enumerate(private.statistics) if s.name == name)
     plan, none = private.statistics[index], np.zeros(0, dtype=np.int64)

@@ -1,9 +1,9 @@
 """Grey-box replay: the same run on two raw tables that differ by one record.
 
-The masks are injected, for the gaps between sampled rows are geometric and one record more would shift all
-later ones; the noise is that of the seed, so it is the same and cancels. One step. Then
-B · (w_after − w_before) / η of the two differ by the clipped gradient of the one record, and a statistic by
-what the record adds to it before the noise.
+The batches are injected: the sampler draws geometric gaps between rows, so that one more record would shift
+all later ones. The noise depends on the seed alone, so it is the same in both runs and cancels. After one
+step, B · (w_after − w_before) / η of the two runs differ by the clipped gradient of the one record, and a
+statistic by the contribution of the record before noise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SENSITIVITY: dict[str, Callable[[int], float]] = {
 """The L2 sensitivity of every statistic for a public size n, derived by hand."""
 
 WEIGHED: dict[str, Any] = {"group_weights": [4.0, 0.5], "proximal_mu": 0.3}
-"""What clients may be told beside the model."""
+"""The instructions that clients may receive in addition to the model."""
 
 MODELS: list[tuple[int, int, dict[str, Any], str]] = [
     (1, 1, {}, "float64"),
@@ -51,8 +51,8 @@ MODELS: list[tuple[int, int, dict[str, Any], str]] = [
     (2, 1, WEIGHED, "float64"),
     (2, -1, {}, "float32"),
 ]
-"""Seed and sign of the weights that are broadcast, the instructions, and the precision: a record that one
-model finds easy surprises its negative."""
+"""Seed and sign of the broadcast weights, instructions, and precision. A record with a small loss under one
+model has a large loss under its negative."""
 
 PLACE = {site: i for i, site in enumerate(tables.SITES)}
 
@@ -62,41 +62,42 @@ def moves(system: System) -> tuple[str, ...]:
 
 
 Pair = tuple[str, list[Answer], list[Answer], float]
-"""The record, the answers with it and without, and their rounding."""
+"""The record, the answers with and without it, and the tolerance."""
 
 
 def pairs(system: System, group: str = "") -> list[Pair]:
-    """Return the answers of all clients with and without a record, from several models.
+    """Return the answers of all clients with and without a record, for several models.
 
-    Where a group is given, the plan declares it to be every client's: they release its cells alone.
+    With a group, the plan declares it as the group of every client: they release its cells only.
     """
     found = []
     with masks(everybody):
-        for seed, sign, told, precision in MODELS[: None if system.full else 2]:
+        for seed, sign, instructions, precision in MODELS[: None if system.full else 2]:
             at = replace(system, precision=precision)
             known: dict[str, list[Answer]] = {}
             for moved in moves(system):
                 whole, without = (with_plans(run, group=group) for run in neighbours(at, moved))
                 parameters = [sign * a for a in start(whole, seed)]
                 if not known:
-                    known[""] = ask(whole, parameters, **told)
-                found.append((moved, known[""], ask(without, parameters, **told), ROUNDING[precision]))
+                    known[""] = ask(whole, parameters, **instructions)
+                answers = ask(without, parameters, **instructions)
+                found.append((moved, known[""], answers, ROUNDING[precision]))
     return found
 
 
 def distance(a: Answer, b: Answer) -> float:
-    """‖B · Δw / η‖ of two answers of one client."""
+    """Return ‖B · Δw / η‖ of two answers of one client."""
     return float(np.linalg.norm(RATE * tables.SIZES[a.client] * (a.update - b.update) / STEP))
 
 
 def touched(moved: str) -> set[int]:
-    """The clients whose records differ: one loses the record, one gets another."""
+    """Return the two clients whose records differ: one loses a record, one gets another."""
     return {PLACE[tables.MOVES[moved]], PLACE["Z"]}
 
 
 @check("replay of training")
 def training(system: System) -> None:
-    """One record moves a client's step by at most the clip, and the step of others not at all."""
+    """One record moves its client's step by at most the clip, and the steps of other clients not at all."""
     reached = dict.fromkeys(moves(system), 0.0)
     for moved, whole, without, rounding in pairs(system):
         for a, b in zip(whole, without, strict=True):
@@ -105,15 +106,15 @@ def training(system: System) -> None:
             assert found <= limit + rounding, (
                 f"{moved}: client {a.client} moves by {found:.4g}, more than {limit:g}"
             )
-        of = PLACE[tables.MOVES[moved]]
-        reached[moved] = max(reached[moved], distance(whole[of], without[of]))
+        client = PLACE[tables.MOVES[moved]]
+        reached[moved] = max(reached[moved], distance(whole[client], without[client]))
     for moved, most in reached.items():
         assert most > CLIP / 10, f"{moved}: the record moves its client by {most:.4g} only: nothing is tested"
 
 
 @check("replay of statistics")
 def statistics(system: System) -> None:
-    """One record changes a statistic, before its noise, by at most the sensitivity that is charged."""
+    """One record changes a statistic, before noise, by at most the sensitivity that is charged."""
     reached = dict.fromkeys(SENSITIVITY, 0.0)
     declared = [pair for group in tables.SEXES * system.full for pair in pairs(system, group)]
     for moved, whole, without, rounding in [*pairs(system), *declared]:
@@ -132,20 +133,20 @@ def statistics(system: System) -> None:
 
 @check("non-finite record")
 def not_finite(system: System) -> None:
-    """A record whose loss and gradient overflow neither ends the round nor moves more than any other."""
+    """A record whose loss and gradient overflow neither ends the round nor has more influence than others."""
     for at in precisions(system):
         _not_finite(at)
 
 
 HUGE = {"float64": 1e303, "float32": 1e35}
-"""What a number of 10⁶ overflows with."""
+"""Weights by precision, with which a feature of 10⁶ overflows."""
 
 
 def _not_finite(system: System) -> None:
     rounding = ROUNDING[system.precision]
     whole, without = neighbours(system, "outlier")
     parameters = start(whole)
-    parameters[0][:, -1] *= HUGE[system.precision]  # of x3, which is 0 for all records but the outlier
+    parameters[0][:, -1] *= HUGE[system.precision]  # x3 is 0 for all records but the outlier
     with masks(everybody):
         one, other = ask(whole, parameters), ask(without, parameters)
     for a, b in zip(one, other, strict=True):

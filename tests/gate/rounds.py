@@ -1,4 +1,4 @@
-"""A round is answered once: its batches and noise must not be had a second time, with another model."""
+"""A round is answered once: its batches and noise must not be used again with another model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.gate.system import System, ask, check, runs, send, start
 
 @check("one answer a round")
 def once(system: System) -> None:
-    """A client answers a round to one broadcast; the same again gets the same reply, free of charge."""
+    """A client answers one broadcast per round; the same broadcast again gets the same reply, uncharged."""
     private, _ = runs(system, rounds=3)
     model, other = start(private), start(private, seed=2)
     another = private.model_copy(update={"seed": private.seed + 2})
@@ -30,12 +30,12 @@ def once(system: System) -> None:
             ("records of another seed", another, model, {}),
             ("noise of another seed", reseeded, model, {}),
         ]
-        for what, run, parameters, told in changed:
-            for reply in send(grid, run, parameters, round, **told):
-                assert reply.has_error(), f"round {round} is answered again, to {what}"
+        for what, run, parameters, instructions in changed:
+            for reply in send(grid, run, parameters, round, **instructions):
+                assert reply.has_error(), f"round {round} is answered again for {what}"
         for (a, ledger), b in zip(first, ask(private, model, round, grid=grid), strict=True):
-            assert np.array_equal(a.update, b.update), f"client {a.client}: a retry trains with other draws"
-            assert a.metrics == b.metrics, f"client {a.client}: a retry releases other statistics"
+            assert np.array_equal(a.update, b.update), f"client {a.client}: a retry uses different draws"
+            assert a.metrics == b.metrics, f"client {a.client}: a retry releases different statistics"
             assert _ledger(b.content) == ledger, f"client {a.client}: a retry is charged"
     for parameters in (model, other):
         for reply in send(grid, private, parameters, 1):
@@ -44,7 +44,7 @@ def once(system: System) -> None:
 
 
 def _at_once(system: System) -> None:
-    """Two models for one round, and one client, in the same batch of messages."""
+    """Send a client two models for one round in the same batch of messages: only one may be answered."""
     private, _ = runs(system, rounds=3)
     config = ConfigRecord({"run": private.to_json(), "server-round": 1})
     models = [ArrayRecord(start(private, seed)) for seed in (1, 2)]
@@ -55,5 +55,5 @@ def _at_once(system: System) -> None:
 
 
 def _ledger(content: RecordDict) -> dict[str, list[Any]]:
-    """A copy, for in this process clients go on writing into what they sent."""
+    """Return a copy: in this process, clients keep writing into the records they sent."""
     return {column: list(values) for column, values in dict(content[clients.LEDGER]).items()}  # type: ignore[arg-type]

@@ -1,9 +1,10 @@
-"""The sampler, read off the wire to the bit: who was in which batch of which step.
+"""The sampler, decoded bit by bit from replies: which record was in the batch of which step.
 
-Every record has a feature of its own (its code), so coordinate i of the weights moves only if record i is in
-the batch, and by the same amount each time: the gradient is clipped, and the step so small that it does not
-change. FedProx's term draws the weights back to half of the way after each step (η μ = 1/2), so that the sum
-over T steps is a binary number whose digits are the steps: the last step's counts 1, the one before it 1/2.
+Every record has a feature of its own (its code). So coordinate i of the weights moves only if record i is in
+the batch, and by the same amount each time: the gradient is clipped, and the step is so small that the
+gradient does not change. FedProx's term halves the distance to the start after each step (η μ = 1/2). So the
+sum over T steps is a binary number with one digit per step: the last step has weight 1, the one before it
+1/2, and so on.
 """
 
 from __future__ import annotations
@@ -26,57 +27,57 @@ BITS = NDArray[np.int64]
 
 
 def read(run: Run, round: int) -> list[BITS]:
-    """Who was in which batch: for every client 0 or 1, ``[record, step]``."""
-    held = records(run)
-    features = held.table.features.shape[1]
+    """Return for every client whether a record was in a step's batch: 0 or 1, ``[record, step]``."""
+    data = records(run)
+    features = data.table.features.shape[1]
     zeros = [np.zeros((1, features)), np.zeros(1)]
     answers = ask(run, zeros, round, proximal_mu=0.5 / TINY)
     bits = []
-    for plan, rows, answer in zip(run.clients, held.held, answers, strict=True):
+    for plan, rows, answer in zip(run.clients, data.held, answers, strict=True):
         # At weights of 0 the gradient is ±1/2 in the record's coordinate and in the bias; it is clipped to C.
         once = TINY * CLIP * 0.5 / (math.sqrt(0.5) + 1e-6) / (RATE * tables.SIZES[plan.id])
-        sign = 2 * held.table.label[rows] - 1
+        sign = 2 * data.table.label[rows] - 1
         digits = sign * answer.update[rows] / once * 2 ** (STEPS - 1)
         whole = np.rint(digits).astype(np.int64)
         assert np.abs(digits - whole).max(initial=0) < 0.05, (
-            f"client {plan.id}: a step is no clipped gradient"
+            f"client {plan.id}: a step is not a clipped gradient"
         )
         assert ((whole >= 0) & (whole < 2**STEPS)).all(), (
-            f"client {plan.id}: not {STEPS} steps, or twice in one"
+            f"client {plan.id}: not {STEPS} steps, or a record twice in one"
         )
         bits.append(whole[:, None] >> np.arange(STEPS) & 1)
         others = np.delete(answer.update[:features], rows)
         assert not (np.abs(others) > 1e-9 * once).any(), (
-            f"client {plan.id}: records of others are in its batch"
+            f"client {plan.id}: its batch has records of other clients"
         )
     return bits
 
 
 def drawn(system: System) -> list[NDArray[np.int64]]:
-    """Who was in which batch, ``[round, step, record]`` for every client."""
+    """Return for every client whether a record was in a batch, ``[round, step, record]``."""
     small = System(system.engine, "logistic", 2, system.seed)
     other = tuple(c for c in tables.COLUMNS if c != "code")
     rounds = 16 if system.full else 4
     private, _ = runs(small, asks=False, rounds=rounds, steps=STEPS, step=TINY, exclude=other)
-    run = with_plans(private, noise_multiplier=1e-14)  # still DP-SGD, and below the last digit
-    made = [read(run, r) for r in range(1, 1 + rounds)]
-    return [np.array([bits[k].T for bits in made]) for k in range(len(run.clients))]
+    run = with_plans(private, noise_multiplier=1e-14)  # still DP-SGD, but noise below the last digit
+    by_round = [read(run, r) for r in range(1, 1 + rounds)]
+    return [np.array([bits[k].T for bits in by_round]) for k in range(len(run.clients))]
 
 
 @check("sampler")
 def poisson(system: System) -> None:
-    """Each record enters each batch by itself with probability q, whatever others, step and round."""
+    """Each record enters each batch with probability q, independently of other records, steps and rounds."""
     bits = drawn(system)
-    for client, held in enumerate(tables.HELD):
-        assert bits[client].shape[2] == held, (
-            f"client {client} holds {bits[client].shape[2]} records, not {held}"
+    for client, count in enumerate(tables.HELD):
+        assert bits[client].shape[2] == count, (
+            f"client {client} has {bits[client].shape[2]} records, not {count}"
         )
-        if held:
+        if count:
             _near(bits[client], RATE, f"client {client}: the rate")
     variance, excess = RATE * (1 - RATE), []
-    for of in bits:
-        if (held := of.shape[2]) > 1:
-            excess.append((of.sum(axis=2) - held * RATE).ravel() ** 2 / (held * variance))
+    for of_client in bits:
+        if (count := of_client.shape[2]) > 1:
+            excess.append((of_client.sum(axis=2) - count * RATE).ravel() ** 2 / (count * variance))
     found = np.concatenate(excess)
     within = 5.5 * math.sqrt(2.5 / len(found))
     assert abs(found.mean() - 1) < within, (
@@ -84,14 +85,14 @@ def poisson(system: System) -> None:
     )
     shared = bits[0][:, :, : tables.HELD[0]], bits[1][:, :, : tables.HELD[0]]
     for lag in range(1, STEPS):
-        _uncorrelated([(of[:, :-lag], of[:, lag:]) for of in bits], f"two steps {lag} apart")
+        _uncorrelated([(b[:, :-lag], b[:, lag:]) for b in bits], f"two steps {lag} apart")
     for lag in range(1, len(bits[0])):
-        _uncorrelated([(of[:-lag], of[lag:]) for of in bits], f"two rounds {lag} apart")
-    all_of = np.concatenate(bits, axis=2)  # round, step, record
-    _pairs(all_of.transpose(1, 0, 2).reshape(STEPS, -1), "two steps")
-    _pairs(all_of.reshape(len(all_of), -1), "two rounds")
-    _pairs(all_of.reshape(len(all_of) * STEPS, -1), "a step and another of any round")
-    _uncorrelated([(of[:, :, :-1], of[:, :, 1:]) for of in bits], "two records in a row")
+        _uncorrelated([(b[:-lag], b[lag:]) for b in bits], f"two rounds {lag} apart")
+    everyone = np.concatenate(bits, axis=2)  # round, step, record
+    _pairs(everyone.transpose(1, 0, 2).reshape(STEPS, -1), "two steps")
+    _pairs(everyone.reshape(len(everyone), -1), "two rounds")
+    _pairs(everyone.reshape(len(everyone) * STEPS, -1), "two steps of any rounds")
+    _uncorrelated([(b[:, :, :-1], b[:, :, 1:]) for b in bits], "two records in a row")
     _uncorrelated([shared], "two clients")
 
 
@@ -107,7 +108,7 @@ def _uncorrelated(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], what
 
 
 def _pairs(bits: NDArray[np.int64], what: str) -> None:
-    """Hold every two rows apart. Products of bits are skewed, so the limit is wider than that of a normal."""
+    """Assert that no two rows correlate. Products of bits are skewed: the limit is wider than a normal's."""
     z = (bits - RATE) / math.sqrt(RATE * (1 - RATE))
     found = float(np.abs(z @ z.T / z.shape[1] - np.diag((z**2).mean(axis=1))).max())
     within = 8 / math.sqrt(z.shape[1])

@@ -1,4 +1,4 @@
-"""Public sizes: what a client holds changes neither q nor T nor B, and holding nothing is no secret told."""
+"""Public sizes: a client's records change neither q nor T nor B, and having none does not show."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ STEPS = 3
 
 @check("public sizes")
 def public(system: System) -> None:
-    """q, T, B and all that is told come from the public size, where more, fewer or no records are held."""
-    bare = 0
+    """q, T, B and all sizes sent come from the public size, with more records than that, fewer or none."""
+    compared = 0
     for moved in ("outlier", "few", "one"):
         whole, without = neighbours(system, moved, steps=STEPS)
         parameters = start(whole)
         answers = []
         for run in (whole, without):
-            asked: list[float] = []
+            rates: list[float] = []
 
             def spy(
-                rng: np.random.Generator, held: int, rate: float, asked: list[float] = asked
+                rng: np.random.Generator, records: int, rate: float, rates: list[float] = rates
             ) -> NDArray[np.int64]:
-                asked.append(rate)
-                return nobody(rng, held, rate)
+                rates.append(rate)
+                return nobody(rng, records, rate)
 
             with masks(spy):
                 answers.append(ask(run, parameters))
-            assert asked == [RATE] * STEPS * len(run.clients), f"{moved}: the rates asked for are {asked}"
+            assert rates == [RATE] * STEPS * len(run.clients), f"{moved}: the sampling rates are {rates}"
         for a, b in zip(*answers, strict=True):
-            # No record was drawn: what is left is the noise of T steps, in units of 1 / B.
+            # No record was drawn: the updates are the noise of T steps, in units of 1 / B.
             np.testing.assert_array_equal(
-                a.update, b.update, f"{moved}: client {a.client} tells what it holds"
+                a.update, b.update, f"{moved}: client {a.client} reveals its records"
             )
-            assert a.metrics["num-examples"] == tables.SIZES[a.client], f"client {a.client} tells its records"
-            told = {k: v for k, v in a.metrics.items() if k.endswith(".sd") or k == "num-examples"}
-            assert told == {k: b.metrics[k] for k in told}, f"{moved}: client {a.client} tells what it holds"
-            bare += a.update.size
-    assert bare > 1000
+            assert a.metrics["num-examples"] == tables.SIZES[a.client], f"client {a.client} sends its size"
+            sent = {k: v for k, v in a.metrics.items() if k.endswith(".sd") or k == "num-examples"}
+            assert sent == {k: b.metrics[k] for k in sent}, f"{moved}: client {a.client} reveals its records"
+            compared += a.update.size
+    assert compared > 1000
 
 
 @check("no records")
 def empty(system: System) -> None:
-    """A client without records, and a batch without, are noised, stepped and charged like any other."""
+    """A client or batch without records is noised, stepped and charged like any other."""
     for at in precisions(system):
         _empty(at)
 
@@ -72,10 +72,10 @@ def _empty(system: System) -> None:
     parameters = start(private)
     with masks(nobody):
         answers = ask(private, parameters)
-    answers += ask(private, parameters, clients_=[EMPTY])  # with the product's own sampler
+    answers += ask(private, parameters, clients_=[EMPTY])  # with fedtoll's own sampler
     for answer in answers:
         plan = private.clients[answer.client]
-        assert (answer.update != 0).all(), f"client {answer.client} returns what it was sent"
+        assert (answer.update != 0).all(), f"client {answer.client} returns weights that it received"
         noise = answer.update / unit(answer.client, plan.noise_multiplier) / np.sqrt(STEPS)
         close(noise, f"client {answer.client}, empty batches")
         ledger: dict[str, Any] = dict(answer.content.config_records[clients.LEDGER])

@@ -1,4 +1,4 @@
-"""What a check is given, and how it talks to clients: runs through a scenario, messages over a Grid."""
+"""What a check receives, and how it talks to clients: runs planned from a scenario, messages over a Grid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.gate import tables
 from tests.shared import records
 
 CLIP, RATE, STEP, Z = 0.3, 0.25, 0.7, 30.0
-"""C (which is not 1), q, the learning rate η, and the noise multiplier of the statistics."""
+"""C (deliberately not 1), q, the learning rate η, and the noise multiplier of the statistics."""
 
 EPSILON, DELTA = 8.0, 1e-5
 LOSS_CLIP = 4.0
@@ -44,18 +44,18 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class System:
-    """One way to train: what every check is run on.
+    """One configuration of training, on which every check is run.
 
     Parameters
     ----------
     engine, model, classes
         ``cohort`` or ``opacus``; one of :data:`MODELS`; 2 or 3.
     seed
-        Of the draws: an even number, for the records that train are those of an even seed.
+        Seed of the draws. It must be even: :mod:`tests.gate.tables` knows the training records of even seeds.
     full
         Whether to draw as much as the slow suite can afford.
     precision
-        Of a check's main part. What depends on it is tried at either, see :func:`precisions`.
+        Precision of a check's main part. Parts that depend on it run at both, see :func:`precisions`.
     """
 
     engine: str
@@ -70,30 +70,30 @@ class System:
 
 
 ROUNDING = {"float64": 1e-8, "float32": 1e-4}
-"""By what two equal updates, or statistics, may differ."""
+"""Tolerance by precision, within which two updates or statistics count as equal."""
 
 
 def precisions(system: System) -> list[System]:
-    """The same system at float64, where rounding hides nothing, and at float32, which users have."""
+    """Return the system at float64, where rounding hides nothing, and at float32, the users' default."""
     return [replace(system, precision=p) for p in ROUNDING]
 
 
 class ClientError(AssertionError):
-    """A client answers with an error: an alarm, but one that fedtoll itself raises."""
+    """A client replied with an error: an alarm, but one raised by fedtoll itself."""
 
 
 class RefusalError(AssertionError):
-    """fedtoll refuses, and ends the run: an alarm, but one that fedtoll itself raises."""
+    """fedtoll refused a reply and ended the run: an alarm, but one raised by fedtoll itself."""
 
 
 Check = Callable[[System], None]
 
 CHECKS: dict[str, Check] = {}
-"""Every check by its name."""
+"""All checks by name."""
 
 
 def check(name: str) -> Callable[[Check], Check]:
-    """Register a check. It begins without runs planned before, and what fedtoll refuses fails it."""
+    """Register a check. It starts without planned runs, and fails if fedtoll refuses."""
 
     def register(body: Check) -> Check:
         @functools.wraps(body)
@@ -125,7 +125,7 @@ def runs(
     groups: tuple[str, ...] = ("sex",),
     exclude: tuple[str, ...] = (),
 ) -> tuple[Run, Run]:
-    """Make a run with DP-SGD and one that only clips, through a scenario from a raw table."""
+    """Plan a run with DP-SGD and one that only clips, from a scenario and a raw table."""
     table = {
         "name": "gate",
         "title": "The gate",
@@ -152,9 +152,9 @@ def runs(
     return private, clipped
 
 
-def neighbours(system: System, moved: str, **how: Any) -> tuple[Run, Run]:
-    """Return the runs with and without one record; all that is public must be the same."""
-    whole, without = runs(system, **how)[0], runs(system, moved, **how)[0]
+def neighbours(system: System, moved: str, **options: Any) -> tuple[Run, Run]:
+    """Return the runs with and without one record, after checking that their public parts are equal."""
+    whole, without = runs(system, **options)[0], runs(system, moved, **options)[0]
     assert whole.clients == without.clients, "the plan of neighbours differs"
     assert tuple(c.size for c in whole.clients) == tables.SIZES, "public sizes are not ⌊count / 2⌋"
     return whole, without
@@ -162,7 +162,7 @@ def neighbours(system: System, moved: str, **how: Any) -> tuple[Run, Run]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one client replied: the change of its weights, flat, its statistics, and all of it."""
+    """A client's reply: the change of its weights as one vector, its metrics, and the whole content."""
 
     client: int
     update: NDArray[np.float64]
@@ -177,7 +177,7 @@ Parameters = Sequence[NDArray[np.floating]]
 
 
 def start(run: Run, seed: int = 1, scale: float = 0.3) -> list[NDArray[np.floating]]:
-    """Return weights to broadcast, at which no gradient is small."""
+    """Return weights to broadcast, drawn so that no gradient is small."""
     features = records(run).table.features.shape[1]
     rng = np.random.default_rng(seed)
     initial = model.initial(run.model, features, run.classes, run.precision, seed=1)
@@ -190,19 +190,18 @@ def send(
     parameters: Parameters,
     round: int = 1,
     clients_: Sequence[int] | None = None,
-    **told: Any,
+    **instructions: Any,
 ) -> list[Message]:
-    """Send the clients of a Grid, or some of them, what a server sends, and return what they reply."""
+    """Send a server's messages to all clients of a Grid, or some, and return their replies."""
     arrays = ArrayRecord(list(parameters))
-    told_all: dict[str, Any] = {"run": run.to_json(), "server-round": round, **told}
-    asked = range(len(run.clients)) if clients_ is None else clients_
+    config: dict[str, Any] = {"run": run.to_json(), "server-round": round, **instructions}
     messages = [
         Message(
-            RecordDict({"arrays": arrays, "config": ConfigRecord(dict(told_all))}),
+            RecordDict({"arrays": arrays, "config": ConfigRecord(dict(config))}),
             client + 1,
             MessageType.TRAIN,
         )
-        for client in asked
+        for client in (range(len(run.clients)) if clients_ is None else clients_)
     ]
     return grid.send_and_receive(messages)
 
@@ -213,14 +212,14 @@ def ask(
     round: int = 1,
     clients_: Sequence[int] | None = None,
     grid: LocalGrid | None = None,
-    **told: Any,
+    **instructions: Any,
 ) -> list[Answer]:
-    """Ask the clients of a run, or some of them, for a round: for the first time, unless a Grid is given."""
-    asked = range(len(run.clients)) if clients_ is None else clients_
-    replies = send(grid or LocalGrid(run), run, parameters, round, asked, **told)
+    """Ask all clients of a run, or some, for a round. Without a Grid, the clients are new."""
+    chosen = range(len(run.clients)) if clients_ is None else clients_
+    replies = send(grid or LocalGrid(run), run, parameters, round, chosen, **instructions)
     before = flat(parameters)
     answers = []
-    for client, reply in zip(asked, replies, strict=True):
+    for client, reply in zip(chosen, replies, strict=True):
         if reply.has_error():
             raise ClientError(f"client {client} fails: {reply.error.reason}")
         after = flat(clients.only(ArrayRecord, reply.content).to_numpy_ndarrays())
@@ -241,21 +240,21 @@ Masks = Callable[[np.random.Generator, int, float], NDArray[np.int64]]
 
 @contextmanager
 def masks(chosen: Masks) -> Iterator[None]:
-    """Let a function of the stream, the number of records held and the rate draw every batch."""
+    """Draw every batch with this function of the random stream, the number of records and the rate."""
     with patch.object(sampling, "poisson", chosen):
         yield
 
 
-def everybody(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
-    """The batch of all records."""
-    return np.arange(held)
+def everybody(rng: np.random.Generator, records: int, rate: float) -> NDArray[np.int64]:
+    """Return the batch of all records."""
+    return np.arange(records)
 
 
-def nobody(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
-    """The empty batch."""
+def nobody(rng: np.random.Generator, records: int, rate: float) -> NDArray[np.int64]:
+    """Return the empty batch."""
     return np.arange(0)
 
 
 def with_plans(run: Run, **update: Any) -> Run:
-    """The run with other constants for all clients."""
+    """Return the run with other constants for all clients."""
     return run.model_copy(update={"clients": tuple(c.model_copy(update=update) for c in run.clients)})

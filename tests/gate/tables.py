@@ -1,10 +1,10 @@
-"""Raw tables: CSV files that differ by one record, and who holds what of them.
+"""Raw tables: CSV files that differ by one record, and which client holds which records.
 
-One column, ``site``, makes the clients. Which rows train does not change when a row goes from one site to
-another, so two files of the same length whose one row differs are neighbours for the site that loses it
-(remove) and for the site that gets another (add); for all others they are the same. The public size of a
-site is ⌊count / 2⌋ (two folds), whatever its training half holds: site B holds twice as many records as
-are declared, C a fifth, E none.
+The column ``site`` determines the clients. Moving a row from one site to another does not change which rows
+train. So two files of equal length that differ in one row are neighbours for the site that loses a record
+(remove) and for the site that gets one (add), and identical for all other sites. The public size of a site
+is ⌊count / 2⌋ (two folds), however many records its training half has: site B has twice its public size, C a
+fifth, E none.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fedtoll.scenarios.data import SOURCES, Categorical, Numeric, Source
 from fedtoll.scenarios.split import folds
 
 SITES = {"A": (20, 21), "B": (40, 3), "C": (4, 41), "E": (0, 2), "F": (10, 4), "O": (1, 2), "Z": (1, 3)}
-"""Every client's records that train, and those that test."""
+"""The numbers of training and test records of every client."""
 
 SIZES = tuple(sum(halves) // 2 for halves in SITES.values())
 """The public sizes: 20, 21, 22, 1, 7, 1, 2."""
 
 HELD = tuple(train for train, _ in SITES.values())
-"""How many records each client holds."""
+"""The number of training records of each client."""
 
 ROWS = sum(sum(halves) for halves in SITES.values())
 SEXES = ("F", "M")
@@ -36,16 +36,16 @@ EXTREME = 1e6
 
 MOVES = {
     "outlier": "A",  # a record a million scales away
-    "few": "C",  # of 4 records where 22 are declared
-    "one": "O",  # of the only one: the neighbour is empty
-    "many": "B",  # of 40 records where 21 are declared
+    "few": "C",  # one of 4 records, at a public size of 22
+    "one": "O",  # the only record: the neighbour is empty
+    "many": "B",  # one of 40 records, at a public size of 21
     "ordinary": "A",
 }
-"""What distinguishes a neighbour from the whole table: a record that is not at this site but another at Z."""
+"""By the name of a neighbour, the site that lacks one record of the whole table; site Z has one more."""
 
 
 def path(classes: int, moved: str = "") -> Path:
-    """The file of a table: whole, or the neighbour without one record of ``MOVES``."""
+    """Return the file of the whole table, or of one of the neighbours in ``MOVES``."""
     file = Path(_folder().name) / f"{classes}-{moved or 'whole'}.csv"
     if not file.exists():
         frame(classes, moved).to_csv(file, index=False)
@@ -58,14 +58,14 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def frame(classes: int, moved: str = "") -> pd.DataFrame:
-    """The records. Every row has a code of its own; x3 is 0 but for the outlier."""
+    """Return the records. Every row has a code of its own; x3 is 0 for all but the outlier."""
     rng = np.random.default_rng(7)
     sex, label = rng.integers(0, 2, ROWS), rng.integers(0, classes, ROWS)
     trains = folds(sex * classes + label, 2) != 0
     site = np.empty(ROWS, dtype=object)
     for half, rows in enumerate((np.flatnonzero(trains), np.flatnonzero(~trains))):
         site[rng.permutation(rows)] = np.repeat(list(SITES), [halves[half] for halves in SITES.values()])
-    made = pd.DataFrame({
+    table = pd.DataFrame({
         "site": site,
         "sex": np.array(SEXES)[sex],
         "code": [f"c{i}" for i in range(ROWS)],
@@ -74,14 +74,14 @@ def frame(classes: int, moved: str = "") -> pd.DataFrame:
         "x3": 0.0,
         "y": np.array(LABELS)[label],
     })  # fmt: skip
-    of = {s: np.flatnonzero(trains & (site == s)) for s in SITES}
-    outlier = int(of["A"][0])
-    made.loc[outlier, ["x1", "x3"]] = EXTREME
+    training = {s: np.flatnonzero(trains & (site == s)) for s in SITES}
+    outlier = int(training["A"][0])
+    table.loc[outlier, ["x1", "x3"]] = EXTREME
     if moved:
-        row = outlier if moved == "outlier" else int(of[MOVES[moved]][-1])
-        made.loc[row, "site"] = "Z"
-        made.loc[row, ["x1", "x2", "x3"]] = 0.5, -0.5, 0.0
-    return made
+        row = outlier if moved == "outlier" else int(training[MOVES[moved]][-1])
+        table.loc[row, "site"] = "Z"
+        table.loc[row, ["x1", "x2", "x3"]] = 0.5, -0.5, 0.0
+    return table
 
 
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -90,11 +90,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "x2": {"low": -1.0, "high": 1.0},
     "x3": {"centre": 0.0, "scale": 1.0},
 }
-"""The public facts: of the first column, feature i is that of row i."""
+"""The public facts about the columns. Feature i of the first column indicates row i."""
 
 
 def section(classes: int, moved: str, groups: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, Any]:
-    """The section ``[data]``: a file of one's own; with three classes a source, for such files have two."""
+    """Return the section ``[data]``: a user's file, or a source for three classes (user files have two)."""
     common = {"groups": list(groups), "exclude": list(exclude)}
     file = path(classes, moved)
     if classes > 2:
@@ -136,6 +136,6 @@ def _source(classes: int, file: Path) -> Source:
 
 
 def sources() -> dict[str, Source]:
-    """fedtoll's sources, and those of the gate beside them."""
+    """Return the sources of fedtoll and of the gate."""
     files = [path(3, moved) for moved in ("", *MOVES)]
     return {**SOURCES, **{s.name: s for s in (_source(3, f) for f in files)}}

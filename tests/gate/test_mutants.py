@@ -1,4 +1,4 @@
-"""The gate kills every mutant, and docs/gate.md says by which checks."""
+"""The gate kills every mutant, and docs/gate.md states by which checks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CHEAP = (
     *("one answer a round", "no records", "public sizes", "replay of statistics"),
     *("freshness of training's noise", "noise of training", "sampler", "noise of statistics"),
 )
-"""The checks, from the quickest on."""
+"""The checks, quickest first."""
 
 
-def test_the_page_is_of_these_mutants_and_checks():
+def test_the_page_lists_these_mutants_and_checks():
     assert sorted(CHEAP) == sorted(CHECKS)
     assert list(ROWS) == list(MUTANTS)
     assert len(MUTANTS) >= 14
@@ -30,7 +30,7 @@ def test_the_page_is_of_these_mutants_and_checks():
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_mutant_is_killed(name):
-    """On the quicker engine, by the quickest of the checks that the page names."""
+    """On its first engine, by the quickest of the checks that the page names."""
     mutant = MUTANTS[name]
     engine = mutant.engines[0]
     check = min(table.killers(ROWS[name], engine), key=CHEAP.index)
@@ -40,19 +40,19 @@ def test_every_mutant_is_killed(name):
 
 
 def test_a_failing_client_and_a_refusal_are_no_verdict():
-    """But for a mutant that declares them; a failed assertion always is one."""
+    """Except for a mutant that declares them. A failed assertion always is a verdict."""
     mutant = MUTANTS["no clipping"]
     for end in table.ENDS:
-        assert not table.kills(mutant, end("it ends"))
-        assert table.kills(replace(mutant, ends=(end,)), end("it ends"))
-    assert table.kills(mutant, AssertionError("it moves by more"))
+        assert not table.kills(mutant, end("an error"))
+        assert table.kills(replace(mutant, ends=(end,)), end("an error"))
+    assert table.kills(mutant, AssertionError("moves by more than the clip"))
     assert not table.kills(mutant, None)
     assert any(m.ends for m in MUTANTS.values())
 
 
 @pytest.mark.parametrize("engine", BOTH)
 def test_a_mutant_leaves_nothing_behind(engine):
-    """The checks that have just failed pass again."""
+    """A check that failed under the mutant passes again afterwards."""
     with MUTANTS["clip only claimed as private"]():
         assert table.alarm("no records", System(engine))
     assert not table.alarm("no records", System(engine))
@@ -61,7 +61,7 @@ def test_a_mutant_leaves_nothing_behind(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_check_that_the_page_names_kills(name):
-    """``python -m tests.gate.table`` measures the page anew, with the checks that do not kill."""
+    """Only the named checks run here; ``python -m tests.gate.table`` measures the whole page again."""
     mutant = MUTANTS[name]
     named = {engine: table.killers(ROWS[name], engine) for engine in mutant.engines}
     assert all(named.values()), f"it survives: {named}"

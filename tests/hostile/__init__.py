@@ -1,4 +1,4 @@
-"""Hostile inputs: one line and exit 2, nothing written outside the named folder, no code run unnamed.
+"""Hostile inputs: each ends in one line and exit code 2, writes nothing elsewhere, and runs no code.
 
 A *trap* is a pickle, or a module, that leaves a mark in the file system if anybody loads it.
 """

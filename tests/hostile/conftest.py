@@ -1,4 +1,4 @@
-"""What must not happen, held around every test that asks for it."""
+"""Fixtures that check, after a test, that nothing forbidden happened."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.hostile.traps import state
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[Path]:
-    """A place where a trap leaves its mark; in the end there must be none."""
+    """The path where a trap would leave its mark. It must not exist at the end."""
     place = tmp_path / "mark"
     yield place
-    assert not place.exists(), "code was run that nobody named"
+    assert not place.exists(), "a trap ran"
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A folder that nobody named, with something in it; in the end it must be as it was."""
+    """A folder with content that no argument names. It must be unchanged at the end."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "precious.txt").write_text("precious\n")
@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def refused(here, tmp_path) -> Callable[..., str]:
-    """Call the command line, which must refuse in one line; nothing may be written at all."""
+    """Return a function that runs a command, which must fail in one line and write nothing."""
 
     def call(*arguments: Any) -> str:
         before = state(tmp_path)

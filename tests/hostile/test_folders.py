@@ -49,8 +49,8 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change resolved.json."""
     file = folder / "resolved.json"
     content = json.loads(file.read_text())
-    made = change(content)
-    file.write_text(json.dumps(content if made is None else made))
+    result = change(content)
+    file.write_text(json.dumps(content if result is None else result))
 
 
 RESOLVED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -93,8 +93,7 @@ def test_resolved_json_that_is_something_else(refused, mark, folder, monkeypatch
         "large": b" " * 10_000_001,
     }[case]
     (folder / "resolved.json").write_bytes(content)
-    told = refused("report", folder)
-    assert "resolved.json" in told
+    assert "resolved.json" in refused("report", folder)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "folder", "other columns", "texts", "no rows"])
@@ -152,7 +151,7 @@ def test_links_in_a_results_folder_are_not_written_through(here, elsewhere, fold
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if "pandas" not in k])
 def test_a_cached_archive_that_is_something_else(here, mark, tmp_path, monkeypatch, kind):
-    """It is fetched anew; where there is no network, that is told in one line."""
+    """It is fetched again; without a network, the command ends in one line."""
     cache = tmp_path / "cache"
     cache.mkdir()
     monkeypatch.setenv("FEDTOLL_DATA", str(cache))

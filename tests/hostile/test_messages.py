@@ -19,17 +19,17 @@ from tests.server.federation import FEDAVG, Replies, Wrapped, one, refusal
 
 
 def answered(change: Callable[[Message], None]) -> str:
-    """The line with which a run ends when one client's reply is changed."""
+    """Return the error of a run in which one client's reply is changed."""
     run = one(FEDAVG, 2.0, training={"rounds": 1, "local_steps": 1})
 
     def all_of(replies: Replies, round: int) -> Replies:
         change(replies[1])
         return replies
 
-    told = refusal(run, Wrapped(run, all_of))
-    assert told.isprintable()
-    assert "client 1" in told
-    return told
+    error = refusal(run, Wrapped(run, all_of))
+    assert error.isprintable()
+    assert "client 1" in error
+    return error
 
 
 def arrays(data: Callable[[Array], bytes]) -> Callable[[Message], None]:
@@ -42,7 +42,7 @@ def arrays(data: Callable[[Array], bytes]) -> Callable[[Message], None]:
 
 
 def header(shape: str, descr: str = "'<f4'") -> bytes:
-    """The bytes of an .npy file that promises more than it holds."""
+    """Return the bytes of an .npy file whose header claims another array than it has."""
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 64
 
@@ -85,7 +85,7 @@ def test_numbers_that_are_too_large(value):
 
 @pytest.mark.parametrize("round", [0, -1, 3, 2**62, -(2**62)])
 def test_a_client_answers_no_round_that_its_run_does_not_have(round):
-    """Batches and noise of such a round are charged by nobody's plan."""
+    """The plan charges no batches and noise for such a round."""
     run = one(FEDAVG, 2.0, training={"rounds": 2, "local_steps": 1})
     start = ArrayRecord(model.initial(run.model, 91, 2, "float32", 0))
     config = ConfigRecord({"run": run.to_json(), "server-round": round})

@@ -117,7 +117,7 @@ def fedavg(*a): pass
 
 
 def test_files_that_nobody_named_are_not_imported(mark, tmp_path):
-    """Not though they lie where the command is called, with names that are asked for."""
+    """Even if they are in the working directory and named like modules that fedtoll imports."""
     for name in ("fedavg", "server", "clients", "strategies", "scenarios", "torch", "json", "adult", "evil"):
         (tmp_path / f"{name}.py").write_text(EVIL.format(mark=str(mark)))
     for name in ("sitecustomize", "usercustomize", "conftest"):

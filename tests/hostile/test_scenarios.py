@@ -105,9 +105,9 @@ def files() -> dict[str, tuple[str, bytes]]:
 def test_a_scenarios_file_is_refused_in_one_line(refused, mark, tmp_path, command, case):
     suffix, content = files()[case]
     (tmp_path / f"x{suffix}").write_bytes(content)
-    told = refused(command, f"x{suffix}")
+    error = refused(command, f"x{suffix}")
     if "too large" in case:
-        assert "1 MB" in told
+        assert "1 MB" in error
 
 
 def test_a_large_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Traps, and files that are not what their name says."""
+"""Traps, and files whose content does not match their name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 
 
 class Trap:
-    """A pickle that leaves a mark when it is loaded."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -28,17 +28,17 @@ class Trap:
 
 
 def bytes_of(case: str, mark: Path) -> bytes:
-    """Files that are not what their name says."""
+    """Return the bytes of a file whose content does not match its name."""
     trap = pickle.dumps(Trap(mark))
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     if case == "pickle":
         return trap
     if case == "npz":
-        np.savez(made, x=np.array([Trap(mark)], dtype=object))
+        np.savez(buffer, x=np.array([Trap(mark)], dtype=object))
     elif case == "npy":
-        np.save(made, np.array([Trap(mark)], dtype=object), allow_pickle=True)
+        np.save(buffer, np.array([Trap(mark)], dtype=object), allow_pickle=True)
     elif case == "torch":
-        with zipfile.ZipFile(made, "w") as archive:
+        with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("archive/data.pkl", trap)
             archive.writestr("archive/version", "3\n")
     elif case == "parquet of an extension type":
@@ -51,13 +51,13 @@ def bytes_of(case: str, mark: Path) -> bytes:
             },
         )
         table = pa.table([pa.array(["a", "b"])], schema=pa.schema([field]))
-        parquet.write_table(table, made)
+        parquet.write_table(table, buffer)
     elif case == "parquet with pandas' word":
         table = pa.table({"y": ["a"]}).replace_schema_metadata({b"pandas": b"[" * DEEP})
-        parquet.write_table(table, made)
+        parquet.write_table(table, buffer)
     elif case == "text":
         return b"PAR1" + b"x" * 100 + b"PAR1"
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 KINDS = (
@@ -67,7 +67,7 @@ KINDS = (
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """All that lies in a folder: links by their target, files by their bytes."""
+    """Return the content of a folder by path: links by target, files by bytes."""
     return {
         str(p.relative_to(folder)): p.readlink() if p.is_symlink() else p.read_bytes() if p.is_file() else 0
         for p in sorted(folder.rglob("*"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,20 +59,24 @@ def mixed() -> list[tuple[list[Event], float]]:
 
 def at_least(events: list[Event], delta: float) -> float:
     """Return a lower bound of the exact ε."""
-    options: dict[str, Any] = {"pessimistic_estimate": False, "use_connect_dots": False}
-    losses = []
+    parts = []
     for e in events:
         if e.sampling_rate == 1:
-            losses.append(pld.from_gaussian_mechanism(e.noise_multiplier / math.sqrt(e.count), **options))
+            parts.append(optimistic(e.noise_multiplier / math.sqrt(e.count)))
         else:
-            sampled = pld.from_gaussian_mechanism(
-                e.noise_multiplier, sampling_prob=e.sampling_rate, **options
-            )
-            losses.append(sampled.self_compose(e.count))
-    total = losses[0]
-    for other in losses[1:]:
-        total = total.compose(other)
-    return float(total.get_epsilon_for_delta(delta))
+            parts.append(optimistic(e.noise_multiplier, e.sampling_rate).self_compose(e.count))
+    whole = parts[0]
+    for other in parts[1:]:
+        whole = whole.compose(other)
+    return float(whole.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=8)  # the counts of one (q, σ) follow each other
+def optimistic(sigma: float, rate: float = 1.0) -> Any:
+    """Return the PLD of one release, rounded down."""
+    return pld.from_gaussian_mechanism(
+        sigma, sampling_prob=rate, pessimistic_estimate=False, use_connect_dots=False
+    )
 
 
 def at_most(events: list[Event], delta: float) -> float:
@@ -118,7 +123,8 @@ def check(cases: list[tuple[list[Event], float]]) -> int:
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.slow
 def test_never_below_the_truth_over_a_grid_of_one_mechanism(part):
-    assert check(homogeneous()[part::4]) > 40
+    cases = [case for i, case in enumerate(homogeneous()) if i // len(COUNTS) % 4 == part]
+    assert check(cases) > 40
 
 
 @pytest.mark.slow

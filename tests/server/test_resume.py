@@ -69,17 +69,11 @@ def wait_for_runs(folder, count, process):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("how", [{"executor": "processes", "workers": w} for w in (2, 4)], ids=str)
-def test_the_number_of_workers_changes_no_byte(tmp_path, uninterrupted, how):
+@pytest.mark.slow  # two workers are in the quick suite, in test_executor.py
+@pytest.mark.parametrize(("name", "workers"), [("processes", 3), ("ray", 2)])
+def test_the_executor_and_its_workers_change_no_byte(tmp_path, uninterrupted, name, workers):
     planned, expected = uninterrupted
-    assert executor.execute(planned.runs, Store(tmp_path), **how) == []
-    assert tables(tmp_path) == expected
-
-
-@pytest.mark.slow
-def test_ray_changes_no_byte(tmp_path, uninterrupted):
-    planned, expected = uninterrupted
-    assert executor.execute(planned.runs, Store(tmp_path), executor="ray", workers=2) == []
+    assert executor.execute(planned.runs, Store(tmp_path), executor=name, workers=workers) == []
     assert tables(tmp_path) == expected
 
 
@@ -105,6 +99,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path, uninterr
     assert len(load(tmp_path / "here").resolved["runs"]) == len(planned.runs)
 
 
+@pytest.mark.slow  # the quick suite kills a worker in the middle of its answer, below
 def test_the_run_of_a_killed_worker_is_started_again(tmp_path, uninterrupted):
     planned, expected = uninterrupted
     victims: list[int] = []

@@ -46,6 +46,5 @@ def test_several_have_one_thread_each_and_lose_nothing():
 
 
 def test_a_worker_that_dies_is_one_line():
-    assert dict(spread(die, "acde", 2)) == dict(enumerate("acde"))
     with pytest.raises(RunError, match="worker processes keep dying"):
         list(spread(die, "abcd", 2))

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import namedtuple
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,12 @@ from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.term import Term
 from fedtoll.strategies.uniform import Uniform
 from tests.server.federation import FEDAVG, one, with_strategy
+
+
+@cache
+def verdicts(strategy):
+    """Return the verdicts on a class of strategies, computed once for all tests that read them."""
+    return conform(strategy())
 
 
 def failed(strategy):
@@ -427,40 +434,38 @@ def test_every_property_can_fail():
     ("name", "strategy"), [pytest.param(n, s, id=s.__name__) for n, many in BROKEN.items() for s in many]
 )
 def test_a_broken_strategy_fails_its_property_and_no_other(name, strategy):
-    verdicts = conform(strategy())
-    assert {v.property for v in verdicts if v.outcome == "failed"} == {name}
-    assert all("\n" not in v.words for v in verdicts)
+    found = verdicts(strategy)
+    assert {v.property for v in found if v.outcome == "failed"} == {name}
+    assert all("\n" not in v.words for v in found)
 
 
 def words(strategy):
-    return next(v.words for v in conform(strategy) if v.outcome == "failed")
+    return next(v.words for v in verdicts(strategy) if v.outcome == "failed")
 
 
 def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
-    assert (
-        words(Unknown()) == "requests 'median_loss', which clients cannot compute; did you mean 'mean_loss'?"
-    )
-    assert words(Raises()) == "13 one-group clients, ε = ∞: raises ValueError: too many clients"
-    assert words(Double()).endswith("round 1: the model has float64 instead of float32")
-    assert words(ReadsUndeclared()) == "reads 'error_rate', which is not in its requests"
-    assert "clients do not know 'proximal_nu'; did you mean 'proximal_mu'?" in words(UnknownInstruction())
-    assert "before round 1: state['before'] is a NoneType" in words(StateOfNothing())
-    assert words(StateOfPairs()) == (
+    assert words(Unknown) == "requests 'median_loss', which clients cannot compute; did you mean 'mean_loss'?"
+    assert words(Raises) == "13 one-group clients, ε = ∞: raises ValueError: too many clients"
+    assert words(Double).endswith("round 1: the model has float64 instead of float32")
+    assert words(ReadsUndeclared) == "reads 'error_rate', which is not in its requests"
+    assert "clients do not know 'proximal_nu'; did you mean 'proximal_mu'?" in words(UnknownInstruction)
+    assert "before round 1: state['before'] is a NoneType" in words(StateOfNothing)
+    assert words(StateOfPairs) == (
         "2 one-group clients, ε = ∞, after round 1: state['pair'] is a Pair, "
         "not a plain array, number or string"
     )
-    assert words(ForgetsTheAbsent()) == (
+    assert words(ForgetsTheAbsent) == (
         "5 one-group clients, z = 1, round 3, client 2 missing in round 2: raises KeyError: 2"
     )
-    assert words(CountsOnTheFirst()) == (
+    assert words(CountsOnTheFirst) == (
         "5 one-group clients, z = 1, round 2, client 2 missing in round 1: raises KeyError: '2'"
     )
-    assert words(OnlyWeights()).endswith(
+    assert words(OnlyWeights).endswith(
         "raises TypeError: weigh must return (weights, state), but returned ndarray"
     )
-    assert words(NotATuple()).startswith("requests must be a @property that returns a tuple of declarations")
-    assert words(Negative()).endswith("is negative")
-    assert words(OverOne()).endswith("sum 1.1 instead of 1 (+0.1)")
+    assert words(NotATuple).startswith("requests must be a @property that returns a tuple of declarations")
+    assert words(Negative).endswith("is negative")
+    assert words(OverOne).endswith("sum 1.1 instead of 1 (+0.1)")
 
 
 GOOD = [FedAvg(), Uniform(), Term(), Term(t=500.0), Asks(), AsksForNothing(), LaundersByMax()]

@@ -1,4 +1,4 @@
-"""Broken mechanisms beside training: records, statistics, the ledger, what is told."""
+"""Broken mechanisms outside the engines: records, statistics, the ledger and messages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.gate.system import ClientError
 
 
 class Proxy:
-    """A module of which some functions are others."""
+    """A module with some functions replaced."""
 
-    def __init__(self, of: Any, **changed: Any) -> None:
-        self._of, self._changed = of, changed
+    def __init__(self, module: Any, **replaced: Any) -> None:
+        self._module, self._replaced = module, replaced
 
     def __getattr__(self, name: str) -> Any:
-        return self._changed[name] if name in self._changed else getattr(self._of, name)
+        return self._replaced[name] if name in self._replaced else getattr(self._module, name)
 
 
 # Records.
@@ -41,18 +41,18 @@ def _standardised(x: np.ndarray) -> np.ndarray:
     return np.asarray((x - x.mean(0)) / (x.std(0) + 1e-6), dtype=x.dtype) if len(x) else x
 
 
-@mutant("columns are centred and scaled by the records of the table, and not by declared facts")
+@mutant("columns are centred and scaled by the records instead of the declared facts")
 def scaler_fitted_on_records() -> list[Any]:
     original = data.encode
 
     def encode(frame: Any, source: Any) -> Any:
-        made = original(frame, source)
-        return replace(made, features=_standardised(made.features))
+        table = original(frame, source)
+        return replace(table, features=_standardised(table.features))
 
     return [patch.object(data, "encode", encode)]
 
 
-@mutant("every client centres and scales by its own records")
+@mutant("every client centres and scales columns by its own records")
 def scaler_fitted_by_each_client() -> list[Any]:
     original = clients._tensors
 
@@ -62,7 +62,7 @@ def scaler_fitted_by_each_client() -> list[Any]:
     return [patch.object(clients, "_tensors", tensors)]
 
 
-@mutant("a record whose gradient is not finite ends the round", ends=(ClientError,))
+@mutant("a record with a non-finite gradient ends the round", ends=(ClientError,))
 def non_finite_record_aborts() -> list[Any]:
     def isfinite(x: torch.Tensor) -> torch.Tensor:
         if not (found := torch.isfinite(x)).all():
@@ -72,21 +72,21 @@ def non_finite_record_aborts() -> list[Any]:
     return [patch.object(module, "torch", Proxy(torch, isfinite=isfinite)) for module in (cohort, opacus)]
 
 
-@mutant("a gradient that is not finite is added to the others")
-def non_finite_gradient_is_kept() -> list[Any]:
-    kept = Proxy(torch, isfinite=lambda x: torch.ones_like(x, dtype=torch.bool))
-    return [patch.object(module, "torch", kept) for module in (cohort, opacus)]
+@mutant("a non-finite gradient is added to the others")
+def non_finite_gradient_is_added() -> list[Any]:
+    proxy = Proxy(torch, isfinite=lambda x: torch.ones_like(x, dtype=torch.bool))
+    return [patch.object(module, "torch", proxy) for module in (cohort, opacus)]
 
 
 # Statistics.
 
 
-@mutant("a loss that is not finite is not brought down to the clip")
-def non_finite_loss_is_kept() -> list[Any]:
+@mutant("a non-finite loss is not clipped")
+def non_finite_loss_is_added() -> list[Any]:
     return [patch.object(mechanisms, "np", Proxy(np, nan_to_num=lambda x, **_: x))]
 
 
-@mutant("statistics leave without noise")
+@mutant("statistics are released without noise")
 def statistic_without_noise() -> list[Any]:
     class Silent:
         def normal(self, mean: float, sd: float, shape: Any) -> Any:
@@ -95,7 +95,7 @@ def statistic_without_noise() -> list[Any]:
     return [patch.object(mechanisms, "stream", lambda *key: Silent())]
 
 
-@mutant("a tenth of the statistics' noise is missing")
+@mutant("the noise of statistics is nine tenths of what is charged")
 def statistic_noise_times_nine_tenths() -> list[Any]:
     original = stream
 
@@ -109,18 +109,18 @@ def statistic_noise_times_nine_tenths() -> list[Any]:
     return [patch.object(mechanisms, "stream", Less)]
 
 
-@mutant("two clients have the same noise in their statistics")
+@mutant("two clients use the same noise for their statistics")
 def same_statistic_noise_for_two_clients() -> list[Any]:
     original = mechanisms.release
 
-    def release(*given: Any, client: int, **key: Any) -> Any:
-        return original(*given, client=client // 2, **key)
+    def release(*args: Any, client: int, **key: Any) -> Any:
+        return original(*args, client=client // 2, **key)
 
     return [patch.object(mechanisms, "release", release)]
 
 
-@mutant("a mean is over the records held, of which its sensitivity for the public size knows nothing")
-def statistic_over_records_held() -> list[Any]:
+@mutant("a mean is divided by the number of records, but its sensitivity by the public size")
+def statistic_over_records() -> list[Any]:
     def mean_loss(held: Any, losses_N: Any, clip: float) -> float:
         return float(losses_N.sum()) / max(1, len(losses_N))
 
@@ -130,13 +130,13 @@ def statistic_over_records_held() -> list[Any]:
     return [patch.dict(mechanisms._VALUES, {"mean_loss": mean_loss, "error_rate": error_rate})]
 
 
-@mutant("losses enter statistics as they are")
+@mutant("losses enter statistics unclipped")
 def statistic_without_a_clip() -> list[Any]:
-    kept = {n: f for n, f in mechanisms._VALUES.items() if n.endswith("loss")}
+    losses = {n: f for n, f in mechanisms._VALUES.items() if n.endswith("loss")}
     return [
         patch.dict(
             mechanisms._VALUES,
-            {n: lambda held, losses, clip, f=f: f(held, held.losses_N, clip) for n, f in kept.items()},
+            {n: lambda held, _, clip, f=f: f(held, held.losses_N, clip) for n, f in losses.items()},
         )
     ]
 
@@ -145,27 +145,27 @@ def statistic_without_a_clip() -> list[Any]:
 
 
 def _no_memory() -> list[Any]:
-    """Calibrations of a broken account are not kept."""
+    """Disable the cache of calibrations, so that it holds none of a broken accountant."""
     return [
         patch.object(calibration_cache, "recall", lambda key: None),
         patch.object(calibration_cache, "remember", lambda key, sigma: None),
     ]
 
 
-def _entered(keeps: Any) -> list[Any]:
-    """Patch which releases either side enters, so that the two agree."""
+def _entered(change: Any) -> list[Any]:
+    """Patch the releases that client and server enter in their ledgers, so that the two agree."""
     owed, enter = ledger.owed, clients._enter
 
-    def owes(*given: Any) -> tuple[Release, ...]:
-        return tuple(keeps(owed(*given)))
+    def owes(*args: Any) -> tuple[Release, ...]:
+        return tuple(change(owed(*args)))
 
     def enters(state: Any, releases: Any) -> None:
-        enter(state, list(keeps(releases)))
+        enter(state, list(change(releases)))
 
     return [patch.object(strict, "owed", owes), patch.object(clients, "_enter", enters)]
 
 
-@mutant("a client's ledger begins anew in each round")
+@mutant("a client's ledger starts again in each round")
 def ledger_reset_each_round() -> list[Any]:
     original = Ledger.charge
 
@@ -190,7 +190,7 @@ def calibrated_for_one_round() -> list[Any]:
     return [patch.object(plan, "_client", client)]
 
 
-@mutant("a hidden choice of half the cohort is claimed, while the server sees who takes part")
+@mutant("amplification by a secret sample of half the cohort is claimed, but the server sees who takes part")
 def amplification_for_visible_sampling() -> list[Any]:
     original = accounting.epsilon
 
@@ -200,22 +200,22 @@ def amplification_for_visible_sampling() -> list[Any]:
     return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + _no_memory()
 
 
-@mutant("all steps of a round are charged as one")
+@mutant("all steps of a round are charged as one step")
 def steps_charged_once() -> list[Any]:
     return _entered(lambda rows: [replace(r, count=1) for r in rows])
 
 
-@mutant("statistics are released, and not charged")
+@mutant("statistics are released but not charged")
 def statistic_not_charged() -> list[Any]:
     return _entered(lambda rows: [r for r in rows if r.what == DP_SGD])
 
 
-@mutant("a step whose batch is empty is not charged")
+@mutant("a step with an empty batch is not charged")
 def empty_batches_not_charged() -> list[Any]:
     return engines(steps=lambda run, task: sum(len(rows) > 0 for rows in sampling.batches(run, task)))
 
 
-@mutant("a release is charged when its reply arrives, and not when it is asked for")
+@mutant("a release is charged when the reply arrives instead of when it is requested")
 def charged_on_arrival() -> list[Any]:
     owed, check = ledger.owed, Strict._check
 
@@ -226,24 +226,24 @@ def charged_on_arrival() -> list[Any]:
     return [patch.object(strict, "owed", lambda *_: ()), patch.object(Strict, "_check", checks)]
 
 
-# What is told.
+# Messages.
 
 
 def _replies(change: Any) -> list[Any]:
     original = clients._reply
 
     def reply(job: Any, trained: Any) -> Any:
-        made = original(job, trained)
-        (metrics,) = made.content.metric_records.values()
+        message = original(job, trained)
+        (metrics,) = message.content.metric_records.values()
         change(metrics, job, trained)
-        return made
+        return message
 
     return [patch.object(clients, "_reply", reply)]
 
 
-@mutant("a client sends a number about its records beside, as it is, and nobody minds")
-def number_beside() -> list[Any]:
-    def beside(metrics: Any, job: Any, trained: Any) -> None:
+@mutant("a client also sends an exact count of its records, and the server accepts it")
+def extra_number() -> list[Any]:
+    def count(metrics: Any, job: Any, trained: Any) -> None:
         metrics["positives"] = int(job.task.labels_N.sum())
 
     metrics = Strict._metrics
@@ -252,22 +252,22 @@ def number_beside() -> list[Any]:
         public, cells = metrics(self, client, round)
         return public, {**cells, "positives": ()}
 
-    return [*_replies(beside), patch.object(Strict, "_metrics", lenient)]
+    return [*_replies(count), patch.object(Strict, "_metrics", lenient)]
 
 
 def _messages(change: Any) -> list[Any]:
     original = clients._reply
 
     def reply(job: Any, trained: Any) -> Any:
-        made = original(job, trained)
-        change(made.content, job)
-        return made
+        message = original(job, trained)
+        change(message.content, job)
+        return message
 
     return [patch.object(clients, "_reply", reply)]
 
 
-@mutant("labels stand behind the last number of an array, where np.load does not look")
-def bytes_behind_an_array() -> list[Any]:
+@mutant("labels are appended to the bytes of an array, where np.load does not read")
+def bytes_after_an_array() -> list[Any]:
     def append(content: Any, job: Any) -> None:
         array = next(iter(content["arrays"].values()))
         array.data += np.asarray(job.task.labels_N, dtype=np.int64).tobytes()
@@ -275,7 +275,7 @@ def bytes_behind_an_array() -> list[Any]:
     return [*_messages(append), patch.object(wire, "decoded", lambda array, *_: array.numpy())]
 
 
-@mutant("the name of a record is a number about the client's records")
+@mutant("the name of a record contains a count of the client's records")
 def number_in_a_name() -> list[Any]:
     def rename(content: Any, job: Any) -> None:
         content[f"metrics-{int(job.task.labels_N.sum())}"] = content.pop("metrics")
@@ -283,15 +283,15 @@ def number_in_a_name() -> list[Any]:
     return [*_messages(rename), patch.object(strict, "_check_names", lambda content: None)]
 
 
-@mutant("the version that a client tells in the roll call ends in how many records it holds")
+@mutant("the version in a client's roll call ends in its number of records")
 def number_in_the_roll_call() -> list[Any]:
     original, called = clients.roll_call, strict._called
 
     def answers(message: Any, context: Any) -> Any:
-        made = original(message, context)
-        told: Any = made.content["roll-call"]
-        told["fedtoll"] += f"+{tables.HELD[clients._partition_id(context)]}"
-        return made
+        reply = original(message, context)
+        answer: Any = reply.content["roll-call"]
+        answer["fedtoll"] += f"+{tables.HELD[clients._partition_id(context)]}"
+        return reply
 
     def lenient(content: Any) -> Any:
         index, version, numerics = called(content)
@@ -300,17 +300,17 @@ def number_in_the_roll_call() -> list[Any]:
     return [patch.object(clients, "roll_call", answers), patch.object(strict, "_called", lenient)]
 
 
-@mutant("a round is answered again, with the same noise, to another model")
+@mutant("a round is answered again for another model, with the same noise")
 def round_answered_twice() -> list[Any]:
     return [patch.object(clients, "_claim", lambda *_: None)]
 
 
-@mutant("a client says how many records it holds")
-def size_is_what_is_held() -> list[Any]:
+@mutant("a client sends its number of records instead of its public size")
+def number_of_records_as_size() -> list[Any]:
     return _replies(lambda metrics, job, trained: metrics.update({"num-examples": len(job.task.labels_N)}))
 
 
-@mutant("statistics are released in every round, and charged in every other")
+@mutant("statistics are released every round but charged every other round")
 def statistics_between_their_rounds() -> list[Any]:
     original, metrics = clients._answers, Strict._metrics
 
