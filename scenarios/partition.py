@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fedtoll.scenarios.data.table import Attribute, Table
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.scenario import Partition, Split
-from fedtoll.scenarios.split import Kind, training_share
+from fedtoll.scenarios.split import training_share
 from fedtoll.scenarios.streams import Purpose, stream
 
 Rows = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ Rows = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 OTHERS = "*"
-"""The key of all groups that ``per_group`` does not name."""
+"""The key, in ``partition.clients``, of all groups that are not named."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,66 +49,6 @@ class Client:
     id: int
     group: str
     size: int
-
-
-def clients(
-    table: Table,
-    groups: Attribute,
-    per_group: Mapping[str, int],
-    kind: Kind,
-    k: int,
-    *,
-    public_by: Attribute | None = None,
-    validation: float = 0.0,
-) -> tuple[Client, ...]:
-    """Return the clients of a partition by group, each of which holds records of one group.
-
-    Parameters
-    ----------
-    table, groups
-        The records and the group of each; only the groups' counts are used.
-    per_group
-        The number of clients per group, by name; ``"*"`` applies to all groups
-        not named, and is 1 by default.
-    kind, k
-        The split, whose training share gives the public sizes: for a group of n records and m clients,
-        ⌊n (k − 1) / k / m⌋ with folds and ⌊canonical training count / m⌋ with the canonical split.
-    public_by, validation
-        The groups by which the public part is drawn (by default ``groups``), and its share; n excludes it.
-
-    Returns
-    -------
-    tuple of Client
-        In the order of the groups' codes, with ids from 0.
-
-    Raises
-    ------
-    ScenarioError
-        If a name is not that of a group, a number is not positive, or a group has no
-        records, or too few training records for its clients.
-    """
-    for name, number in per_group.items():
-        if name != OTHERS and name not in groups.names:
-            raise ScenarioError(f"partition: no group {name!r} of {groups.name}{nearest(name, groups.names)}")
-        if number < 1:
-            raise ScenarioError(f"partition: {number} clients of group {name!r}; give at least 1")
-    counts = groups.counts
-    numerators, denominator = training_share(table, groups, kind, k, groups=public_by, validation=validation)
-    planned: list[Client] = []
-    for code, name in enumerate(groups.names):
-        number = per_group.get(name, per_group.get(OTHERS, 1))
-        if counts[code] == 0:
-            raise ScenarioError(
-                f"partition: group {name!r} of {groups.name} has no records in {table.source!r}"
-            )
-        size = int(numerators[code]) // (denominator * number)
-        if size < 1:
-            raise ScenarioError(
-                f"partition: group {name!r} of {groups.name} has {counts[code]} records, "
-                f"{int(numerators[code]) // denominator} for training: too few for {number} clients"
-            )
-        planned += [Client(len(planned) + i, name, size) for i in range(number)]
-    return tuple(planned)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,8 +89,9 @@ def layout(table: Table, groups: Attribute, spec: Partition, split: Split) -> La
         if name not in groups.names:
             raise ScenarioError(f"partition.keep: no group {name!r}{nearest(name, groups.names)}")
     declared: tuple[str, ...] = ()
+    stratum_of_client: tuple[str, ...] = ()
     if spec.kind in {"group", "column"}:
-        strata, stratum_of_client = _strata_by_client(table, groups, spec, split)
+        strata, stratum_of_client = _strata_by_client(table, groups, spec)
         shares = np.array([[float(s == name) for s in strata.names] for name in stratum_of_client])
         shares /= shares.sum(axis=0)
         declared = stratum_of_client if spec.kind == "group" else ()
@@ -159,20 +100,28 @@ def layout(table: Table, groups: Attribute, spec: Partition, split: Split) -> La
     else:
         strata, shares = _drawn_shares(table, groups, spec)
     in_turn = spec.kind in {"group", "column"} or (spec.kind == "iid" and spec.skew == 0)
-    expected = shares @ _training_counts(table, groups, strata, spec, split) * spec.copies
+    counts_SG = _training_counts(table, groups, strata, spec, split)
+    expected = shares @ counts_SG * spec.copies
     sizes = np.floor(expected.sum(axis=1) + 1e-6).astype(int)
     if sizes.min() < 1:
+        client = int(sizes.argmin())
+        if stratum_of_client:
+            name = stratum_of_client[client]
+            code = strata.names.index(name)
+            raise ScenarioError(
+                f"partition: group {name!r} of {strata.name} has {strata.counts[code]} records, "
+                f"{math.floor(counts_SG[code].sum() + 1e-6)} for training: "
+                f"too few for {stratum_of_client.count(name)} clients"
+            )
         raise ScenarioError(
-            f"partition: client {sizes.argmin()} of {len(sizes)} would hold none of "
+            f"partition: client {client} of {len(sizes)} would hold none of "
             f"{math.floor(expected.sum())} training records; give fewer clients or larger shares"
         )
     planned = tuple(Client(k, declared[k] if declared else "", int(n)) for k, n in enumerate(sizes))
     return Layout(planned, strata, shares, in_turn, expected)
 
 
-def _strata_by_client(
-    table: Table, groups: Attribute, spec: Partition, split: Split
-) -> tuple[Attribute, tuple[str, ...]]:
+def _strata_by_client(table: Table, groups: Attribute, spec: Partition) -> tuple[Attribute, tuple[str, ...]]:
     """Return the strata, and the stratum whose records each client holds."""
     strata = groups
     if spec.kind == "column":
@@ -183,16 +132,17 @@ def _strata_by_client(
             )
         strata = table.attributes[spec.column]
     assert isinstance(spec.clients, dict)
-    planned = clients(
-        table,
-        strata,
-        spec.clients,
-        split.kind,
-        split.folds,
-        public_by=groups,
-        validation=split.validation,
+    for name in spec.clients:
+        if name != OTHERS and name not in strata.names:
+            raise ScenarioError(f"partition: no group {name!r} of {strata.name}{nearest(name, strata.names)}")
+    for name, count in zip(strata.names, strata.counts, strict=True):
+        if count == 0:
+            raise ScenarioError(
+                f"partition: group {name!r} of {strata.name} has no records in {table.source!r}"
+            )
+    stratum_of_client = tuple(
+        name for name in strata.names for _ in range(spec.clients.get(name, spec.clients.get(OTHERS, 1)))
     )
-    stratum_of_client = tuple(c.group for c in planned)
     for name in strata.names:
         if (number := stratum_of_client.count(name)) < spec.copies:
             raise ScenarioError(

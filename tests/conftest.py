@@ -16,12 +16,14 @@ import pytest
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
-from fedtoll.scenarios.data import SOURCES, source_of
+from fedtoll.scenarios import federation
+from fedtoll.scenarios.data import SOURCES, load_table, source_of
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import plan
+from tests.shared import built_in_table
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, children inherit that
 
@@ -71,7 +73,10 @@ def _built_in_records_once():
             known[key] = resolve(data, split, partition, source=source, like=near)
         return known[key]
 
-    with patch.object(Federation, "resolve", once):
+    def load(source):
+        return built_in_table(source.name) if source in BUILT_IN else load_table(source)
+
+    with patch.object(Federation, "resolve", once), patch.object(federation, "load_table", load):
         yield
 
 

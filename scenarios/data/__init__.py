@@ -44,7 +44,6 @@ __all__ = [
     "builtin",
     "cached_table",
     "encode",
-    "load",
     "load_table",
     "source_of",
 ]
@@ -88,11 +87,6 @@ def source_of(data: Data) -> Source:
     if data.source == ACS.name:
         return acs()  # nothing pins its records: each source remembers the checksum of those that it read
     return builtin(data.source)
-
-
-def load(name: str) -> Table:
-    """Return the table of a built-in source."""
-    return load_table(builtin(name))
 
 
 def load_table(source: Source) -> Table:

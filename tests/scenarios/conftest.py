@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fedtoll.scenarios.data import Attribute, Table, load
+from fedtoll.scenarios.data import Attribute, Table
+from tests.shared import built_in_table
 
 MakeTable = Callable[..., Table]
 
@@ -15,7 +16,7 @@ MakeTable = Callable[..., Table]
 @pytest.fixture(scope="session")
 def adult() -> Table:
     """All of Adult, from the user's cache folder (fetched if it is not there)."""
-    return load("adult")
+    return built_in_table("adult")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedtoll.scenarios import data
+from tests.shared import built_in_table
 
 # The checksum of adult, which is part of the hash of every run on it.
 CHECKSUM = "acfecce4a9cdb3c7abc4eaf72f30a590cde1560ebb930da836214f8cb842b974"
@@ -18,7 +19,7 @@ def test_adult_is_as_it_was():
 
 
 def test_the_records_are_those_of_adult():
-    adult, phd = data.load("adult"), data.load("adult-phd")
+    adult, phd = built_in_table("adult"), built_in_table("adult-phd")
     np.testing.assert_array_equal(adult.features, phd.features)
     np.testing.assert_array_equal(adult.label, phd.label)
     np.testing.assert_array_equal(adult.canonical_test, phd.canonical_test)
@@ -27,7 +28,7 @@ def test_the_records_are_those_of_adult():
 
 
 def test_a_doctorate_is_the_highest_education():
-    table = data.load("adult-phd")
+    table = built_in_table("adult-phd")
     groups = table.attributes["phd"]
     assert dict(zip(groups.names, groups.counts, strict=True)) == {"PhD": 594, "non-PhD": 48_248}
     years = table.features[:, table.feature_names.index("education-num")]

@@ -12,6 +12,7 @@ from fedtoll.scenarios import data
 from fedtoll.scenarios.data import Table, archive
 from fedtoll.scenarios.data.source import Numeric
 from fedtoll.scenarios.split import split
+from tests.shared import built_in_table
 
 # Group: records, share of positives; from a study of the raw files. None if nobody stated the share.
 KNOWN: dict[str, dict[str, dict[str, tuple[int, float | None]]]] = {
@@ -74,7 +75,7 @@ sources = pytest.mark.parametrize("name", sorted(KNOWN))
 
 @sources
 def test_the_groups_and_base_rates_are_the_known_ones(name):
-    table = data.load(name)
+    table = built_in_table(name)
     for attribute, groups in KNOWN[name].items():
         found = table.attributes[attribute]
         assert set(found.names) == set(groups)
@@ -87,7 +88,7 @@ def test_the_groups_and_base_rates_are_the_known_ones(name):
 
 @sources
 def test_records_and_features_are_what_was_declared(name):
-    table = data.load(name)
+    table = built_in_table(name)
     records, features, rate = SHAPES[name]
     assert table.features.shape == (records, features)
     assert np.isfinite(table.features).all()
@@ -100,7 +101,7 @@ def test_records_and_features_are_what_was_declared(name):
 
 
 def test_census_income_is_the_adults_of_its_training_set_then_those_of_its_test_set():
-    table = data.load("census-income")
+    table = built_in_table("census-income")
     np.testing.assert_array_equal(table.canonical_test, np.arange(215_574) >= 143_531)
     value = dict(zip(table.feature_names, table.features[0], strict=True))
     # 73, Not in universe, ..., High school graduate, 0, Not in universe, Widowed, ..., White, All other, ...
@@ -114,7 +115,7 @@ def test_census_income_is_the_adults_of_its_training_set_then_those_of_its_test_
 
 def test_the_cached_compas_holds_neither_names_nor_birth_dates():
     source = data.builtin("compas")
-    data.load("compas")
+    built_in_table("compas")
     columns = pyarrow.parquet.read_schema(archive.cache_file(source)).names
     assert columns == [
         "sex",
@@ -156,7 +157,7 @@ def central_mean(table):
     "name", [pytest.param("census-income", marks=pytest.mark.slow), "compas", "credit", "law"]
 )
 def test_central_logistic_regression_reaches_the_reference(name):
-    np.testing.assert_allclose(central_mean(data.load(name)), REFERENCE[name], rtol=0, atol=0.015)
+    np.testing.assert_allclose(central_mean(built_in_table(name)), REFERENCE[name], rtol=0, atol=0.015)
 
 
 def test_credit_without_logarithms_is_the_known_reference():

@@ -23,7 +23,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.split import folds
 from fedtoll.server.plan import check
 from tests.scenarios.tiny import told
-from tests.shared import table_of
+from tests.shared import built_in_table, table_of
 
 SCENARIOS = ("tv16-race", "tv16-hard-race", "tv16-state", "nesarc-race", "digits-rare", "synthetic-shift")
 
@@ -68,7 +68,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("source", "attribute", "known"), KNOWN)
 def test_groups_and_base_rates_are_the_known_ones(source, attribute, known):
-    table = data.load(source)
+    table = built_in_table(source)
     groups = table.attributes[attribute]
     assert set(groups.names) == set(known)
     for code, name in enumerate(groups.names):
@@ -88,7 +88,7 @@ def test_groups_and_base_rates_are_the_known_ones(source, attribute, known):
     ],
 )
 def test_features_are_finite_and_between_minus_1_and_1(source, records, features, rate):
-    table = data.load(source)
+    table = built_in_table(source)
     assert table.features.shape == (records, features)
     assert np.isfinite(table.features).all()
     assert table.features.min() >= -1
@@ -97,7 +97,7 @@ def test_features_are_finite_and_between_minus_1_and_1(source, records, features
 
 
 def test_a_missing_answer_is_the_middle_and_a_1_of_its_own():
-    table = data.load("tv16")
+    table = built_in_table("tv16")
     column = dict(zip(table.feature_names, table.features.T, strict=True))
     missing = {n.removesuffix("-missing"): x for n, x in column.items() if n.endswith("-missing")}
     assert {name: int(x.sum()) for name, x in missing.items()} == {
@@ -118,7 +118,7 @@ def test_a_missing_answer_is_the_middle_and_a_1_of_its_own():
 
 
 def test_the_hard_variant_leaves_out_party_ideology_and_attitudes():
-    easy, hard = data.load("tv16"), data.load("tv16-hard")
+    easy, hard = built_in_table("tv16"), built_in_table("tv16-hard")
     dropped = {"ideo", "pid7na", "angryracism", "whiteadv", "fearraces", "racerare"}
     assert set(easy.feature_columns) - set(hard.feature_columns) == {
         f"{name}{end}" for name in dropped for end in ("", "-missing")
@@ -127,7 +127,7 @@ def test_the_hard_variant_leaves_out_party_ideology_and_attitudes():
 
 
 def test_states_are_natural_clients():
-    table = data.load("tv16")
+    table = built_in_table("tv16")
     state, race = table.attributes["state"], table.attributes["race"]
     assert len(state.names) == 51
     assert [state.counts.min(), np.median(state.counts), state.counts.max()] == [71, 539, 4_136]
@@ -142,7 +142,7 @@ def test_states_are_natural_clients():
 
 
 def test_digits_are_ten_classes_that_are_the_groups_too():
-    table = data.load("digits")
+    table = built_in_table("digits")
     assert table.classes == tuple("0123456789")
     np.testing.assert_array_equal(table.attributes["digit"].codes, table.label)
     assert sorted(np.unique((table.features + 1) * 8)) == list(range(17))
@@ -181,7 +181,7 @@ def test_central_logistic_regression_reaches_the_reference(source, accuracy, bal
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-    table = data.load(source)
+    table = built_in_table(source)
     test = folds(table.label, 5) == 0
     solver = "newton-cholesky" if len(table.classes) == 2 else "lbfgs"
     model = LogisticRegression(solver=solver, max_iter=1_000).fit(table.features[~test], table.label[~test])
