@@ -1,1 +1,1 @@
-"""Speed and scale, measured side by side with what a user would otherwise run: ``python -m benchmarks``."""
+"""Speed and scale of fedtoll, next to what its users would otherwise run: ``python -m benchmarks``."""

@@ -1,7 +1,7 @@
 """The command line: ``python -m benchmarks`` measures everything and writes ``RESULTS.md``.
 
-A whole measurement takes from half an hour to an hour and a half on two quiet cores. Heavy imports wait
-until the command runs: worker processes import this module again.
+A full measurement takes between half an hour and an hour and a half on two idle cores. Heavy imports are
+inside the functions, because worker processes import this module again.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ KEYS = ("a", "b", "c", "d", "e", "f", "scaling", "resume")
 
 
 def main() -> None:
-    """Measure what the command line names and write the tables."""
-    wanted = _arguments()
+    """Measure the parts that the command line selects, and write the tables."""
+    options = _arguments()
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; children inherit it
     from benchmarks import report
 
-    if wanted.training_again:
+    if options.training_again:
         here = Path(__file__).parent
         results = training_again(json.loads((here / "results.json").read_text(encoding="utf-8")))
         _write(results, here)
         return
-    results = measure_all(wanted.only, quick=wanted.quick)
+    results = measure_all(options.only, quick=options.quick)
     page = report.markdown(results)
     print(page)
-    folder = wanted.out
-    if folder is None and not wanted.quick and set(wanted.only) == set(KEYS):
+    folder = options.out
+    if folder is None and not options.quick and set(options.only) == set(KEYS):
         folder = Path(__file__).parent
     if folder is None:
-        _tell("nothing written: only a whole measurement, or --out, writes RESULTS.md and results.json")
+        _tell("nothing written: only a full measurement, or --out, writes RESULTS.md and results.json")
         return
     _write(results, folder)
 
@@ -51,7 +51,7 @@ def _write(results: dict[str, Any], folder: Path) -> None:
 
 
 def training_again(results: dict[str, Any]) -> dict[str, Any]:
-    """Measure training alone again, in place of that in earlier results, whose ratio to the limit is kept."""
+    """Replace the training-alone part of earlier results; store its earlier ratio to the limit."""
     from benchmarks import claims, compare, measure, work
 
     again = {
@@ -63,7 +63,7 @@ def training_again(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_all(only: list[str], *, quick: bool) -> dict[str, Any]:
-    """Measure and return the numbers, as plain values."""
+    """Measure the parts in ``only``, and return the numbers for JSON."""
     from benchmarks import compare, measure, resume, scaling, work
 
     size = work.QUICK if quick else work.FULL
@@ -97,12 +97,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_keys, default=list(KEYS), metavar="A,B", help=f"some of {', '.join(KEYS)}"
     )
-    parser.add_argument("--quick", action="store_true", help="a smoke run in minutes: it decides nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write, in place of benchmarks/")
+    parser.add_argument("--quick", action="store_true", help="smoke test of a few minutes; decides nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write to this folder instead of benchmarks/")
     parser.add_argument(
         "--training-again",
         action="store_true",
-        help="measure training alone anew, into the results that are there; the page says so",
+        help="repeat only the part training alone of the stored results; the page says so",
     )
     return parser.parse_args()
 
@@ -110,7 +110,7 @@ def _arguments() -> argparse.Namespace:
 def _keys(text: str) -> list[str]:
     keys = [key.strip() for key in text.split(",")]
     if unknown := [key for key in keys if key not in KEYS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(KEYS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(KEYS)}")
     return keys
 
 

@@ -1,7 +1,7 @@
-"""(e) ours on all cores: a piece of the sweep, or all of it, in a fresh process through the executor.
+"""(e) fedtoll on all cores: a piece of the sweep, or all of it, by the executor in a fresh process.
 
-``python -m benchmarks.all_cores RUNS ROUNDS`` is what is timed from outside: imports, the plan of the whole
-sweep, worker processes, training, and the results on disk.
+The command ``python -m benchmarks.all_cores RUNS ROUNDS`` is timed from outside: imports, the plan of the
+whole sweep, worker processes, training, and the results on disk.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from benchmarks import measure
 
 
 def piece(runs: int, rounds: int, *, calibrate: bool = False) -> dict[str, Any]:
-    """Train the sweep's first ``runs`` runs in its own order, seed by seed, in a fresh process.
+    """Train the first ``runs`` runs of the sweep, seed by seed, in a fresh process.
 
     Parameters
     ----------
     runs, rounds
-        How many, and how long each.
+        Number of runs, and number of rounds of each.
     calibrate
-        Begin without any noise calibrated, as the first command on a machine does.
+        Start without any calibrated noise, like the first command on a machine.
 
     Returns
     -------
     dict
-        ``total`` seconds, and of these ``plan`` and ``train`` (the rest is imports), ``runs`` and
-        ``workers``.
+        ``total`` seconds, of which ``plan`` and ``train`` (the rest is imports), and the numbers of ``runs``
+        and ``workers``.
     """
     with tempfile.TemporaryDirectory(prefix="bench-cache-") as folder:
         environment = {}
@@ -43,7 +43,7 @@ def piece(runs: int, rounds: int, *, calibrate: bool = False) -> dict[str, Any]:
 
 
 def _records_only(folder: Path) -> None:
-    """Make a cache that holds the records and no calibration."""
+    """Create a cache with the records but no calibrated noise."""
     from fedtoll.scenarios import data
     from fedtoll.scenarios.data.archive import cache_file
 
@@ -52,7 +52,7 @@ def _records_only(folder: Path) -> None:
 
 
 def main(runs: int, rounds: int) -> None:
-    """Plan the sweep, train a piece of it on all cores, print how long both took."""
+    """Plan the sweep, train a piece of it on all cores, and print the seconds of both."""
     from benchmarks import work
     from fedtoll.server.executor import execute
     from fedtoll.server.store import Store

@@ -1,4 +1,4 @@
-"""What the system must show, computed from the measurements: ratios are taken repetition by repetition."""
+"""Performance claims, computed from the measurements. Ratios are computed for each repetition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.work import SWEEP
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the table: what, how much is needed, what was measured, whether it holds."""
+    """One row of the table: quantity, required value, measured value, and whether the claim holds."""
 
     what: str
     needed: str
@@ -22,7 +22,7 @@ class Claim:
 
 
 def sweeps(whole: dict[str, Any]) -> dict[str, list[float]]:
-    """Return the sweep's seconds by variant and repetition, extrapolated from a run or a piece."""
+    """Return the seconds of the sweep by variant and repetition, extrapolated from a run or a piece."""
     once = {"a": whole.get("start_up", 0.0)}
     found = {key: [once.get(key, 0.0) + SWEEP * s for s in v] for key, v in whole["seconds"].items()}
     if whole["pieces"]:
@@ -31,7 +31,7 @@ def sweeps(whole: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """Return the spread of slow / fast, repetition by repetition.
+    """Return the spread of slow / fast over repetitions.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
 
 
 def claims(results: dict[str, Any]) -> list[Claim]:
-    """Return every claim for which there are measurements."""
+    """Return every claim that has measurements."""
     found = []
     if "whole" in results:
         seconds = sweeps(results["whole"])
@@ -82,7 +82,7 @@ def _around(whole: dict[str, Any]) -> Claim:
     shares = [1 - t / s for t, s in zip(whole["training"]["d"], whole["seconds"]["d"], strict=True)]
     share = spread(shares)
     text = f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
-    return Claim("share of a run (d) around its training", "under 30%", text, share["median"] < 0.3)
+    return Claim("share of a run (d) outside its training", "under 30%", text, share["median"] < 0.3)
 
 
 def _scaling(scaling: dict[str, Any]) -> list[Claim]:
@@ -97,7 +97,7 @@ def _scaling(scaling: dict[str, Any]) -> list[Claim]:
     for series, size in (("rows", "rows"), ("clients", "clients")):
         points = scaling[series]
         power = exponent([p[size] for p in points], [p["seconds"]["median"] for p in points])
-        what = f"seconds a round ~ {size}^b"
+        what = f"seconds per round ~ {size}^b"
         found.append(Claim(what, "b of 1.1 or less", f"b = {power:.2f}", power <= 1.1))
     return found
 
@@ -107,5 +107,5 @@ def _resume(resume: dict[str, Any] | None) -> list[Claim]:
         return []
     kinds = ("lost", "duplicated", "torn", "different", "failed")
     text = ", ".join(f"{resume[kind]} {kind}" for kind in kinds)
-    what = f"{resume['kills']} times SIGKILL, each followed by a resume"
+    what = f"{resume['kills']} × SIGKILL, each followed by a resume"
     return [Claim(what, "0 of each", text, not any(resume[kind] for kind in kinds))]

@@ -1,4 +1,4 @@
-"""The variants side by side: whole runs in turn, then training alone in turn, in one process."""
+"""Compare the variants: whole runs by turns, then training alone by turns, in one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.pfl_research import PflResearch
 
 Tell = Callable[[str], None]
 CONSECUTIVE = 3
-"""Rounds of training alone timed as one, so that each finds the caches as the round before left them."""
+"""Number of rounds of training alone that are timed together, so that caches are warm."""
 
 
 class Whole(Protocol):
@@ -30,9 +30,9 @@ class Whole(Protocol):
 
 
 def whole_runs(only: Collection[str], size: work.Size, tell: Tell) -> dict[str, Any]:
-    """Time whole runs of (a) to (e), each repetition all of them in turn.
+    """Time whole runs of (a) to (e), which take turns in every repetition.
 
-    A peer that cannot be installed or run is left out, and ``absent`` says why.
+    A peer that cannot be installed or run is left out; ``absent`` has the reason.
     """
     run = work.one(size.rounds)
     found: dict[str, Any] = {"seconds": {}, "pieces": [], "absent": {}, "accuracy": {}, "rounds": {}}
@@ -46,10 +46,10 @@ def whole_runs(only: Collection[str], size: work.Size, tell: Tell) -> dict[str, 
         }
         variants: dict[str, Any] = {}
         for key in sorted(set(only) & make.keys()):
-            tell(f"({key}) is made ready")
+            tell(f"({key}) is being prepared")
             _try(key, found, partial(_make, key, make, variants))
         if "e" in only:
-            work.sweep(size.rounds)  # calibrates what was never calibrated here
+            work.sweep(size.rounds)  # calibrates the noise unless it is cached
         for repetition in range(size.repetitions):
             for key in [k for k in variants if k not in found["absent"]]:
                 _try(key, found, partial(_note, key, variants[key], found))
@@ -70,13 +70,13 @@ def whole_runs(only: Collection[str], size: work.Size, tell: Tell) -> dict[str, 
 
 
 def whole_sweep(size: work.Size, tell: Tell) -> dict[str, Any]:
-    """Train the sweep whole, once, from a machine that has calibrated nothing."""
+    """Train the whole sweep once, without any calibrated noise."""
     tell(f"(e) the whole sweep of {work.SWEEP} runs")
     return piece(work.SWEEP, size.rounds, calibrate=True)
 
 
 def training_alone(only: Collection[str], size: work.Size, tell: Tell) -> dict[str, list[float]]:
-    """Time the training of rounds of (b), (d) and (f), each repetition all of them in turn."""
+    """Time the training of single rounds of (b), (d) and (f), which take turns in every repetition."""
     run = work.one(size.rounds)
     timed: dict[str, Callable[[], float]] = {}
     if "b" in only:
@@ -113,7 +113,7 @@ def _last(key: str, found: dict[str, Any]) -> str:
 
 
 def _try(key: str, found: dict[str, Any], work_of: Callable[[], object]) -> None:
-    """Do something with a peer; what it cannot do is noted. Our own variants may not fail."""
+    """Call a function of a variant; note the error of a peer. fedtoll's own variants must not fail."""
     try:
         work_of()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""(a) Flower + Ray + Opacus as its users write it: the app in ``flower_app/`` under ``flwr run``."""
+"""(a) Flower + Ray + Opacus as their users write it: the app in ``flower_app/`` under ``flwr run``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOOK = 60.0
 
 @dataclass
 class Flower:
-    """A SuperLink with Flower's simulation on all cores, on which whole runs are timed.
+    """A SuperLink with Flower's simulation on all cores, to time whole runs.
 
     Parameters
     ----------
     run
-        Rounds, clients and records are taken from it.
+        The run whose rounds, clients and records are used.
     """
 
     run: Run
@@ -36,7 +36,7 @@ class Flower:
     rounds: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Flower:
-        """Start the SuperLink; ``start_up`` tells how long it took."""
+        """Start the SuperLink; ``start_up`` has the seconds it took."""
         from fedtoll.server.superlink import superlink
 
         self._stack = ExitStack()
@@ -51,14 +51,14 @@ class Flower:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the SuperLink and all that it started."""
+        """Stop the SuperLink and its processes."""
         self._stack.__exit__(kind, error, trace)
 
     def whole(self) -> float:
         """Return the seconds from ``flwr run`` until the app has written its result.
 
-        Flower's own shutdown after that is waited for and not counted, and nothing is asked of Flower
-        meanwhile: its command line would take a core from what it is asked about.
+        Flower's own shutdown after that is awaited but not counted. Nothing polls Flower in between, because
+        its command line would occupy a core.
         """
         result = self._home / "result.json"
         result.unlink(missing_ok=True)

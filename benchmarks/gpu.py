@@ -1,6 +1,6 @@
-"""The cohort engine on a GPU beside one core: seconds a round, and whether the parameters are equal.
+"""Compare the cohort engine on a GPU and on one core: seconds per round, and equality of the parameters.
 
-``PYTHONPATH=src python3 -m benchmarks.gpu`` needs torch, numpy and pydantic alone (no Flower, no Opacus, no
+``PYTHONPATH=src python3 -m benchmarks.gpu`` needs only torch, numpy and pydantic (no Flower, no Opacus, no
 pandas, no installation) and writes ``GPU.md``.
 """
 
@@ -33,7 +33,7 @@ After an epoch of 20 clients, clipped without noise, in fp64, the largest differ
 
 
 def main() -> None:
-    """Measure what the command line asks for, print and write the page."""
+    """Measure, and print and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="what stands beside a core")
     parser.add_argument("--quick", action="store_true", help="a smoke run: it decides nothing")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def compare(device: str, clients: int, rows: int, hidden: Sequence[int], repetitions: int) -> dict[str, Any]:
-    """Return the seconds of rounds on both devices, in turn, after one round of each that is not counted."""
+    """Return the seconds of rounds on both devices by turns, after one warm-up round on each."""
     run = synthetic.run(clients, rows, hidden)
     tasks = synthetic.tasks(run)
     engines = {"core": CohortEngine("cpu"), "device": CohortEngine(device)}
@@ -59,7 +59,7 @@ def compare(device: str, clients: int, rows: int, hidden: Sequence[int], repetit
     took: dict[str, list[float]] = {name: [] for name in engines}
     for seed in range(1, repetitions + 1):
         anew = synthetic.reseeded(run, seed)
-        for name, engine in engines.items():  # the parameters come back as arrays, so it has ended
+        for name, engine in engines.items():  # the parameters return as arrays, so the device has finished
             took[name].append(measure.seconds(partial(engine.train, anew, tasks)))
     peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
     return {
@@ -71,10 +71,10 @@ def compare(device: str, clients: int, rows: int, hidden: Sequence[int], repetit
 
 
 def difference(device: str, clients: int = 20, rows: int = 1_000) -> tuple[float, float]:
-    """Return the largest difference of any parameter after an epoch, clipped without noise, in fp64.
+    """Return the largest difference of any parameter after an epoch with clipping and without noise, in fp64.
 
-    Noise is left out because each device draws from its own generator. The second number is how far
-    the parameters moved.
+    There is no noise because each device has its own generator. The second number is the distance that the
+    parameters moved.
     """
     run = synthetic.run(clients, rows, mechanism="clip-only", precision="float64")
     tasks = synthetic.tasks(run)
@@ -103,7 +103,7 @@ def _page(device: str, *, quick: bool) -> str:
         "\n\n".join(
             [
                 "# The cohort engine on a GPU",
-                *(["**A quick run: it shows that everything runs, and decides nothing.**"] if quick else []),
+                *(["**A quick run: it shows only that everything works.**"] if quick else []),
                 METHOD.format(
                     device=name,
                     processor=machine["processor"],

@@ -1,4 +1,4 @@
-"""(b) sequential Opacus and (d) the cohort engine: the same run in this process, on one core, one thread."""
+"""(b) sequential Opacus and (d) the cohort engine: the same run in this process, on one core and thread."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fedtoll.server.trainer import Trainer
 
 
 class InProcess:
-    """One engine on one core: whole runs, and the training of single rounds alone.
+    """One engine on one core: whole runs, and the training of single rounds.
 
-    Every repetition has a seed of its own, so that the cohort engine finds no draws that it kept: in a
-    sweep it does, where several runs have one seed.
+    Every repetition has its own seed, so that the cohort engine cannot reuse cached draws. (In a sweep
+    it can, because several runs share a seed.)
     """
 
     def __init__(self, run: Run, engine: Literal["opacus", "cohort"]) -> None:
@@ -38,9 +38,9 @@ class InProcess:
         self._seed = 1_000
 
     def whole(self) -> float:
-        """Return the seconds of one whole run: messages, evaluation, ledger and tables included.
+        """Return the seconds of one whole run, including messages, evaluation, ledger and tables.
 
-        ``training`` gets how many of them the engine took.
+        Appends the seconds that the engine took to ``training``.
         """
         train, inside = self._engine.train, 0.0
 
@@ -54,16 +54,16 @@ class InProcess:
         run = self._fresh()
         self._trainer.clients.federation(run).records(
             run.seed
-        )  # dealt to clients before the clock starts, as in the peers
+        )  # records are dealt before the clock starts, as with the peers
         with measure.one_core(), mock.patch.object(self._engine, "train", timed):
             took = measure.seconds(lambda: self._simulate(run))
         self.training.append(inside)
         return took
 
     def rounds(self, count: int) -> float:
-        """Return the seconds of the training of a round alone: the mean of ``count`` rounds of a new seed.
+        """Return the seconds of training one round: the mean of ``count`` rounds with a new seed.
 
-        A round before them brings that seed's records together, as the first round of every run does.
+        An uncounted round before them gathers the records of the seed, like the first round of every run.
         """
         run = self._fresh()
         with measure.one_core():
@@ -72,7 +72,7 @@ class InProcess:
             return sum(measure.seconds(partial(self._engine.train, run, t)) for t in tasks) / count
 
     def _fresh(self) -> Run:
-        """Return the run with noise and batches of a seed that no other repetition had."""
+        """Return the run with a new seed for noise and batches."""
         self._seed += 1
         return reseeded(self.run, self._seed)
 

@@ -1,8 +1,8 @@
-"""(f) the limit: what DP-SGD cannot do without, and nothing else, on one core.
+"""(f) the limit: only the operations that DP-SGD cannot do without, on one core.
 
-The matrix products of forward and backward, at the sampling's expected batch for each client and step, and
-one normal draw for every parameter of every client and step. No gathering of rows, no norms, no clipping,
-no activations, no bias, no update, no random masks; into memory that is there already.
+These are the matrix products of the forward and backward pass, at the expected batch of every client and
+step, and one normal draw for every parameter of every client and step. Left out: gathering of rows, norms,
+clipping, activations, biases, updates, random masks and allocation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Product = Callable[[int], object]
 
 
 class Limit:
-    """The matrix products and the draws of one round."""
+    """The matrix products and the normal draws of one round."""
 
     def __init__(self, run: Run) -> None:
         torch.set_num_threads(1)
@@ -57,7 +57,7 @@ class Limit:
 
 
 def _products(inputs: int, outputs: int, clients: int, rows: int, *, first: bool) -> list[Product]:
-    """Return one layer's products: its outputs, its weights' gradient and its inputs' gradient."""
+    """Return the products of one layer: outputs, gradient of the weights and gradient of the inputs."""
     a, z = torch.randn(clients, rows, inputs), torch.randn(clients, rows, outputs)
     d = torch.randn_like(z)
     weight, gradient = torch.randn(clients, outputs, inputs), torch.empty(clients, outputs, inputs)

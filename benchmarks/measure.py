@@ -1,4 +1,4 @@
-"""How things are timed, and on what: seconds, their spread, one core, the machine in words."""
+"""Timing helpers: seconds, their spread, one core, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "flwr", "ray", "opacus")
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long a call takes, in seconds of wall-clock time."""
+    """Return the wall-clock seconds of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -51,7 +51,7 @@ def cores() -> int:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process, and what it starts, on one core (where the system can)."""
+    """Pin this process and its children to one core, if the system allows it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -64,12 +64,12 @@ def one_core() -> Iterator[None]:
 
 
 def child(module: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
-    """Run one of our modules in a fresh process and return what it prints.
+    """Run a module of this repository in a fresh process, and return its output.
 
     Raises
     ------
     RuntimeError
-        With the end of its stderr when it fails.
+        If it fails, with the end of its stderr.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -84,9 +84,9 @@ def child(module: str, *arguments: str, environment: dict[str, str] | None = Non
 
 
 def peak_megabytes() -> float:
-    """Return the most memory that this process ever held, in MB (10^6 bytes).
+    """Return the peak memory of this process, in MB (10^6 bytes).
 
-    ``ru_maxrss`` would not do: on Linux a child begins with its parent's.
+    On Linux ``ru_maxrss`` is not usable, because a child starts with that of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -99,7 +99,7 @@ def peak_megabytes() -> float:
 
 
 def without_paths(text: str) -> str:
-    """Leave out folders of this machine, which the message of a failure may name.
+    """Remove paths of this machine from an error message.
 
     Examples
     --------
@@ -110,12 +110,12 @@ def without_paths(text: str) -> str:
 
 
 def load() -> float:
-    """Return how many processes wanted a core in the last minute."""
+    """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader needs to know of the machine: no names, no paths."""
+    """Return a description of the machine, without names and paths."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -142,7 +142,7 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """Return the commit that is measured, and whether files were changed since."""
+    """Return the commit, and whether the working tree has changes."""
     try:
         head = _git("rev-parse", "--short", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")

@@ -1,4 +1,4 @@
-"""(c) pfl-research, without privacy: a peer known for speed, in an environment of its own."""
+"""(c) pfl-research without privacy: a peer known for speed, in its own environment."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PFL = "0.6.0"
 
 
 class PflResearch:
-    """Whole runs of pfl-research on one core, each in a fresh process, its start included.
+    """Whole runs of pfl-research on one core, each in a fresh process, including its start.
 
     Raises
     ------
     RuntimeError
-        With the reason when pfl cannot be installed.
+        If pfl cannot be installed, with the reason.
     """
 
     def __init__(self, run: Run, records: Path) -> None:
@@ -33,7 +33,7 @@ class PflResearch:
         self._python = _installed()
 
     def whole(self) -> float:
-        """Return the seconds of one whole run, the start of its process included."""
+        """Return the seconds of one whole run, including the start of its process."""
         settings = (self.run.rounds, 64, self.run.learning_rate)
         command = [self._python, Path(__file__).parent / "pfl_app" / "train.py", self._records, *settings]
         said = ""
@@ -51,7 +51,7 @@ class PflResearch:
 
 
 def _installed() -> Path:
-    """Return the Python of pfl's environment, made at the first use, with the torch that we run."""
+    """Return the Python of pfl's environment, created on first use with the same torch version."""
     python = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin") / "python"
     marker = ENVIRONMENT / f".pfl-{PFL}"
     if not marker.exists():

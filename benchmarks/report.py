@@ -1,4 +1,4 @@
-"""The measurements as Markdown: one table a question."""
+"""Format the measurements as Markdown, one table per question."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from benchmarks.tables import numbers, table, three
 from benchmarks.work import SWEEP
 
 TITLES = {
-    "a": "Flower + Ray + Opacus as its users write it, under `flwr run`",
+    "a": "Flower + Ray + Opacus as their users write it, under `flwr run`",
     "b": "sequential Opacus (our Opacus engine), in one process",
-    "c": "pfl-research, **non-private**, one process a run",
+    "c": "pfl-research, **non-private**, one process per run",
     "d": "fedtoll (cohort engine), in one process",
     "e": "fedtoll on all cores",
     "f": "the limit: matrix products and normal draws alone",
@@ -20,38 +20,39 @@ TITLES = {
 }
 
 WORK = """\
-The common work: Adult, an MLP 64-32, 20 clients of unequal size (race crossed with sex; 7 hold White men,
-5 White women, 1 each other cell), Poisson batches of 64 expected records, one local epoch a round, flat clip
-1, SGD, ε = 8 (σ about 1), {rounds} rounds a run. The sweep: {sweep} such runs, 10 seeds × 5 ε × 3 strategies.
-Every number is a median of repetitions, with the least and the greatest; the variants took turns within
-each repetition. Seconds are wall-clock."""
+The work of all variants: Adult, an MLP 64-32, 20 clients of unequal size (race crossed with sex; 7 hold White
+men, 5 White women, 1 each other cell), Poisson batches of 64 expected records, one local epoch per round,
+flat clip 1, SGD, ε = 8 (σ about 1), {rounds} rounds per run. The sweep: {sweep} such runs, 10 seeds × 5 ε × 3
+strategies. Every number is the median of the repetitions, with their minimum and maximum; the variants took
+turns within each repetition. Seconds are wall-clock time."""
 
 NOTES = {
     "a": """\
-- (a) uses all cores, one torch thread a client, and is timed from `flwr run` to its written result; Flower's
-  shutdown is not counted, and the SuperLink's start ({start_up:.1f} s) once a sweep. {between}""",
+- (a) uses all cores, one torch thread per client, and is timed from `flwr run` to its written result. The
+  shutdown of Flower is not counted; the start of the SuperLink ({start_up:.1f} s) counts once per sweep.
+  {between}""",
     "b": """\
-- (b) and (d) run on the same one core, with messages, evaluation of every group after every round, ledger and
-  tables; imports are not counted. Each repetition has a seed of its own: the draws that runs of one seed
-  share in a sweep, as in (e), are not shared here, nor in the training alone below.""",
+- (b) and (d) run on the same single core, with messages, evaluation of every group after every round, ledger
+  and tables; imports are not counted. Each repetition has its own seed, so draws are not shared as they are
+  among the runs of one seed in a sweep (e). The same holds for training alone, below.""",
     "c": """\
-- (c) runs on one core, without clipping or noise; the start of its process is counted. {between}""",
+- (c) runs on one core without clipping or noise; the start of its process is counted. {between}""",
     "e": """\
-- (e) is timed in a fresh process: imports, plan, worker processes, training, results on disk. A piece finds
-  its σ calibrated.""",
+- (e) is timed in a fresh process: imports, plan, worker processes, training, results on disk. For a piece,
+  the σ are already calibrated.""",
 }
 EXTRAPOLATED = """\
-- ✱ extrapolated: {sweep} × a run; for (e) imports and plan once, and {sweep} × the training of a piece ÷ its
-  runs, which spreads the workers' start over a piece and not the sweep, and so is too slow rather than too
-  fast. A piece is whole seeds of the sweep."""
+- ✱ extrapolated: {sweep} × a run; for (e) imports and plan once, plus {sweep} × the training of a piece ÷ its
+  runs. This spreads the start of the workers over a piece instead of the sweep, so it is rather too slow than
+  too fast. A piece consists of whole seeds of the sweep."""
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Return the whole page."""
+    """Return the page ``RESULTS.md``."""
     machine, size = results["machine"], results["size"]
     parts = ["# Benchmarks", _machine(machine, results)]
     if results["quick"]:
-        parts.append("**A quick run: it shows that everything runs, and decides nothing.**")
+        parts.append("**A quick run: it shows only that everything works.**")
     parts += [WORK.format(rounds=size["rounds"], sweep=SWEEP), _claims(results)]
     if "whole" in results:
         parts += ["## The sweep", _sweep(results), _notes(results)]
@@ -69,17 +70,17 @@ def _machine(machine: dict[str, Any], results: dict[str, Any]) -> str:
     load = results["load"]
     return (
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, "
-        f"{machine['system']}; {versions}; commit {machine['commit']}. Processes that wanted a core in the "
-        f"minute before: {load['start']:g}; they should be near 0. Written by `make bench`."
+        f"{machine['system']}; {versions}; commit {machine['commit']}. Load average of "
+        f"the minute before: {load['start']:g}; it should be near 0. Written by `make bench`."
     )
 
 
 def _claims(results: dict[str, Any]) -> str:
     decided = not results["quick"]
-    anew = "training alone" if "again" in results else "-"
+    repeated = "training alone" if "again" in results else "-"
     rows = [
         [
-            c.what + " †" * c.what.startswith(anew),
+            c.what + " †" * c.what.startswith(repeated),
             c.needed,
             c.measured,
             ("yes" if c.holds else "**no**") if decided else "not decided",
@@ -113,7 +114,7 @@ def _sweep(results: dict[str, Any]) -> str:
         rows.append(
             [title, str(real["runs"]), three(real["train"] / real["runs"]), three(total / 60), faster, ""]
         )
-    head = ["variant", "runs measured", "s a run", f"the sweep of {SWEEP} runs, min", "× (a)", "accuracy"]
+    head = ["variant", "runs measured", "s per run", f"the sweep of {SWEEP} runs, min", "× (a)", "accuracy"]
     return table(head, rows)
 
 
@@ -128,7 +129,7 @@ def _notes(results: dict[str, Any]) -> str:
     notes.append(EXTRAPOLATED.format(sweep=SWEEP))
     if real := results.get("whole_sweep"):
         notes.append(
-            f"- The whole sweep began without a calibrated σ: its plan took {three(real['plan'])} s, the "
+            f"- The whole sweep started without calibrated σ: its plan took {three(real['plan'])} s, the "
             f"training on {real['workers']} workers {three(real['train'])} s."
         )
     return "\n".join(notes)
@@ -141,17 +142,17 @@ def _training(alone: dict[str, list[float]]) -> str:
         faster = numbers(_each(alone, "b", key)) if "b" in alone else ""
         limit = numbers(_each(alone, key, "f")) if "f" in alone else ""
         rows.append([title, str(len(alone[key])), numbers(alone[key]), faster, limit])
-    return table(["variant", "repetitions", "s a round", "× (b)", "÷ (f)"], rows)
+    return table(["variant", "repetitions", "s per round", "× (b)", "÷ (f)"], rows)
 
 
 def _again(results: dict[str, Any]) -> str:
-    """Say that a part was measured on another commit than the rest, and what it was there."""
+    """Return the note on the part that was measured again on another commit."""
     if "again" not in results:
         return ""
     again = results["again"]
     before = "{median:.2f} ({low:.2f} to {high:.2f})".format_map(again["before"])
     return (
-        f"† Measured again, on commit {again['commit']} (processes that wanted a core in the minute before: "
+        f"† Measured again, on commit {again['commit']} (load average of the minute before: "
         f"{again['load']:g}). On commit {results['machine']['commit']}, with all the rest, (d) ÷ (f) was "
         f"{before}."
     )
@@ -175,19 +176,19 @@ def _scaling(scaling: dict[str, Any]) -> list[str]:
             for p in scaling[series]
         ]
 
-    tail = ["s a round", "µs a row", "peak MB", "MB before training"]
+    tail = ["s per round", "µs per row", "peak MB", "MB before training"]
     return [
         "## Scaling of the cohort engine, one core",
-        "Synthetic records of 100 features, MLP 64-32 unless said, batches of 64, one epoch a round; each "
-        "point in a process of its own.",
+        "Synthetic records of 100 features, MLP 64-32 unless stated otherwise, batches of 64, one epoch per "
+        "round; each point in its own process.",
         f"Clients of {scaling['clients'][0]['rows']} records each:",
         table(["clients", *tail], rows("clients", "clients")),
         "Records of each of 20 clients:",
-        table(["records a client", *tail], rows("rows", "rows")),
+        table(["records per client", *tail], rows("rows", "rows")),
         "Width of the model, 20 clients of 2,000 records:",
         table(["hidden layers", "parameters", *tail], rows("width", "hidden")),
-        "The whole app, Adult dealt to many clients by race, batches of 16: messages, checks, ledger and "
-        "evaluation included:",
+        "The whole app, Adult over many clients by race, batches of 16, including messages, checks, ledger "
+        "and evaluation:",
         table(["clients", *tail[:3]], rows("app", "clients")),
     ]
 
@@ -199,19 +200,19 @@ def _range(s: dict[str, float]) -> str:
 
 
 def _resume(r: dict[str, Any]) -> str:
-    there = r["present"]
+    stored = r["present"]
     text = (
         f"`fedtoll run` of {r['runs']} short runs ({three(r['seconds_uninterrupted'])} s uninterrupted) was "
         f"killed {r['kills']} times with its whole process group, at moments spread evenly over that time, "
-        f"and resumed every time, over {r['sweeps']} sweeps; after the kills {min(there)} to {max(there)} "
-        "runs were there."
+        f"and resumed every time, over {r['sweeps']} sweeps; {min(stored)} to {max(stored)} runs were stored "
+        "after a kill."
     )
     rows = [
         ["runs lost", r["lost"]],
-        ["runs or rows that stand twice", r["duplicated"]],
+        ["duplicate runs or rows", r["duplicated"]],
         ["torn runs", r["torn"]],
-        ["tables that differ from the uninterrupted sweep's in a byte", r["different"]],
+        ["tables that differ from those of the uninterrupted sweep in any byte", r["different"]],
         ["resumes that failed", r["failed"]],
-        ["files left beside the runs of finished sweeps (one lock file a sweep is right)", r["litter"]],
+        ["files left next to the runs of finished sweeps (one lock file per sweep is expected)", r["litter"]],
     ]
     return text + "\n\n" + table(["found", "times"], [[what, str(n)] for what, n in rows])

@@ -1,8 +1,8 @@
-"""SIGKILL ``fedtoll run`` at random moments, resume it every time, and look for what was lost.
+"""SIGKILL ``fedtoll run`` at random moments, resume it every time, and check that nothing is lost.
 
-The sweep is small and its runs are short, so that many moments fall where results are written. After every
-kill the folder must hold whole runs only, equal to those of an uninterrupted sweep byte for byte, and each
-that was there before. When a resumed sweep ends by itself, its tables are compared and a new one begins.
+The sweep has short runs, so that many kills hit the writing of results. After every kill the folder must
+contain only complete runs, byte for byte those of an uninterrupted sweep, and all runs that were stored
+before. When a resumed sweep ends by itself, its tables are compared, and a new sweep starts.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 
 @dataclass
 class Findings:
-    """What the kills did.
+    """The effects of the kills.
 
     Parameters
     ----------
     kills, sweeps
-        How many, and how many sweeps they fell on.
+        Number of kills, and number of sweeps that they hit.
     lost, duplicated, torn, different, failed
-        Runs that vanished, rows or runs that stand twice, runs with a file missing, tables that are not
-        the uninterrupted sweep's, resumes that did not end with 0. All must be 0.
+        Numbers of lost runs, of duplicate rows or runs, of runs with a missing file, of tables that differ
+        from the uninterrupted sweep, and of resumes with a non-zero exit code. All must be 0.
     litter
-        What a resumed sweep left beside the runs: its lock file, and nothing else.
+        Number of files that resumed sweeps left next to the runs: only their lock files.
     present
-        Whole runs in the folder after each kill: it shows that the moments spread over the sweep.
+        Number of complete runs after each kill, which shows that the kills cover the whole sweep.
     """
 
     kills: int = 0
@@ -54,16 +54,16 @@ class Findings:
 
 
 def check(kills: int, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Kill ``kills`` times and return the findings.
+    """Kill the command ``kills`` times, and return the findings.
 
     Parameters
     ----------
     kills
-        How often.
+        Number of kills.
     folder
-        An empty folder to work in.
+        An empty folder.
     seed
-        Of the moments.
+        Seed of the moments.
     """
     scenario = _scenario(folder / "small.json")
     start = time.perf_counter()
@@ -113,7 +113,7 @@ def _one_sweep(
 
 
 def _inspect(out: Path, expected: dict[str, dict[str, bytes]], before: set[str], found: Findings) -> set[str]:
-    """Compare what is in the folder with the uninterrupted sweep; return the runs that are there."""
+    """Compare the folder with the uninterrupted sweep, and return the stored runs."""
     there = _runs(out)
     found.lost += len(before - there.keys())
     found.duplicated += len(there.keys() - expected.keys())
@@ -134,7 +134,7 @@ def _runs(out: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _twice(out: Path) -> int:
-    """Return how many rows of the final tables stand twice."""
+    """Return the number of duplicate rows in the final tables."""
     from fedtoll.server.results import load
 
     groups = load(out).groups
@@ -142,7 +142,7 @@ def _twice(out: Path) -> int:
 
 
 def _final(out: Path) -> dict[str, bytes]:
-    """Return the bytes of the final tables, all runs joined."""
+    """Return the bytes of the final tables, joined over all runs."""
     from fedtoll.server.results import load
 
     results = load(out)
@@ -160,7 +160,7 @@ def _scenario(file: Path) -> Path:
 
 
 def _start(scenario: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start the command in a process group of its own."""
+    """Start the command in its own process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "fedtoll.cli", "run", str(scenario), "--out", str(out)],
         cwd=measure.ROOT,

@@ -1,6 +1,6 @@
-"""How time and memory of the cohort engine grow with clients, rows and the model's width.
+"""Scaling of the cohort engine: time and memory by clients, rows and width of the model.
 
-Each point is measured in a fresh process, so that its peak memory is its own:
+Each point is measured in a fresh process, to get its own peak memory:
 ``python -m benchmarks.scaling '{"clients": 2000, "rows": 256}'``.
 """
 
@@ -23,7 +23,7 @@ CLIENT_ROWS = 256
 
 
 def measure_all(quick: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """Return the points of all four series, each with its seconds a round and its peak memory."""
+    """Return the points of all four series, with their seconds per round and their peak memory."""
     last = 2 if quick else None
     rounds = 1 if quick else 5
     return {
@@ -56,7 +56,7 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def _engine(clients: int, rows: int, hidden: Sequence[int] = (64, 32), rounds: int = 5) -> dict[str, Any]:
-    """Train rounds of synthetic clients with the engine alone."""
+    """Train rounds of synthetic clients with the engine only."""
     import torch
 
     from benchmarks import synthetic
@@ -81,9 +81,9 @@ def _engine(clients: int, rows: int, hidden: Sequence[int] = (64, 32), rounds: i
 
 
 def _app(clients: int) -> dict[str, Any]:
-    """Time a round of Adult dealt to many clients: messages, checks, ledger and evaluation included.
+    """Time a round of Adult over many clients, including messages, checks, ledger and evaluation.
 
-    It is the difference of three rounds and one, halved: a run's start is not in it.
+    It is half the difference between three rounds and one, so the start of the run is not included.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Clients of made-up records for scaling: needs torch, numpy and pydantic, neither Flower nor a table."""
+"""Clients with generated records, for scaling. Needs torch, numpy and pydantic, but not Flower or a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
     mechanism: Mechanism = "dp-sgd",
     precision: Literal["float32", "float64"] = "float32",
 ) -> Run:
-    """Return a run of equal clients: one epoch a round at an expected batch of 64, clip 1, σ = 1."""
+    """Return a run of equal clients: one epoch per round, expected batch 64, clip 1, σ = 1."""
     rate = min(1.0, BATCH / rows)
     plan = {
         "group": "all",
@@ -36,7 +36,7 @@ def run(
         "noise_multiplier": 1.0 if mechanism == "dp-sgd" else 0.0,
     }
     return Run(
-        data=Data(source="adult", groups=("race",)),  # never loaded: the tasks bring records
+        data=Data(source="adult", groups=("race",)),  # never loaded, because the tasks contain the records
         checksum="",
         split=Split(),
         partition=Partition(),
@@ -62,12 +62,12 @@ def run(
 
 
 def reseeded(run: Run, seed: int) -> Run:
-    """Return a run of the same shape that shares no draw with others."""
+    """Return the run with another seed, so that it shares no draw with others."""
     return run.model_copy(update={"seed": seed, "noise_seed": seed})
 
 
 def tasks(of: Run) -> list[Task]:
-    """Return every client's task: normal features, and labels that depend on the first of them."""
+    """Return the task of every client: normal features, and labels that depend on the first feature."""
     dtype = model.DTYPES[of.precision]
     start = model.initial(of.model, FEATURES, of.classes, of.precision, of.seed)
     generator = torch.Generator().manual_seed(1)

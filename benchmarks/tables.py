@@ -1,4 +1,4 @@
-"""Markdown tables, and numbers as they stand in them."""
+"""Markdown tables and the format of their numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def numbers(values: Sequence[float], unit: float = 1.0) -> str:
-    """Return a median with its range, in three significant digits.
+    """Format a median and its range with three significant digits.
 
     Examples
     --------
@@ -37,6 +37,6 @@ def numbers(values: Sequence[float], unit: float = 1.0) -> str:
 
 
 def three(value: float) -> str:
-    """Return a number of seconds, minutes or times in about three significant digits."""
+    """Format a number with about three significant digits."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 4 if value < 0.1 else 3
     return f"{value:.{digits}f}"

@@ -1,7 +1,7 @@
-"""The common work: one sweep of runs, its records for the peers, and the tasks of one round.
+"""The work of all variants: one sweep of runs, its records for the peers, and the tasks of one round.
 
 All variants train the same model on the same records of the same 20 clients: Adult, crossed by race and
-sex, several clients for the two large cells, one for each other.
+sex, with several clients for each of the two large cells and one for every other cell.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ SWEEP = 150
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """The size of a measurement.
 
     Parameters
     ----------
     rounds
-        Of every whole run.
+        Number of rounds of a whole run.
     repetitions
-        Of whole runs, each of all variants in turn.
+        Number of repetitions of whole runs.
     training
-        Repetitions of training alone, each of all variants in turn.
+        Number of repetitions of training alone.
     piece
-        Runs of the sweep that all cores train in one repetition, for each core.
+        Number of runs per core in a piece of the sweep.
     whole_sweep
-        Whether the sweep is also trained whole, once.
+        Whether to train the whole sweep once, too.
     kills
-        How often the command is killed.
+        Number of kills.
     """
 
     rounds: int = 40
@@ -57,7 +57,7 @@ QUICK = Size(rounds=3, repetitions=1, training=2, piece=2, whole_sweep=False, ki
 
 
 def scenario(rounds: int = FULL.rounds) -> Scenario:
-    """Return the sweep as a scenario; at its middle ε most clients' σ is about 1."""
+    """Return the scenario of the sweep; at its middle ε, σ is about 1 for most clients."""
     return validate(
         {
             "name": "benchmark-sweep",
@@ -90,7 +90,7 @@ def sweep(rounds: int = FULL.rounds) -> tuple[Run, ...]:
 
 
 def one(rounds: int = FULL.rounds) -> Run:
-    """Return the run that is timed alone: FedAvg at the middle ε, seed 0."""
+    """Return the run of the single-run measurements: FedAvg at the middle ε, seed 0."""
     from fedtoll.server.plan import plan
 
     whole = scenario(rounds)
@@ -104,37 +104,39 @@ def one(rounds: int = FULL.rounds) -> Run:
 
 
 def tasks(run: Run, round: int) -> list[Task]:
-    """Return what an engine gets in one round: every client's records and the first model."""
+    """Return the tasks of an engine in one round: the records of every client and the initial model."""
     import torch
 
     from fedtoll.clients import model
     from fedtoll.clients.engines.base import Task
 
-    of = Federation.of(run).records(run.seed)
-    start = model.initial(run.model, of.table.features.shape[1], run.classes, run.precision, run.seed)
+    seed_records = Federation.of(run).records(run.seed)
+    start = model.initial(
+        run.model, seed_records.table.features.shape[1], run.classes, run.precision, run.seed
+    )
     return [
         Task(
             plan=client,
             round=round,
             parameters=start,
-            features_ND=torch.from_numpy(of.table.features[rows]),
-            labels_N=torch.from_numpy(of.table.label[rows]),
+            features_ND=torch.from_numpy(seed_records.table.features[rows]),
+            labels_N=torch.from_numpy(seed_records.table.label[rows]),
         )
-        for client, rows in zip(run.clients, of.held, strict=True)
+        for client, rows in zip(run.clients, seed_records.held, strict=True)
     ]
 
 
 def export(run: Run, file: Path) -> Path:
-    """Write the records as the peers read them: features, labels and client of every row, -1 if held out."""
-    of = Federation.of(run).records(run.seed)
-    client = np.full(len(of.table), -1, dtype=np.int64)
-    for k, rows in enumerate(of.held):
+    """Write the records for the peers: features, label and client (-1 if held out) of every row."""
+    seed_records = Federation.of(run).records(run.seed)
+    client = np.full(len(seed_records.table), -1, dtype=np.int64)
+    for k, rows in enumerate(seed_records.held):
         client[rows] = k
     np.savez(
         file,
-        features=of.table.features,
-        labels=of.table.label,
+        features=seed_records.table.features,
+        labels=seed_records.table.label,
         client=client,
-        group=of.groups.codes,
+        group=seed_records.groups.codes,
     )
     return file

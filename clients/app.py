@@ -1,4 +1,4 @@
-"""The Flower ``ClientApp``: one client, one message at a time."""
+"""The Flower ``ClientApp``: trains one client, one message at a time."""
 
 from __future__ import annotations
 

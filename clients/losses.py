@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def per_example(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of every example, shape ``[B]``, un-reduced.
+    """Return the cross-entropy of every example, shape ``[B]``.
 
     One logit is the log-odds of class 1; two or more are class scores.
     """

@@ -1,4 +1,4 @@
-"""The mechanisms behind the declarations of ``fedtoll.scenarios.statistics``."""
+"""The mechanisms that release the statistics declared in ``fedtoll.scenarios.statistics``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from fedtoll.scenarios.streams import Purpose, stream
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """The records of one client under the broadcast model, before local training.
+class EvaluatedRecords:
+    """One client's records, evaluated with the broadcast model before local training.
 
     Parameters
     ----------
     losses_N
         Per-example losses, in nats.
     labels_N, predicted_N, groups_N
-        Of every record, as codes; a record is predicted positive at a probability of .5 or more.
+        Label, prediction and group of every record, as codes. A record is predicted positive at a
+        probability of .5 or more.
     size
         The client's public size.
     groups, classes
-        How many there are.
+        Number of groups and of classes.
     """
 
     losses_N: NDArray[np.float64]
@@ -56,36 +57,45 @@ def evaluate(
     size: int,
     groups: int,
     classes: int,
-) -> Held:
+) -> EvaluatedRecords:
     """Evaluate a module once for all statistics of a round."""
     module.eval()
     with torch.no_grad():
         logits = module(features_ND).double()
         loss = losses.per_example(logits, labels_N)
         probability = losses.probabilities(logits)
-    # Two classes are not left to argmax, which would call .5 negative.
+    # For two classes argmax would predict negative at exactly .5.
     predicted = (probability[:, 1] >= 0.5).long() if classes == 2 else probability.argmax(dim=1)
-    return Held(loss.numpy(), labels_N.numpy(), predicted.numpy(), groups_N.numpy(), size, groups, classes)
+    codes = labels_N.numpy(), predicted.numpy(), groups_N.numpy()
+    return EvaluatedRecords(loss.numpy(), *codes, size, groups, classes)
 
 
 def release(
-    plan: StatisticPlan, held: Held, *, group: int | None, seed: int, client: int, round: int, index: int
+    plan: StatisticPlan,
+    records: EvaluatedRecords,
+    *,
+    group: int | None,
+    seed: int,
+    client: int,
+    round: int,
+    index: int,
 ) -> Estimate:
     """Release one statistic of a client's records: its value plus N(0, (z · sensitivity)²) in every cell.
 
-    With z = 0 (the references at ε = ∞) the statistic is exact: neither clipped nor noised. Else a loss that
-    is not finite counts as the clip, so that one record can neither abort the round nor dominate it.
+    With z = 0 (the references at ε = ∞) the statistic is exact, without clipping or noise. Otherwise a loss
+    that is not finite counts as the clip, so that one record can neither abort nor dominate the round.
 
     Parameters
     ----------
     plan
         Name, parameters and noise multiplier z.
-    held
-        The client's records.
+    records
+        The client's evaluated records.
     group
-        The declared group of the client's records: only its cells are released. ``None``: all are.
+        Code of the declared group of the client's records; only the cells of this group are released.
+        ``None`` releases all cells.
     seed, client, round, index
-        The key of the noise.
+        The key of the noise stream.
 
     Returns
     -------
@@ -94,13 +104,13 @@ def release(
     """
     exact = plan.noise_multiplier == 0
     clip = plan.parameters.get("clip", 1.0)
-    losses_N = held.losses_N
+    losses_N = records.losses_N
     if not exact:
         losses_N = np.clip(np.nan_to_num(losses_N, nan=clip, posinf=clip), 0.0, clip)
-    value = np.asarray(_VALUES[plan.name](held, losses_N, clip), dtype=np.float64)
+    value = np.asarray(_VALUES[plan.name](records, losses_N, clip), dtype=np.float64)
     if group is not None and value.ndim:
         value = value[group]
-    sd = plan.noise_multiplier * plan.declaration.sensitivity(held.size)
+    sd = plan.noise_multiplier * plan.declaration.sensitivity(records.size)
     if not exact:
         value = value + stream(seed, Purpose.STATISTIC, client, round, index).normal(0.0, sd, value.shape)
     return Estimate(value if value.ndim else float(value), sd)
@@ -109,36 +119,36 @@ def release(
 Losses = NDArray[np.float64]
 
 
-def _mean_loss(held: Held, losses_N: Losses, clip: float) -> Value:
-    return float(losses_N.sum()) / held.size
+def _mean_loss(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    return float(losses_N.sum()) / records.size
 
 
-def _error_rate(held: Held, losses_N: Losses, clip: float) -> Value:
-    return int((held.predicted_N != held.labels_N).sum()) / held.size
+def _error_rate(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    return int((records.predicted_N != records.labels_N).sum()) / records.size
 
 
-def _group_loss(held: Held, losses_N: Losses, clip: float) -> Value:
-    return _pairs(held.groups_N, losses_N / clip, held.groups)
+def _group_loss(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    return _pairs(records.groups_N, losses_N / clip, records.groups)
 
 
-def _label_group_loss(held: Held, losses_N: Losses, clip: float) -> Value:
-    pairs = _pairs(held.strata, losses_N / clip, held.groups * held.classes)
-    return pairs.reshape(held.groups, held.classes, 2)
+def _label_group_loss(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    pairs = _pairs(records.strata, losses_N / clip, records.groups * records.classes)
+    return pairs.reshape(records.groups, records.classes, 2)
 
 
-def _group_confusion(held: Held, losses_N: Losses, clip: float) -> Value:
-    shape = (held.groups, held.classes, held.classes)
-    cells = held.strata * held.classes + held.predicted_N
+def _group_confusion(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    shape = (records.groups, records.classes, records.classes)
+    cells = records.strata * records.classes + records.predicted_N
     return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
 def _pairs(cell_N: NDArray[np.int64], value_N: Losses, cells: int) -> NDArray[np.float64]:
-    """Return the sum of the values and the count of every cell, ``[cells, 2]``."""
+    """Return the sum of the values and the number of records of every cell, ``[cells, 2]``."""
     sums = np.bincount(cell_N, weights=value_N, minlength=cells)
     return np.stack([sums, np.bincount(cell_N, minlength=cells)], axis=1)
 
 
-_VALUES: dict[str, Callable[[Held, Losses, float], Value]] = {
+_VALUES: dict[str, Callable[[EvaluatedRecords, Losses, float], Value]] = {
     "mean_loss": _mean_loss,
     "error_rate": _error_rate,
     "group_loss": _group_loss,

@@ -1,4 +1,4 @@
-"""The torch modules that clients train: logistic regression, an MLP, or the user's own."""
+"""The torch modules that clients train: logistic regression, an MLP or the user's own."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
     Parameters
     ----------
     model
-        ``logistic``: one linear layer. ``mlp``: ``hidden`` layers with ReLU. Else
+        ``logistic``: one linear layer. ``mlp``: ``hidden`` layers with ReLU. Otherwise
         ``package.module:factory``, called as ``factory(inputs, outputs)``.
     inputs
         Number of features.
     classes
-        Number of classes; two need one logit, C > 2 need C.
+        Number of classes C. The module has one logit for two classes and C logits for more.
     precision
         ``float32`` or ``float64``.
 
     Raises
     ------
     ScenarioError
-        When a factory cannot be found, or its module has buffers: clients exchange parameters only
-        (running statistics of BatchNorm would leave un-noised).
+        If a factory cannot be found, or its module has buffers. Clients exchange parameters only;
+        buffers, such as the running statistics of BatchNorm, would be released without noise.
     """
     outputs = 1 if classes == 2 else classes
     module: nn.Module
@@ -59,14 +59,16 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
         except (Exception, SystemExit) as error:
             raise ScenarioError(f"model.kind = {model.kind!r}: raises {error!r}") from None
         if not isinstance(module, nn.Module):
-            raise ScenarioError(f"model.kind = {model.kind!r}: returned no torch module")
+            raise ScenarioError(f"model.kind = {model.kind!r}: did not return a torch module")
         if any(True for _ in module.buffers()):
-            raise ScenarioError(f"model.kind = {model.kind!r}: has buffers, which would leave un-noised")
+            raise ScenarioError(
+                f"model.kind = {model.kind!r}: has buffers, which would be released without noise"
+            )
     return module.to(DTYPES[precision])
 
 
 def digest(model: Model) -> str:
-    """Return the SHA-256 of a factory's source file, empty for our own models."""
+    """Return the SHA-256 of a factory's source file; an empty string for built-in models."""
     if ":" not in model.kind:
         return ""
     try:
@@ -86,12 +88,12 @@ def _factory(path: str) -> Callable[[int, int], nn.Module]:
     if not callable(factory := getattr(loaded, name, None)):
         known = nearest(name, vars(loaded))
         raise ScenarioError(f"model.kind = {path!r}: {module} has no factory of this name{known}")
-    made: Callable[[int, int], nn.Module] = factory
-    return made
+    found: Callable[[int, int], nn.Module] = factory
+    return found
 
 
 def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:
-    """Return the first parameters: zeros for logistic regression, else the module's own, seeded."""
+    """Return the initial parameters: zeros for logistic regression, else the module's own, seeded."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seeds(seed, Purpose.INITIAL_WEIGHTS, steps=1)[0])
         module = build(model, inputs, classes, precision)
@@ -102,12 +104,12 @@ def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) 
 
 
 def get(module: nn.Module) -> list[NDArray[np.floating]]:
-    """Return copies of a module's parameters, in their order."""
+    """Return copies of a module's parameters, in order."""
     return [p.detach().numpy().copy() for p in module.parameters()]
 
 
 def put(module: nn.Module, arrays: Sequence[NDArray[np.floating]]) -> None:
-    """Write arrays into a module's parameters, in their order."""
+    """Write arrays into a module's parameters, in order."""
     with torch.no_grad():
         for parameter, array in zip(module.parameters(), arrays, strict=True):
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))

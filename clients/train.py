@@ -1,8 +1,8 @@
-"""One handler for one client or for a whole cohort.
+"""Handle training messages, of one client or of a whole cohort.
 
-The Flower ``ClientApp`` calls :meth:`Clients.train` with one message, the in-process Grid with a round's.
-Every client gets and returns a Flower message of its own; statistics, ledger and encoding are written once,
-here.
+The Flower ``ClientApp`` calls :meth:`Clients.train` with one message, the in-process Grid with all messages
+of a round. Each client receives and returns its own Flower message. Statistics, ledger and encoding are
+implemented here only.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
 
 LEDGER = "fedtoll.ledger"
-"""The record in which a client keeps, and reports, everything that it has released."""
+"""The name of the record in which a client stores and reports all of its releases."""
 
 ANSWERED = "fedtoll.answered"
-"""The record in which a client keeps which round of which run it answered last, and to what."""
+"""The name of the record in which a client stores the run, round and broadcast of its last reply."""
 
 CLIENT_FAILED = 1
-"""Code of the error reply of a client that raised."""
+"""The error code of a reply from a client that raised."""
 
 Record = TypeVar("Record")
 
@@ -53,15 +53,15 @@ Tensors = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class Clients:
-    """The clients that train in this process, and what their rounds share.
+    """The clients that train in this process, with the state that their rounds share.
 
-    Records are resolved once, and an engine keeps the draws that runs of one seed have in common. So a
-    process that trains several runs one after the other needs one object, not one per run.
+    Records are resolved once, and engines cache the draws that runs of one seed share. A process that trains
+    several runs should therefore use one object for all of them.
 
     Parameters
     ----------
     federation
-        The records, where the caller has them; else the first message's run says which they are.
+        The records. If not given, they are resolved from the run of the first message.
     """
 
     def __init__(self, federation: Federation | None = None) -> None:
@@ -76,21 +76,21 @@ class Clients:
         return self._federation
 
     def train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Train every addressed client for one round and answer every message.
+        """Train every addressed client for one round, and reply to every message.
 
-        A message carries the model in its one ``ArrayRecord`` and, in its ``ConfigRecord``, the run as
-        JSON (``run``) and the round (``server-round``). A reply carries the new weights, the public
-        size as ``num-examples``, the private statistics that are due as ``<name>`` (a number, or a flat list
-        of cells) and ``<name>.sd``, and the client's ledger.
+        A message has the model in its single ``ArrayRecord`` and, in its ``ConfigRecord``, the run as JSON
+        (``run``) and the round (``server-round``). A reply has the new weights, the public size as
+        ``num-examples``, the private statistics that are due as ``<name>`` (a number or a flat list of
+        cells) and ``<name>.sd``, and the client's ledger.
 
-        Batches and noise come from (run, client, round, step). So a client answers a round once: again
-        only to the same broadcast, bit for bit, with the same reply and free of charge.
+        Batches and noise are functions of (run, client, round, step). A client therefore replies once per
+        round. If the same broadcast arrives again, bit for bit, it sends the same reply and charges nothing.
 
-        A client that raises answers with an error; the others are not affected.
+        A client that raises replies with an error and does not affect the others.
         """
         replies: dict[int, Message] = {}
         jobs: list[_Job] = []
-        read: dict[tuple[int, int], _Broadcast] = {}  # all messages of a round share their two records
+        read: dict[tuple[int, int], _Broadcast] = {}  # the messages of a round share their two records
         for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
             try:
                 jobs.append(self._prepare(i, message, context, read))
@@ -114,7 +114,7 @@ class Clients:
         return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
 
     def engine(self, run: Run) -> Engine:
-        """Return the engine that trains a run, kept for the next one."""
+        """Return the engine of a run, cached for the next run."""
         key = run.engine, run.device
         if key not in self._engines:
             self._engines[key] = make_engine(*key)
@@ -123,7 +123,7 @@ class Clients:
     def _prepare(
         self, index: int, message: Message, context: Context, read: dict[tuple[int, int], _Broadcast]
     ) -> _Job:
-        """Read one message; answer its statistics at the broadcast model, before training."""
+        """Read one message, and release its statistics at the broadcast model, before training."""
         config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
         key = id(config), id(arrays)
         if key not in read:
@@ -145,19 +145,19 @@ class Clients:
         return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups))
 
     def _read(self, config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
-        """Read the two records of a message, and take their digest, so that a client can recognise them.
+        """Read the two records of a message and compute their digest, by which a client recognises a repeat.
 
         Raises
         ------
         ValueError
-            When it holds an instruction that is unknown, or asks for a round that the run does not have.
+            If an instruction is unknown, or the run has no such round.
         """
         if unknown := sorted(set(config) - _INSTRUCTIONS):
             raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
         text, round = str(config["run"]), int(config["server-round"])  # type: ignore[arg-type]
         cohort = self._cohort_of(text)
         if not 1 <= round <= cohort.run.rounds:
-            raise ValueError(f"round {round} is none of the run's, which are 1 to {cohort.run.rounds}")
+            raise ValueError(f"round {round}: the run has rounds 1 to {cohort.run.rounds}")
         instructions = {name: value for name, value in config.items() if name != "run"}
         digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
         for name, array in arrays.items():
@@ -169,7 +169,7 @@ class Clients:
         return _Broadcast(cohort, round, arrays.to_numpy_ndarrays(), instructions, answered)
 
     def _cohort_of(self, text: str) -> _Cohort:
-        """Return what the clients of a run share: once per run, and not for each of its clients."""
+        """Return what the clients of a run share, computed once per run."""
         if self._cohort is None or self._cohort.text != text:
             run = Run.from_json(text)
             records = self.federation(run).records(run.seed)
@@ -184,7 +184,7 @@ class Clients:
 
 @dataclass(frozen=True, eq=False)
 class _Cohort:
-    """What the clients of one run share: the run and its digest, their records, a module to evaluate with."""
+    """What the clients of a run share: the run, its digest, their records and a module for evaluation."""
 
     text: str
     digest: str
@@ -195,18 +195,18 @@ class _Cohort:
 
 @dataclass(frozen=True)
 class _Broadcast:
-    """What a round tells a client: read once for all that are told the same."""
+    """The content of a round's messages, read once for all clients that received the same records."""
 
     cohort: _Cohort
     round: int
     parameters: list[NDArray[np.floating]]
     instructions: dict[str, Any]
-    answered: ConfigRecord  # what a client notes that answers to it
+    answered: ConfigRecord  # stored by every client that replies to it
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One message, read: what is to be trained, and what was answered before training."""
+    """One message, read: the training task and the statistics released before training."""
 
     index: int
     message: Message
@@ -217,7 +217,7 @@ class _Job:
 
 
 def _reply(job: _Job, trained: Trained) -> Message:
-    """Enter what was released into the client's ledger, and encode it."""
+    """Record the releases in the client's ledger, and return the reply."""
     plan, round = job.task.plan, job.task.round
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
     released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
@@ -225,9 +225,9 @@ def _reply(job: _Job, trained: Trained) -> Message:
         _enter(job.context.state, released)
     metrics: dict[str, Any] = {"num-examples": plan.size}
     for statistic, estimate in job.answers:
-        cells = estimate.value
-        told = cells.ravel().tolist() if isinstance(cells, np.ndarray) else cells
-        metrics |= {statistic.name: told, f"{statistic.name}.sd": estimate.sd}
+        value = estimate.value
+        value = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+        metrics |= {statistic.name: value, f"{statistic.name}.sd": estimate.sd}
     content = RecordDict(
         {
             "arrays": wire.encoded(trained.parameters),
@@ -239,7 +239,7 @@ def _reply(job: _Job, trained: Trained) -> Message:
 
 
 def roll_call(message: Message, context: Context) -> Message:
-    """Say which client this node is and which fedtoll it runs."""
+    """Reply with the client of this node and its version of fedtoll."""
     from fedtoll import __version__
 
     content = ConfigRecord(
@@ -249,45 +249,47 @@ def roll_call(message: Message, context: Context) -> Message:
 
 
 def _claim(state: RecordDict, answered: ConfigRecord) -> None:
-    """Note which broadcast a round is answered to, before anything is drawn.
+    """Store which broadcast of a round is answered, before anything is drawn.
 
     Raises
     ------
     ValueError
-        When the round would use its batches and noise a second time: it lies before the last one, or is
-        the last one with another model or other instructions; or when it is of another run.
+        If the round would use its batches and noise twice: it precedes the last round, or it is the last
+        round with another model or other instructions. Also if it belongs to another run.
     """
-    told: Any = answered
-    last: Any = state.get(ANSWERED, told)
-    round = told["round"]
-    if last["run"] != told["run"]:
-        raise ValueError(f"round {round} is of another run than round {last['round']}, which was answered")
+    new: Any = answered
+    last: Any = state.get(ANSWERED, new)
+    round = new["round"]
+    if last["run"] != new["run"]:
+        raise ValueError(f"round {round} belongs to another run than round {last['round']}, already answered")
     if round < last["round"]:
-        raise ValueError(f"round {round} comes after round {last['round']}, which was answered")
-    if round == last["round"] and last["broadcast"] != told["broadcast"]:
-        raise ValueError(f"round {round} was answered already, to another broadcast")
+        raise ValueError(f"round {round} arrived after round {last['round']} was answered")
+    if round == last["round"] and last["broadcast"] != new["broadcast"]:
+        raise ValueError(f"round {round} was already answered, to another broadcast")
     state[ANSWERED] = answered
 
 
-def _example_weights(told: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return the weight of every record from those of the groups."""
-    if told is None:
+def _example_weights(
+    group_weights: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype
+) -> torch.Tensor | None:
+    """Return the weight of every record: that of its group."""
+    if group_weights is None:
         return None
-    weights_G = torch.tensor(told, dtype=dtype)
+    weights_G = torch.tensor(group_weights, dtype=dtype)
     if weights_G.shape != (len(run.groups),) or not ((weights_G >= 0) & weights_G.isfinite()).all():
-        raise ValueError(f"group_weights {told}: not {len(run.groups)} finite numbers of 0 or more")
+        raise ValueError(f"group_weights {group_weights}: not {len(run.groups)} finite numbers of 0 or more")
     return weights_G[groups_N]
 
 
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[StatisticPlan, Estimate]]:
-    """Release every statistic of the plan that is due."""
+    """Release every statistic that is due."""
     run, module = cohort.run, cohort.module
-    due = [(i, wanted) for i, wanted in enumerate(run.statistics) if wanted.due(task.round)]
+    due = [(i, statistic) for i, statistic in enumerate(run.statistics) if statistic.due(task.round)]
     if not due or module is None:
         return []
     plan = task.plan
     model.put(module, task.parameters)
-    held = mechanisms.evaluate(
+    records = mechanisms.evaluate(
         module,
         task.features_ND,
         task.labels_N,
@@ -299,7 +301,8 @@ def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[
     group = run.groups.index(plan.group) if plan.group else None
     key = {"seed": run.noise_seed, "client": plan.id, "round": task.round}
     return [
-        (wanted, mechanisms.release(wanted, held, group=group, index=index, **key)) for index, wanted in due
+        (statistic, mechanisms.release(statistic, records, group=group, index=index, **key))
+        for index, statistic in due
     ]
 
 
@@ -308,7 +311,7 @@ def _partition_id(context: Context) -> int:
 
 
 def _tensors(records: Records, precision: str) -> Tensors:
-    """Return every client's records as tensors."""
+    """Return the records of every client as tensors."""
     return [
         (
             torch.from_numpy(records.table.features[rows]).to(model.DTYPES[precision]),
@@ -320,13 +323,13 @@ def _tensors(records: Records, precision: str) -> Tensors:
 
 
 def _entered(state: RecordDict, round: int) -> bool:
-    """Whether the ledger holds a round already: then this is a retry."""
+    """Return whether the ledger already has this round, as when a message is repeated."""
     ledger: Any = state.get(LEDGER, {})
     return bool(ledger) and ledger["round"][-1] == round
 
 
 def _enter(state: RecordDict, releases: Sequence[Release]) -> None:
-    """Append to the ledger that the client keeps in its context, in place: it grows with every round."""
+    """Append releases to the ledger in the client's context, in place because it grows with every round."""
     if LEDGER not in state:
         first = releases[0]
         state.config_records[LEDGER] = ConfigRecord({column: [getattr(first, column)] for column in COLUMNS})
@@ -338,12 +341,12 @@ def _enter(state: RecordDict, releases: Sequence[Release]) -> None:
 
 
 def only(kind: type[Record], content: RecordDict) -> Record:
-    """Return the one record of a kind that a message holds.
+    """Return the single record of a kind in a message.
 
     Raises
     ------
     ValueError
-        When it holds none of this kind, or several.
+        If it has none of this kind, or several.
     """
     found = {name: record for name, record in content.items() if isinstance(record, kind)}
     if len(found) != 1:
@@ -352,7 +355,7 @@ def only(kind: type[Record], content: RecordDict) -> Record:
 
 
 def releases_in(content: RecordDict, client: int) -> tuple[Release, ...]:
-    """Read the ledger of a reply."""
+    """Return the releases in a reply's ledger."""
     columns: Any = content[LEDGER]
     return tuple(Release(client, *row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
 

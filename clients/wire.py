@@ -1,4 +1,4 @@
-"""Arrays on the wire: Flower's form of a NumPy array, written and looked at without NumPy's own parser."""
+"""Encode and decode Flower's form of a NumPy array without NumPy's file parser."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 STYPE = "numpy.ndarray"
-"""What Flower calls an array in NumPy's file format."""
+"""Flower's name for an array in NumPy's file format."""
 
 
 def encoded(parameters: Sequence[NDArray[Any]]) -> ArrayRecord:
-    """Return parameters as the record that ``ArrayRecord(parameters)`` makes of C-ordered arrays, sooner.
+    """Return ``ArrayRecord(parameters)`` of C-ordered arrays, computed faster.
 
     Examples
     --------
@@ -33,14 +33,14 @@ def encoded(parameters: Sequence[NDArray[Any]]) -> ArrayRecord:
 
 
 def decoded(array: Array, shape: tuple[int, ...], precision: np.dtype[Any]) -> NDArray[Any]:
-    """Return the values of an array of the expected form, to the byte: it is not parsed, only looked at.
+    """Return the values of an array whose bytes have exactly the expected header and length.
 
-    ``np.load`` is slower by a factor of ten, and does not see what stands behind the last number.
+    ``np.load`` is ten times slower and ignores bytes after the last number.
 
     Raises
     ------
     ValueError
-        When the array is anything else.
+        If the array has another shape, dtype, type, length or header.
     """
     if (array.dtype, tuple(array.shape)) != (str(precision), shape):
         raise ValueError(f"{array.dtype}{tuple(array.shape)}, not {precision}{shape}")
@@ -51,7 +51,7 @@ def decoded(array: Array, shape: tuple[int, ...], precision: np.dtype[Any]) -> N
     if len(array.data) != expected:
         raise ValueError(f"{len(array.data)} bytes, not {expected}")
     if not array.data.startswith(head):
-        raise ValueError(f"its bytes are no {precision}{shape}")
+        raise ValueError(f"its header is not that of {precision}{shape}")
     return np.frombuffer(array.data, precision, offset=len(head)).reshape(shape)
 
 

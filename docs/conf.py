@@ -1,4 +1,4 @@
-"""How the documentation is built (``make docs``): one folder of HTML that needs no connection."""
+"""Sphinx configuration of ``make docs``: one folder of HTML that needs no connection."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ language = "en-GB"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "commands"]
 exclude_patterns = ["extensions"]
 
-# Links to a heading of another page are checked like all others.
+# Check links to headings of other pages, too.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
-html_theme_options = {"light_css_variables": {"code-font-size": "76%"}}  # 100 columns of a terminal fit
+html_theme_options = {"light_css_variables": {"code-font-size": "76%"}}  # so that 100 terminal columns fit
 html_title = f"fedtoll {version}"
 html_math_renderer = "mathml"
 html_show_sphinx = False
@@ -44,13 +44,13 @@ napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 
-# Names of ours must resolve. Those of other libraries would need their sites to be asked.
+# Names of fedtoll must resolve. Names of other libraries would need their websites.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!fedtoll\b).*")]
 
 
 def _shorter(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
-    """Find fedtoll.room.file.name where it is shown, under the name that people import: fedtoll.room.name."""
+    """Resolve fedtoll.package.module.name to fedtoll.package.name, under which it is documented."""
     parts = str(node.get("reftarget", "")).split(".")
     if node.get("refdomain") != "py" or len(parts) < 3:
         return None
@@ -60,7 +60,7 @@ def _shorter(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: El
 
 
 def _bars(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Let |x| be an absolute value, as it is in docstrings; to docutils it is a name to substitute."""
+    """Escape |x| in docstrings, where it is an absolute value; docutils would read it as a substitution."""
     lines[:] = [
         line if line.lstrip().startswith((">>>", "...")) else re.sub(r"(?<!`)\|(?!`)", r"\|", line)
         for line in lines
@@ -68,7 +68,7 @@ def _bars(app: Sphinx, what: str, name: str, thing: object, options: object, lin
 
 
 def setup(app: Sphinx) -> None:
-    """Let a table of a file be shown as it stands, and docstrings be read as they were meant."""
+    """Register the csv lexer, and the hooks for cross-references and docstrings."""
     app.add_lexer("csv", TextLexer)
     app.connect("missing-reference", _shorter)
     app.connect("autodoc-process-docstring", _bars, priority=900)  # after napoleon

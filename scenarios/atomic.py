@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY = ".partial-"
-"""The prefix of files and folders that are not complete."""
+"""The prefix of incomplete files and folders."""
 
 
 def write_file(file: Path, fill: Callable[[Path], object]) -> None:
-    """Write a file atomically; if ``fill`` fails, nothing is left behind.
+    """Write a file atomically; if ``fill`` fails, leave nothing behind.
 
     Parameters
     ----------
     file
-        The path to write or replace. Its folder exists.
+        The path to write or replace, in an existing folder.
     fill
         Called with the path of an empty temporary file in the same folder; it writes the content there.
     """

@@ -1,7 +1,7 @@
-"""Which strategies are compared, declared before the figures are seen: a family of tests.
+"""A family of tests between strategies, declared before the results are seen.
 
-Holm's correction holds over the whole family. A two-sided test that swaps or
-flips within S paired seeds has no p-value below 2 / 2^S, so S seeds can bear
+Holm's correction is over the whole family. A two-sided test that permutes or
+flips signs within S paired seeds has no p-value below 2 / 2^S, so S seeds support
 at most .05 · 2^S / 2 comparisons: none with five, one with six, 25 with ten.
 """
 
@@ -18,15 +18,16 @@ from fedtoll.scenarios.fields import Positive, Section
 from fedtoll.scenarios.measures import UtilityName
 
 LEVEL = 0.05
-"""The level of every test: the chance of one false claim in a family of true nulls."""
+"""The familywise level: the probability of one rejection or more in a family of true null hypotheses."""
 
 FEW_SEEDS = 5
-"""With this many seeds or fewer, a two-sided sign-flip test cannot reach .05."""
+"""The most seeds with which a two-sided sign-flip test cannot reach .05."""
 
 EXACT = 16
-"""Up to this many seeds tests go through all 2^S sign flips; beyond, through :data:`DRAWS` of them."""
+"""The most seeds S for which a test goes through all 2^S sign flips; with more, it draws :data:`DRAWS`."""
 
 DRAWS = 100_000
+"""How many sign flips a test draws at random if there are too many to go through."""
 
 FEDAVG = ("fedavg", "fedtoll.strategies.fedavg:FedAvg")
 """The names under which a scenario can run fedtoll's own FedAvg: its entry point and its import path."""
@@ -35,11 +36,11 @@ Quantity = Literal["toll gap", "utility"]
 
 
 class Compare(Section):
-    """The family of comparisons that the scenario declares: every strategy against one baseline.
+    """The family of comparisons that a scenario declares: strategies against one baseline.
 
-    Defaults: ``baseline`` is fedtoll's FedAvg where the scenario runs it, else the first strategy;
-    ``strategies`` are all others, by name or label; ``epsilons`` is the tightest finite one.
-    ``quantities``: the toll gap in ``measure``, and everybody's utility.
+    By default, ``baseline`` is fedtoll's FedAvg if the scenario runs it, else the first strategy;
+    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``:
+    the toll gap in ``measure``, and everybody's utility.
     """
 
     baseline: str = ""
@@ -53,7 +54,7 @@ class Compare(Section):
         for key in ("strategies", "epsilons", "quantities"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"{key}: the same one twice")
+                raise ValueError(f"{key}: the same value twice")
         return self
 
 
@@ -76,16 +77,16 @@ def family(
     Parameters
     ----------
     declared
-        The section, or ``None`` where the scenario has none: then the defaults make the family.
+        The section, or ``None`` if the scenario has none; then the defaults apply.
     strategies
-        The name of every strategy by its label; the section may say either.
+        The name of every strategy by its label; the section may use either.
     epsilons
-        The budgets of the scenario. Infinity and ``"clip-only"`` are no budget to compare at.
+        The scenario's budgets. Nothing is compared at infinity or ``"clip-only"``.
 
     Raises
     ------
     ScenarioError
-        If the section names a strategy or an ε that the scenario has not, with the nearest.
+        If the section names a strategy or an ε that the scenario does not have; suggests the nearest.
 
     Examples
     --------
@@ -104,14 +105,16 @@ def family(
     else:
         chosen = [label for label in strategies if label != baseline]
     if baseline in chosen:
-        raise ScenarioError(f"compare.strategies = {baseline!r}: is the baseline itself")
+        raise ScenarioError(f"compare.strategies = {baseline!r}: this is the baseline itself")
     if len(set(chosen)) != len(chosen):
-        raise ScenarioError("compare.strategies: the same one twice, by its name and by its label")
+        raise ScenarioError("compare.strategies: the same strategy twice, by its name and by its label")
     finite = [float(e) for e in epsilons if not isinstance(e, str) and e < float("inf")]
     for epsilon in section.epsilons:
         if epsilon not in finite:
-            words = ", ".join(f"{e:g}" for e in finite) or "none"
-            raise ScenarioError(f"compare.epsilons = {epsilon:g}: not in privacy.epsilons; finite: {words}")
+            known = ", ".join(f"{e:g}" for e in finite) or "none"
+            raise ScenarioError(
+                f"compare.epsilons = {epsilon:g}: not in privacy.epsilons, whose finite values are {known}"
+            )
     return tuple(
         Comparison(strategy, baseline, section.measure, epsilon, quantity)
         for epsilon in section.epsilons or sorted(finite)[:1]
@@ -138,23 +141,22 @@ def fedavg_label(strategies: Mapping[str, str]) -> str | None:
     return next((label for label, name in strategies.items() if name in FEDAVG), None)
 
 
-def _label(key: str, word: str, strategies: Mapping[str, str]) -> str:
-    """Return the label of a strategy by its label or name."""
-    if word in strategies:
-        return word
-    named = [label for label, name in strategies.items() if name == word]
-    if len(named) == 1:
-        return named[0]
-    if named:
-        labels = " and ".join(repr(label) for label in named)
-        raise ScenarioError(f"compare.{key} = {word!r}: could be {labels}")
+def _label(key: str, strategy: str, strategies: Mapping[str, str]) -> str:
+    """Return the label of a strategy, given by its label or name."""
+    if strategy in strategies:
+        return strategy
+    labels = [label for label, name in strategies.items() if name == strategy]
+    if len(labels) == 1:
+        return labels[0]
+    if labels:
+        raise ScenarioError(f"compare.{key} = {strategy!r}: could be {' and '.join(map(repr, labels))}")
     raise ScenarioError(
-        f"compare.{key} = {word!r}: not a strategy of this scenario{nearest(word, [*strategies])}"
+        f"compare.{key} = {strategy!r}: not a strategy of this scenario{nearest(strategy, strategies)}"
     )
 
 
 def most(seeds: int) -> int:
-    """Return how many comparisons a family of so many paired seeds can bear: floor(.05 / least p).
+    """Return the most comparisons that a family with this many paired seeds supports: floor(.05 / least p).
 
     Examples
     --------
@@ -166,7 +168,7 @@ def most(seeds: int) -> int:
 
 
 def unreachable(count: int, seeds: int) -> str:
-    """Say why no test of a family can reject at .05, or nothing where one can.
+    """Return why no test of a family can reject at .05, or an empty string if one can.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The mistakes that fedtoll tells its user about, each in one line.
+"""Errors that fedtoll reports to its user in one line.
 
 The command line turns a :class:`ScenarioError` into exit code 2 (nothing was
-written) and a :class:`RunError` into exit code 1. Everything else is a bug
-of ours and keeps its traceback.
+written) and a :class:`RunError` into exit code 1. Any other exception is a bug
+in fedtoll and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 
 class FedtollError(Exception):
-    """A mistake or a failure that is told in one line, without a traceback."""
+    """A mistake or a failure that is reported in one line, without a traceback."""
 
 
 class ScenarioError(FedtollError):
-    """The question cannot be asked as it is written: usage, scenario or data (exit code 2)."""
+    """Wrong usage, an invalid scenario or unusable data (exit code 2)."""
 
 
 class RunError(FedtollError):
@@ -24,19 +24,19 @@ class RunError(FedtollError):
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Say which of ``words`` was probably meant, as the end of an error line.
+    """Return a suggestion from ``words`` to end an error line with.
 
     Parameters
     ----------
     word
         What the user wrote.
     words
-        What would have been accepted.
+        What is accepted.
 
     Returns
     -------
     str
-        ``"; did you mean 'x'?"`` when one is close, else the list of all.
+        ``"; did you mean 'x'?"`` if a word is close, else a list of all words.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def one_line(reason: str | None) -> str:
-    """Return a reason on one line, without control characters; of a traceback its end."""
+    """Return a reason on one line, without control characters; a traceback is cut to its last line."""
     lines = (reason or "").strip().splitlines() or ["no reason given"]
     if lines[0].startswith("Traceback "):
         lines = lines[-1:]

@@ -1,4 +1,4 @@
-"""A federation: one table of records, the clients it is dealt to, and the rows that are held out."""
+"""A federation: one table of records, its clients, and the rows that are held out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Partition, Split
 
 SEEDS_CACHED = 2
-"""The number of seeds whose records a federation keeps: runs come sorted by seed."""
+"""The number of seeds whose records a federation caches: few, because runs come sorted by seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Records:
     groups
         The group of every record.
     held
-        The row numbers that each client holds, in the order of the plan's clients.
+        The row numbers of each client, in the order of the plan's clients.
     test
         The row numbers held out.
     validation
@@ -61,7 +61,7 @@ class Federation:
     groups
         The group of every record.
     layout
-        Who the clients are, and what share of which records each is expected to hold.
+        The clients, and the share of each stratum that each is expected to hold.
     """
 
     data: Data
@@ -82,21 +82,21 @@ class Federation:
         source: Source | None = None,
         like: Federation | None = None,
     ) -> Federation:
-        """Load the table, fetching it the first time, and plan who holds which records.
+        """Load the table, fetching it the first time, and plan its partition.
 
         Parameters
         ----------
         data, split, partition
             The sections of the scenario.
         source
-            The declaration of ``data``, where the caller has it already.
+            The declaration of ``data``, if the caller has it already.
         like
-            Another federation: if it is of the same records, its table is shared instead of loaded again.
+            Another federation; if it has the same records, its table is shared instead of loaded again.
 
         Raises
         ------
         ScenarioError
-            If the records cannot be had, or cannot be split or dealt as asked.
+            If the records cannot be loaded, split or partitioned.
         """
         source = source_of(data) if source is None else source
         if like is not None and like.data == data and like.source.checksum == source.checksum:
@@ -111,12 +111,12 @@ class Federation:
 
     @staticmethod
     def of(run: Run, like: Federation | None = None) -> Federation:
-        """Return the federation of a run; ``like`` itself, where it is that.
+        """Return the federation of a run, which is ``like`` itself if that fits.
 
         Raises
         ------
         ScenarioError
-            If the records cannot be had, or are not the ones that the run was planned with.
+            If the records cannot be loaded, or are not the ones that the run was planned with.
         """
         if like is not None and like.fits(run):
             return like
@@ -129,12 +129,12 @@ class Federation:
         return found
 
     def fits(self, run: Run) -> bool:
-        """Return whether a run is of this federation."""
+        """Return whether a run belongs to this federation."""
         mine = (self.data, self.split, self.partition, self.source.checksum)
         return mine == (run.data, run.split, run.partition, run.checksum)
 
     def records(self, seed: int) -> Records:
-        """Return who holds which rows under a seed, and which are held out; the last seeds are kept."""
+        """Return the rows of every client and the rows held out under a seed; the last seeds are cached."""
         if seed in self._seeds:
             self._seeds.move_to_end(seed)
             return self._seeds[seed]

@@ -1,31 +1,38 @@
-"""What every section of a scenario file is made of: a strict base, and the types of its values."""
+"""The base class of every section of a scenario file, and the types of its values."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
 from fedtoll.scenarios.numbers import write_number
 
 CLIP_ONLY = "clip-only"
 
 
-def _number(value: object) -> object:
-    """Read ``"inf"`` as infinity and refuse what is neither a number nor that word."""
+def as_float(value: float) -> float:
+    """Return a number as a float; raise a ``ValueError`` for an integer beyond the largest float."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("must be less than 1.8e308") from None
+
+
+def _number(value: object) -> float:
+    """Read ``"inf"`` as infinity; reject anything else that is not a number."""
     if isinstance(value, str) and value.strip().lower() in {"inf", "infinity", "∞"}:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError('must be a number greater than 0, "inf" or "clip-only"')
-    return float(value)
+    return as_float(value)
 
 
 def _epsilon(value: object) -> object:
     if value == CLIP_ONLY:
         return value
     number = _number(value)
-    assert isinstance(number, float)
     if math.isnan(number) or number <= 0:
         raise ValueError("must be greater than 0")
     return number
@@ -43,17 +50,26 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
+NUMBER, TABLE = "(number)", "(table)"
+"""How pydantic tags the two forms of :data:`Counts` in the location of an error."""
+
+Counts = Annotated[
+    Annotated[Count, Tag(NUMBER)] | Annotated[dict[str, Count], Tag(TABLE)],
+    Discriminator(lambda value: TABLE if isinstance(value, dict) else NUMBER),
+]
+"""A count, or a table of counts by name."""
+
 OnFailure = Literal["abort", "skip"]
-"""What becomes of a run when a reply is missing, failed, malformed or not finite."""
+"""What happens to a run when a reply is missing, failed, malformed or not finite."""
 
 
 def without_default(content: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
-    """Return a section as it is written, without a key of a later version where it has its default."""
+    """Return a serialized section without a key that was added later, if it has its default."""
     return {k: v for k, v in content.items() if k != key or v != default}
 
 
 class Section(BaseModel):
-    """A table of the scenario file: frozen, and unknown keys are errors."""
+    """A table of the scenario file: frozen, with unknown keys as errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""The measures of a group's utility, each defined once: for scenarios, claims and the toll."""
+"""The per-group measures of utility, as scenarios, claims and the toll name them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
 EVERYBODY = "(all)"
-"""The name under which the groups table holds all test records together."""
+"""The name of the row for all test records in the groups table."""
 
 RUN = ["strategy", "mechanism", "epsilon", "seed"]
 """The columns that identify one run, in every table of the results."""
@@ -18,13 +18,21 @@ RUN = ["strategy", "mechanism", "epsilon", "seed"]
 
 @dataclass(frozen=True)
 class Measure:
-    """One per-group measure: its column, its title and which way is better.
+    """One per-group measure.
 
     Parameters
     ----------
+    name
+        Its column in the groups table.
+    title
+        Its name for people.
+    higher_is_better
+        Whether a greater value is a greater utility.
+    unit
+        Its unit, if it has one.
     of
-        What a *rate* divides by: ``"n"``, ``"positives"`` or ``"negatives"``; ``""`` where the measure is no
-        proportion of records.
+        The denominator of a *rate*: ``"n"``, ``"positives"`` or ``"negatives"``; ``""`` for a measure that is
+        not a proportion of records.
     """
 
     name: str
@@ -35,7 +43,7 @@ class Measure:
 
     @property
     def sign(self) -> int:
-        """Return +1 or -1, which turns the measure into a utility (higher is better)."""
+        """The factor, +1 or -1, that turns the measure into a utility (higher is better)."""
         return 1 if self.higher_is_better else -1
 
 
@@ -50,16 +58,16 @@ MEASURES: dict[str, Measure] = {
         Measure("fpr", "false-positive rate", False, of="negatives"),
     )
 }
-"""The measures that a toll can be taken of, log-loss first: it is the one that small groups resolve."""
+"""The measures that have a toll; log-loss comes first because it resolves differences in small groups."""
 
 
 def measure_named(measure: str) -> Measure:
-    """Return a measure by its name.
+    """Return the measure of a name.
 
     Raises
     ------
     ScenarioError
-        If there is none, with the nearest name.
+        If there is no such measure; the line suggests the nearest name.
     """
     if measure not in MEASURES:
         raise ScenarioError(f"unknown measure {measure!r}{nearest(measure, MEASURES)}")
@@ -67,10 +75,10 @@ def measure_named(measure: str) -> Measure:
 
 
 VALUED = ("selection_rate", "collapsed", "below_majority")
-"""Measures that a claim can be about although they are no utility: they have a value and no toll."""
+"""Measures that a claim may use although they are not utilities: they have a value but no toll."""
 
 FLAGS = ("collapsed", "below_majority")
-"""The measures that are 0 or 1: their mean is a share of seeds."""
+"""The measures that are 0 or 1; their mean is a share of seeds."""
 
 
 def _utility(name: str) -> str:
@@ -86,7 +94,7 @@ def _measure(name: str) -> str:
 
 
 UtilityName = Annotated[str, AfterValidator(_utility)]
-"""The name of a measure that a toll can be taken of, as a value of a scenario file."""
+"""The name of a measure that has a toll, as a value in a scenario file."""
 
 MeasureName = Annotated[str, AfterValidator(_measure)]
-"""The name of any measure, as a value of a scenario file."""
+"""The name of any measure, as a value in a scenario file."""

@@ -1,10 +1,11 @@
-"""Who holds which records: training rows become clients.
+"""Partition training records among clients.
 
-A client's *public size* is a constant of the plan, counted once from the whole
-table's public counts: neither the seed nor the records that the client comes to
-hold change it. Sampling rate, steps and batch normaliser follow from it, so that
-they reveal nothing about any record; the number of rows held may differ from it
-by a few, and nobody ever recounts. The seed deals the records.
+A client's *public size* is a constant of the plan, counted once from the public
+counts of the whole table: neither the seed nor the records that the client
+receives change it. Sampling rate, steps and batch normaliser follow from it, so
+they reveal nothing about any record. The number of records that a client holds may
+differ from its public size by a few and is never recounted. The seed decides which
+records go to which client.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from fedtoll.scenarios.split import Kind, training_share
 from fedtoll.scenarios.streams import Purpose, stream
 
 Rows = npt.NDArray[np.int64]
-"""Ascending row numbers of a table."""
+"""Row numbers of a table, ascending."""
 
 Shares = npt.NDArray[np.float64]
 
 OTHERS = "*"
-"""In ``per_group``: every group that is not named."""
+"""The key of all groups that ``per_group`` does not name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """What is public about a client.
+    """The public facts of a client.
 
     Parameters
     ----------
     id
         0, 1, ... in the order of the plan; the partition id of a Flower node.
     group
-        The group whose records it holds; empty where it may hold records of any.
+        The group whose records it holds; empty if it may hold records of any group.
     size
         Its public size: a declared number of records, at least 1.
     """
@@ -60,46 +61,45 @@ def clients(
     public_by: Attribute | None = None,
     validation: float = 0.0,
 ) -> tuple[Client, ...]:
-    """Return the clients of a partition by group: each holds records of one group.
+    """Return the clients of a partition by group, each of which holds records of one group.
 
     Parameters
     ----------
     table, groups
         The records and the group of each; only the groups' counts are used.
     per_group
-        The number of clients of a group, by its name; ``"*"`` stands for the
-        groups not named, 1 where it is not given.
+        The number of clients per group, by name; ``"*"`` applies to all groups
+        not named, and is 1 by default.
     kind, k
-        The split, whose training share makes the public sizes:
-        ⌊n (k − 1) / k / m⌋ for folds, ⌊canonical training count / m⌋ for the
-        canonical split, for a group of n records and m clients.
+        The split, whose training share gives the public sizes: for a group of n records and m clients,
+        ⌊n (k − 1) / k / m⌋ with folds and ⌊canonical training count / m⌋ with the canonical split.
     public_by, validation
-        The groups by which the public part is drawn (by default these), and its share: it is no part of n.
+        The groups by which the public part is drawn (by default ``groups``), and its share; n excludes it.
 
     Returns
     -------
     tuple of Client
-        In the order of the groups' codes, ids from 0.
+        In the order of the groups' codes, with ids from 0.
 
     Raises
     ------
     ScenarioError
-        If a name is not a group's, a number is not positive, a group has no
-        record, or its training records are too few for its clients.
+        If a name is not that of a group, a number is not positive, or a group has no
+        records, or too few training records for its clients.
     """
     for name, number in per_group.items():
         if name != OTHERS and name not in groups.names:
             raise ScenarioError(f"partition: no group {name!r} of {groups.name}{nearest(name, groups.names)}")
         if number < 1:
-            raise ScenarioError(f"partition: {number} clients of group {name!r}; give 1 or more")
+            raise ScenarioError(f"partition: {number} clients of group {name!r}; give at least 1")
     counts = groups.counts
     numerators, denominator = training_share(table, groups, kind, k, groups=public_by, validation=validation)
-    made: list[Client] = []
+    planned: list[Client] = []
     for code, name in enumerate(groups.names):
         number = per_group.get(name, per_group.get(OTHERS, 1))
         if counts[code] == 0:
             raise ScenarioError(
-                f"partition: group {name!r} of {groups.name} has no record in {table.source!r}"
+                f"partition: group {name!r} of {groups.name} has no records in {table.source!r}"
             )
         size = int(numerators[code]) // (denominator * number)
         if size < 1:
@@ -107,27 +107,27 @@ def clients(
                 f"partition: group {name!r} of {groups.name} has {counts[code]} records, "
                 f"{int(numerators[code]) // denominator} for training: too few for {number} clients"
             )
-        made += [Client(len(made) + i, name, size) for i in range(number)]
-    return tuple(made)
+        planned += [Client(len(planned) + i, name, size) for i in range(number)]
+    return tuple(planned)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """A partition, planned.
+    """The plan of a partition: everything about it that is public.
 
     Parameters
     ----------
     clients
         In the order of the plan.
     strata
-        The stratum of every record: shares are of strata.
+        The stratum of every record.
     shares_KS
         The share of each stratum that each client holds; columns sum to 1.
     in_turn
-        Whether a stratum's records are dealt in turn to the clients that have a share, which is the same
-        for all of them.
+        Whether the records of a stratum are dealt in turn to the clients with a share of it. All of these
+        clients then have the same share.
     expected_KG
-        How many records of each group a client is expected to hold: public, like the sizes.
+        The number of records of each group that each client is expected to hold.
     """
 
     clients: tuple[Client, ...]
@@ -137,74 +137,74 @@ class Layout:
     expected_KG: Shares
 
 
-def layout(table: Table, groups: Attribute, how: Partition, split: Split) -> Layout:
+def layout(table: Table, groups: Attribute, spec: Partition, split: Split) -> Layout:
     """Plan a partition.
 
     Raises
     ------
     ScenarioError
-        If a name is unknown, a client would hold nothing, or a matrix does not fit.
+        If a name is unknown, a client would hold no records, or a matrix of shares does not fit the groups.
     """
-    for name in how.keep:
+    for name in spec.keep:
         if name not in groups.names:
             raise ScenarioError(f"partition.keep: no group {name!r}{nearest(name, groups.names)}")
     declared: tuple[str, ...] = ()
-    if how.kind in {"group", "column"}:
-        strata, of = _holders(table, groups, how, split)
-        shares = np.array([[float(s == name) for s in strata.names] for name in of])
+    if spec.kind in {"group", "column"}:
+        strata, stratum_of_client = _strata_by_client(table, groups, spec, split)
+        shares = np.array([[float(s == name) for s in strata.names] for name in stratum_of_client])
         shares /= shares.sum(axis=0)
-        declared = of if how.kind == "group" else ()
-    elif how.kind == "shares":
-        strata, shares = groups, _stated(groups, how)
+        declared = stratum_of_client if spec.kind == "group" else ()
+    elif spec.kind == "shares":
+        strata, shares = groups, _stated_shares(groups, spec)
     else:
-        strata, shares = _drawn(table, groups, how)
-    in_turn = how.kind in {"group", "column"} or (how.kind == "iid" and how.skew == 0)
-    expected = shares @ _training_counts(table, groups, strata, how, split) * how.copies
+        strata, shares = _drawn_shares(table, groups, spec)
+    in_turn = spec.kind in {"group", "column"} or (spec.kind == "iid" and spec.skew == 0)
+    expected = shares @ _training_counts(table, groups, strata, spec, split) * spec.copies
     sizes = np.floor(expected.sum(axis=1) + 1e-6).astype(int)
     if sizes.min() < 1:
         raise ScenarioError(
             f"partition: client {sizes.argmin()} of {len(sizes)} would hold none of "
             f"{math.floor(expected.sum())} training records; give fewer clients or larger shares"
         )
-    made = tuple(Client(k, declared[k] if declared else "", int(n)) for k, n in enumerate(sizes))
-    return Layout(made, strata, shares, in_turn, expected)
+    planned = tuple(Client(k, declared[k] if declared else "", int(n)) for k, n in enumerate(sizes))
+    return Layout(planned, strata, shares, in_turn, expected)
 
 
-def _holders(
-    table: Table, groups: Attribute, how: Partition, split: Split
+def _strata_by_client(
+    table: Table, groups: Attribute, spec: Partition, split: Split
 ) -> tuple[Attribute, tuple[str, ...]]:
-    """Return the strata, and the one of which each client holds records."""
+    """Return the strata, and the stratum whose records each client holds."""
     strata = groups
-    if how.kind == "column":
-        if how.column not in table.attributes:
+    if spec.kind == "column":
+        if spec.column not in table.attributes:
             raise ScenarioError(
-                f"partition.column = {how.column!r}: no attribute of {table.source!r}"
-                f"{nearest(how.column, table.attributes)}"
+                f"partition.column = {spec.column!r}: no attribute of {table.source!r}"
+                f"{nearest(spec.column, table.attributes)}"
             )
-        strata = table.attributes[how.column]
-    assert isinstance(how.clients, dict)
-    made = clients(
+        strata = table.attributes[spec.column]
+    assert isinstance(spec.clients, dict)
+    planned = clients(
         table,
         strata,
-        how.clients,
+        spec.clients,
         split.kind,
         split.folds,
         public_by=groups,
         validation=split.validation,
     )
-    of = tuple(c.group for c in made)
+    stratum_of_client = tuple(c.group for c in planned)
     for name in strata.names:
-        if of.count(name) < how.copies:
+        if (number := stratum_of_client.count(name)) < spec.copies:
             raise ScenarioError(
-                f"partition.copies = {how.copies}: {name!r} has {of.count(name)} clients; "
-                f"give {how.copies} or more"
+                f"partition.copies = {spec.copies}: {name!r} has {number} clients; "
+                f"give at least {spec.copies}"
             )
-    return strata, of
+    return strata, stratum_of_client
 
 
-def _stated(groups: Attribute, how: Partition) -> Shares:
-    """Return the matrix of shares that a scenario states."""
-    shares = np.array(how.shares)
+def _stated_shares(groups: Attribute, spec: Partition) -> Shares:
+    """Return the matrix of shares that a scenario states, its columns rescaled to sum to 1."""
+    shares = np.array(spec.shares)
     if shares.shape[1] != len(groups.names):
         raise ScenarioError(
             f"partition.shares: {shares.shape[1]} columns for {len(groups.names)} groups: "
@@ -217,58 +217,62 @@ def _stated(groups: Attribute, how: Partition) -> Shares:
     return np.asarray(shares / sums)
 
 
-def _drawn(table: Table, groups: Attribute, how: Partition) -> tuple[Attribute, Shares]:
-    """Return strata and shares of clients whose number is given."""
-    assert isinstance(how.clients, int)
-    if how.kind == "iid":
-        if how.clients < how.copies:
-            raise ScenarioError(f"partition.copies = {how.copies}: there are {how.clients} clients")
-        sizes = np.arange(1, how.clients + 1) ** -float(how.skew)
+def _drawn_shares(table: Table, groups: Attribute, spec: Partition) -> tuple[Attribute, Shares]:
+    """Return the strata and shares of ``iid`` and ``dirichlet``, where the number of clients is given."""
+    assert isinstance(spec.clients, int)
+    if spec.clients > len(table) * spec.copies:
+        raise ScenarioError(
+            f"partition.clients = {spec.clients}: more than the {len(table)} records of {table.source!r}"
+        )
+    if spec.kind == "iid":
+        if spec.clients < spec.copies:
+            raise ScenarioError(f"partition.copies = {spec.copies}: more than the {spec.clients} clients")
+        sizes = np.arange(1, spec.clients + 1) ** -float(spec.skew)
         everybody = Attribute("everybody", np.zeros(len(table), dtype=np.int64), ("everybody",))
         return everybody, (sizes / sizes.sum())[:, None]
-    strata = groups if how.over == "group" else Attribute("label", table.label, table.classes)
-    alphas = [how.alpha or 1.0] * how.clients
-    return strata, stream(how.draw, Purpose.LAYOUT).dirichlet(alphas, len(strata.names)).T
+    strata = groups if spec.over == "group" else Attribute("label", table.label, table.classes)
+    alphas = [spec.alpha or 1.0] * spec.clients
+    return strata, stream(spec.draw, Purpose.LAYOUT).dirichlet(alphas, len(strata.names)).T
 
 
 def _training_counts(
-    table: Table, groups: Attribute, strata: Attribute, how: Partition, split: Split
+    table: Table, groups: Attribute, strata: Attribute, spec: Partition, split: Split
 ) -> Shares:
-    """Return how many training records of each stratum and group are dealt, in expectation: public."""
+    """Return the expected number of training records that clients hold, by stratum and group: public."""
     cells = len(strata.names) * len(groups.names)
     crossed = Attribute("", strata.codes * len(groups.names) + groups.codes, ("",) * cells)
     numerators, denominator = training_share(
         table, crossed, split.kind, split.folds, groups=groups, validation=split.validation
     )
-    kept = np.array([how.keep.get(name, 1.0) for name in groups.names])
-    return np.asarray(numerators.reshape(len(strata.names), -1) * kept / denominator)
+    keep = np.array([spec.keep.get(name, 1.0) for name in groups.names])
+    return np.asarray(numerators.reshape(len(strata.names), -1) * keep / denominator)
 
 
-def deal(plan: Layout, groups: Attribute, how: Partition, train_rows: Rows, seed: int) -> tuple[Rows, ...]:
-    """Return the rows that every client holds, each ascending; the seed alone decides.
+def deal(plan: Layout, groups: Attribute, spec: Partition, train_rows: Rows, seed: int) -> tuple[Rows, ...]:
+    """Return the rows of every client, ascending; they depend on the seed alone.
 
     Parameters
     ----------
-    plan, groups, how
-        What :func:`layout` was given and returned.
+    plan, groups, spec
+        The result of :func:`layout`, and its arguments.
     train_rows : int64 array
-        The rows to deal out.
+        The rows to distribute.
     seed
-        Of the run.
+        The seed of the run.
     """
-    rows = _kept(groups, how, train_rows, seed)
-    held: list[list[Rows]] = [[] for _ in plan.clients]
+    rows = _keep(groups, spec, train_rows, seed)
+    parts_of_client: list[list[Rows]] = [[] for _ in plan.clients]
     codes = plan.strata.codes[rows]
     for code in range(len(plan.strata.names)):
         shuffled = stream(seed, Purpose.PARTITION, code).permutation(rows[codes == code])
-        for k, part in _parts(plan, how, code, shuffled):
-            held[k].append(part)
+        for k, part in _parts(plan, spec, code, shuffled):
+            parts_of_client[k].append(part)
     empty = np.empty(0, dtype=np.int64)
-    return tuple(np.sort(np.concatenate([empty, *parts])) for parts in held)
+    return tuple(np.sort(np.concatenate([empty, *parts])) for parts in parts_of_client)
 
 
-def _parts(plan: Layout, how: Partition, code: int, shuffled: Rows) -> Sequence[tuple[int, Rows]]:
-    """Return the parts of one stratum and the clients that hold them."""
+def _parts(plan: Layout, spec: Partition, code: int, shuffled: Rows) -> Sequence[tuple[int, Rows]]:
+    """Return the parts of one stratum, each with the client that holds it."""
     share_K = plan.shares_KS[:, code]
     if not plan.in_turn:
         ends = np.rint(np.cumsum(share_K) * len(shuffled)).astype(int)
@@ -276,15 +280,15 @@ def _parts(plan: Layout, how: Partition, code: int, shuffled: Rows) -> Sequence[
     holders = np.flatnonzero(share_K).tolist()
     return [
         (holders[(i + copy) % len(holders)], shuffled[i :: len(holders)])
-        for copy in range(how.copies)
+        for copy in range(spec.copies)
         for i in range(len(holders))
     ]
 
 
-def _kept(groups: Attribute, how: Partition, rows: Rows, seed: int) -> Rows:
-    """Return the training rows that are dealt: of some groups, a share."""
+def _keep(groups: Attribute, spec: Partition, rows: Rows, seed: int) -> Rows:
+    """Return the training rows that clients hold: all, less what ``keep`` leaves out of some groups."""
     keep = np.ones(len(rows), dtype=bool)
-    for name, share in how.keep.items():
+    for name, share in spec.keep.items():
         code = groups.names.index(name)
         members = np.flatnonzero(groups.codes[rows] == code)
         order = stream(seed, Purpose.KEEP, code).permutation(members)

@@ -1,7 +1,7 @@
 """Read a scenario file: find it, parse it, apply overrides, validate it.
 
-A mistake raises a :class:`~fedtoll.scenarios.errors.ScenarioError` of one line that names the file, the key,
-the value and the nearest right word.
+A mistake raises a :class:`~fedtoll.scenarios.errors.ScenarioError` of one line that names the file, the key
+and the value, and suggests the nearest right word.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from fedtoll.scenarios.compare import Compare, family, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.overrides import override
+from fedtoll.scenarios.overrides import assignment, override
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.scenarios.validation import describe_error
 
 MOST_BYTES = 2**20
-"""How large a scenario's file may be: more is refused before it is parsed."""
+"""The size limit of a scenario file, checked before it is parsed."""
 
 
 def library() -> dict[str, Path]:
@@ -35,12 +35,12 @@ def findings() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """Return the file of a built-in scenario's name or of a path.
+    """Return the file of a scenario, given by built-in name or by path.
 
     Raises
     ------
     ScenarioError
-        When it is neither.
+        If there is no such scenario or file.
     """
     builtin = {**library(), **findings()}
     if name in builtin:
@@ -64,31 +64,31 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
     name
         A built-in name (``adult-race``) or the path of a TOML file (or of the same tables as JSON).
     overrides
-        ``key=value`` pairs, the key dotted (``training.rounds=10``), the value a TOML literal.
+        ``key=value`` pairs: the key dotted (``training.rounds=10``), the value a TOML literal.
     seeds
-        A range such as ``"0:5"`` that takes the place of the scenario's seeds.
+        A range such as ``"0:5"`` that replaces the scenario's seeds.
 
     Raises
     ------
     ScenarioError
-        One line that names the file, the key, the value and the nearest right word.
+        In one line that names the file, the key and the value, and suggests the nearest right word.
     """
     path = find(name)
     try:
         with path.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise ScenarioError(f"{path.name}: has more than 1 MB, and no scenario needs that")
+            raise ScenarioError(f"{path.name}: larger than 1 MB, the limit for a scenario")
         text = content.decode("utf-8")
         parse = json.loads if path.suffix == ".json" else tomllib.loads
         table = parse(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {why}") from None
     if not isinstance(table, dict):
-        raise ScenarioError(f"{path.name}: holds no table of sections")
+        raise ScenarioError(f"{path.name}: must be a table of sections")
     for pair in overrides:
         override(table, pair)
     if seeds is not None:
@@ -98,27 +98,27 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         data["file"] = _absolute(file, path)
     scenario = validate(table, path.name)
 
-    def alone() -> Scenario:
-        asked = {k: v for k, v in parse(text).items() if k in {"seeds", "privacy", "strategies", "compare"}}
-        return validate(table | asked, path.name)
+    def as_written() -> Scenario:
+        written = {k: v for k, v in parse(text).items() if k in {"seeds", "privacy", "strategies", "compare"}}
+        return validate(table | written, path.name)
 
     changed = bool(overrides) or seeds is not None
-    family = checked_family(scenario, path.name, overrides, alone if changed else None)
+    family = checked_family(scenario, path.name, overrides, as_written if changed else None)
     return scenario.model_copy(update={"compare": family})
 
 
 def _absolute(file: str, scenario: Path) -> str:
-    """Return the path of a file that a scenario names, relative to the scenario."""
+    """Return the absolute path of a data file; a relative one starts at the scenario's folder."""
     try:
         path = str((scenario.parent / Path(file).expanduser()).resolve())
-        path.encode()  # a scenario crosses processes as UTF-8
+        path.encode()  # scenarios are sent to other processes as UTF-8
     except (OSError, RuntimeError, ValueError) as error:
         raise ScenarioError(f"{scenario.name}: data.file = {file!r}: not a path ({error})") from None
     return path
 
 
 def validate(table: Mapping[str, Any], file: str) -> Scenario:
-    """Turn a parsed table into a :class:`Scenario`; mistakes become one line that begins with ``file``."""
+    """Turn a parsed table into a :class:`Scenario`; the line of an error begins with ``file``."""
     try:
         return Scenario.model_validate(table)
     except ValidationError as error:
@@ -126,42 +126,49 @@ def validate(table: Mapping[str, Any], file: str) -> Scenario:
 
 
 def checked_family(
-    scenario: Scenario, file: str, overrides: Sequence[str] = (), alone: Callable[[], Scenario] | None = None
+    scenario: Scenario,
+    file: str,
+    overrides: Sequence[str] = (),
+    as_written: Callable[[], Scenario] | None = None,
 ) -> Compare | None:
-    """Return the family that a scenario declares; refuse it where it does not fit.
+    """Return the family that a scenario declares, or ``None`` if the default family applies.
+
+    A family is declared for the scenario in the file. If it fits the file but not the scenario that the
+    command line made of it, the default family takes its place.
 
     Parameters
     ----------
     scenario, file
-        What was read, and how mistakes call it.
+        The scenario, overrides applied, and the name of its file for error lines.
     overrides
-        What the command line set.
-    alone
-        Reads the scenario as its file has it; ``None`` where the command line changed nothing. The family was
-        declared for the file's own question. Where it fits that one and the command line asks another, it is
-        dropped: the default one is reported, never refused.
+        The overrides of the command line.
+    as_written
+        Returns the scenario of the file; ``None`` if the command line changed nothing.
 
     Raises
     ------
     ScenarioError
-        If it names what is not there, compares nothing, or holds more comparisons than the seeds can bear.
+        If the file or an override declares a family that names an unknown strategy or ε, has no comparison,
+        or has more than the seeds support.
     """
     if scenario.compare is None:
         return None
     try:
-        _fits(scenario, scenario.compare)
+        _check_family(scenario, scenario.compare)
     except ScenarioError as error:
-        if alone is None or any(o.startswith("compare") for o in overrides):
+        if as_written is None or any(assignment(o, "")[0][0] == "compare" for o in overrides):
             raise ScenarioError(f"{file}: {error}") from None
-        checked_family(alone(), file)  # a mistake of the file stays one, whatever the command line asks
+        checked_family(
+            as_written(), file
+        )  # an error in the file stays one, whatever the command line changes
         return None
     return scenario.compare
 
 
-def _fits(scenario: Scenario, section: Compare) -> None:
+def _check_family(scenario: Scenario, section: Compare) -> None:
     labels = {s.label: s.name for s in scenario.strategies}
     comparisons = family(section, labels, scenario.privacy.epsilons)
     if not comparisons:
-        raise ScenarioError("compare: nothing to compare; it takes two strategies and a finite ε")
+        raise ScenarioError("compare: nothing to compare; needs two strategies and a finite ε")
     if why := unreachable(len(comparisons), len(scenario.seeds)):
         raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")

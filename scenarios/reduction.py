@@ -1,4 +1,4 @@
-"""A fairness reduction beside the scenario's own strategies: a grid of models of one curator."""
+"""A fairness reduction that a setting adds to the scenario's strategies: a grid of models of one curator."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from fedtoll.scenarios.fields import Section
 Constraint = Literal["demographic parity", "equalized odds"]
 
 ACCURATE, FAIR = "grid: most accurate", "grid: least disparity"
-"""What claims call the two models that are picked from a grid; they stand where a strategy's label does."""
+"""The names of the two models picked from a grid, which claims use in place of a strategy's label."""
 
 
 class Reduction(Section):
-    """A grid search over reweighted models (Agarwal et al. 2018, fairlearn's ``GridSearch``), in a setting.
+    """A grid search over reweighted models (Agarwal et al. 2018, fairlearn's ``GridSearch``).
 
-    Each of ``points`` models is trained by DP-SGD at the *whole* ε, so the grid spends ``points`` times. Two
-    are picked, on the training records: the most accurate, and the one of least disparity. Needs a partition
-    of one client and a binary label. The groups of the scenario are the constraint's.
+    Each of the ``points`` models is trained by DP-SGD with the *whole* ε, so the grid as a whole spends
+    ``points`` times as much. Two models are picked on the training records: the most accurate and the one
+    with the least disparity. The constraint is about the scenario's groups. Needs a partition with one
+    client and a binary label.
     """
 
     constraint: Constraint

@@ -1,7 +1,7 @@
-"""One run: a training of one (strategy, ε, seed) of a scenario.
+"""One run: the training of one (strategy, ε, seed) of a scenario.
 
-A :class:`Run` is all that a training depends on and nothing else: it crosses
-processes and the wire as JSON, and its hash names its results.
+A :class:`Run` holds everything that the training depends on and nothing else. It
+is sent to processes and clients as JSON, and its hash names its results.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
-"""Raised whenever our arithmetic changes a result; part of every hash."""
+"""Incremented whenever a change in fedtoll's arithmetic changes a result; part of every hash."""
 
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
-"""``none``: neither clipped nor noised; ``clip-only``: clipped, ε = ∞ too; ``dp-sgd``: clipped and noised."""
+"""``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
 
 _Infinite = Annotated[
     float,
@@ -61,10 +61,10 @@ def budget_of(mechanism: str, epsilon: float) -> float | Literal["clip-only"]:
 
 
 class ClientPlan(Section):
-    """What is public about one client: every value is a constant of the plan.
+    """The public facts of one client: every value is a constant of the plan.
 
-    ``group`` is empty where it is not public. ``batch_size`` is the normaliser B = q·n of DP-SGD (a real
-    number), ``steps`` the local steps T of one round, ``noise_multiplier`` σ in units of the clip.
+    ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
+    ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
     """
 
     id: int
@@ -77,7 +77,7 @@ class ClientPlan(Section):
 
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in rounds 1, 1 + ``every``, ...; its sd is z · sensitivity."""
+    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity."""
 
     name: str
     parameters: dict[str, float]
@@ -85,21 +85,21 @@ class StatisticPlan(Section):
     every: int = 1
 
     def due(self, round: int) -> bool:
-        """Say whether it is released in a round."""
+        """Return whether the statistic is released in a round."""
         return (round - 1) % self.every == 0
 
     def releases(self, rounds: int) -> int:
-        """Return how often it is released in so many rounds."""
+        """Return the number of releases in this many rounds."""
         return -(-rounds // self.every)
 
     @property
     def declaration(self) -> Statistic:
-        """The public declaration: shape and sensitivity."""
+        """The public declaration, with shape and sensitivity."""
         return STATISTICS[self.name](**self.parameters)
 
 
 class StrategyPlan(Section):
-    """A strategy resolved: where its class is, every parameter, and a digest of source that is not ours."""
+    """A resolved strategy: the path of its class, all parameters, and a digest of source outside fedtoll."""
 
     name: str
     path: str
@@ -108,7 +108,7 @@ class StrategyPlan(Section):
 
 
 class Run(Section):
-    """All that one training depends on. Frozen; JSON both ways; content-hashed."""
+    """Everything that one training depends on: frozen, convertible to and from JSON, hashed by content."""
 
     data: Data
     checksum: str
@@ -141,7 +141,7 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
-        """Refuse a mechanism that is not what it says: no noise under dp-sgd, or noise elsewhere."""
+        """Reject a clip or noise that contradicts the mechanism: dp-sgd without noise, or noise elsewhere."""
         private, clipped = self.mechanism == "dp-sgd", self.mechanism != "none"
         noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
@@ -150,7 +150,7 @@ class Run(Section):
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``on_failure`` where it is the default: such runs keep their JSON and their hash."""
+        """Leave out ``on_failure`` if it has its default, so that older runs keep their JSON and hash."""
         return without_default(handler(self), "on_failure", "abort")
 
     @property
@@ -159,43 +159,43 @@ class Run(Section):
         return self.delta or 0.0, self.accountant or "rdp"
 
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
-        """Return the shape of what a client releases: its own group's cells where that group is public."""
+        """Return the shape of a client's release: if its group is public, of that group's cells alone."""
         shape = statistic.declaration.shape(len(self.groups), self.classes)
         return shape[1:] if client.group else shape
 
     def to_json(self) -> str:
-        """Return the run as JSON: without white space, infinity as ``"inf"``.
+        """Return the run as JSON, without white space and with infinity as ``"inf"``.
 
-        Keys keep their order, for that of a user's columns and groups is the order of the features and
-        of the groups' codes.
+        Keys keep their order, because the order of a user's columns and groups is the order of the features
+        and of the groups' codes.
         """
         return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Run:
-        """Read what :meth:`to_json` wrote."""
+        """Parse the output of :meth:`to_json`."""
         return Run.model_validate_json(text)
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits over everything that can change a number.
+        """Sixteen hexadecimal digits that cover everything that can change a number.
 
-        The strategy's short name is left out (an alias of the same class is the same run), and so are
-        the folder of a user's strategy file, whose content is in its digest, and the path of a user's
-        records, whose content is in the checksum.
+        Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
+        user's strategy file (the digest covers its content) and the path of a user's table (the checksum
+        covers its content).
         """
         content = self.model_dump(mode="json")
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
-        content["data"]["file"] = ""  # the checksum covers its content
-        if self.split.validation:  # the rule by which it is drawn; runs without a public part keep their hash
+        content["data"]["file"] = ""
+        if self.split.validation:  # the rule that draws the public part; other runs keep their hash
             content["split"]["public"] = "of all records, the same for every seed"
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
-        """A few words for people: strategy, ε and seed."""
+        """Strategy, ε and seed in a few words, for people."""
         epsilon = budget_of(self.mechanism, self.epsilon)
         stated = epsilon if isinstance(epsilon, str) else "∞" if epsilon == math.inf else f"{epsilon:g}"
         return f"{self.strategy.name}, ε = {stated}, seed {self.seed}"

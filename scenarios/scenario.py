@@ -1,8 +1,7 @@
-"""The typed scenario: one TOML file, one question.
+"""The schema of a scenario: one TOML file, one question.
 
-Every section forbids unknown keys. A mistake raises a
-:class:`~fedtoll.scenarios.errors.ScenarioError` of one line that names the
-file, the key, the value and the nearest right word.
+Every section forbids unknown keys. :mod:`fedtoll.scenarios.read` reads a file
+and turns every mistake in it into one line.
 """
 
 from __future__ import annotations
@@ -25,15 +24,25 @@ from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Count, Epsilon, OnFailure, Positive, Rate, Section, Seed, without_default
+from fedtoll.scenarios.fields import (
+    Count,
+    Counts,
+    Epsilon,
+    OnFailure,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    without_default,
+)
 from fedtoll.scenarios.tune import Tune
 
 
 class Split(Section):
     """How records are held out: stratified folds (fold = seed mod ``folds``) or the source's own split.
 
-    ``validation`` is a share of the records (of the source's own split: of its training part) that is
-    declared public: the same for every seed, no client holds it and no seed tests it.
+    ``validation`` is the share of the records (with the source's own split, of its training part) that is
+    declared public. It is the same for every seed: no client holds it and no seed tests on it.
     """
 
     kind: Literal["folds", "canonical"] = "folds"
@@ -44,21 +53,21 @@ class Split(Section):
 class Partition(Section):
     """How training records become clients.
 
-    - ``group``: clients of one group each, ``clients`` says how many of which (``"*"`` for groups not
-      named, 1 where it is not given); the group of each is public
+    - ``group``: every client holds records of one group; ``clients`` is the number of clients per group
+      (``"*"`` for groups not named; 1 by default); a client's group is public
     - ``column``: the same by the values of another attribute (``column = "state"``); groups are not public
-    - ``iid``: records are dealt to ``clients`` (a number) at random; with ``skew`` s > 0 the sizes fall
-      as 1, 2^−s, 3^−s, ...
+    - ``iid``: records are dealt at random to ``clients`` (a number); with ``skew`` s > 0, client sizes are
+      proportional to 1, 2^−s, 3^−s, ...
     - ``dirichlet``: each client's share of every group (or label: ``over``) is drawn from
-      Dirichlet(``alpha``), once and for all with ``draw`` as its seed
-    - ``shares``: the shares as a matrix, one row a client and one column a group
+      Dirichlet(``alpha``), with ``draw`` as the seed, and is the same in every run
+    - ``shares``: a matrix of shares, with one row per client and one column per group
 
-    ``keep`` is the share of a group's training records that is dealt at all. ``copies``: how many clients
-    hold each record; then a record's ε is what all of them spend.
+    ``keep``: the share of a group's training records that clients hold at all. ``copies``: the number of
+    clients that hold each record; the ε of a record is then what all of them spend together.
     """
 
     kind: Literal["group", "column", "iid", "dirichlet", "shares"] = "group"
-    clients: Count | dict[str, Count] = Field(default_factory=dict)
+    clients: Counts = Field(default_factory=dict)
     column: str = ""
     skew: Annotated[float, Field(ge=0, le=10)] = 0.0
     alpha: Positive | None = None
@@ -73,25 +82,25 @@ class Partition(Section):
         numbered = self.kind in {"iid", "dirichlet"}
         if self.kind != "shares" and numbered == isinstance(self.clients, dict):
             wanted = "a number" if numbered else "a table"
-            raise ValueError(f"clients: kind = {self.kind!r} needs {wanted}")
+            raise ValueError(f"clients: must be {wanted} with kind = {self.kind!r}")
         for key, value, kind in (
             ("column", self.column, "column"),
             ("alpha", self.alpha, "dirichlet"),
             ("shares", self.shares, "shares"),
         ):
             if bool(value) != (self.kind == kind):
-                raise ValueError(f"{key}: belongs to kind = {kind!r}, and that needs it")
+                raise ValueError(f"{key}: required by kind = {kind!r}, and only there")
         if self.skew and self.kind != "iid":
-            raise ValueError("skew: belongs to kind = 'iid'")
+            raise ValueError("skew: needs kind = 'iid'")
         if self.copies > 1 and self.kind in {"dirichlet", "shares"}:
-            raise ValueError(f"copies: kind = {self.kind!r} deals each record once")
+            raise ValueError(f"copies: must be 1 with kind = {self.kind!r}")
         if len({len(row) for row in self.shares}) > 1:
-            raise ValueError("shares: rows of different lengths")
+            raise ValueError("shares: rows have different lengths")
         return self
 
 
 class Model(Section):
-    """What is trained: ``logistic``, ``mlp`` with ``hidden`` layers, or any ``package.module:factory``."""
+    """The model: ``logistic``, ``mlp`` with ``hidden`` layers, or any ``package.module:factory``."""
 
     kind: str = "logistic"
     hidden: tuple[Count, ...] = ()
@@ -102,20 +111,19 @@ class Model(Section):
             known = nearest(self.kind, ["logistic", "mlp"])
             raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'package.module:factory'{known}")
         if (self.kind == "mlp") != bool(self.hidden):
-            raise ValueError("hidden: belongs to kind = 'mlp', and that needs it, e.g. hidden = [64, 32]")
+            raise ValueError("hidden: required by kind = 'mlp', e.g. hidden = [64, 32], and only there")
         return self
 
 
 class Training(Section):
-    """Local training. Rates and steps apply to a client's *public* size n.
+    """Local training. Rates and steps refer to a client's *public* size n.
 
-    ``sampling_rate`` q, or ``batch_size`` B = q·n; ``local_steps`` T a round,
-    or ``local_epochs`` = T·q. Poisson sampling always. ``engine = "auto"`` takes the cohort engine
-    where it can train the model and Opacus elsewhere; ``device = "auto"`` a GPU where there is one.
-    ``average``: what is evaluated and kept is the mean of the models of all rounds so far (Polyak and
-    Juditsky 1992); clients go on from the last one. ``on_failure``: what a reply that is missing, failed,
-    malformed or not finite does: end the run (``abort``), or be left out of its round (``skip``), charged all
-    the same and recorded.
+    Batches are Poisson samples. Give ``sampling_rate`` q or ``batch_size`` B = q·n, and ``local_steps`` T
+    per round or ``local_epochs`` = T·q. ``engine = "auto"`` takes the cohort engine if it can train the
+    model, else Opacus; ``device = "auto"`` takes a GPU if one is available. ``average``: evaluate and store
+    the mean of the models of all rounds so far (Polyak and Juditsky 1992); clients continue from the last
+    model. ``on_failure``: a reply that is missing, failed, malformed or not finite ends the run (``abort``)
+    or is left out of its round (``skip``), in which case it is still charged, and recorded.
     """
 
     rounds: Count
@@ -133,14 +141,14 @@ class Training(Section):
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``on_failure`` where it is the default: what was written and audited before stays."""
+        """Leave out ``on_failure`` if it has its default, so that older stored scenarios stay the same."""
         return without_default(handler(self), "on_failure", "abort")
 
     @model_validator(mode="after")
     def _check(self) -> Training:
         for a, b in (("sampling_rate", "batch_size"), ("local_steps", "local_epochs")):
             if (getattr(self, a) is None) == (getattr(self, b) is None):
-                raise ValueError(f"{a}, {b}: give exactly one of the two")
+                raise ValueError(f"{a}, {b}: give exactly one of them")
         return self
 
 
@@ -161,14 +169,14 @@ class Privacy(Section):
 
 
 class Statistics(Section):
-    """How clients release what a strategy asks of them: noised, and paid from the same ε.
+    """How clients release the statistics that a strategy requests: noised, and charged to the same ε.
 
-    Give ``noise_multiplier`` z (sd = z · sensitivity; 100 where neither is given) or ``budget_share``,
-    the share of ε that the statistics of a client would spend alone; training gets the noise at which
-    the total is ε. ``every``: rounds from one release to the next; between, strategies see the last.
+    Give ``noise_multiplier`` z (sd = z · sensitivity) or ``budget_share``, the share of ε that a client's
+    statistics would spend on their own; the default is z = 100. Training gets the noise at which the total
+    is ε. ``every``: rounds from one release to the next; in between, strategies see the last release.
 
-    What is released may be improved without cost: ``smoothing`` s gives a moving average
-    (s · before + (1 − s) · new), ``shrinkage`` draws noisy scalars towards the clients' mean.
+    Post-processing improves releases at no cost: ``smoothing`` s is a moving average
+    (s · previous + (1 − s) · new), ``shrinkage`` shrinks noisy scalars towards the clients' mean.
     """
 
     noise_multiplier: Positive | None = None
@@ -180,12 +188,12 @@ class Statistics(Section):
     @model_validator(mode="after")
     def _check(self) -> Statistics:
         if self.noise_multiplier is not None and self.budget_share is not None:
-            raise ValueError("noise_multiplier, budget_share: give one of the two")
+            raise ValueError("noise_multiplier, budget_share: give at most one of them")
         return self
 
 
 class StrategySpec(BaseModel):
-    """A strategy by name (or import path, or ``file.py:Class``), and its parameters beside it."""
+    """A strategy by name, import path or ``file.py:Class``; all other keys are its parameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -198,22 +206,25 @@ class StrategySpec(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name with its stated parameters, e.g. ``term(t=5)``: how tables call it."""
-        stated = _stated(self.parameters)
+        """The name and its stated parameters, e.g. ``term(t=5)``, as tables show them."""
+        parameters = _join(self.parameters)
         short = self.name.rsplit(":", 1)[-1]
-        return f"{short}({stated})" if stated else short
+        return f"{short}({parameters})" if parameters else short
 
 
-def _stated(parameters: Mapping[str, Any]) -> str:
-    """Return parameters in one short line: ``clip=1, t=5``."""
-    return ", ".join(
-        f"{k}={v:g}"
-        if isinstance(v, float)
-        else f"{k}={{{_stated(v)}}}"
-        if isinstance(v, dict)
-        else f"{k}={v}"
-        for k, v in sorted(parameters.items())
-    )
+def _join(parameters: Mapping[str, Any]) -> str:
+    """Return parameters on one line, by name: ``clip=1, t=5``."""
+    return ", ".join(f"{name}={_format(value)}" for name, value in sorted(parameters.items()))
+
+
+def _format(value: Any) -> str:
+    """Write a parameter's value: a float in six digits where they are exact, else in all of them."""
+    if isinstance(value, dict):
+        return f"{{{_join(value)}}}"
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def _seeds(value: object) -> object:
@@ -262,5 +273,5 @@ class Scenario(Section):
                     f"strategies: {both} are both called {spec.label} in tables; rename one class"
                 )
             if other is not spec:
-                raise ValueError(f"strategies: {spec.label} stands twice")
+                raise ValueError(f"strategies: {spec.label} appears twice")
         return self

@@ -1,9 +1,9 @@
-"""Which records train, which test and which are public: a table becomes arrays of row numbers.
+"""Split a table into training, test and public rows.
 
-Folds are the default. Fold ``seed mod k`` is the test set, and the folds
-themselves do not depend on the seed, so k consecutive seeds test every record
-exactly once: pooled over seeds, even a small group has test records. A public
-part does not depend on it either, and is taken away first.
+By default, fold ``seed mod k`` is the test set. The folds themselves do not depend
+on the seed, so k consecutive seeds test every record exactly once, and even a
+small group has test records once the seeds are pooled. The public part does not
+depend on the seed either and is taken away first.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from fedtoll.scenarios.streams import Purpose, stream
 Rows = npt.NDArray[np.int64]
 
 Kind = Literal["folds", "canonical"]
-"""Stratified folds, or the source's own test set whatever the seed."""
+"""Stratified folds, or the source's own test set for every seed."""
 
 KINDS: tuple[Kind, ...] = ("folds", "canonical")
 
 
 def folds(strata: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
-    """Return the fold of every record, 0 to k − 1: the same on every call, whatever the seed.
+    """Return the fold of every record, 0 to k − 1, independent of the seed.
 
-    Within every stratum, and overall, two folds differ by at most one record;
-    so they do within every run of consecutive strata. Which records of a
-    stratum share a fold is drawn once and for all, because a file may be sorted.
+    The sizes of two folds differ by at most one record: overall, in every stratum
+    and in every run of consecutive strata. Which records of a stratum share a fold is
+    random, because a file may be sorted, but the same on every call.
 
     Parameters
     ----------
     strata : int array of shape (n,)
         The stratum of every record.
     k
-        How many folds, 2 to n.
+        The number of folds, 2 to n.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def folds(strata: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
     Raises
     ------
     ScenarioError
-        If k is out of its range.
+        If k is out of range.
 
     Examples
     --------
@@ -59,14 +59,14 @@ def folds(strata: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
     order = stream(0, Purpose.SPLIT).permutation(n)
     order = order[np.argsort(codes[order], kind="stable")]
     fold = np.empty(n, dtype=np.int64)
-    fold[order] = np.arange(n) % k  # dealt in turn, on from one stratum to the next
+    fold[order] = np.arange(n) % k  # in turn, without starting over at the next stratum
     return fold
 
 
 def split(
     table: Table, groups: Attribute, kind: Kind, k: int, seed: int, validation: float = 0.0
 ) -> tuple[Rows, Rows]:
-    """Return the training and the test rows of one seed, both ascending; with the public ones they are all.
+    """Return the training and the test rows of one seed, both ascending; all other rows are public.
 
     Parameters
     ----------
@@ -76,10 +76,10 @@ def split(
         Folds are stratified by group and label, so the training share of a
         group is within one record of its public expectation.
     kind
-        ``folds``: fold ``seed mod k`` is tested. ``canonical``: the source's
-        own test set is tested; k and seed do not matter.
+        ``folds``: test on fold ``seed mod k``. ``canonical``: test on the source's own
+        test set; k and seed do not matter.
     validation
-        The share of the public part, which neither trains nor tests.
+        The share of the public part, which is neither trained nor tested on.
 
     Returns
     -------
@@ -99,9 +99,9 @@ def split(
 
 
 def public(table: Table, groups: Attribute, kind: Kind, share: float) -> Rows:
-    """Return the rows that are declared public, ascending: the same for every seed, so that none tests them.
+    """Return the rows that are declared public, ascending; the same for every seed, so that none tests them.
 
-    They are a share of every group and label; of the canonical split, of its training part.
+    They are a share of every group and label; with the canonical split, of its training part.
     """
     if share == 0:
         return np.empty(0, dtype=np.int64)
@@ -117,20 +117,20 @@ def public(table: Table, groups: Attribute, kind: Kind, share: float) -> Rows:
 
 def training_share(
     table: Table,
-    of: Attribute,
+    attribute: Attribute,
     kind: Kind,
     k: int,
     *,
     groups: Attribute | None = None,
     validation: float = 0.0,
 ) -> tuple[npt.NDArray[np.int64], int]:
-    """Return how many training records every value of an attribute has in expectation, as exact fractions.
+    """Return the expected number of training records of every value of an attribute, as exact fractions.
 
-    The same for every seed, so public sizes can be made of it.
+    It is the same for every seed, so public sizes can be derived from it.
 
     Parameters
     ----------
-    table, of
+    table, attribute
         The records, and the value of each.
     kind, k
         The split.
@@ -139,22 +139,22 @@ def training_share(
 
     Returns
     -------
-    numerators : int64 array of shape (len(of.names),)
+    numerators : int64 array of shape (len(attribute.names),)
     denominator : int
         k for folds, 1 for the canonical split.
 
     Raises
     ------
     ScenarioError
-        As :func:`split` does.
+        In the same cases as :func:`split`.
     """
     canonical = _is_canonical(kind)
-    rows = _private(table, groups or of, kind, validation)
+    rows = _private(table, groups or attribute, kind, validation)
     if canonical:
         rows = rows[~_canonical_test(table)[rows]]
     else:
         _check_folds(k, len(rows))
-    counts = np.bincount(of.codes[rows], minlength=len(of.names)).astype(np.int64)
+    counts = np.bincount(attribute.codes[rows], minlength=len(attribute.names)).astype(np.int64)
     return (counts, 1) if canonical else (counts * (k - 1), k)
 
 

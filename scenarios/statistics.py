@@ -1,11 +1,11 @@
-"""The declarations of private statistics: what strategies ask and clients answer.
+"""Declarations of the private statistics that strategies request and clients release.
 
-A declaration is public. It states the clip, the shape of the answer, and the
-L2 sensitivity of the answer under adding or removing one record. The
-mechanisms behind the declarations live in ``fedtoll.clients.mechanisms``.
+A declaration is public. It states the clip, the shape of the value and its L2
+sensitivity when one record is added or removed. The mechanisms are in
+``fedtoll.clients.mechanisms``.
 
-Answers are sums or counts (or a mean over the *public* size), never a ratio
-of two private numbers: a strategy divides what was released, which is free.
+Values are sums or counts (or a mean over the *public* size), never the ratio of
+two private numbers: a strategy divides released values, which costs nothing.
 
 =====================  ===============  ==================  ==================================
 declaration            shape            L2 sensitivity      value
@@ -17,14 +17,13 @@ declaration            shape            L2 sensitivity      value
 ``GroupConfusion()``   (G, C, C)        1                   count by group, label, prediction
 =====================  ===============  ==================  ==================================
 
-n is the client's public size, G the groups of the scenario, C the classes. All
-groups are answered for, so that absence does not leak, unless the plan
-declares the group of a client's records public: then only that group's cells
-are released, and the others are 0 with a standard deviation of 0.
+n is the client's public size, G the number of groups in the scenario, C the number
+of classes. Cells of all groups are released, so that the absence of a group does not
+leak, unless the plan declares the group of a client's records public: then only that
+group's cells are released, and the others are 0 with a standard deviation of 0.
 
-The clip belongs to privacy. In the references (ε = ∞ and clip-only) answers are
-exact and not clipped: a mean loss may exceed B there, and a group's sum of
-losses its count.
+The clip is part of the mechanism. At ε = ∞ and under clip-only, values are exact and
+not clipped: there, a mean loss may exceed B, and a group's sum of losses its count.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 Value = Any
-"""A float, or a float64 array of the statistic's shape (too loose a type, so that numpy takes either)."""
+"""A float, or a float64 array of the statistic's shape (typed loosely because numpy accepts either)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A privatised statistic as a strategy sees it.
+    """A privatised statistic, as a strategy sees it.
 
     Parameters
     ----------
     value
         A float for a scalar statistic, else an array of its shape.
     sd
-        The standard deviation of the noise in the value; of the same form.
+        The standard deviation of the noise in the value, of the same shape.
     """
 
     value: Value
@@ -55,16 +54,16 @@ class Estimate:
 
 
 class Statistic(Protocol):
-    """What every declaration has."""
+    """The interface of a declaration."""
 
     name: ClassVar[str]
 
     def shape(self, groups: int, classes: int) -> tuple[int, ...]:
-        """Return the shape of the answer: ``()`` for a number, else groups come first."""
+        """Return the shape of the value: ``()`` for a scalar; else the first axis is the groups."""
         ...
 
     def sensitivity(self, size: int) -> float:
-        """Return the L2 sensitivity for a client of this public size."""
+        """Return the L2 sensitivity for a client of a public size."""
         ...
 
 
@@ -81,9 +80,9 @@ class _Clipped:
 
 @dataclass(frozen=True)
 class MeanLoss(_Clipped):
-    """Mean loss of a client's records at the broadcast model, before local training.
+    """Mean loss of a client's records under the broadcast model, before local training.
 
-    Releases Σ min(ℓ_i, B) / n over the *public* size n, plus Gaussian noise.
+    The value is Σ min(ℓ_i, B) / n, with the *public* size n, plus Gaussian noise.
 
     Parameters
     ----------
@@ -110,9 +109,9 @@ class MeanLoss(_Clipped):
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Share of a client's records that the broadcast model gets wrong: Σ 1[ŷ_i ≠ y_i] / n.
+    """Share of a client's records that the broadcast model misclassifies: Σ 1[ŷ_i ≠ y_i] / n.
 
-    Like a mean loss with B = 1: coarser, and at B = 4 four times less noisy.
+    Its sensitivity is that of a mean loss with B = 1: coarser, but four times less noisy than B = 4.
     """
 
     name: ClassVar[str] = "error_rate"
@@ -167,15 +166,15 @@ class LabelGroupLoss(_Clipped):
         return (groups, classes, 2)
 
     def sensitivity(self, size: int) -> float:
-        """Return √2: one record changes one pair by at most (1, 1)."""
+        """Return √2, because one record changes one pair by at most (1, 1)."""
         return math.sqrt(2)
 
 
 @dataclass(frozen=True)
 class GroupConfusion:
-    """Confusion counts of every group at the broadcast model: ``value[g, y, ŷ]``.
+    """Confusion counts of every group under the broadcast model: ``value[g, y, ŷ]``.
 
-    With two classes a record is predicted positive at a probability of .5 or more.
+    With two classes, a record is predicted positive if its probability is .5 or more.
     """
 
     name: ClassVar[str] = "group_confusion"
@@ -185,7 +184,7 @@ class GroupConfusion:
         return (groups, classes, classes)
 
     def sensitivity(self, size: int) -> float:
-        """Return 1: one record changes one count by 1."""
+        """Return 1, because one record changes one count by 1."""
         return 1.0
 
 

@@ -1,13 +1,12 @@
-"""Random streams: one for each purpose, client, round and step.
+"""Random streams, one for each purpose, client, round and step.
 
-Every random number in fedtoll comes from :class:`numpy.random.SeedSequence`
-keyed by what the number is for, so that the split, the partition, the
-initial weights, the Poisson masks and the noise depend on the seed alone:
-neither the strategy, nor ε, nor the executor, nor the order of replies can
-change them, and every comparison is paired.
+Every random number in fedtoll comes from a :class:`numpy.random.SeedSequence`
+keyed by its purpose. The split, the partition, the initial weights, the Poisson
+masks and the noise therefore depend on the seed alone, not on the strategy, ε,
+the executor or the order of replies, and every comparison is paired.
 
-The streams are reproducible on purpose. They make a simulation, not a
-deployable guarantee: who knows the seed can subtract the noise.
+The streams are reproducible on purpose. They serve a simulation and give no
+deployable guarantee: whoever knows the seed can subtract the noise.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 
 
 class Purpose(enum.IntEnum):
-    """What a stream is for; the first element of its key. Values are part of NUMERICS."""
+    """The purpose of a stream: the first element of its key. Changing a value raises NUMERICS."""
 
     SPLIT = 1
     PARTITION = 2
@@ -34,12 +33,12 @@ class Purpose(enum.IntEnum):
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:
-    """Return the seed sequence for one purpose and key, e.g. ``(client, round, step)``."""
+    """Return the seed sequence of one purpose and key, e.g. ``(client, round, step)``."""
     return np.random.SeedSequence(seed, spawn_key=(int(purpose), *key))
 
 
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
-    """Return a fresh generator for one purpose and key.
+    """Return a new generator for one purpose and key.
 
     Examples
     --------
@@ -55,9 +54,8 @@ def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
 def step_streams(seed: int, purpose: Purpose, *key: int, steps: int) -> Iterator[np.random.Generator]:
     """Yield one generator for each step of a key, e.g. ``(client, round)``.
 
-    It is one object whose 128-bit state is set anew for each step, from words of the key's seed
-    sequence: draw from it before asking for the next. However much a step draws, the next step's
-    stream is the same.
+    All are the same object, whose 128-bit state is set from the key's seed sequence at each step: draw
+    from it before asking for the next. How much a step draws does not affect the next step's stream.
 
     Examples
     --------
@@ -80,8 +78,8 @@ def step_streams(seed: int, purpose: Purpose, *key: int, steps: int) -> Iterator
 
 
 def torch_seeds(seed: int, purpose: Purpose, *key: int, steps: int) -> list[int]:
-    """Return a seed for a ``torch.Generator`` for each step of a key.
+    """Return a seed for a ``torch.Generator`` at each step of a key.
 
-    They have 32 bits, for torch's Mersenne Twister reads no more.
+    Seeds have 32 bits, because torch's Mersenne Twister reads no more.
     """
     return [int(word) for word in sequence(seed, purpose, *key).generate_state(steps, np.uint32)]

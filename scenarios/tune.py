@@ -1,4 +1,4 @@
-"""Refutation by tuning: what is chosen anew at every ε, on records that are declared public."""
+"""The section ``[tune]``: constants that are chosen at every ε, on records that are declared public."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fedtoll.scenarios.fields import Count, Positive, Section, Seed
 
 
 class Tune(Section):
-    """Values among which every ε, infinity too, chooses its own.
+    """The values from which each ε, including infinity, chooses its own.
 
-    All combinations are trained, and the least mean log-loss on the validation part
-    (``split.validation``, which is declared public) wins: of everybody, or of the worst group; over all
-    strategies of the scenario, which share what is chosen. An empty list leaves the scenario's own value.
-    Each candidate is trained on private records: picking among them costs their composition, which is not
-    counted.
+    All combinations are trained. The one with the least mean log-loss on the validation part
+    (``split.validation``, which is declared public) wins, either over everybody or for the worst group. The
+    mean is over all strategies of the scenario, which share the choice. An empty list leaves the
+    scenario's value. Candidates are trained on private records, so choosing among them costs
+    their composed ε, which is not counted.
     """
 
     learning_rates: tuple[Positive, ...] = ()

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a scenario's file, told in one line."""
+"""Describe what pydantic finds wrong with a scenario file, in one line."""
 
 from __future__ import annotations
 
@@ -9,75 +9,80 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedtoll.scenarios.errors import nearest
+from fedtoll.scenarios.fields import NUMBER, TABLE
 
 STRATEGIES = 'must be a list of tables, e.g. [{name="fedavg"}]'
+_BRANCHES = {"float", "literal['clip-only']", "[key]", NUMBER, TABLE}  # parts of a location that no file has
+_TOML_TYPES = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
 
 
-def describe_error(error: ValidationError, whole: type[BaseModel]) -> str:
-    """Tell the first mistake, an unknown key before its consequences, and count the others.
+def describe_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """Describe the first error and count the others; an unknown key comes first, as others follow from it.
 
     Parameters
     ----------
     error
-        What was found.
-    whole
-        The type of the whole file: its sections have the right words.
+        What pydantic raised.
+    model
+        The type of the whole file, whose sections know the right keys.
     """
-    details = [d for d in error.errors() if not _follows(d, error.errors())]
+    details = [d for d in error.errors() if not _is_consequence(d, error.errors())]
     details.sort(key=lambda d: d["type"] != "extra_forbidden")
     first, others = details[0], len(details) - 1
-    return _told(first, whole) + (f" (and {others} more)" if others else "")
+    return _describe(first, model) + (f" (and {others} more)" if others else "")
 
 
-def _follows(detail: ErrorDetails, every: Sequence[ErrorDetails]) -> bool:
-    """Whether it only follows from another mistake: a list with one in it is called too short as well."""
+def _is_consequence(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """Return whether a list is reported as too short only because of an error inside it."""
     place = detail["loc"]
-    inside = (d for d in every if len(d["loc"]) > len(place) and d["loc"][: len(place)] == place)
+    inside = (d for d in details if len(d["loc"]) > len(place) and d["loc"][: len(place)] == place)
     return detail["type"] == "too_short" and next(inside, None) is not None
 
 
-def _told(mistake: ErrorDetails, whole: type[BaseModel]) -> str:
-    location = [part for part in mistake["loc"] if part not in {"float", "literal['clip-only']", "[key]"}]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_plain(p)}" for p in location).lstrip(".")
-    value, kind = mistake["input"], mistake["type"]
+def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    location = [part for part in detail["loc"] if part not in _BRANCHES]
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in location).lstrip(".")
+    value, kind = detail["input"], detail["type"]
     if kind == "extra_forbidden":
-        return f"{key}: unknown key{nearest(str(location[-1]), _known(location[:-1], whole))}"
+        return f"{key}: unknown key{nearest(str(location[-1]), _known_keys(location[:-1], model))}"
     if kind == "missing":
         other = next((k for k in value if str(k).lower() == location[-1]), None)
-        return f"{key}: missing" + (f"; {other!r} stands in its place" if other else "")
-    message = mistake["msg"].removeprefix("Value error, ")
+        return f"{key}: missing" + (f"; found {other!r} instead" if other else "")
+    message = detail["msg"].removeprefix("Value error, ")
     if location[:1] == ["strategies"] and kind in {"tuple_type", "model_type"}:
         message = STRATEGIES if key == "strategies" else f"strategies {STRATEGIES}"
+    elif kind in _TOML_TYPES:
+        message = f"must be {_TOML_TYPES[kind]}"
     elif kind == "literal_error":
-        words = str(mistake.get("ctx", {}).get("expected", "")).replace("'", "")
+        words = str(detail.get("ctx", {}).get("expected", "")).replace("'", "")
         message = f"unknown{nearest(str(value), [w for w in words.replace(' or ', ', ').split(', ') if w])}"
     elif kind == "string_pattern_mismatch":
-        message = "must be small letters, digits and hyphens only"
-    return f"{key}{_shown(value)}: {message[:1].lower()}{message[1:]}" if key else message
+        message = "must consist of lower-case letters, digits and hyphens"
+    return f"{key}{_assigned(value)}: {message[:1].lower()}{message[1:]}" if key else message
 
 
-def _shown(value: Any) -> str:
-    return "" if isinstance(value, dict | BaseModel) else f" = {_cut(repr(value))}"
+def _assigned(value: Any) -> str:
+    return "" if isinstance(value, dict | BaseModel) else f" = {_shorten(repr(value))}"
 
 
-def _cut(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
-def _plain(word: str) -> str:
-    """Return a name of the user's as a line can show it."""
-    return _cut(word if word.isprintable() else repr(word))
+def _printable(name: str) -> str:
+    """Return a user's name on one line of bounded length."""
+    return _shorten(name if name.isprintable() else repr(name))
 
 
-def _known(location: Sequence[int | str], whole: type[BaseModel]) -> list[str]:
-    """Return the keys that a section at this place of the file has."""
-    section, named = whole, False
+def _known_keys(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """Return the keys of the section at a location in the file."""
+    section, user_named = model, False
     for part in location:
-        if isinstance(part, int) or named:  # a place in a list, or a name of the user's
-            named = False
+        if isinstance(part, int) or user_named:  # an index of a list, or a name that the user chose
+            user_named = False
             continue
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
-        named = any(get_origin(c) is dict for c in candidates)
+        user_named = any(get_origin(c) is dict for c in candidates)
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(section.model_fields)

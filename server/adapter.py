@@ -1,4 +1,4 @@
-"""Our strategies as Flower strategies, and Flower's own by their import path."""
+"""Run our strategies as Flower strategies, and Flower's own strategies by import path."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ from fedtoll.strategies.simplex import simplex_violation
 
 @dataclass
 class Aggregation:
-    """What one round's aggregation did, for the record.
+    """A record of one round's aggregation. Lists follow the plan's order of clients.
 
     Parameters
     ----------
     weights, coefficients
-        p_k and a_k of every client in the order of the plan, 0 where its reply was skipped; ``None`` for
-        Flower's own strategies, which do not tell.
+        p_k and a_k of every client, 0 where the reply was skipped; ``None`` for Flower's own strategies,
+        which do not report them.
     statistics
-        What the strategy saw of every client, in the order of the plan; undefined (NaN) where its reply was
-        skipped.
+        The statistics of every client as the strategy saw them; undefined (NaN) where the reply was skipped.
     noise_variances
-        v_k of every client's update, in the order of the plan; NaN where there is none.
+        v_k of every client's update; NaN where there is no update.
     """
 
     weights: Weights | None = None
@@ -50,11 +49,11 @@ class Aggregation:
 
 
 class Adapted(FlowerStrategy):
-    """One of our strategies, driven by Flower's Message API.
+    """Drives one of our strategies through Flower's Message API.
 
-    Clients return weights, as Flower strategies expect; updates are formed here. Undeclared
-    statistics cannot arrive (clients answer what the plan asks, ``Strict`` refuses the rest), and a
-    strategy's weights are checked: finite, not negative, sum 1.
+    Clients return weights, as Flower strategies expect; updates are computed here. A strategy sees declared
+    statistics only: clients send what the plan lists, and ``Strict`` rejects anything else. The weights that
+    it returns are checked: finite, not negative, summing to 1.
     """
 
     def __init__(self, strategy: Strategy, run: Run, strict: Strict) -> None:
@@ -66,21 +65,23 @@ class Adapted(FlowerStrategy):
         self._state = strategy.init([Member(c.id, c.size, c.group) for c in run.clients])
         self._released = Released(run)
         self._params: Arrays = ()
-        self._told: Mapping[str, Any] = {}
+        self._instructions: Mapping[str, Any] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Address every client of the plan with the parameters and the strategy's instructions."""
+        """Return one message per client with the parameters and the strategy's instructions."""
         self._params = tuple(arrays.to_numpy_ndarrays())
-        told: dict[str, Any] = {
+        instructions: dict[str, Any] = {
             k: np.asarray(v, dtype=np.float64).tolist()  # plain numbers, or a list of them
             for k, v in self.strategy.instructions(server_round, self._state).items()
         }
-        self._told = told
-        if taken := sorted({*config, "server-round"} & set(told)):
-            raise RunError(f"round {server_round}: {self._name} may not tell clients another {taken[0]!r}")
-        record = ConfigRecord({**config, **told, "server-round": server_round})
+        self._instructions = instructions
+        if reserved := sorted({*config, "server-round"} & set(instructions)):
+            raise RunError(
+                f"round {server_round}: {self._name} may not send the reserved instruction {reserved[0]!r}"
+            )
+        record = ConfigRecord({**config, **instructions, "server-round": server_round})
         return [
             Message(
                 RecordDict({"arrays": arrays, "config": record}),
@@ -93,59 +94,59 @@ class Adapted(FlowerStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
-        """Weigh the reports of the clients that answered, in the plan's order, and combine their updates."""
-        answers: dict[int, Any] = {
+        """Weigh the reports of the clients that replied, in the plan's order, and combine their updates."""
+        received: dict[int, Any] = {
             self._strict.client_of[reply.metadata.src_node_id]: only(MetricRecord, reply.content)
             for reply in replies
         }
-        metrics = [answers.get(c.id) for c in self._run.clients]
+        metrics = [received.get(c.id) for c in self._run.clients]
         statistics = self._released.update(server_round, metrics)
-        there = [i for i, told in enumerate(metrics) if told is not None]
-        reports = [self._report(self._run.clients[i], statistics[i]) for i in there]
-        answer = self.strategy.weigh(reports, self._state)
+        present = [i for i, content in enumerate(metrics) if content is not None]
+        reports = [self._report(self._run.clients[i], statistics[i]) for i in present]
+        returned = self.strategy.weigh(reports, self._state)
         try:
-            weights, state = weights_and_state(answer)
+            weights, state = weights_and_state(returned)
         except TypeError as error:
             raise RunError(f"round {server_round}: {self._name}: {error}") from None
         if problem := simplex_violation(weights, len(reports)):
             raise RunError(
                 f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
             )
-        made, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
-        params = _like(self._params, made, f"round {server_round}: {self._name} made a model")
+        combined, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
+        params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")
         if np.shape(coefficients) != weights.shape:
-            raise RunError(f"round {server_round}: {self._name} gave no coefficient for every client")
+            raise RunError(f"round {server_round}: {self._name} did not return one coefficient per client")
         variances = np.array([r.noise_variance for r in reports])
         weights, coefficients, variances = (
-            self._of_all(values, there, absent)
+            self._for_all_clients(values, present, absent)
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
         )
         self.history[server_round] = Aggregation(weights, coefficients, statistics, variances.tolist())
         return ArrayRecord(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
-        """Return the model to evaluate, which need not be the one that is broadcast."""
+        """Return the model to evaluate, which may differ from the broadcast model."""
         current = tuple(arrays.to_numpy_ndarrays())
-        made = self.strategy.output(current, self._state)
-        return tuple(_like(current, made, f"{self._name}.output returned a model"))
+        output = self.strategy.output(current, self._state)
+        return tuple(_like(current, output, f"{self._name}.output returned a model"))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask nothing: clients evaluate nothing, for that would leave them un-noised."""
+        """Return no messages: evaluation on clients would release numbers without noise."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Aggregate nothing."""
+        """Return ``None``: clients do not evaluate."""
         return None
 
     def summary(self) -> None:
-        """Log nothing."""
+        """Do not log a summary."""
 
-    def _of_all(self, values: Weights, there: Sequence[int], absent: float) -> Weights:
-        """Return one number for every client of the plan, from those of the clients that answered."""
+    def _for_all_clients(self, values: Weights, present: Sequence[int], absent: float) -> Weights:
+        """Return one number per client of the plan: ``values`` for those ``present``, else ``absent``."""
         filled = np.full(len(self._run.clients), absent)
-        filled[there] = values
+        filled[present] = values
         return filled
 
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
@@ -160,7 +161,7 @@ class Adapted(FlowerStrategy):
             update=update,
             statistics=statistics,
             epsilon=self._strict.ledger.epsilon(client.id),
-            noise_variance=noise_variance(self._run, client, self._told.get("proximal_mu", 0.0)),
+            noise_variance=noise_variance(self._run, client, self._instructions.get("proximal_mu", 0.0)),
             learning_rate=self._run.learning_rate,
         )
 
@@ -168,13 +169,13 @@ class Adapted(FlowerStrategy):
 def noise_variance(run: Run, client: ClientPlan, proximal_mu: float = 0.0) -> float:
     """Return v_k, the variance of the noise in one coordinate of a client's update.
 
-    T (η σ C / B)² for T steps of plain local SGD. FedProx's term draws each step back by 1 − ημ, and
-    with it the noise of the steps before: then (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j} (derived here, and as
-    the first, without the curvature of the loss).
+    T (η σ C / B)² for T steps of plain local SGD. FedProx's term shrinks the distance from the broadcast
+    model by 1 − ημ at each step, including the noise of earlier steps: (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}.
+    Derived here; both ignore the curvature of the loss.
     """
     scale = run.learning_rate * client.noise_multiplier * (run.clip or 0.0) / client.batch_size
-    kept = (1 - run.learning_rate * proximal_mu) ** 2
-    return scale**2 * sum(kept**j for j in range(client.steps))
+    decay = (1 - run.learning_rate * proximal_mu) ** 2
+    return scale**2 * sum(decay**j for j in range(client.steps))
 
 
 def build(run: Run, strict: Strict) -> FlowerStrategy:
@@ -182,29 +183,29 @@ def build(run: Run, strict: Strict) -> FlowerStrategy:
     cls = registry.load(run.strategy.path)
     if issubclass(cls, Strategy):
         return Adapted(registry.build(run.strategy.path, run.strategy.parameters), run, strict)
-    return _adapt(_make(cls, len(run.clients), run.strategy.parameters))
+    return _adapt(_instantiate(cls, len(run.clients), run.strategy.parameters))
 
 
-def _make(cls: Any, clients: int, given: Mapping[str, Any]) -> FlowerStrategy:
-    """Make one of Flower's strategies, of which every client trains in every round and none evaluates."""
+def _instantiate(cls: Any, clients: int, given: Mapping[str, Any]) -> FlowerStrategy:
+    """Return one of Flower's strategies, set to train every client in every round and evaluate none."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     fixed = {**_FRACTIONS, **dict.fromkeys(_COUNTS, clients)}
     strategy: FlowerStrategy = cls(**fixed, **given)
     return strategy
 
 
-_WORDS = {"proximal-mu": "proximal_mu"}
-"""What Flower's strategies tell clients, and our word for it."""
+_RENAMED = {"proximal-mu": "proximal_mu"}
+"""Instructions of Flower's strategies by their names in fedtoll."""
 
 
 def _adapt(strategy: Any) -> FlowerStrategy:
-    """Let a strategy of Flower's speak our words, and refuse a model that is missing or not finite.
+    """Rename a Flower strategy's instructions, and reject a model that is missing or not finite.
 
-    Flower goes on with the old model where a strategy makes none, and some (``FedAdam``) make one in
-    another precision than the model that they were given.
+    Where a strategy returns no model, Flower continues with the old one. Some (``FedAdam``) return a model
+    in another precision than the one they received.
     """
     configure, aggregate = strategy.configure_train, strategy.aggregate_train
-    name = type(strategy).__name__
+    strategy_name = type(strategy).__name__
     broadcast = ArrayRecord()
 
     def configure_train(
@@ -215,19 +216,19 @@ def _adapt(strategy: Any) -> FlowerStrategy:
         messages: list[Message] = list(configure(server_round, arrays, config, grid))
         for message in messages:
             for record in message.content.config_records.values():
-                for theirs in _WORDS.keys() & record.keys():
-                    record[_WORDS[theirs]] = record.pop(theirs)
+                for name in _RENAMED.keys() & record.keys():
+                    record[_RENAMED[name]] = record.pop(name)
         return messages
 
     def aggregate_train(
         server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
-        made, metrics = aggregate(server_round, replies)
-        if made is None:
-            raise RunError(f"round {server_round}: {name} made no model: too few clients for its parameters?")
+        returned, metrics = aggregate(server_round, replies)
+        where = f"round {server_round}: {strategy_name} returned"
+        if returned is None:
+            raise RunError(f"{where} no model: too few clients for its parameters?")
         current = tuple(broadcast.to_numpy_ndarrays())
-        what = f"round {server_round}: {name} made a model"
-        return ArrayRecord(_like(current, made.to_numpy_ndarrays(), what)), metrics
+        return ArrayRecord(_like(current, returned.to_numpy_ndarrays(), f"{where} a model")), metrics
 
     strategy.configure_train, strategy.aggregate_train = configure_train, aggregate_train
     adapted: FlowerStrategy = strategy
@@ -247,58 +248,58 @@ _PLUMBING = {
     "evaluate_metrics_aggr_fn",
 }
 _REFUSED = {
-    "QFedAvg": "reads a training loss, which clients would send un-noised",
+    "QFedAvg": "reads a training loss, which clients would send without noise",
     "FedXgb": "aggregates trees, which no client trains",
-    "DifferentialPrivacy": "wraps another strategy, which a scenario cannot state",
+    "DifferentialPrivacy": "wraps another strategy, which a scenario cannot express",
 }
-"""How the names of Flower's strategies that cannot run here begin, and why they cannot."""
+"""Prefixes of the names of Flower's strategies that cannot run here, with the reason."""
 
 
 def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check one of Flower's strategies and its parameters, by making one.
+    """Check one of Flower's strategies and its parameters by instantiating it.
 
-    Every client trains in every round, none evaluates, and replies have one form, so the parameters
-    that say otherwise (``fraction_train``, ``min_train_nodes``, ``weighted_by_key``, ...) are not the
-    scenario's to set.
+    Every client trains in every round, none evaluates, and replies have one form. A scenario therefore
+    cannot set the parameters that control these (``fraction_train``, ``min_train_nodes``,
+    ``weighted_by_key``, ...).
 
     Raises
     ------
     ScenarioError
-        One line: a strategy that cannot run here, with the reason, or a parameter that is unknown,
-        missing, of the wrong type or out of range.
+        In one line: the strategy cannot run here, with the reason, or a parameter is unknown, missing, of
+        the wrong type or out of range.
     """
     if not issubclass(cls, FlowerStrategy):
         raise ScenarioError(
             f"strategies: {cls.__module__}:{cls.__qualname__} is neither a fedtoll nor a Flower strategy"
         )
-    who = f"strategies: {cls.__name__}"
+    where = f"strategies: {cls.__name__}"
     for base in cls.__mro__:
         for name, reason in _REFUSED.items():
             if base.__module__.startswith("flwr.") and base.__name__.startswith(name):
-                raise ScenarioError(f"{who} cannot run here: it {reason}")
+                raise ScenarioError(f"{where} cannot run here: it {reason}")
     known = _init_parameters(cls)
     if missing := [p for p in (*_FRACTIONS, *_COUNTS) if p not in known]:
-        raise ScenarioError(f"{who} cannot run here: it takes no {missing[0]!r}")
-    own = set(known) - _PLUMBING
+        raise ScenarioError(f"{where} cannot run here: it has no parameter {missing[0]!r}")
+    settable = set(known) - _PLUMBING
     for key, value in given.items():
-        if key not in own:
-            raise ScenarioError(f"{who}: unknown parameter {key!r}{nearest(key, own)}")
+        if key not in settable:
+            raise ScenarioError(f"{where}: unknown parameter {key!r}{nearest(key, settable)}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ScenarioError(f"{who}: {key} = {value!r}: must be finite")
+            raise ScenarioError(f"{where}: {key} = {value!r}: must be finite")
         default = known[key].default
         if isinstance(default, int | float) and not isinstance(value, type(default) | int):
-            raise ScenarioError(f"{who}: {key} = {value!r}: must be a number such as {default!r}")
+            raise ScenarioError(f"{where}: {key} = {value!r}: must be a number such as {default!r}")
     try:
-        _make(cls, 2, given)
+        _instantiate(cls, 2, given)
     except (ValueError, TypeError) as error:
-        raise ScenarioError(f"{who}: {error}") from None
+        raise ScenarioError(f"{where}: {error}") from None
     except Exception as error:
-        raise ScenarioError(f"{who}: cannot be made: {error!r}") from None
+        raise ScenarioError(f"{where}: cannot be instantiated: {error!r}") from None
     return dict(given)
 
 
 def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a constructor, those it passes on to its base by ``**kwargs`` included."""
+    """Return a constructor's parameters, including those it passes to its bases by ``**kwargs``."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -316,19 +317,19 @@ def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def model_of(strategy: FlowerStrategy) -> Callable[[ArrayRecord], Arrays]:
-    """Return how to read the model to evaluate from what a strategy broadcasts."""
+    """Return a function from the broadcast arrays to the model to evaluate."""
     if isinstance(strategy, Adapted):
         return strategy.output
     return lambda arrays: tuple(arrays.to_numpy_ndarrays())
 
 
-def _like(current: Arrays, made: Sequence[Any], what: str) -> list[NDArray[np.floating]]:
-    """Return a model in the precision of the current one; refuse one of other shapes, or not finite."""
-    wanted = [array.shape for array in current]
-    if (shapes := [np.shape(array) for array in made]) != wanted:
-        raise RunError(f"{what} of shapes {shapes} instead of {wanted}")
+def _like(current: Arrays, new: Sequence[Any], what: str) -> list[NDArray[np.floating]]:
+    """Return ``new`` in the precision of ``current``; raise if it is not finite or its shapes differ."""
+    expected = [array.shape for array in current]
+    if (shapes := [np.shape(array) for array in new]) != expected:
+        raise RunError(f"{what} of shapes {shapes} instead of {expected}")
     with np.errstate(over="ignore"):
-        model = [np.asarray(array, dtype=old.dtype) for array, old in zip(made, current, strict=True)]
+        model = [np.asarray(array, dtype=old.dtype) for array, old in zip(new, current, strict=True)]
     if not all(np.isfinite(array).all() for array in model):
         raise RunError(f"{what} that is not finite")
     return model

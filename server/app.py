@@ -1,4 +1,4 @@
-"""The Flower ``ServerApp``: one run, driven over any Grid."""
+"""The Flower ``ServerApp``: drives one run over any Grid."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from fedtoll.server.tables import Tables
 from fedtoll.strategies import registry
 
 Look = Callable[[int, tuple[NDArray[Any], ...]], None]
-"""Called with every round (0 is the first model) and the model that is evaluated there."""
+"""Called after every round with its number (0 for the initial model) and the evaluated model."""
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the one training that the run configuration names, and store it under ``out``."""
+    """Train the run that the run configuration describes, and store it under ``out``."""
     from fedtoll.server import plan, store
 
     out = str(context.run_config.get("out", ""))
     if out and not Path(out).is_absolute():
-        raise ScenarioError(f"out = {out!r}: must be an absolute path, for Flower runs a copy of the app")
+        raise ScenarioError(f"out = {out!r}: must be an absolute path, because Flower runs a copy of the app")
     planned = plan.one(context.run_config)
     (run,) = planned.runs
     stored = federate(grid, run, federation=planned.federation)
@@ -51,26 +51,26 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
     Parameters
     ----------
     grid
-        Ours, Flower's simulation or a SuperLink's.
+        The in-process Grid, Flower's simulation or a SuperLink's Grid.
     run
-        What to train.
+        The run to train.
     look
-        Shown the model of every round; an auditor's place, and no strategy's.
+        Receives the model of every round. For audits; strategies cannot reach it.
     federation
-        The records, of which the held-out ones are evaluated here; resolved from the run where not given.
+        The records, for held-out evaluation; resolved from the run if not given.
 
     Returns
     -------
     Tables
-        ``groups`` (one row a round and group), ``clients`` and ``ledger`` (a round and client),
-        ``rounds``, and ``predictions`` (the final score of every held-out record). They hold no
+        ``groups`` (one row per round and group), ``clients`` and ``ledger`` (per round and client),
+        ``rounds``, and ``predictions`` (the final score of every held-out record). They contain no
         clock times.
 
     Raises
     ------
     RunError
-        One line that names round and client when a reply is missing, failed, malformed or not finite;
-        where the run says that such replies are skipped, only if none of a round is left.
+        In one line with the round and client, if a reply is missing, failed, malformed or not finite. If
+        the run skips such replies, only when no reply of a round is left.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     federation = Federation.of(run, like=federation)
@@ -88,17 +88,17 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
     mean: list[NDArray[np.float64]] = []
 
     def evaluate(round: int, arrays: ArrayRecord) -> None:
-        made = read(arrays)
-        if run.average and round > 0:  # of the models of rounds 1 to now
-            mean[:] = [m + (x - m) / round for m, x in zip(mean or made, made, strict=True)]
-            made = tuple(m.astype(x.dtype) for m, x in zip(mean, made, strict=True))
-        probabilities = held_out.probabilities(made)
+        current = read(arrays)
+        if run.average and round > 0:  # evaluate the mean of the models of rounds 1 to ``round``
+            mean[:] = [m + (x - m) / round for m, x in zip(mean or current, current, strict=True)]
+            current = tuple(m.astype(x.dtype) for m, x in zip(mean, current, strict=True))
+        probabilities = held_out.probabilities(current)
         if np.isnan(probabilities).any():
-            raise RunError(f"round {round}: {run.strategy.name} made a model whose scores are not finite")
+            raise RunError(f"round {round}: {run.strategy.name} returned a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
         final["probabilities"] = probabilities
         if look is not None:
-            look(round, made)
+            look(round, current)
 
     strategy.start(
         grid=strict,
@@ -112,7 +112,7 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
 
 
 def _check_sources(run: Run) -> None:
-    """Refuse to run other source than the hash is of: a user may edit a file while a sweep runs."""
+    """Raise if the source of the strategy or model was edited since the run was planned and hashed."""
     if registry.resolve(run.strategy.path)[1] != run.strategy.digest:
         raise RunError(f"{run.strategy.path}: changed since the sweep was planned; run the command again")
     if model.digest(run.model) != run.model_digest:

@@ -1,32 +1,33 @@
-"""What a scenario would run: its grid, its noise and the time it expects."""
+"""Preview a scenario: its runs, its noise and its expected time."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
 from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
 from fedtoll.server.plan import plan as plan_runs
-from fedtoll.server.workers import cores
+from fedtoll.server.trainer import Trainer
+from fedtoll.server.workers import cores, one_thread
 
 _STARTUP = 8.0
-"""Seconds that worker processes take to import what they need, on a machine of 2020 or later."""
+"""Seconds that worker processes need to start and import, on a machine of 2020 or later."""
 
 
 def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
-    """Return the grid, σ and ε for every client, and the expected time, as text or JSON.
+    """Return the runs, σ and ε of every client and the expected time, as text or JSON.
 
-    The time is extrapolated from three rounds of a private and of a non-private run, trained here.
+    The time is extrapolated from a few rounds of each strategy and mechanism, trained here.
     """
     processes = min(workers or cores(), len(plan.runs))
     content = {
@@ -47,11 +48,11 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
-    """Return σ, q, T and the ε that they spend, by strategy, ε and client."""
+    """Return σ, q, T and the ε they spend, one row per strategy, ε and client."""
     rows = []
     seen = set()
     for run in plan.runs:
-        key = (run.strategy.name, run.mechanism, run.epsilon)
+        key = (run.strategy.name, run.epsilon)
         if key in seen or run.mechanism != "dp-sgd":
             continue
         seen.add(key)
@@ -75,29 +76,34 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _expected(plan: Plan, processes: int) -> float:
-    kinds = {run.mechanism != "none": run for run in plan.runs}
-    seconds = {private: _seconds(run, plan.federation) for private, run in kinds.items()}
+    """Return the expected seconds of all runs.
+
+    The cost of a run depends on its strategy and mechanism, hardly on ε or the seed. So one run of each
+    (strategy, mechanism) is timed, and counted for all runs that share both.
+    """
+    one_thread()
+    trainer = Trainer(plan.federation)
+    counts = Counter(map(_cost_key, plan.runs))
+    runs = {_cost_key(run): run for run in reversed(plan.runs)}  # the first of each, so with the same seed
+    # The first run pays for imports, records and a seed's draws, which the runs of a sweep share.
+    _seconds(trainer, max(runs.values(), key=lambda run: run.mechanism == "dp-sgd"), 3)
     total = 0.0
-    for run in plan.runs:
-        setup, a_round = seconds[run.mechanism != "none"]
-        total += setup + a_round * run.rounds
+    for key, run in runs.items():
+        short, long = (_seconds(trainer, run, rounds) for rounds in (1, 3))
+        per_round = max(0.0, (long - short) / 2)
+        total += counts[key] * (max(0.0, short - per_round) + per_round * run.rounds)
     return total / processes + (_STARTUP if processes > 1 else 0.0)
 
 
-def _seconds(run: Run, federation: Federation) -> tuple[float, float]:
-    """Return the seconds that a run takes to set up, and a round of it."""
-    import torch
+def _cost_key(run: Run) -> tuple[str, str]:
+    return run.strategy.name, run.mechanism
 
-    from fedtoll.server.trainer import Trainer
 
-    torch.set_num_threads(1)
-    trainer, times = Trainer(federation), []
-    for rounds in (1, 1, 3):  # the first one pays for imports and for loading the table
-        start = time.perf_counter()
-        trainer.train(run.model_copy(update={"rounds": rounds}))
-        times.append(time.perf_counter() - start)
-    a_round = max(0.0, (times[2] - times[1]) / 2)
-    return max(0.0, times[1] - a_round), a_round
+def _seconds(trainer: Trainer, run: Run, rounds: int) -> float:
+    """Return the seconds that the first ``rounds`` rounds of a run take, with its set-up."""
+    start = time.perf_counter()
+    trainer.train(run.model_copy(update={"rounds": rounds}))
+    return time.perf_counter() - start
 
 
 def _text(content: dict[str, Any]) -> str:
@@ -146,41 +152,41 @@ def _duration(seconds: int) -> str:
 
 
 def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None) -> list[Spending]:
-    """Return what the clients of every strategy and finite ε would spend; clients that spend alike together.
+    """Return what the clients of every strategy and finite ε would spend, one entry per distinct client.
 
     Parameters
     ----------
     scenario, file
-        What to account for, and how mistakes call it.
+        The scenario, and its name in error messages.
     sigma
-        A noise multiplier for every client's training in place of the calibrated one.
+        Noise multiplier of every client's training, in place of the calibrated one.
 
     Returns
     -------
     list
-        As :func:`spending` returns, and ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``.
+        As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``.
 
     Raises
     ------
     ScenarioError
-        When the scenario has no finite ε.
+        If the scenario has no finite ε.
     """
     finite = tuple(e for e in scenario.privacy.epsilons if isinstance(e, float) and math.isfinite(e))
     if not finite:
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to account for; give one with --epsilon")
     privacy = scenario.privacy.model_copy(update={"epsilons": finite})
     narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
-    made = []
+    entries = []
     for run in plan_runs(narrowed, file).runs:
-        alike: dict[tuple[float, int, float], list[ClientPlan]] = {}
+        distinct: dict[tuple[float, int, float], list[ClientPlan]] = {}
         for client in run.clients:
             key = (client.sampling_rate, client.steps, client.noise_multiplier)
-            alike.setdefault(key, []).append(client)
-        made += [_of_clients(run, clients, sigma) for clients in alike.values()]
-    return made
+            distinct.setdefault(key, []).append(client)
+        entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
+    return entries
 
 
-def _of_clients(run: Run, clients: Sequence[ClientPlan], sigma: float | None) -> Spending:
+def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | None) -> Spending:
     events = events_of(run, clients[0], sigma)
     return {
         "strategy": run.strategy.name,

@@ -1,8 +1,7 @@
 """Per-group measures on held-out records: the experimenter's view, which no strategy can reach.
 
-All rates of all groups come from one table of counts, so they merge exactly
-under addition. A rate without a denominator is NaN (null in the tables),
-never 0.
+All rates of all groups are computed from one table of counts, so they merge exactly by addition. A rate whose
+denominator is 0 is NaN (null in the tables), never 0.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import losses, model
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
 from fedtoll.strategies.base import Arrays
-
-EVERYBODY = "(all)"
-"""The group of all held-out records."""
 
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -36,9 +33,9 @@ class Auroc:
 
 
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
-    """Return the AUROC of scores, ties counted half.
+    """Return the AUROC of scores, counting ties half.
 
-    Undefined without a positive or without a negative; the interval needs two of each.
+    Undefined without a positive or a negative; the interval needs two of each.
 
     Examples
     --------
@@ -57,11 +54,13 @@ def _auroc_of_sorted(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
     n = len(positive) - m
     if m == 0 or n == 0:
         return Auroc()
-    starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))  # of runs of equal scores
+    starts = np.flatnonzero(
+        np.concatenate([[True], scores[1:] != scores[:-1]])
+    )  # where runs of equal scores start
     run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(scores)))
     tied_positive = np.add.reduceat(positive.astype(np.int64), starts)
     tied_negative = np.diff(starts, append=len(scores)) - tied_positive
-    below = (np.cumsum(tied_negative) - tied_negative / 2) / n  # of negatives under a score, ties half
+    below = (np.cumsum(tied_negative) - tied_negative / 2) / n  # share of negatives below a score, ties half
     above = 1 - (np.cumsum(tied_positive) - tied_positive / 2) / m
     below_P, above_N = below[run[positive]], above[run[~positive]]
     value = float(below_P.mean())
@@ -72,16 +71,16 @@ def _auroc_of_sorted(scores: NDArray[np.floating], positive: NDArray[np.bool_]) 
 
 
 class HeldOut:
-    """The held-out records of a run, and the measures of any model on them."""
+    """The held-out records of a run, and measures of models on them."""
 
     def __init__(self, run: Run, federation: Federation | None = None) -> None:
-        of = Federation.of(run, like=federation).records(run.seed)
-        self.names = of.groups.names
-        self.rows = of.test
-        self.labels = of.table.label[of.test]
-        self.codes = of.groups.codes[of.test]
+        records = Federation.of(run, like=federation).records(run.seed)
+        self.names = records.groups.names
+        self.rows = records.test
+        self.labels = records.table.label[self.rows]
+        self.codes = records.groups.codes[self.rows]
         self.classes = run.classes
-        self._features = torch.from_numpy(of.table.features[of.test]).to(model.DTYPES[run.precision])
+        self._features = torch.from_numpy(records.table.features[self.rows]).to(model.DTYPES[run.precision])
         self._module = model.build(run.model, self._features.shape[1], run.classes, run.precision)
 
     def probabilities(self, parameters: Arrays) -> NDArray[np.float64]:
@@ -92,12 +91,12 @@ class HeldOut:
             return losses.probabilities(self._module(self._features).double()).numpy()
 
     def measure(self, probabilities_NC: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """Return one row of measures for each group, and one for everybody.
+        """Return one row of measures per group, and one for all records.
 
         Columns: ``group, n, positives, accuracy, balanced_accuracy, tpr, fpr, selection_rate,
         log_loss`` (nats), ``auroc, auroc_low, auroc_high, collapsed, below_majority``. A record is
-        predicted positive at a probability of .5 or more. With more than two classes the measures
-        of a positive class are undefined.
+        predicted positive at a probability of .5 or more. With more than two classes, measures that need
+        a positive class are undefined.
         """
         predicted = (
             (probabilities_NC[:, 1] >= 0.5).astype(np.int64)
@@ -111,7 +110,7 @@ class HeldOut:
         chosen = probabilities_NC[np.arange(len(self.labels)), self.labels]
         nats = -np.log(np.clip(chosen, 1e-15, 1.0))
         nats_G = np.asarray(np.bincount(self.codes, weights=nats, minlength=count), dtype=np.float64)
-        order = np.argsort(probabilities_NC[:, 1])  # once: a group's records stay in this order
+        order = np.argsort(probabilities_NC[:, 1])  # sorted once; a group's records keep this order
         scores, positive, codes = probabilities_NC[order, 1], self.labels[order] == 1, self.codes[order]
         rows = []
         for code, name in enumerate((*self.names, EVERYBODY)):
@@ -129,14 +128,14 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _rates(confusion_CC: NDArray[np.int64], nats: float, area: Auroc) -> dict[str, Any]:
-    """Turn one group's counts (rows true, columns predicted) into its measures."""
+    """Return the measures of one group from its counts (rows true, columns predicted)."""
     n = int(confusion_CC.sum())
     true, predicted = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
     recalls = [_ratio(confusion_CC[c, c], true[c]) for c in range(len(true))]
     binary = len(true) == 2
     accuracy = _ratio(int(np.trace(confusion_CC)), n)
     one_class = n > 0 and int((predicted > 0).sum()) == 1
-    # Of several classes a group may hold one alone; then predicting it is right, and beats nobody.
+    # With several classes a group may have only one; predicting that one is right and not flagged.
     judged = n > 0 and (binary or int((true > 0).sum()) > 1)
     return {
         "n": n,

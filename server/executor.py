@@ -1,7 +1,7 @@
-"""How the runs are spread: one after the other, over processes, or over Ray.
+"""Executors: train runs one after another, in several processes, or with Ray.
 
-Only strings and tables cross a process. Workers return tables; the driver alone writes. The executor and the
-number of workers never change a result.
+Only strings and tables are sent between processes. Workers return tables, and only the driver writes. The
+executor and the number of workers never change a result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one
 EXECUTORS = ("serial", "processes", "ray")
 
 Outcome = tuple[dict[str, Any] | None, str, str]
-"""The tables of a run or ``None``, and for a failure one line and its traceback."""
+"""The tables of a run; or, if it failed, ``None``, the error in one line and the traceback."""
 
 
 def execute(
@@ -34,23 +34,23 @@ def execute(
     federation: Federation | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
-    """Train every run that the store does not hold, and store each as it ends.
+    """Train all runs that are not stored yet, and store each as it finishes.
 
     Parameters
     ----------
     runs
-        What to train; runs that are stored already are skipped.
+        The runs; those that are already stored are skipped.
     store
-        Where results go.
+        Where results are written.
     executor
-        ``serial``; ``processes`` (spawned, one torch thread each); or ``ray``: a local Ray, or the
-        cluster at the address in the environment variable ``RAY_ADDRESS``.
+        ``serial``; ``processes`` (spawned, one torch thread each); or ``ray`` (a local Ray, or the cluster
+        at the address in the environment variable ``RAY_ADDRESS``).
     workers
-        How many at once, by default one per core (on a cluster, its own number).
+        Number of runs at once, by default one per core (on a cluster, its own number).
     federation
         The records of the runs, for training in this process; other processes resolve them once each.
     finished
-        Called after each run that was stored.
+        Called after each run is stored.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def execute(
     Raises
     ------
     RunError
-        When workers keep dying. The run of a worker that was killed once is started again.
+        If workers keep dying, or a result cannot be written. The run of a killed worker is started again.
     """
-    # Runs of one seed after each other: they share records and draws, which a process caches.
+    # Sorted by seed, because runs of one seed share records and draws, which a process caches.
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
     if not todo:
         return []
@@ -88,14 +88,14 @@ def execute(
 
 
 def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outcome]]:
-    """Train each run as a Ray task; Ray itself restarts the task of a killed worker."""
+    """Train each run as a Ray task; Ray restarts the task of a killed worker."""
     import logging
 
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         size: dict[str, Any] = {
             "num_cpus": workers or cores(),
             "include_dashboard": False,
@@ -113,7 +113,7 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
             one_thread()  # the process may be new
             return _train(trainer, text)
 
-        # Ray unpickles a function once per process, and with it the trainer, which then keeps the records.
+        # Ray unpickles a function once per process, and with it the trainer, which caches the records.
         task = ray.remote(num_cpus=1, max_retries=PATIENCE)(train)
         waiting = {task.remote(text): position for position, text in enumerate(texts)}
         while waiting:
@@ -125,12 +125,12 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
                 outcome = (None, f"{type(error).__name__}: its worker died", str(error))
             yield position, outcome
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
 def _train(trainer: Trainer, text: str) -> Outcome:
-    """Train one run from its JSON, in whatever process this is."""
+    """Train one run from its JSON, in the driver or in a worker."""
     try:
         return trainer.train(Run.from_json(text)), "", ""
     except FedtollError as error:

@@ -1,7 +1,7 @@
 """A Flower Grid that runs all clients of a run in this process.
 
-Flower 1.41's ``Grid`` is a public interface. The private parts that we rely on (the process-wide
-``TaskIdentity``, the message id, an empty ``Run``) are all in this file and under a contract test.
+Flower 1.41's ``Grid`` is a public interface. The private parts used here (the process-wide ``TaskIdentity``,
+the message id, an empty ``Run``) appear in no other file, and a contract test covers them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Handler = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 
 
 class SynchronousGrid(Grid):
-    """A Grid whose send-and-receive is the only way in: what Flower's strategy loop uses."""
+    """A Grid with ``send_and_receive`` only, which is all that Flower's strategy loop uses."""
 
     def set_run(self, run: FlowerRun) -> None:
         """Set Flower's run."""
@@ -58,15 +58,15 @@ class SynchronousGrid(Grid):
 class LocalGrid(SynchronousGrid):
     """Runs the clients of one run in this process.
 
-    All messages of a round reach one handler at once, so an engine can train the whole cohort
-    together. One run at a time a process: Flower's task identity is process-wide.
+    One handler receives all messages of a round together, so an engine can train the whole cohort at once.
+    A process can run one Grid at a time, because Flower's task identity is process-wide.
 
     Parameters
     ----------
     run
         Its clients become nodes 1 to K.
     handler
-        What answers a round's training messages, by default new :class:`fedtoll.clients.train.Clients`.
+        Answers the training messages of a round; by default a new :class:`fedtoll.clients.train.Clients`.
     """
 
     def __init__(self, run: Run, handler: Handler | None = None) -> None:
@@ -91,7 +91,7 @@ class LocalGrid(SynchronousGrid):
         return list(self._contexts)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Answer every message; the handler gets all training messages at once."""
+        """Answer every message; the handler receives all training messages together."""
         sent = list(messages)
         for message in sent:
             message.metadata.__dict__["_message_id"] = str(next(self._ids))

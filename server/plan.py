@@ -1,7 +1,6 @@
-"""From a scenario to its runs: names resolved, defaults filled in, noise calibrated.
+"""Plan the runs of a scenario: resolve names, fill in defaults, calibrate the noise.
 
-Everything that the plan fixes about a client (size, q, B, T, σ) is public and
-is never recounted by anybody.
+All that the plan fixes about a client (size, q, B, T, σ) is public, and nothing recomputes it from records.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from fedtoll.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class Plan:
-    """A scenario, its records, and all its runs in the order strategy, ε, seed."""
+    """A scenario, its records, and its runs ordered by strategy, ε and seed."""
 
     scenario: Scenario
     runs: tuple[Run, ...]
@@ -36,17 +35,17 @@ class Plan:
 
 
 def check(scenario: Scenario, file: str) -> sources.Source:
-    """Check every name of a scenario against what is declared, without records and without the network.
+    """Check all names in a scenario against the declared ones, without reading records or using the network.
 
     Returns
     -------
     Source
-        The declaration of its data.
+        The declaration of the scenario's data.
 
     Raises
     ------
     ScenarioError
-        One line that begins with the file.
+        In one line that begins with ``file``.
     """
     try:
         source = sources.source_of(scenario.data)
@@ -72,19 +71,18 @@ def check(scenario: Scenario, file: str) -> sources.Source:
     return source
 
 
-def plan(scenario: Scenario, file: str, *, apart: bool = False, like: Federation | None = None) -> Plan:
-    """Return all runs of a scenario; loads its table (fetching it once) and calibrates the noise.
+def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federation | None = None) -> Plan:
+    """Plan all runs of a scenario: load its table (fetching it once) and calibrate the noise.
 
     Parameters
     ----------
     scenario, file
-        What to plan, and how mistakes call it.
-    apart
-        Whether each client trains in a process of its own, as under ``flwr run``. Then there is no
-        cohort to train together: ``engine = "auto"`` is Opacus, and ``"cohort"`` is refused, for a
-        client that trains alone is rounded differently.
+        The scenario, and its name in error messages.
+    separate
+        Whether each client trains in its own process, as under ``flwr run``. Then ``engine = "auto"`` is
+        Opacus, and ``"cohort"`` is an error: a client that trains alone is rounded differently.
     like
-        The federation of another plan: its table is shared where it is of the same records.
+        The federation of another plan, whose table is shared if the records are the same.
     """
     source = check(scenario, file)
     try:
@@ -95,7 +93,7 @@ def plan(scenario: Scenario, file: str, *, apart: bool = False, like: Federation
             run
             for spec in scenario.strategies
             for epsilon in scenario.privacy.epsilons
-            for run in _runs(scenario, federation, spec, epsilon, apart)
+            for run in _runs(scenario, federation, spec, epsilon, separate)
         )
         return Plan(scenario, runs, federation)
     except ScenarioError as error:
@@ -103,7 +101,7 @@ def plan(scenario: Scenario, file: str, *, apart: bool = False, like: Federation
 
 
 def strategy_plan(spec: StrategySpec) -> StrategyPlan:
-    """Resolve one strategy of a scenario and check its parameters."""
+    """Resolve a strategy of a scenario and check its parameters."""
     path, digest = registry.resolve(spec.name)
     cls = registry.load(path)
     if issubclass(cls, Strategy):
@@ -117,31 +115,31 @@ def strategy_plan(spec: StrategySpec) -> StrategyPlan:
 
 
 def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
-    """Return the statistics that a resolved strategy asks for: names and parameters."""
+    """Return the name and parameters of each statistic that a resolved strategy requests."""
     if not issubclass(registry.load(plan.path), Strategy):
         return ()
     strategy = registry.build(plan.path, plan.parameters)
     try:
-        asked = registry.requested_statistics(strategy)
+        requested = registry.requested_statistics(strategy)
     except ScenarioError as error:
         raise ScenarioError(f"strategies: {plan.name}: {error}") from None
-    return tuple((s.name, dict(vars(s))) for s in asked)
+    return tuple((s.name, dict(vars(s))) for s in requested)
 
 
 def _runs(
-    scenario: Scenario, federation: Federation, spec: StrategySpec, epsilon: float | str, apart: bool
+    scenario: Scenario, federation: Federation, spec: StrategySpec, epsilon: float | str, separate: bool
 ) -> list[Run]:
-    """Return the runs of one strategy and ε, one a seed."""
+    """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
     mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
     total = float(epsilon) if private else math.inf
-    asked = _statistics(scenario, requests(resolved), total)
+    statistics = _statistics(scenario, requests(resolved), total)
     table, groups = federation.table, federation.groups
-    planned = tuple(_client(scenario, c, total, asked) for c in federation.layout.clients)
+    planned = tuple(_client(scenario, c, total, statistics) for c in federation.layout.clients)
     engine, device = engines.choose(
-        training, scenario.model, table.features.shape[1], len(table.classes), apart=apart
+        training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
     )
     return [
         Run(
@@ -164,9 +162,9 @@ def _runs(
             delta=privacy.delta if private else None,
             accountant=privacy.accountant if private else None,
             strategy=resolved,
-            statistics=asked,
-            smoothing=scenario.statistics.smoothing if asked else 0.0,
-            shrinkage=bool(asked) and private and scenario.statistics.shrinkage,
+            statistics=statistics,
+            smoothing=scenario.statistics.smoothing if statistics else 0.0,
+            shrinkage=bool(statistics) and private and scenario.statistics.shrinkage,
             average=training.average,
             on_failure=training.on_failure,
             clients=planned,
@@ -178,31 +176,31 @@ def _runs(
 
 
 def _statistics(
-    scenario: Scenario, asked: Sequence[tuple[str, dict[str, float]]], epsilon: float
+    scenario: Scenario, requested: Sequence[tuple[str, dict[str, float]]], epsilon: float
 ) -> tuple[StatisticPlan, ...]:
-    """Fix the noise multiplier of what a strategy asks for: the same z for each of its statistics."""
-    how, rounds = scenario.statistics, scenario.training.rounds
+    """Plan the requested statistics, all with the same noise multiplier z."""
+    options, rounds = scenario.statistics, scenario.training.rounds
     z = 0.0
-    if epsilon < math.inf and asked:
-        z = how.noise_multiplier or 100.0
-        if how.budget_share is not None:
+    if epsilon < math.inf and requested:
+        z = options.noise_multiplier or 100.0
+        if options.budget_share is not None:
             z = accounting.calibrate(
-                how.budget_share * epsilon,
+                options.budget_share * epsilon,
                 sampling_rate=1.0,
-                count=len(asked) * -(-rounds // how.every),
+                count=len(requested) * -(-rounds // options.every),
                 delta=scenario.privacy.delta,
                 accountant=scenario.privacy.accountant,
             )
     return tuple(
-        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z, every=how.every)
-        for name, parameters in asked
+        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z, every=options.every)
+        for name, parameters in requested
     )
 
 
 def _client(
-    scenario: Scenario, client: partition.Client, epsilon: float, asked: Sequence[StatisticPlan]
+    scenario: Scenario, client: partition.Client, epsilon: float, statistics: Sequence[StatisticPlan]
 ) -> ClientPlan:
-    """Fix one client's q, B, T and σ from its public size."""
+    """Plan one client's q, B, T and σ from its public size."""
     training = scenario.training
     if training.sampling_rate is not None:
         rate = training.sampling_rate
@@ -217,7 +215,9 @@ def _client(
             count=steps * training.rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            beside=[accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in asked],
+            others=[
+                accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in statistics
+            ],
         )
     return ClientPlan(
         id=client.id,
@@ -231,7 +231,7 @@ def _client(
 
 
 def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
-    """Return what clients may be counted for: the groups, or the values of the column that makes them."""
+    """Return the names that ``partition.clients`` may use: groups, or values of the partition column."""
     column, known = scenario.partition.column, source.attributes
     if column and column not in known:
         raise ScenarioError(
@@ -259,24 +259,35 @@ def _model_digest(scenario: Scenario) -> str:
 
 
 def one(config: Mapping[str, Any]) -> Plan:
-    """Return the plan of the one run that a Flower run configuration names.
+    """Return the plan of the single run that a Flower run configuration describes.
 
     Parameters
     ----------
     config
-        ``scenario`` (a built-in name or an absolute path), ``strategy`` (its label in the scenario, or
-        a name beside it), ``epsilon`` and ``seed``.
+        ``scenario`` (a built-in name or an absolute path), ``strategy`` (its label or name in the scenario,
+        or any other strategy's name), ``epsilon`` and ``seed``.
+
+    Raises
+    ------
+    ScenarioError
+        In one line, if a value is not valid.
     """
     name = str(config["scenario"])
     scenario = read(name)
     wanted = str(config["strategy"])
     specs = [s for s in scenario.strategies if wanted in {s.label, s.name}] or [StrategySpec(name=wanted)]
-    word = str(config["epsilon"])
+    text = str(config["epsilon"])
     try:
-        epsilon = word if word == CLIP_ONLY else float(word)
-        seed = int(config["seed"])
-        narrowed = scenario.model_copy(update={"strategies": (specs[0],), "seeds": (seed,)})
+        epsilon = text if text == CLIP_ONLY else float(text)
         privacy = Privacy(**{**scenario.privacy.model_dump(), "epsilons": (epsilon,)})
-    except ValueError as error:
-        raise ScenarioError(f"run configuration: {error}") from None
-    return plan(narrowed.model_copy(update={"privacy": privacy}), name, apart=True)
+    except ValueError:
+        expected = f"must be a number above 0, 'inf' or {CLIP_ONLY!r}"
+        raise ScenarioError(f"run configuration: epsilon = {text!r}: {expected}") from None
+    try:
+        seed = int(config["seed"])
+    except ValueError:
+        seed = -1
+    if not 0 <= seed < 2**32:
+        raise ScenarioError(f"run configuration: seed = {config['seed']!r}: must be from 0 to {2**32 - 1}")
+    narrowed = {"strategies": (specs[0],), "seeds": (seed,), "privacy": privacy}
+    return plan(scenario.model_copy(update=narrowed), name, separate=True)

@@ -1,4 +1,4 @@
-"""A results folder in memory: tidy frames over all its runs."""
+"""Load a results folder: tidy frames over all its runs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Results:
     Parameters
     ----------
     folder
-        Where it lies.
+        The results folder.
     resolved
         The content of ``resolved.json``.
     groups
-        Per-group measures on held-out records: one row a run, round and group.
+        Per-group measures on held-out records: one row per run, round and group.
     clients
-        One row a run, round and client: weight, noise, statistics, ε spent.
+        One row per run, round and client: weight, noise, statistics, ε spent.
     rounds
-        One row a run and round: the effective noise and the engine.
+        One row per run and round: the effective noise and the engine.
     ledger
         Every release of every client.
     predictions
         The final score of every held-out record.
     missing
-        Labels of the runs that are planned and not (yet) there.
+        Labels of planned runs that are not stored (yet).
     """
 
     folder: Path
@@ -53,25 +53,25 @@ class Results:
     missing: tuple[str, ...] = ()
 
     def toll(self, measure: str = "log_loss") -> pd.DataFrame:
-        """Return what each group pays: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
+        """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
         from fedtoll.toll import results_toll
 
         return results_toll(self, measure)
 
     def toll_gap(self, measure: str = "log_loss") -> pd.DataFrame:
-        """Return who pays most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""
+        """Return the groups that pay most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""
         from fedtoll.toll import toll_gap
 
         return toll_gap(self.toll(measure))
 
     def comparisons(self) -> pd.DataFrame:
-        """Return the declared tests of strategies: :func:`fedtoll.toll.comparisons`."""
+        """Return the tests of strategies that the scenario declares: :func:`fedtoll.toll.comparisons`."""
         from fedtoll.toll import comparisons
 
         return comparisons(self)
 
     def joint_intervals(self, measure: str = "log_loss") -> pd.DataFrame:
-        """Return the tolls' intervals for the population: :func:`fedtoll.toll.joint_intervals`."""
+        """Return intervals of the tolls in the population: :func:`fedtoll.toll.joint_intervals`."""
         from fedtoll.toll import joint_intervals
 
         return joint_intervals(self, measure)
@@ -83,47 +83,46 @@ def load(folder: str | Path) -> Results:
     Raises
     ------
     ScenarioError
-        When the folder holds no results of fedtoll, or none is finished.
+        If the folder has no results of fedtoll, or no run is finished.
     """
     store = Store(Path(folder))
     resolved = store.resolved()
     if "runs" not in resolved:
-        told = str(folder)[:200]
-        raise ScenarioError(f"{told}: holds no results of fedtoll (no readable resolved.json)")
+        raise ScenarioError(f"{str(folder)[:200]}: holds no results of fedtoll (no readable resolved.json)")
     try:
         return _joined(store, resolved)
     except ScenarioError:
         raise
-    except Exception as error:  # files of others make their readers raise anything
+    except Exception as error:  # reading files of unknown origin can raise anything
         raise unreadable(folder, error) from None
 
 
 def skipped_replies(folder: Path, run: Run) -> int:
-    """Return how many replies were skipped in a run that is stored in a results folder.
+    """Return the number of skipped replies of a stored run.
 
     Raises
     ------
     ScenarioError
-        When its file cannot be read; one line, as for :func:`load`.
+        If its file cannot be read; one line, as for :func:`load`.
     """
     if run.on_failure != "skip":
         return 0
     file = folder / "runs" / run.hash / "clients.parquet"
     try:
         reasons = pd.read_parquet(file, columns=["skipped"])["skipped"]
-    except Exception as error:  # a damaged file makes its reader raise anything
+    except Exception as error:  # reading a damaged file can raise anything
         raise unreadable(folder, error) from None
     return int((reasons != "").sum())
 
 
 def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
-    """Return the one line for a results folder whose files cannot be read."""
+    """Return a one-line error for a results folder whose files cannot be read."""
     why = one_line(f"{type(error).__name__}: {error}")[:200]
     return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})")
 
 
 def _joined(store: Store, resolved: dict[str, Any]) -> Results:
-    """Read the tables of all runs that stand in ``resolved.json``."""
+    """Read and join the tables of all runs listed in ``resolved.json``."""
     tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
     missing, keys = [], []
     for run in resolved["runs"]:
@@ -149,11 +148,11 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
 
 
 def _frame(parts: Sequence[pa.Table]) -> pd.DataFrame:
-    """Join tables to one frame."""
+    """Concatenate tables into one frame."""
     frames: list[pd.DataFrame]
     try:
-        # Before pandas sees them: a frame for each of a sweep's files would take most of the time.
+        # Concatenated before the conversion: one frame per file would take most of the time.
         frames = [pa.concat_tables(parts, promote_options="permissive").to_pandas(ignore_metadata=True)]
-    except pa.ArrowException:  # a column of two kinds, as a plug-in's statistic may be: pandas keeps both
+    except pa.ArrowException:  # a column with two types, e.g. a plug-in's statistic: pandas keeps both
         frames = [part.to_pandas(ignore_metadata=True) for part in parts]
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)

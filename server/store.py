@@ -1,8 +1,8 @@
-"""The store: what a run leaves on disk, written atomically.
+"""Store runs on disk atomically.
 
-A results folder holds ``scenario.toml`` (as given), ``resolved.json`` (everything resolved, with versions
-and checksums), ``runs/<hash>/`` with one Parquet file per table, ``errors/`` and ``report.html``. A run is
-present or absent, never half written.
+A results folder has ``scenario.toml`` (as given), ``resolved.json`` (everything resolved, with versions and
+checksums), ``runs/<hash>/`` with one Parquet file per table, ``errors/`` and ``report.html``. A run is
+complete or absent, never partly written.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from fedtoll.server.plan import Plan
 
 TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
-_BINDING = ("torch", "opacus", "flwr", "numpy")  # other versions of these could change a bit
+BINDING = ("torch", "opacus", "flwr", "numpy")
+"""The packages whose version could change results."""
 
 MOST_BYTES = 2**28
-"""How large ``resolved.json`` may be: a sweep of a million runs needs less."""
+"""The maximum size of ``resolved.json``; a sweep of a million runs needs less."""
 
 _TEXTS = {"group", "release", "engine"}
 _COLUMNS = {
@@ -47,7 +48,7 @@ _COLUMNS = {
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that computes."""
+    """Return the versions of Python and of all packages that results depend on."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -60,7 +61,7 @@ class Store:
     Parameters
     ----------
     folder
-        Created at the first write.
+        The results folder, created at the first write.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,15 +69,15 @@ class Store:
 
     @contextmanager
     def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold the folder for one command at a time; a killed command's lock is gone with it.
+        """Lock the folder for one command; the lock of a killed command is released with it.
 
-        Two commands on one folder neither duplicate nor lose a run: the second waits, and then
-        finds what the first did.
+        Two commands on one folder neither duplicate nor lose a run: the second waits, then finds the runs
+        of the first.
 
         Parameters
         ----------
         waiting
-            Called once if another command holds the folder.
+            Called once if another command has the lock.
         """
         runs = self.folder / "runs"
         try:
@@ -100,7 +101,7 @@ class Store:
             lock.release()
 
     def has(self, run: Run) -> bool:
-        """Say whether a run is there, whole."""
+        """Return whether a run is stored."""
         return (self.folder / "runs" / run.hash).is_dir()
 
     def open(self, planned: Plan, text: str, command: str, *, force: bool = False) -> None:
@@ -109,19 +110,16 @@ class Store:
         Raises
         ------
         ScenarioError
-            When finished runs were made with other versions of what computes (unless forced), or the
-            folder cannot be written.
+            If stored runs were made with other package versions (unless forced), or the folder
+            cannot be written.
         """
         now, resolved = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
         if any(self.has(run) for run in planned.runs):
+            if not force:
+                self.check_versions()
             before = resolved.get("versions", {})
-            other = [name for name in _BINDING if before.get(name) != now[name]]
-            if other and not force:
-                raise ScenarioError(
-                    f"{self.folder}: its runs were made with {other[0]} {before.get(other[0])}, here is "
-                    f"{now[other[0]]}: choose another --out, or mix them with --force"
-                )
+            other = any(before.get(name) != now[name] for name in BINDING)
             mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
         content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
@@ -134,8 +132,30 @@ class Store:
         except OSError as error:
             raise ScenarioError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
 
+    def check_versions(self) -> None:
+        """Reject a folder whose runs were made with other versions of the packages in ``BINDING``.
+
+        Raises
+        ------
+        ScenarioError
+            One line with the folder, the package and both versions.
+        """
+        now, before = versions(), self.resolved().get("versions", {})
+        for name in BINDING:
+            if before.get(name) != now[name]:
+                raise ScenarioError(
+                    f"{self.folder}: its runs were made with {name} {before.get(name)}, here is "
+                    f"{now[name]}: choose another --out, or mix them with --force"
+                )
+
     def write(self, run: Run, tables: dict[str, pd.DataFrame]) -> None:
-        """Store the tables of one run, atomically."""
+        """Store the tables of one run atomically.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
         runs = self.folder / "runs"
 
         def fill(folder: Path) -> None:
@@ -148,7 +168,7 @@ class Store:
             write_folder(runs / run.hash, fill)
             (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
         except OSError as error:
-            if not self.has(run):  # else another command was first, with the same bytes
+            if not self.has(run):  # otherwise another command stored it first, with the same bytes
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
 
     def read(self, run_hash: str) -> dict[str, pa.Table]:
@@ -157,14 +177,23 @@ class Store:
         return {name: _table(folder / f"{name}.parquet", _COLUMNS[name]) for name in TABLES}
 
     def fail(self, run: Run, text: str) -> Path:
-        """Keep the traceback of a run that failed."""
+        """Write the traceback of a failed run to ``errors/`` and return its path.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
         folder = self.folder / "errors"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / f"{run.hash}.txt", f"{run.label}\n\n{text}".encode())
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
         return folder / f"{run.hash}.txt"
 
     def resolved(self) -> dict[str, Any]:
-        """Return the content of ``resolved.json``; empty where there is none that can be read."""
+        """Return the content of ``resolved.json``; empty if it cannot be read."""
         try:
             with (self.folder / "resolved.json").open("rb") as file:
                 text = file.read(MOST_BYTES + 1)
@@ -175,36 +204,36 @@ class Store:
 
 
 def no_links(folder: Path) -> None:
-    """Refuse a results folder with a symbolic link in it: what is written there must stay there.
+    """Raise if a results folder contains a symbolic link, through which files outside could be written.
 
     Raises
     ------
     ScenarioError
-        One line that names the link.
+        In one line that names the link.
     """
     for inside in (folder, folder / "runs", folder / "figures", folder / "errors", folder / "audit"):
         if inside != folder and inside.is_symlink():
-            raise ScenarioError(f"{inside}: is a symbolic link, and fedtoll writes inside its folder alone")
+            raise ScenarioError(f"{inside}: is a symbolic link; fedtoll only writes inside its folder")
         for path in inside.iterdir() if inside.is_dir() else ():
             if path.is_symlink():
-                raise ScenarioError(f"{path}: is a symbolic link, and fedtoll writes inside its folder alone")
+                raise ScenarioError(f"{path}: is a symbolic link; fedtoll only writes inside its folder")
 
 
 def _table(file: Path, columns: Sequence[str]) -> pa.Table:
-    """Read a table; raise unless it has the columns that every such table has, numbers where they belong."""
+    """Read a table; raise unless it has the required columns, with numbers where they are expected."""
     with pq.ParquetFile(file) as parquet:
-        table = parquet.read(use_threads=False)  # threads cost more than so small a file
+        table = parquet.read(use_threads=False)  # threads cost more than reading so small a file
     for column in columns:
         if column not in table.column_names:
             raise ValueError(f"{file.name} has no column {column!r}")
         kind = table.schema.field(column).type
         if column not in _TEXTS and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise ValueError(f"{file.name}: the column {column!r} holds no numbers")
+            raise ValueError(f"{file.name}: the column {column!r} is not numeric")
     return table
 
 
 def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str, Any]:
-    """Return everything resolved: what the report and an outsider need."""
+    """Return the content of ``resolved.json``: what the report and outsiders need."""
     scenario, runs, federation = planned.scenario, planned.runs, planned.federation
     source = federation.source
     noise = {}
@@ -238,7 +267,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
             "checksum": source.checksum,
         },
         "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
-        "partition": {  # how many records of each group a client is expected to hold: as public as its size
+        "partition": {  # expected records of each group per client, as public as its size
             "groups": list(runs[0].groups),
             "expected": np.round(federation.layout.expected_KG, 1).tolist(),
         },

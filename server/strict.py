@@ -1,4 +1,4 @@
-"""A Grid that checks every reply: complete, well formed, finite, and equal to what the server charged."""
+"""A Grid that checks every reply: complete, well formed, finite, and with the ledger that was charged."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ RECORDS = {"arrays", "metrics", clients.LEDGER}
 """The records of a reply. Record names are observable too, so a reply holds exactly these."""
 
 LONGEST_REASON = 200
-"""The number of characters that are stored of the reason for a skipped reply."""
+"""The maximum number of characters stored of the reason for a skipped reply."""
 
 
 class Strict(SynchronousGrid):
-    """Wraps any Grid: replies come complete, well formed, finite and sorted by client, or the run ends.
+    """Wraps any Grid: replies are complete, well formed, finite and sorted by client, or the run ends.
 
-    Where the run says ``on_failure = "skip"``, a reply that is missing, failed, malformed or not finite is
-    left out of its round instead, and noted in ``skipped``. What cannot be a client's bad luck ends the run
-    all the same: a ledger beyond what was charged, a second reply, one of no client, a strategy's mistake.
+    With ``on_failure = "skip"``, a reply that is missing, failed, malformed or not finite is left out of its
+    round and recorded in ``skipped``. Faults that no failing client explains still end the run: a ledger with
+    more than was charged, a second reply, a reply from an unknown node, or a mistake of the strategy.
 
-    It is also where the server's ledger is kept, for it sees every instruction that is sent: each is
-    charged from public constants before it leaves, whether or not a reply arrives, and each reply's
-    own ledger must equal it.
+    The server's ledger lives here, because every instruction passes through. Each is charged from public
+    constants before it is sent, whether or not a reply arrives, and the ledger in each reply must be equal.
     """
 
     def __init__(self, grid: Grid, run: Run) -> None:
@@ -49,7 +48,9 @@ class Strict(SynchronousGrid):
         self.ledger = Ledger(run.delta, run.accountant)
         self._last = 0
         self._skips = run.on_failure == "skip"
-        self.skipped: dict[int, dict[int, str]] = {c.id: {} for c in run.clients}  # why, by client and round
+        self.skipped: dict[int, dict[int, str]] = {
+            c.id: {} for c in run.clients
+        }  # reason by client and round
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
@@ -58,12 +59,12 @@ class Strict(SynchronousGrid):
         return [self.node_of[c] for c in sorted(self.node_of)]
 
     def roll_call(self, timeout: float = 120.0) -> None:
-        """Ask every node which client it is, for error replies carry no partition, and compare versions.
+        """Ask every node which client it is, because error replies do not say, and compare versions.
 
         Raises
         ------
         RunError
-            When a client is missing, stands twice, or runs other arithmetic.
+            If a client is missing, appears twice, or runs another version or other arithmetic.
         """
         expected = len(self._plan.clients)
         nodes = _wait_for_nodes(self._grid, expected, timeout)
@@ -76,14 +77,14 @@ class Strict(SynchronousGrid):
             try:
                 index, version, numerics = _called(reply.content)
             except (KeyError, ValueError, TypeError):
-                raise RunError(f"roll call: node {node} runs something else than fedtoll") from None
+                raise RunError(f"roll call: node {node} does not run fedtoll") from None
             if index in found:
                 raise RunError(f"roll call: two nodes are client {index}")
-            told = one_line(version)
+            shown = one_line(version)
             if numerics != NUMERICS:
-                raise RunError(f"roll call: client {index} runs fedtoll {told} with other arithmetic")
+                raise RunError(f"roll call: client {index} runs fedtoll {shown} with other arithmetic")
             if version != __version__:
-                raise RunError(f"roll call: client {index} runs fedtoll {told}, the server {__version__}")
+                raise RunError(f"roll call: client {index} runs fedtoll {shown}, the server {__version__}")
             found[index] = node
         for index, plan in enumerate(self._plan.clients):
             if index not in found:
@@ -92,14 +93,14 @@ class Strict(SynchronousGrid):
         self.client_of = {node: client for client, node in self.node_of.items()}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send, charge, receive, check, sort; what is skipped is not among the replies.
+        """Charge, send, receive, check and sort; return the replies that are not skipped.
 
         Raises
         ------
         RunError
-            One line that names round and client: a reply that is missing, failed, malformed, not
-            finite, or whose ledger differs. Where these are skipped: a ledger with more than was charged,
-            or a round of which no reply is left.
+            In one line with the round and client: a reply is missing, failed, malformed or not finite, or its
+            ledger differs. If such replies are skipped: a ledger has more than was charged, or no reply of
+            the round is left.
         """
         sent = list(messages)
         if not sent:
@@ -125,34 +126,33 @@ class Strict(SynchronousGrid):
         if not any(replies.values()):
             first = next(iter(addressed))
             raise RunError(
-                f"round {round}: every reply was skipped, and none is left to go on with; "
-                f"{self._who(first)}: {self.skipped[first][round]}"
+                f"round {round}: every reply was skipped; {self._who(first)}: {self.skipped[first][round]}"
             )
-        return [reply for of in replies.values() for reply in of]
+        return [reply for received in replies.values() for reply in received]
 
     def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
-        """Return the client whose reply this is.
+        """Return the client of a reply.
 
-        An error in place of a reply that never came is the SuperLink's, and names its message, not its node.
+        The SuperLink sends an error for a reply that never came; it names the message, not the node.
         """
         if reply.has_error():
-            about = reply.metadata.reply_to_message_id
+            replied_to = reply.metadata.reply_to_message_id
             for client, message in addressed.items():
-                if about == message.metadata.message_id:
+                if replied_to == message.metadata.message_id:
                     return client
         node = reply.metadata.src_node_id
         if node in self.client_of:
             return self.client_of[node]
-        raise RunError(f"round {round}: a reply came from node {node}, which is no client")
+        raise RunError(f"round {round}: received a reply from node {node}, which is not a client")
 
     def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> str:
-        """Return what is wrong with a client's reply in one line; "" if nothing is."""
+        """Return what is wrong with a client's reply, in one line, or an empty string."""
         if reply is None:
             return "the reply is missing"
         if reply.has_error():
             return f"failed: {one_line(reply.error.reason)}"
         if self._skips:
-            self._refuse_more_than_charged(client, round, reply.content)
+            self._check_nothing_uncharged(client, round, reply.content)
         try:
             self._check(client, message, reply)
         except KeyError as error:
@@ -162,47 +162,47 @@ class Strict(SynchronousGrid):
         unknown = never_released(self._plan, round, self.skipped[client]) if self._skips else ""
         return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
 
-    def _refuse_more_than_charged(self, client: int, round: int, content: RecordDict) -> None:
-        """End a run that skips, too, where a client claims to have released what it was not charged.
+    def _check_nothing_uncharged(self, client: int, round: int, content: RecordDict) -> None:
+        """Raise if a client reports a release that was not charged, even if the run skips faults.
 
-        The account would be too small then, whatever becomes of the reply.
+        The server's ledger would then be too small, whether or not the reply is skipped.
         """
         if clients.LEDGER not in content:
-            return  # a malformed reply, which is told as that
+            return  # reported as a malformed reply
         where = f"round {round}, {self._who(client)}"
         try:
             if dict(content[clients.LEDGER]) == self.ledger.columns(client):
                 return
-            theirs = clients.releases_in(content, client)
+            reported = clients.releases_in(content, client)
         except (KeyError, ValueError, TypeError):
-            raise RunError(f"{where}: its ledger cannot be read, and so not compared") from None
-        if claimed := first_uncharged(theirs, self.ledger.of(client)):
-            told = shortened(one_line(str(claimed)))
-            raise RunError(f"{where}: its ledger holds {told}, which the server did not charge")
+            raise RunError(f"{where}: its ledger cannot be read") from None
+        if uncharged := first_uncharged(reported, self.ledger.releases_of(client)):
+            release = shortened(one_line(str(uncharged)))
+            raise RunError(f"{where}: its ledger holds {release}, which the server did not charge")
 
     def _next_round(self, sent: Sequence[Message]) -> int:
-        """Return the round of these messages: the one after the last, for a round's draws must not repeat."""
+        """Return the round of these messages, which must follow the last: a round's draws must not repeat."""
         for message in sent:
-            if (told := _round(message)) != self._last + 1 or told > self._plan.rounds:
+            if (round := _round(message)) != self._last + 1 or round > self._plan.rounds:
                 raise RunError(
-                    f"round {self._last + 1} of {self._plan.rounds}: the strategy calls it round {told}, "
+                    f"round {self._last + 1} of {self._plan.rounds}: the strategy calls it round {round}, "
                     "and a round's batches and noise must not be used twice"
                 )
         self._last += 1
         return self._last
 
     def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
-        """Return the messages by client, in the order of the plan: to every client one, and to train."""
+        """Return the messages by client in the plan's order; each client must get one training message."""
         addressed: dict[int, Message] = {}
         round = _round(sent[0])
         for message in sent:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             if node not in self.client_of:
-                raise RunError(f"the strategy sends to node {node}, which is no client")
+                raise RunError(f"the strategy sends to node {node}, which is not a client")
             client = self.client_of[node]
             where = f"round {round}, {self._who(client)}"
             if kind != MessageType.TRAIN:
-                raise RunError(f"{where}: a {kind!r} message would return un-noised numbers")
+                raise RunError(f"{where}: a {kind!r} message would return numbers without noise")
             if client in addressed:
                 raise RunError(f"{where}: the strategy sends it two messages")
             addressed[client] = message
@@ -210,7 +210,7 @@ class Strict(SynchronousGrid):
             if client not in addressed:
                 raise RunError(
                     f"round {round}, {self._who(client)}: the strategy leaves it out, "
-                    "and every client trains in every round"
+                    "but every client must train in every round"
                 )
         return {client: addressed[client] for client in self._clients}
 
@@ -219,7 +219,7 @@ class Strict(SynchronousGrid):
         return f"client {client} ({group})" if group else f"client {client}"
 
     def _check(self, client: int, message: Message, reply: Message) -> None:
-        """Raise unless a reply holds what it must hold, and nothing beside."""
+        """Raise unless a reply has exactly the required content."""
         content = reply.content
         sent = clients.only(ArrayRecord, message.content)
         arrays = clients.only(ArrayRecord, content)
@@ -255,14 +255,14 @@ class Strict(SynchronousGrid):
         if extra := set(ledger) - set(COLUMNS):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
         if dict(ledger) != self.ledger.columns(client):
-            theirs, ours = clients.releases_in(content, client), self.ledger.of(client)
+            reported, charged = clients.releases_in(content, client), self.ledger.releases_of(client)
             if not self._skips:
-                raise ValueError(f"its ledger holds {_differ(theirs, ours)}")
-            if lost := first_missing(theirs, ours, self.skipped[client]):
-                raise ValueError(f"its ledger lacks {lost}")
+                raise ValueError(f"its ledger holds {_difference(reported, charged)}")
+            if missing := first_missing(reported, charged, self.skipped[client]):
+                raise ValueError(f"its ledger lacks {missing}")
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
-        """Return the metrics that a reply must have: public values, and the shapes of statistics."""
+        """Return the metrics that a reply must have: the public values, and the shapes of the statistics."""
         plan = self._clients[client]
         public: dict[str, float] = {"num-examples": plan.size}
         cells: dict[str, tuple[int, ...]] = {}  # a number, or a flat list
@@ -275,12 +275,12 @@ class Strict(SynchronousGrid):
 
 
 def _called(content: RecordDict) -> tuple[int, str, int]:
-    """Return client, version and numerics of an answer to the roll call, which holds nothing beside.
+    """Return the client, version and numerics in a reply to the roll call.
 
     Raises
     ------
     ValueError
-        When it holds anything else.
+        If the reply has any other content.
     """
     if set(content) != {"roll-call"} or set(answer := content.config_records["roll-call"]) != {
         *("partition-id", "fedtoll", "numerics"),
@@ -297,8 +297,8 @@ def _check_names(content: RecordDict) -> None:
         raise ValueError(f"records {sorted(content)} instead of {sorted(RECORDS)}")
 
 
-def _differ(theirs: Sequence[Release], ours: Sequence[Release]) -> str:
-    for a, b in itertools.zip_longest(theirs, ours):
+def _difference(reported: Sequence[Release], charged: Sequence[Release]) -> str:
+    for a, b in itertools.zip_longest(reported, charged):
         if a != b:
             return f"{a}, the server's {b}"
     return "nothing else"
@@ -321,7 +321,7 @@ def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
 
 
 def shortened(reason: str) -> str:
-    """Return a reason of one line in at most ``LONGEST_REASON`` characters.
+    """Return a one-line reason, cut to ``LONGEST_REASON`` characters.
 
     Examples
     --------
@@ -332,10 +332,10 @@ def shortened(reason: str) -> str:
 
 
 def never_released(run: Run, round: int, skipped: Container[int]) -> str:
-    """Return the name of a statistic that a client has not released up to a round; "" where there is none.
+    """Return the name of a statistic that a client has never released, or an empty string.
 
-    Between two releases strategies see the last one. Of a client whose replies were skipped whenever it
-    was due there is none, and nothing is made up in its place.
+    Between releases strategies see the last one. If a client's replies were skipped whenever the statistic
+    was due, there is no last one, and no value is substituted.
     """
     for statistic in run.statistics:
         if not statistic.due(round) and all(t in skipped for t in range(1, round, statistic.every)):

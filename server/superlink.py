@@ -1,7 +1,7 @@
-"""The same app under ``flwr run``: our own SuperLink with Flower's simulation, as a child process.
+"""Run the app under ``flwr run``: a SuperLink of our own with Flower's simulation, as a child process.
 
-Flower's command returns 0 even when the ServerApp crashed, so the status of
-the run is polled, and what was to be written is looked for.
+``flwr run`` returns 0 even if the ServerApp crashed. So the status of the run is polled, and its stored
+results are checked.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ out = ""
 """
 
 TIMEOUT = 1800.0
-"""Seconds after which one run under Flower is given up."""
+"""Seconds after which a run under Flower is stopped."""
 
 
 def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambda run: None) -> list[str]:
-    """Train every run that the store does not hold under ``flwr run``, one after the other.
+    """Train all runs that are not stored yet under ``flwr run``, one after the other.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
                 except RunError as error:
                     line, log = str(error), (home / "superlink.log").read_text(errors="replace")
                 if line:
-                    kept = store.fail(run, log)
-                    failures.append(f"{run.label}: {line} (log in {kept})")
+                    file = store.fail(run, log)
+                    failures.append(f"{run.label}: {line} (log in {file})")
                 else:
                     finished(run)
     return failures
@@ -89,12 +89,12 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
 
 @contextmanager
 def superlink(home: Path) -> Iterator[Callable[..., str]]:
-    """Start a SuperLink of our own on a free port and stop it at the end.
+    """Start a SuperLink on a free port, and stop it at the end.
 
     Yields
     ------
     Callable
-        Runs ``flwr`` with arguments against it and returns its stdout.
+        Runs ``flwr`` with the given arguments against this SuperLink and returns its stdout.
     """
     port = _free_port()
     state = home / "flwr"
@@ -107,7 +107,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
     environment = {
         **os.environ,
         "PATH": path,
-        "PYTHONPATH": os.pathsep.join(modules),  # a relative one would begin at another folder
+        "PYTHONPATH": os.pathsep.join(modules),  # relative paths would start at another folder
         "FLWR_HOME": str(state),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -131,7 +131,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         cwd=home,
-        start_new_session=True,  # an interrupt at the terminal reaches us alone, and we stop the tree
+        start_new_session=True,  # an interrupt reaches this process only, which stops the children
     )
 
     def flwr(*arguments: str) -> str:
@@ -146,7 +146,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
                 timeout=300,
             )
         except subprocess.TimeoutExpired:
-            raise RunError(f"flwr {arguments[0]}: no answer within 300 s") from None
+            raise RunError(f"flwr {arguments[0]}: timed out after 300 s") from None
         if done.returncode:
             why = " ".join((done.stderr or done.stdout).split())[-300:]
             raise RunError(f"flwr {arguments[0]} failed: {why}")
@@ -161,7 +161,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
 
 
 def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
-    """Run one training; return an empty line, or one that says why it failed, and the run's log."""
+    """Train one run; return the reason for a failure in one line (else an empty string) and its log."""
     from fedtoll import __version__
 
     app = home / "app"
@@ -178,9 +178,7 @@ def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str
     }
     settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) + f" seed={run.seed}"
     federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
-    started = _answer(
-        flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation
-    )
+    started = _json(flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation)
     run_id = str(started["run-id"])
     status, reason = _follow(run_id, flwr)
     if status == "finished:completed" and store.has(run):
@@ -188,20 +186,20 @@ def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
 
 
-def _answer(flwr: Callable[..., str], *arguments: str) -> dict[str, Any]:
-    """Return what a command of Flower's says as JSON."""
-    said = flwr(*arguments, "--format", "json")
+def _json(flwr: Callable[..., str], *arguments: str) -> dict[str, Any]:
+    """Run a Flower command and return its JSON output."""
+    output = flwr(*arguments, "--format", "json")
     try:
-        answer: dict[str, Any] = json.loads(said)
+        content: dict[str, Any] = json.loads(output)
     except ValueError:
-        raise RunError(f"flwr {arguments[0]}: not an answer: {' '.join(said.split())[-300:]}") from None
-    if not answer.get("success"):
-        raise RunError(f"flwr {arguments[0]}: {answer.get('error-message', answer)}")
-    return answer
+        raise RunError(f"flwr {arguments[0]}: returned no JSON: {' '.join(output.split())[-300:]}") from None
+    if not content.get("success"):
+        raise RunError(f"flwr {arguments[0]}: {content.get('error-message', content)}")
+    return content
 
 
 def _portable(plan: Plan) -> str:
-    """Return the scenario, overrides included, with the files of strategies as absolute paths."""
+    """Return the scenario with its overrides as JSON, with absolute paths to strategy files."""
     content = plan.scenario.model_dump(mode="json")
     for spec in content["strategies"]:
         file, colon, cls = spec["name"].rpartition(":")
@@ -211,13 +209,13 @@ def _portable(plan: Plan) -> str:
 
 
 def _follow(run_id: str, flwr: Callable[..., str]) -> tuple[str, str]:
-    """Wait for a run's end; return its status and what Flower says of it."""
+    """Wait until a run ends; return its status and Flower's details."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        (entry,) = _answer(flwr, "ls", "own", "--run-id", run_id)["runs"]
+        (entry,) = _json(flwr, "ls", "own", "--run-id", run_id)["runs"]
         if entry["status"].startswith("finished"):
-            said = " ".join(str(entry.get("status-details") or "no reason given").split())
-            return str(entry["status"]), said.removeprefix("Simulation failed with exception: ")
+            details = " ".join(str(entry.get("status-details") or "no reason given").split())
+            return str(entry["status"]), details.removeprefix("Simulation failed with exception: ")
         time.sleep(1)
     flwr("stop", run_id, "own")
     return "stopped", f"not finished after {TIMEOUT:g} s"
@@ -227,7 +225,9 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise RunError(f"the SuperLink ended at once: {log.read_text(errors='replace').strip()[-300:]}")
+            raise RunError(
+                f"the SuperLink exited at startup: {log.read_text(errors='replace').strip()[-300:]}"
+            )
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -237,7 +237,7 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the SuperLink and all that it started: a simulation cut short leaves itself and Ray behind."""
+    """End the SuperLink and its descendants: an interrupted simulation leaves processes and Ray behind."""
     groups = _groups_of(child.pid)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         for group in groups:
@@ -280,8 +280,8 @@ def _free_port() -> int:
 
 
 def _command(name: str, path: str) -> str:
-    """Return where one of Flower's commands is."""
+    """Return the path of one of Flower's commands."""
     found = shutil.which(name, path=path)
     if found is None:
-        raise RunError(f"{name}: no such command beside {sys.executable} or on the PATH")
+        raise RunError(f"{name}: command not found next to {sys.executable} or on the PATH")
     return found

@@ -1,4 +1,4 @@
-"""A whole study: a scenario's runs trained, stored and reported. What the command line and Python call."""
+"""Run a whole scenario: train, store and load its runs. Called by the command line and by users."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def prepare(
     grid: str = "local",
     like: Federation | None = None,
 ) -> plans.Plan:
-    """Read a scenario and make its runs for a grid; nothing is trained and nothing written.
+    """Read a scenario and plan its runs for a grid, without training or writing anything.
 
-    The table of the federation ``like`` is shared where the records are the same.
+    The table of the federation ``like`` is shared if the records are the same.
 
     Raises
     ------
     ScenarioError
-        One line for any mistake in the scenario.
+        In one line, for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
-    return plans.plan(scenario, scenarios.find(name).name, apart=grid == "flower", like=like)
+    return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
 
 
 def execute(
@@ -46,7 +46,7 @@ def execute(
     grid: str = "local",
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
-    """Train every run that the store does not hold; return one line for each that failed."""
+    """Train all runs that are not stored yet; return one line for each that failed."""
     if grid == "flower":
         from fedtoll.server import superlink
 
@@ -62,7 +62,7 @@ def execute(
 
 
 def check_options(executor: str, grid: str) -> None:
-    """Refuse an unknown executor or grid in one line."""
+    """Raise ``ScenarioError`` if the executor or grid is unknown."""
     for option, value, known in (("executor", executor, executors.EXECUTORS), ("grid", grid, GRIDS)):
         if value not in known:
             raise ScenarioError(f"{option} {value!r} is unknown{nearest(value, known)}")
@@ -78,7 +78,7 @@ def run(
     workers: int | None = None,
     force: bool = False,
 ) -> Results:
-    """Run a scenario and return its results; the same call again resumes it.
+    """Run a scenario and return its results; calling it again resumes.
 
     Parameters
     ----------
@@ -89,19 +89,19 @@ def run(
     overrides
         ``"key=value"`` with TOML literals, e.g. ``["training.rounds=10"]``.
     seeds
-        A range such as ``"0:10"`` in place of the scenario's.
+        A range such as ``"0:10"`` that replaces the scenario's seeds.
     executor, workers
-        ``serial``, ``processes`` or ``ray``, and how many. Processes import the calling script again,
-        so guard it with ``if __name__ == "__main__"``.
+        ``serial``, ``processes`` or ``ray``, and the number of workers. Processes import the calling
+        script again, so guard it with ``if __name__ == "__main__"``.
     force
-        Mix with runs that other versions of the libraries made.
+        Accept stored runs that were made with other versions of the libraries.
 
     Raises
     ------
     ScenarioError
-        For a mistake in the scenario.
+        If the scenario has a mistake.
     RunError
-        When a run failed; the others are stored.
+        If a run failed; the others are stored.
     """
     check_options(executor, "local")
     planned = prepare(scenario, overrides, seeds)

@@ -1,4 +1,4 @@
-"""The tables of one run: groups, clients, rounds, ledger and predictions. They hold no clock times."""
+"""Build the tables of one run: groups, clients, rounds, ledger and predictions, without clock times."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Tables = dict[str, pd.DataFrame]
 """The tables of one run by name: groups, clients, rounds, ledger, predictions."""
 
 Spent = dict[tuple[int, int], float]
-"""ε by client and round."""
+"""The ε spent, by client and round."""
 
 Skipped = dict[int, dict[int, str]]
-"""The reason for every skipped reply, by client and round."""
+"""The reason of every skipped reply, by client and round."""
 
 
 def run_tables(
@@ -38,22 +38,22 @@ def run_tables(
     history: Mapping[int, adapter.Aggregation],
     strict: Strict,
 ) -> Tables:
-    """Return the tables of a run that has ended.
+    """Return the tables of a finished run.
 
     Parameters
     ----------
     run, federation
-        What was trained, and on which records.
+        The run that was trained, and its records.
     groups
-        The measures of every round and group, as :meth:`HeldOut.measure` returns them, with their round.
+        The measures of every round and group, as returned by :meth:`HeldOut.measure`, with ``round``.
     held_out
         The held-out records.
     probabilities_NC
         The final model's probability of each class for every held-out record.
     history
-        What a strategy of ours recorded of each round; empty for a strategy of Flower's.
+        What our strategies recorded in each round; empty for Flower's own strategies.
     strict
-        The Grid that the run was driven over: it has the ledger and the skipped replies.
+        The Grid of the run, which has the ledger and the skipped replies.
     """
     spent = _spent(run, strict)
     clients = _clients(run, spent, history, strict.skipped)
@@ -82,32 +82,34 @@ def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
 def _clients(
     run: Run, spent: Spent, history: Mapping[int, adapter.Aggregation], skipped: Skipped
 ) -> pd.DataFrame:
-    """Return one row for each round and client: its weight, its noise, its statistics, its ε.
+    """Return one row per round and client: weight, noise, statistics and ε.
 
-    Where the run may skip a reply, it says why it did; then there was no update, and nothing that noised it.
+    If the run may skip replies, a column has the reason; a skipped reply has no update and no noise.
     """
     rows = []
-    mu = run.strategy.parameters.get("proximal_mu", 0.0)  # of Flower's own FedProx
-    theirs = [adapter.noise_variance(run, client, mu) for client in run.clients]
+    mu = run.strategy.parameters.get("proximal_mu", 0.0)  # Flower's own FedProx
+    planned = [adapter.noise_variance(run, client, mu) for client in run.clients]
     for round in range(1, run.rounds + 1):
-        done = history.get(round, adapter.Aggregation())
+        recorded = history.get(round, adapter.Aggregation())
         for i, client in enumerate(run.clients):
             row: dict[str, Any] = {
                 "round": round,
                 "client": client.id,
                 "group": client.group,
                 "public_size": client.size,
-                "weight": math.nan if done.weights is None else float(done.weights[i]),
-                "coefficient": math.nan if done.coefficients is None else float(done.coefficients[i]),
-                "noise_variance": done.noise_variances[i] if done.noise_variances else theirs[i],
+                "weight": math.nan if recorded.weights is None else float(recorded.weights[i]),
+                "coefficient": (
+                    math.nan if recorded.coefficients is None else float(recorded.coefficients[i])
+                ),
+                "noise_variance": recorded.noise_variances[i] if recorded.noise_variances else planned[i],
                 "epsilon_spent": spent[client.id, round],
             }
             for statistic in run.statistics:
-                estimate = done.statistics[i][statistic.name]
+                estimate = recorded.statistics[i][statistic.name]
                 row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
             if run.on_failure == "skip":
-                row["skipped"] = why = skipped[client.id].get(round, "")
-                row["noise_variance"] = math.nan if why else row["noise_variance"]
+                row["skipped"] = reason = skipped[client.id].get(round, "")
+                row["noise_variance"] = math.nan if reason else row["noise_variance"]
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -117,11 +119,11 @@ def _flat(value: Value) -> float | list[float]:
 
 
 def _spent(run: Run, strict: Strict) -> Spent:
-    """Return ε by client and round, recomposed from the ledger's releases."""
+    """Return the ε spent by client and round, composed from the ledger's releases."""
     spent: Spent = {}
     account = Ledger(run.delta, run.accountant)
     for client in run.clients:
-        releases = strict.ledger.of(client.id)
+        releases = strict.ledger.releases_of(client.id)
         for round in range(1, run.rounds + 1):
             account.charge(r for r in releases if r.round == round)
             spent[client.id, round] = account.epsilon(client.id)
@@ -129,10 +131,12 @@ def _spent(run: Run, strict: Strict) -> Spent:
 
 
 def _rounds(run: Run, clients: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
-    """Return the effective noise Σ a_k² v_k of every round, how many answered, and the engine that ran."""
+    """Return the effective noise Σ a_k² v_k, the number of replies and the engine of every round."""
     noise = (clients["coefficient"] ** 2 * clients["noise_variance"]).groupby(clients["round"])
     frame = noise.sum(min_count=1).rename("effective_noise").reset_index()
-    frame["replies"] = [len(run.clients) - sum(t in of for of in skipped.values()) for t in frame["round"]]
+    frame["replies"] = [
+        len(run.clients) - sum(t in reasons for reasons in skipped.values()) for t in frame["round"]
+    ]
     frame["engine"] = run.engine
     return frame
 
@@ -142,8 +146,8 @@ def _with_weights(
 ) -> pd.DataFrame:
     """Add each group's share of the weight in each round; undefined in round 0.
 
-    A client's weight goes to groups in proportion to the records of each that the plan expects it to hold,
-    which is public: all of it to its declared group, where it has one.
+    A client's weight is divided over the groups in proportion to its expected records of each, which are
+    public. A client with a declared group gives its whole weight to that group.
     """
     shares = expected_KG / expected_KG.sum(axis=1, keepdims=True)
     weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))
@@ -156,7 +160,7 @@ def _with_weights(
 
 
 def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
-    """Return the server's ledger: what an outsider needs to recompute every ε."""
+    """Return the server's ledger, from which anyone can recompute every ε."""
     rows = [
         {
             "client": r.client,

@@ -1,4 +1,4 @@
-"""Train runs in this process, one after the other, and keep what they share."""
+"""Train runs in this process, one after another, reusing what they share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Trainer:
-    """Trains runs in this process, and keeps what they share: records, engine, and the draws of a seed.
+    """Trains runs in this process, and caches what they share: records, engines and the draws of a seed.
 
-    A copy in another process resolves the records anew, from the first run that it trains. Torch and Flower
-    are imported when the first run is trained.
+    A trainer that was sent to another process resolves the records again, from the first run that it trains.
+    Torch and Flower are imported when the first run is trained.
 
     Parameters
     ----------
     federation
-        The records, where the caller has them.
+        The records. If not given, they are resolved from the first run.
     """
 
     def __init__(self, federation: Federation | None = None) -> None:
@@ -30,7 +30,7 @@ class Trainer:
         self._clients: Clients | None = None
 
     def __reduce__(self) -> tuple[type[Trainer], tuple[()]]:
-        """Pickle without records: in another process they are resolved from the run."""
+        """Pickle without the records, which another process resolves from the run."""
         return Trainer, ()
 
     @property
@@ -45,7 +45,7 @@ class Trainer:
     def train(self, run: Run, look: Look | None = None) -> Tables:
         """Train one run with all its clients in this process.
 
-        Parameters, returned tables and errors are those of :func:`fedtoll.server.app.federate`.
+        Parameters, tables and errors are those of :func:`fedtoll.server.app.federate`.
         """
         from fedtoll.server.app import federate
         from fedtoll.server.grid import LocalGrid
@@ -55,5 +55,5 @@ class Trainer:
 
 
 def simulate(run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:
-    """Train one run with all its clients in this process; as :meth:`Trainer.train`."""
+    """Train one run with all its clients in this process, as :meth:`Trainer.train` does."""
     return Trainer(federation).train(run, look)

@@ -1,4 +1,4 @@
-"""Spread work over processes of one torch thread each: for sweeps, audits, tuning and reductions."""
+"""Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from fedtoll.scenarios.errors import RunError, one_line
 
 PATIENCE = 3
-"""How many workers may die in a row, with no job finished in between, before the command gives up."""
+"""Number of workers that may die in a row, with no job finished in between, before giving up."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """Return how many cores this process may use; outside Linux, how many there are."""
+    """Return the number of cores that this process may use; outside Linux, of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def one_thread() -> None:
-    """Give this process one torch thread: on a busy machine two are many times slower."""
+    """Set torch to one thread: on a busy machine two are many times slower."""
     import torch
 
     torch.set_num_threads(1)
@@ -40,7 +40,7 @@ def one_thread() -> None:
 
 @contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore the earlier ones at the end."""
+    """Set environment variables, and restore their previous values at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -60,24 +60,24 @@ def spread(
     *,
     share: Callable[[Job], Any] = lambda job: None,
 ) -> Iterator[tuple[int, Result]]:
-    """Do every job; yield its position and its result as it ends, in any order.
+    """Run ``work`` on every job; yield each position and result as it finishes, in any order.
 
     Parameters
     ----------
     work
-        A function of a module, so that a process can import it.
+        A module-level function, so that a process can import it.
     jobs
-        Strings, or tuples of them: nothing else crosses a process.
+        Strings or tuples of strings; nothing else is sent to a process.
     workers
-        How many processes, by default one per core. A single one works in this process.
+        Number of processes, by default one per core. With one, the work is done in this process.
     share
-        What jobs have in common that a process caches, e.g. a seed's records. A worker prefers jobs like
-        its last one, then those that no other worker is like.
+        Returns the key of what jobs share and a process caches, e.g. the seed of its records. A worker
+        prefers jobs with the key of its last job, then jobs whose key no other worker has.
 
     Raises
     ------
     RunError
-        When workers keep dying. The job of a worker that died is done again by a new one.
+        If workers keep dying. The job of a worker that died is repeated by a new one.
     """
     count = min(workers or cores(), len(jobs))
     if count <= 1:
@@ -85,15 +85,15 @@ def spread(
         for position, job in enumerate(jobs):
             yield position, work(job)
         return
-    # A pipe that only one worker writes to ends with that worker, even in the middle of a result. In a pool
-    # with one shared pipe, the driver would wait for the rest for ever.
+    # Each worker has its own pipe, which closes when the worker dies, even in the middle of a result. With
+    # one pipe shared by a pool, the driver would wait for the rest forever.
     todo = list(range(len(jobs)))
-    likeness = [share(job) for job in jobs]
+    keys = [share(job) for job in jobs]
     team = [_Worker(work) for _ in range(count)]
     deaths = 0
     try:
         for worker in team:
-            worker.take(jobs, likeness, todo, team)
+            worker.take(jobs, keys, todo, team)
         while busy := {worker.pipe: worker for worker in team if worker.position is not None}:
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
@@ -116,34 +116,34 @@ def spread(
                     if error is not None:
                         raise error
                     yield current, result
-                worker.take(jobs, likeness, todo, team)
+                worker.take(jobs, keys, todo, team)
     finally:
         for worker in team:
             worker.end()
 
 
 class _Worker:
-    """A spawned process that does one job after the other.
+    """A spawned process that does one job after another.
 
     Attributes
     ----------
     pipe
-        The driver's end.
+        The driver's end of the pipe.
     position
-        The job that it does now, if any.
-    likeness
-        What its last job shares with others.
+        Position of the current job, or ``None``.
+    key
+        The sharing key of its last job.
     """
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.position: int | None = None
-        self.likeness: Any = None
+        self.key: Any = None
         self.pipe, workers_end = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve, args=(work, workers_end), daemon=True
         )
         multiprocessing.resource_tracker.ensure_running()  # starting it later would unblock interrupts
-        # The child inherits the block: the terminal's interrupt is for the driver alone.
+        # The child inherits the blocked signal: an interrupt at the terminal is for the driver alone.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with environment(ONE_THREAD):  # inherited by the worker
@@ -153,48 +153,46 @@ class _Worker:
         workers_end.close()
 
     def take(
-        self, jobs: Sequence[Any], likeness: Sequence[Any], todo: list[int], team: Sequence[_Worker]
+        self, jobs: Sequence[Any], keys: Sequence[Any], todo: list[int], team: Sequence[_Worker]
     ) -> None:
-        """Send the next job: one like the last, or one that no other worker's job is like."""
-        taken = [w.likeness for w in team if w is not self and w.position is not None]
-        self.position = min(
-            todo, key=lambda i: (likeness[i] != self.likeness, likeness[i] in taken), default=None
-        )
+        """Send the next job: preferably one with this worker's key, then one with a key nobody has."""
+        taken = [w.key for w in team if w is not self and w.position is not None]
+        self.position = min(todo, key=lambda i: (keys[i] != self.key, keys[i] in taken), default=None)
         if self.position is not None:
             todo.remove(self.position)
-            self.likeness = likeness[self.position]
-            with suppress(OSError):  # dead already, which the next read finds
+            self.key = keys[self.position]
+            with suppress(OSError):  # the worker is dead, which the next read notices
                 self.pipe.send(jobs[self.position])
 
     def end(self) -> None:
-        """End the process at once, whatever it does."""
+        """Terminate the process, even in the middle of a job."""
         self._process.terminate()
         self._process.join()
         self.pipe.close()
 
 
 def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
-    """Do what the driver sends until the driver is gone; one torch thread."""
+    """Do the jobs that the driver sends, with one torch thread, until the driver exits."""
     one_thread()
     driver = multiprocessing.parent_process()
 
-    def follow() -> None:
+    def exit_with_driver() -> None:
         if driver is not None:
             driver.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_driver, daemon=True).start()
     while True:
         job = pipe.recv()
         try:
-            answer: tuple[Any, Exception | None] = work(job), None
+            outcome: tuple[Any, Exception | None] = work(job), None
         except Exception as error:
-            answer = None, _portable(error)
-        pipe.send(answer)
+            outcome = None, _portable(error)
+        pipe.send(outcome)
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error as it can cross the pipe: itself, or one line where it cannot be pickled."""
+    """Return the error itself, or a one-line ``RunError`` if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -62,13 +62,11 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What one client sent in one round, as visible to a strategy.
+class Report(Member):
+    """A member, and what it sent in one round, as visible to a strategy.
 
     Parameters
     ----------
-    client, size, group
-        As in ``Member``.
     update
         Δ_k = w_k − w^t, the change of every parameter.
     statistics
@@ -82,9 +80,6 @@ class Report:
         η of the client's local SGD, a public constant of the plan.
     """
 
-    client: int
-    size: int
-    group: str
     update: Arrays
     statistics: Mapping[str, Estimate] = field(default_factory=dict)
     epsilon: float = 0.0

@@ -1,8 +1,9 @@
-"""The benchmarks still run: their work trains, their sweep can be planned, their page be written."""
+"""The benchmarks work: their models train, their sweep can be planned, their page can be written."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def test_the_sweep_is_of_150_runs_and_one_of_them_is_timed_round_by_round():
     assert timed.rounds(1) > 0
     assert timed.whole() > timed.training[0] > 0
     assert 0.7 < timed.accuracy < 0.9
+
+
+def test_the_stored_page_is_that_of_the_stored_measurements():
+    report = importlib.import_module("benchmarks.report")
+    results = json.loads((ROOT / "benchmarks/results.json").read_text(encoding="utf-8"))
+    assert (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8") == report.markdown(results)
 
 
 def test_the_page_is_written_from_measurements():

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line mistakes, nothing half written."""
+"""The command line as users see it: exit codes, one-line errors, nothing half written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import fedtoll as package
+from fedtoll import cli
 from fedtoll.scenarios.read import library
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
@@ -60,6 +62,26 @@ def test_the_command_line_imports_nothing_heavy(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def commands(command, path=()):
+    """Yield the words of every command and group of the command line."""
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("command", list(commands(get_command(cli.app))), ids=" ".join)
+def test_help_fits_the_terminal_and_has_no_escaped_brackets(here, monkeypatch, command, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, err = here(*command, "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: " in out
+    assert "\\" not in out
+    assert max(map(len, out.splitlines())) <= width
+    if command in {("run",), ("audit",), ("report",)}:
+        assert "  [required]" in out
 
 
 @pytest.mark.parametrize("kind", ["scenarios", "findings", "strategies", "data", "measures"])
@@ -199,11 +221,11 @@ def test_run_report_and_resume(here, tmp_path):
     assert (tmp_path / "here/report.html").stat().st_size > 100_000
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")}
 
-    # The rest runs in this process, which has imported everything already.
+    # From here on in this process, to import everything only once.
     started = time.monotonic()
     code, out, err = here(*arguments, "--json")
     assert code == 0, err
-    assert "4 of 4 runs are there already" in err
+    assert "4 of 4 runs are stored already" in err
     assert json.loads(out)["runs"] == 4
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "here").rglob("*.parquet")} == stamps
     assert time.monotonic() - started < 60

@@ -1,4 +1,4 @@
-"""``fedtoll budget``: both ways, the parts, and mistakes in one line."""
+"""``fedtoll budget``: both directions, the parts, and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.server.federation import TOML
 def test_from_epsilon_to_sigma_and_back(here):
     code, out, err = here("budget", "--epsilon", 2, "--rate", 0.02, "--steps", 300, "--json")
     assert (code, err) == (0, "")
-    there = json.loads(out)
-    sigma = there["parts"][0]["noise_multiplier"]
-    assert there["spent"] <= 2.0
-    assert there["left"] == pytest.approx(2.0 - there["spent"])
+    forward = json.loads(out)
+    sigma = forward["parts"][0]["noise_multiplier"]
+    assert forward["spent"] <= 2.0
+    assert forward["left"] == pytest.approx(2.0 - forward["spent"])
     code, out, _ = here("budget", "--sigma", sigma, "--rate", 0.02, "--steps", 300, "--json")
     back = json.loads(out)
-    assert (code, back["spent"]) == (0, there["spent"])
+    assert (code, back["spent"]) == (0, forward["spent"])
     assert "left" not in back
     assert back["spent"] == epsilon([Event(sigma, 0.02, 300)], 1e-5)
 
@@ -107,7 +107,7 @@ BAD = {
     "δ of 0": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--delta", 0), "--delta 0: must lie between"),
     "gdp": (
         ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "gdp"),
-        "is an approximation here",
+        "is an approximation, not an upper bound",
     ),
     "pld": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "pld"), "must be 'rdp' or 'prv'"),
     "statistic": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--statistic", "20"), "e.g. 100:30"),
@@ -117,7 +117,7 @@ BAD = {
     ),
     "unknown scenario": (("adult-rase",), "did you mean 'adult-race'?"),
     "rate of a scenario": (("adult-race", "--rate", 0.1), "--set training.sampling_rate="),
-    "set without one": (("--set", "training.rounds=1"), "belongs to a scenario"),
+    "set without one": (("--set", "training.rounds=1"), "needs a scenario"),
     "no finite ε": (("adult-race", "--set", 'privacy.epsilons=["inf"]'), "no finite ε to account for"),
 }
 

@@ -1,4 +1,4 @@
-"""``fedtoll new-strategy`` and ``fedtoll check-strategy`` as a user meets them."""
+"""``fedtoll new-strategy`` and ``fedtoll check-strategy`` as users see them."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
     assert "sum 2 instead of 1 (+1)" in out
     code, out, err = here("check-strategy", "x.py:Broken", "--set", "t=2.0", "--json")
     assert (code, err) == (1, "")
-    told = json.loads(out)
-    assert told["strategy"] == "x.py:Broken"
-    assert {v["property"]: v["outcome"] for v in told["verdicts"]}["weights on the simplex"] == "failed"
+    content = json.loads(out)
+    assert content["strategy"] == "x.py:Broken"
+    assert {v["property"]: v["outcome"] for v in content["verdicts"]}["weights on the simplex"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
         (["term", "--set", "tt=1.0"], ["unknown parameter 'tt'", "'t'"]),
         (["term", "--set", "t"], ["key=value"]),
         (["term", "--set", "=1"], ["key=value"]),
-        (["term", "--set", "t=much"], ["'much' is not a TOML literal (a text needs quotes)"]),
+        (["term", "--set", "t=much"], ["'much' is not a TOML literal (a string needs quotes)"]),
         (["term", "--set", "t=[1,"], ["'[1,' is not a TOML literal: ", "at end of document"]),
         (["term", "--set", "t=-1.0"], ["must be 0 or greater"]),
         (["nowhere.py:X"], ["no such file"]),
@@ -167,7 +167,7 @@ def test_wrong_usage_is_one_line(here, tmp_path, arguments, words):
 
 
 def test_plain_words_say_what_each_strategy_does(here):
-    """One line each, without a formula."""
+    """Each title is one line without a formula."""
     for name, words in json.loads(here("list", "strategies", "--json")[1]).items():
         assert words.endswith("."), name
         assert len(words) <= 90, name
@@ -185,7 +185,7 @@ def test_a_strategy_of_flowers_says_what_was_checked(here):
     code, out, err = here("check-strategy", "flwr.serverapp.strategy:FedYogi", "--set", "eta=0.1")
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
-    assert "the kit is for fedtoll's interface; checked that" in out
+    assert "the kit tests fedtoll's own interface; checked only that" in out
 
 
 def test_the_template_is_a_file_of_ours_in_style(tmp_path):

@@ -1,9 +1,10 @@
-"""The examples of docs/strategies.md and of the README run, and say what the code says."""
+"""The examples of README, docs/strategies.md and CHANGELOG work and agree with the code."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,36 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(text):
-    """Return every block of Python that defines a class."""
+    """Return every Python block that defines a class."""
     return [b for b in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "class " in b]
+
+
+def test_the_readme_shows_the_numbers_of_the_tutorial():
+    """The tutorial's output is compared with that of the command (tests/test_docs_tutorial.py)."""
+    tutorial = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8").splitlines()
+    (table,) = re.findall(r"^Who pays at .*?^```$", README, re.MULTILINE | re.DOTALL)
+    assert table.splitlines()[0] in tutorial
+    rows = [line for line in table.splitlines() if "±" in line and "," in line]
+    assert [row.split()[0] for row in rows] == ["Asian-Pac-Islander", "Black", "White", "everybody"]
+    for row in rows:
+        fedavg = row[: row.index("±") + 7]
+        assert any(re.sub(" +", " ", fedavg).strip() == re.sub(" +", " ", line) for line in tutorial), row
+
+
+def test_the_readme_has_no_broken_link():
+    links = re.findall(r"\]\((?!https://)([^)#]+)[^)]*\)", README)
+    assert len(links) > 10
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_changelog_names_modules_that_exist():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    moved = re.findall(r"^\| `(fedtoll[\w.]+)`.* \| `(fedtoll[\w.]+)` \|$", text, re.MULTILINE)
+    assert len(moved) > 5
+    for old, new in moved:
+        assert find_spec(new), new
+        assert old not in re.findall(r"fedtoll[\w.]+", README), old
 
 
 def test_the_example_is_short_and_the_same_in_both_places():
@@ -79,12 +108,12 @@ def test_shapes_and_sensitivities_are_those_of_the_declarations(name):
     _, _, _, shape, sensitivity, _, _ = (cell.strip() for cell in row.split("|"))
     statistic = STATISTICS[name]()
     groups, classes = 7, 3
-    told = (
+    expected = (
         []
         if shape == "a number"
         else [{"G": groups, "C": classes}.get(x, x) for x in shape[1:-1].split(", ")]
     )
-    assert tuple(int(x) for x in told) == statistic.shape(groups, classes)
+    assert tuple(int(x) for x in expected) == statistic.shape(groups, classes)
     B = getattr(statistic, "clip", 0.0)
     assert {"B / n": B / 50, "1 / n": 1 / 50, "√2": 2**0.5, "1": 1.0}[sensitivity] == statistic.sensitivity(
         50

@@ -1,4 +1,4 @@
-"""The table and the scenario of docs/data.md run as they stand there, and its lists are complete."""
+"""The table and the scenario of docs/data.md run as printed, and its lists are complete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fedtoll.scenarios.data import SOURCES
-from fedtoll.scenarios.data.config import AttributeFacts, ColumnFacts, Data, Own
+from fedtoll.scenarios.data.config import AttributeFacts, ColumnFacts, Data, TableFacts
 from fedtoll.scenarios.data.user_file import READERS
 from fedtoll.scenarios.scenario import Partition, Split
 
@@ -34,7 +34,7 @@ def test_the_table_and_the_scenario_of_the_guide_run(here, tmp_path):
 
 def test_the_guide_names_every_key_kind_suffix_and_source():
     words = set(re.findall(r"[\w.-]+", " ".join(re.findall(r"`([^`\n]*)`", GUIDE)).replace("own.", "own. ")))
-    for section in (Own, ColumnFacts, AttributeFacts, Split, Partition):
+    for section in (TableFacts, ColumnFacts, AttributeFacts, Split, Partition):
         assert set(section.model_fields) - {"clients"} <= words, section
     assert {f"data.{key}" for key in Data.model_fields} - {
         "data.source",

@@ -1,4 +1,4 @@
-"""The reference pages of docs/ say what the code says: every key, column and measure, and no other."""
+"""The reference pages of docs/ list exactly the keys, columns and measures of the code."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def page(name: str) -> str:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Return what stands under every heading, up to the next heading of any level."""
+    """Return the text below every heading, up to the next heading of any level."""
     parts = re.split(r"^#{1,4} (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def table(text: str) -> dict[str, list[str]]:
-    """Return the rows of the tables in a text by the word in their first cell."""
+    """Return the rows of all tables in a text, keyed by the code in their first cell."""
     rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", text, re.M)
     assert len(rows) == len({key for key, _ in rows})
     return {key: [cell.strip() for cell in cells.split(" | ")] for key, cells in rows}
 
 
 def models(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield every section of a scenario with the heading that it must have."""
+    """Yield every section of a scenario with the heading of its documentation."""
     yield path or "Top of the file", model
     for key, field in model.model_fields.items():
         for inner, named in _sections(field.annotation):
@@ -71,15 +71,15 @@ def test_the_scenario_page_has_every_key_with_its_default_and_its_words(heading,
     assert list(rows) == list(model.model_fields)
     for key, field in model.model_fields.items():
         kind, default, meaning = rows[key]
-        made = field.get_default(call_default_factory=True)
-        if made is PydanticUndefined:
+        value = field.get_default(call_default_factory=True)
+        if value is PydanticUndefined:
             assert default == "required", key
-        elif isinstance(made, BaseModel):
+        elif isinstance(value, BaseModel):
             assert default == "defaults", key
-        elif made is None:
+        elif value is None:
             assert default == "–", key
         else:
-            assert default == f"`{json.dumps(made)}`", key
+            assert default == f"`{json.dumps(value)}`", key
         for word in literals(field.annotation):
             assert f'`"{word}"`' in kind, (key, word)
         assert meaning, key
@@ -92,7 +92,7 @@ def test_the_scenario_page_has_no_section_that_is_not_there():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, runs, small):
-    """A real results folder of two runs: a strategy that asks for statistics, and one that does not."""
+    """A results folder of two runs: one strategy requests statistics, the other does not."""
     chosen = [run for run in runs.values() if run.mechanism == "dp-sgd" and run.strategy.name != "uniform"]
     store = Store(tmp_path_factory.mktemp("results"))
     store.open(replace(plan(small, "small.toml"), runs=tuple(chosen)), "", "fedtoll run small.toml")
@@ -107,11 +107,11 @@ def test_the_results_page_names_every_column_and_no_other(made, name):
     keys = table(text["Reading it"])
     columns = getattr(made, name).columns
     assert list(columns[:4]) == list(keys)
-    told = list(table(text[name]))
+    documented = list(table(text[name]))
     if name == "clients":
-        told += ["mean_loss", "mean_loss_sd"]
+        documented += ["mean_loss", "mean_loss_sd"]
         assert {"mean_loss", "_sd"} <= set(WORDS.findall(text[name]))
-    assert list(columns[4:]) == told
+    assert list(columns[4:]) == documented
 
 
 def test_the_results_page_names_every_key_of_the_resolved_file_and_every_file(made):
@@ -119,8 +119,8 @@ def test_the_results_page_names_every_key_of_the_resolved_file_and_every_file(ma
     assert set(table(text["resolved.json"])) == set(made.resolved)
     words = set(WORDS.findall(text["The results folder"]))
     assert {"scenario.toml", "resolved.json", "runs/HASH/run.json", "report.html", "figures/"} <= words
-    there = {p.name for p in (made.folder / "runs").glob("*/*")}
-    assert there == {"run.json", *(f"{name}.parquet" for name in TABLES)}
+    stored = {p.name for p in (made.folder / "runs").glob("*/*")}
+    assert stored == {"run.json", *(f"{name}.parquet" for name in TABLES)}
 
 
 def test_the_results_page_names_every_figure():

@@ -1,4 +1,4 @@
-"""The tutorial runs as it stands: its files are written, its commands typed, its outputs compared."""
+"""The tutorial works as printed: write its files, run its commands, compare their output."""
 
 from __future__ import annotations
 
@@ -28,56 +28,56 @@ def steps() -> Iterator[tuple[str, str]]:
             yield line.replace("\\\n", " ").strip(), output
 
 
-def same(said: str, told: str) -> None:
-    """Assert that a command said what the page says; "..." stands for the rest of a line, or for lines."""
+def same(printed: str, shown: str) -> None:
+    """Assert that a command printed what the page shows; "..." matches the rest of a line, or whole lines."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + "\n"
-        for line in told.splitlines()
+        for line in shown.splitlines()
     )
-    plain = "".join(f"{line.rstrip()}\n" for line in said.splitlines())
-    assert re.fullmatch(pattern, plain), f"the page says\n{told}\nand the command\n{plain}"
+    plain = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    assert re.fullmatch(pattern, plain), f"the page shows\n{shown}\nthe command printed\n{plain}"
 
 
 def write(folder: Path, text: str) -> None:
     found = re.match(r"# (\w+\.py)\n", text)
-    assert found, "a file begins with its name"
+    assert found, "a file starts with its name"
     (folder / found.group(1)).write_text(text, encoding="utf-8")
 
 
-def said(here, folder: Path, command: str, told: str) -> None:
-    """Type a command of fedtoll, and hold what it says to the page."""
+def check(here, folder: Path, command: str, shown: str) -> None:
+    """Run a command of fedtoll, and compare its output with the page."""
     command, _, file = command.partition(" > ")
     serial = ["--executor", "serial"] if command.startswith("fedtoll run ") else []  # changes no byte
     _, out, err = here(*shlex.split(command)[1:], *serial)
     if file:
         (folder / file).write_text(out, encoding="utf-8")
         out = ""
-    same(err + out, told)
+    same(err + out, shown)
 
 
 def test_the_cheap_commands_say_what_the_page_says(here, tmp_path):
     cheap = ("fedtoll describe ", "fedtoll check ", "fedtoll check-strategy ")
-    asked = 0
-    for step, told in steps():
+    checked = 0
+    for step, shown in steps():
         if step == "file":
-            write(tmp_path, told)
+            write(tmp_path, shown)
         elif step.startswith(cheap):
-            said(here, tmp_path, step, told)
-            asked += 1
-    assert asked == 5
+            check(here, tmp_path, step, shown)
+            checked += 1
+    assert checked == 5
 
 
 @pytest.mark.slow
 def test_the_whole_tutorial(here, tmp_path):
-    for step, told in steps():
+    for step, shown in steps():
         if step == "file":
-            write(tmp_path, told)
+            write(tmp_path, shown)
         elif step.startswith("fedtoll "):
-            said(here, tmp_path, step, told)
+            check(here, tmp_path, step, shown)
         else:
             python, file = step.split()
             assert python == "python"
-            same(subprocess.check_output([sys.executable, file], cwd=tmp_path, text=True), told)
+            same(subprocess.check_output([sys.executable, file], cwd=tmp_path, text=True), shown)
     figure = (tmp_path / "toll.svg").read_text(encoding="utf-8")
     assert figure.startswith("<svg")
     for group in ("White", "Black", "Asian-Pac-Islander", "Amer-Indian-Eskimo", "Other"):

@@ -1,4 +1,4 @@
-"""The classifier: scikit-learn's contract, the oracle's ε, the federation's step, fairlearn's wrappers."""
+"""DPClassifier: scikit-learn's contract, ε of an oracle, the steps of a federation, fairlearn's wrappers."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
     if hidden:
         run = run.model_copy(update={"model": type(run.model)(kind="mlp", hidden=hidden)})
     seen = []
-    tables = simulate(run, lambda round, made: seen.append(made))
-    made = DPClassifier(
+    tables = simulate(run, lambda round, parameters: seen.append(parameters))
+    classifier = DPClassifier(
         epsilon="clip-only" if run.mechanism == "clip-only" else run.epsilon,
         clip=1.0,
         epochs=2,
@@ -85,46 +85,46 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
         random_state=run.seed,
     )
     held = adult.held[0]
-    made.fit(adult.table.features[held], adult.table.label[held])
-    for ours, theirs in zip(made.parameters_, seen[-1], strict=True):
+    classifier.fit(adult.table.features[held], adult.table.label[held])
+    for ours, theirs in zip(classifier.parameters_, seen[-1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    scores = made.predict_proba(adult.table.features[adult.test])[:, 1]
+    scores = classifier.predict_proba(adult.table.features[adult.test])[:, 1]
     np.testing.assert_allclose(scores, tables["predictions"]["score"], rtol=1e-5, atol=1e-6)
-    assert made.noise_multiplier_ == run.clients[0].noise_multiplier
+    assert classifier.noise_multiplier_ == run.clients[0].noise_multiplier
     spent = tables["ledger"]["epsilon_spent"].max()
-    assert made.epsilon_ == (spent if run.mechanism == "dp-sgd" else INF)
+    assert classifier.epsilon_ == (spent if run.mechanism == "dp-sgd" else INF)
 
 
 @pytest.mark.parametrize(("epsilon", "size"), [(0.5, 2000), (1.0, 300), (8.0, 5000)])
 def test_its_epsilon_is_the_oracles_with_sample_weights(adult, epsilon, size):
     rows = adult.held[0][:size]
     weights = np.random.default_rng(0).exponential(3.0, size)
-    made = DPClassifier(epsilon, epochs=5, batch_size=200, random_state=1)
-    made.fit(adult.table.features[rows], adult.table.label[rows], sample_weight=weights)
-    step = PoissonSampledDpEvent(made.sampling_rate_, GaussianDpEvent(made.noise_multiplier_))
-    whole = SelfComposedDpEvent(step, made.n_steps_)
-    how: dict[str, Any] = {"neighboring_relation": NeighboringRelation.ADD_OR_REMOVE_ONE}
-    renyi = RdpAccountant(orders=list(accounting.ORDERS), **how).compose(whole).get_epsilon(1e-5)
-    exact = PLDAccountant(**how).compose(whole).get_epsilon(1e-5)
+    classifier = DPClassifier(epsilon, epochs=5, batch_size=200, random_state=1)
+    classifier.fit(adult.table.features[rows], adult.table.label[rows], sample_weight=weights)
+    step = PoissonSampledDpEvent(classifier.sampling_rate_, GaussianDpEvent(classifier.noise_multiplier_))
+    whole = SelfComposedDpEvent(step, classifier.n_steps_)
+    settings: dict[str, Any] = {"neighboring_relation": NeighboringRelation.ADD_OR_REMOVE_ONE}
+    renyi = RdpAccountant(orders=list(accounting.ORDERS), **settings).compose(whole).get_epsilon(1e-5)
+    exact = PLDAccountant(**settings).compose(whole).get_epsilon(1e-5)
     # At fractional orders theirs is an upper bound, by 1.5% at most (tests/peers/test_accounting.py).
-    assert exact < made.epsilon_ <= renyi * (1 + 1e-9)
-    assert made.epsilon_ == pytest.approx(renyi, rel=1.5e-2)
-    assert 0.99 * epsilon < made.epsilon_ <= epsilon
+    assert exact < classifier.epsilon_ <= renyi * (1 + 1e-9)
+    assert classifier.epsilon_ == pytest.approx(renyi, rel=1.5e-2)
+    assert 0.99 * epsilon < classifier.epsilon_ <= epsilon
 
 
 def test_a_record_moves_a_step_by_the_clip_at_most_whatever_its_weight(adult):
-    """One full-batch step without noise, with and without a record: add/remove neighbours."""
+    """Take one full-batch step without noise on two add/remove neighbours."""
     rows = adult.held[0][:50]
     X, y = adult.table.features[rows], adult.table.label[rows]
-    how: dict[str, Any] = {"clip": 0.7, "epochs": 1, "batch_size": 50, "public_size": 50}
+    settings: dict[str, Any] = {"clip": 0.7, "epochs": 1, "batch_size": 50, "public_size": 50}
     weights = np.ones(50)
     for weight in (1e-3, 1.0, 1e6):
         weights[0] = weight
-        made = [
-            DPClassifier("clip-only", **how, random_state=0).fit(X[s:], y[s:], weights[s:]).parameters_
+        classifier = [
+            DPClassifier("clip-only", **settings, random_state=0).fit(X[s:], y[s:], weights[s:]).parameters_
             for s in (0, 1)
         ]
-        moved = math.sqrt(sum(float(((a - b) ** 2).sum()) for a, b in zip(*made, strict=True)))
+        moved = math.sqrt(sum(float(((a - b) ** 2).sum()) for a, b in zip(*classifier, strict=True)))
         assert moved <= 0.7 / 50 * (1 + 1e-4)
         if weight >= 1:
             assert moved > 0.69 / 50  # it is clipped, so it moves by the whole clip
@@ -135,10 +135,10 @@ def test_a_record_moves_a_step_by_the_clip_at_most_whatever_its_weight(adult):
 def test_a_weight_of_zero_is_absence_where_nothing_is_sampled(adult):
     rows = adult.held[0][:60]
     X, y = adult.table.features[rows], adult.table.label[rows]
-    how: dict[str, Any] = {"epochs": 3, "batch_size": 60, "public_size": 60, "random_state": 0}
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 60, "public_size": 60, "random_state": 0}
     weights = np.r_[np.zeros(20), np.ones(40)]
-    a = DPClassifier(2.0, **how).fit(X, y, weights)
-    b = DPClassifier(2.0, **how).fit(X[20:], y[20:])
+    a = DPClassifier(2.0, **settings).fit(X, y, weights)
+    b = DPClassifier(2.0, **settings).fit(X[20:], y[20:])
     for one, other in zip(a.parameters_, b.parameters_, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -152,19 +152,19 @@ def test_public_facts_are_declared_and_never_fitted(adult):
     for one, other in zip(plain.parameters_, facts.parameters_, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     declared = DPClassifier(1.0, **FEW, classes=[0, 1], public_size=500).fit(X, np.zeros(500, dtype=int))
-    assert declared.classes_.tolist() == [0, 1]  # one class is there, and nobody is told
+    assert declared.classes_.tolist() == [0, 1]  # the declared classes, although y has only one
     assert declared.public_size_ == 500
     names = np.array(["<=50K", ">50K"], dtype=object)
-    told = DPClassifier(1.0, **FEW).fit(X, names[y])
-    assert set(told.predict(X)) <= set(names)
-    assert (told.predict(X) == names[plain.predict(X)]).all()
+    named = DPClassifier(1.0, **FEW).fit(X, names[y])
+    assert set(named.predict(X)) <= set(names)
+    assert (named.predict(X) == names[plain.predict(X)]).all()
 
 
 def test_without_a_random_state_every_fit_has_noise_of_its_own(adult):
     rows = adult.held[0][:200]
     X, y = adult.table.features[rows], adult.table.label[rows]
-    made = [DPClassifier(1.0, epochs=1, random_state=None).fit(X, y).parameters_[0] for _ in range(2)]
-    assert not np.allclose(made[0], made[1])
+    random = [DPClassifier(1.0, epochs=1, random_state=None).fit(X, y).parameters_[0] for _ in range(2)]
+    assert not np.allclose(random[0], random[1])
     fixed = [DPClassifier(1.0, epochs=1, random_state=7).fit(X, y).parameters_[0] for _ in range(2)]
     np.testing.assert_array_equal(fixed[0], fixed[1])
 
@@ -172,10 +172,10 @@ def test_without_a_random_state_every_fit_has_noise_of_its_own(adult):
 def test_it_is_pickled_and_cloned(adult):
     rows = adult.held[0][:200]
     X, y = adult.table.features[rows], adult.table.label[rows]
-    made = DPClassifier(1.0, **FEW, hidden=(4,)).fit(X, y)
-    again = pickle.loads(pickle.dumps(made))
-    np.testing.assert_array_equal(made.predict_proba(X), again.predict_proba(X))
-    np.testing.assert_array_equal(clone(made).fit(X, y).predict_proba(X), made.predict_proba(X))
+    classifier = DPClassifier(1.0, **FEW, hidden=(4,)).fit(X, y)
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(classifier.predict_proba(X), again.predict_proba(X))
+    np.testing.assert_array_equal(clone(classifier).fit(X, y).predict_proba(X), classifier.predict_proba(X))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_it_is_pickled_and_cloned(adult):
         ({"centre": [1.0, 2.0, 3.0]}, "centre: must be a number or 2 of them"),
         ({"accountant": "gdp"}, "accountant = 'gdp'"),
         ({"classes": [0]}, "one class"),
-        ({"classes": [0, 2]}, "y holds .*1.*, which is not among"),
+        ({"classes": [0, 2]}, "y contains .*1.*, which is not among"),
     ],
 )
 def test_mistakes_are_told(parameters, words):
@@ -216,10 +216,10 @@ def by_sex(adult):
     return adult.table.features[rows], adult.table.label[rows], names[sex.codes[rows]]
 
 
-def parity(made, X, sex):
+def parity(classifier, X, sex):
     from fairlearn.metrics import demographic_parity_difference
 
-    predicted = made.predict(X)
+    predicted = classifier.predict(X)
     return demographic_parity_difference(predicted, predicted, sensitive_features=sex)
 
 
@@ -245,15 +245,15 @@ def test_fairlearns_threshold_optimizer_runs_over_it_unchanged(by_sex):
     from fairlearn.postprocessing import ThresholdOptimizer
 
     X, y, sex = by_sex
-    made = DPClassifier(8.0, **FAIR).fit(X, y)
-    assert parity(made, X, sex) > 0.05
+    classifier = DPClassifier(8.0, **FAIR).fit(X, y)
+    assert parity(classifier, X, sex) > 0.05
     for method in ("predict_proba", "decision_function", "auto"):
         fair = ThresholdOptimizer(
-            estimator=made, constraints="demographic_parity", prefit=True, predict_method=method
+            estimator=classifier, constraints="demographic_parity", prefit=True, predict_method=method
         ).fit(X, y, sensitive_features=sex)
         predicted = fair.predict(X, sensitive_features=sex, random_state=0)
-        apart = [predicted[sex == name].mean() for name in np.unique(sex)]
-        assert np.ptp(apart) < parity(made, X, sex) / 2
+        rates = [predicted[sex == name].mean() for name in np.unique(sex)]
+        assert np.ptp(rates) < parity(classifier, X, sex) / 2
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_what_is_taken_from_the_data_is_warned_of_once(parameters, words):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         DPClassifier(**parameters, epochs=1).fit(X, y)
-    told = [str(w.message) for w in caught if w.category is UserWarning]
-    assert len(told) == (words is not None)
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    assert len(messages) == (words is not None)
     if words is not None:
-        assert re.search(words, told[0])
+        assert re.search(words, messages[0])
         assert caught[0].filename == __file__
     assert "taken from the data" in str(DPClassifier.__doc__)

@@ -41,7 +41,7 @@ ONLY: dict[str, set[str]] = {  # library: the files and folders that may import 
     "fairlearn": {"server/evaluate.py", "findings/reductions.py", "scenarios/data/acs.py"},
     "ray": {"server/executor.py"},
     "altair": {"report/charts/", "findings/front.py"},
-    "vl_convert": {"report/vega.py", "findings/front.py"},
+    "vl_convert": {"report/vega.py"},
 }
 MADE_BY_SKLEARN = {"scenarios/data/digits.py", "scenarios/data/synthetic.py"}
 NEVER = {  # room: libraries that no file of it may import

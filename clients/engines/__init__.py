@@ -1,6 +1,6 @@
-"""How local training is computed: one file an engine, behind one interface.
+"""Engines compute local training: one file per engine, with one interface.
 
-Torch and Opacus are imported when an engine is chosen or made, not before.
+Torch and Opacus are imported only when an engine is chosen or created.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Device = Literal["cpu", "cuda"]
 
 
 def choose(
-    training: Training, model: Model, inputs: int, classes: int, *, apart: bool = False
+    training: Training, model: Model, inputs: int, classes: int, *, separate: bool = False
 ) -> tuple[Name, Device]:
     """Return the engine and the device that will train a model.
 
     Parameters
     ----------
     training, model, inputs, classes
-        What the scenario says, and the shape of its records.
-    apart
-        Whether each client trains in a process of its own.
+        Sections of the scenario, and its numbers of features and classes.
+    separate
+        Whether each client trains in its own process.
 
     Raises
     ------
     ScenarioError
-        When the scenario insists on an engine or a device that cannot.
+        If the scenario demands an engine or a device that cannot train the model.
     """
     import torch
 
@@ -45,20 +45,20 @@ def choose(
 
         if why := opacus.refusal(module, inputs):
             raise ScenarioError(f"model.kind = {model.kind!r}: DP-SGD cannot train it: {why}")
-    reason = "clients train apart" if apart else refusal(module)
+    reason = "clients train in separate processes" if separate else refusal(module)
     if training.engine == "cohort" and reason:
         raise ScenarioError(f"training.engine = 'cohort': cannot train here: {reason}; use 'opacus'")
     name: Name = "opacus" if reason or training.engine == "opacus" else "cohort"
     cuda = torch.cuda.is_available()
     if training.device == "cuda" and not (cuda and name == "cohort"):
-        why = "no GPU is there" if not cuda else "the opacus engine runs on the processor"
+        why = "no GPU found" if not cuda else "the opacus engine runs on the processor"
         raise ScenarioError(f"training.device = 'cuda': {why}; use 'cpu'")
     device: Device = "cuda" if name == "cohort" and cuda and training.device != "cpu" else "cpu"
     return name, device
 
 
 def make_engine(name: Name, device: Device = "cpu") -> Engine:
-    """Return a new engine by name. An engine caches what runs of one seed share: keep it between runs."""
+    """Return a new engine. It caches what the runs of one seed share, so reuse it between runs."""
     if name == "opacus":
         from fedtoll.clients.engines.opacus import OpacusEngine
 

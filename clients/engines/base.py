@@ -1,4 +1,4 @@
-"""The one interface of all engines."""
+"""The interface that all engines implement."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Task:
     Parameters
     ----------
     plan
-        The client's public constants: q, T, B and σ come from here, never from the records held.
+        The client's public constants. q, T, B and σ are read from here, never derived from the records.
     round
         From 1.
     parameters
         The broadcast model.
     features_ND, labels_N
-        The records that the client holds.
+        The client's records.
     proximal_mu
-        μ of FedProx; its term is added after the noise.
+        μ of FedProx; the proximal term is added after the noise.
     weights_N
-        A weight for every record's loss. It is applied inside the clip: the sensitivity stays the
-        clip, and the clip undoes part of a large weight.
+        A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
+        and clipping undoes part of a large weight.
     """
 
     plan: ClientPlan
@@ -45,17 +45,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training gives: the new parameters, and how many steps were released."""
+    """The result of local training: the new parameters and the number of released steps."""
 
     parameters: list[NDArray[np.floating]]
     steps: int
 
 
 class Engine(Protocol):
-    """Trains a cohort's clients for one round; each starts from its own task's parameters."""
+    """Trains the clients of a cohort for one round, each from the parameters of its task."""
 
     name: str
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
-        """Return one result for each task, in their order."""
+        """Return one result for each task, in the order of the tasks."""
         ...

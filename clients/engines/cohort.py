@@ -1,10 +1,10 @@
-"""The cohort engine: all clients of a round in one tensor program, with exactly Opacus's DP-SGD.
+"""The cohort engine: DP-SGD of all clients of a round in one tensor program, equal to Opacus's.
 
-Parameters are stacked ``[K, ...]`` over clients and batches are padded ``[K, B, ...]`` under a mask.
-No per-sample gradient exists: for a linear layer with input a and output gradient d it is d aᵀ (and d for
-the bias), so its squared norm is ‖d‖² (‖a‖² + 1) (Goodfellow 2015; "ghost norms" of Li et al. 2022), and
-the sum of clipped gradients is one batched matrix product. Clients whose steps have ended drop out: they
-are sorted by steps, so that the active ones are a prefix.
+Parameters are stacked ``[K, ...]`` over clients, and batches are padded to ``[K, B, ...]`` with a mask.
+Per-sample gradients are never materialised: for a linear layer with input a and output gradient d the
+gradient is d aᵀ (and d for the bias), so its squared norm is ‖d‖² (‖a‖² + 1) (Goodfellow 2015; "ghost norms"
+of Li et al. 2022), and the sum of clipped gradients is one batched matrix product. Clients are sorted by
+their number of steps, so that the active ones are always a prefix.
 
 Shape suffixes: K clients, B rows of a padded batch, D features, I and O a layer's inputs and outputs.
 """
@@ -21,11 +21,11 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.draws import BATCHES, Kept, noise_bytes, normals, padded_batches
+from fedtoll.clients.engines.draws import BATCHES, DrawCache, noise_bytes, normals, padded_batches
 from fedtoll.scenarios.run import Run
 
 BLOCK = 50
-"""Clients trained at once: so many fit a processor's cache."""
+"""Number of clients trained at once; their tensors fit a processor's cache."""
 
 ELEMENTWISE = (
     nn.ReLU,
@@ -38,7 +38,7 @@ ELEMENTWISE = (
     nn.Softplus,
     nn.Identity,
 )
-"""Activations that act on each element alone and draw nothing."""
+"""Activations that act on each element independently and without randomness."""
 
 
 def refusal(module: nn.Module) -> str:
@@ -53,7 +53,7 @@ def refusal(module: nn.Module) -> str:
     """
     layers = _flatten(module)
     if not layers or type(layers[-1]) is not nn.Linear:
-        return "the model is no Sequential that ends in a linear layer"
+        return "the model is not a Sequential that ends in a linear layer"
     for layer in layers:
         if type(layer) is not nn.Linear and type(layer) not in ELEMENTWISE:
             return f"{type(layer).__name__} is neither a linear layer nor an elementwise activation"
@@ -72,7 +72,7 @@ def _flatten(module: nn.Module) -> list[nn.Module]:
 
 @dataclass
 class _Linear:
-    """One layer's weights for all clients; ``first`` is the index of its weight among the parameters."""
+    """The weights of one layer for all clients; ``first`` is the index of its weight among the parameters."""
 
     first: int
     weight_KOI: torch.Tensor
@@ -81,7 +81,7 @@ class _Linear:
 
 @dataclass
 class _Pool:
-    """All records of a block's clients, one after the other, and a row of zeros at the end for padding."""
+    """The concatenated records of a block of clients, with a row of zeros at the end for padding."""
 
     features_ND: torch.Tensor
     squares_N: torch.Tensor  # ‖x‖² of each record
@@ -96,8 +96,8 @@ class CohortEngine:
     Parameters
     ----------
     device
-        ``cpu`` or ``cuda``. On a GPU the noise comes from the GPU's own generator: other bits than on a
-        processor, from the same keys.
+        ``cpu`` or ``cuda``. On a GPU the noise comes from the GPU's generator: the keys are the same as on a
+        processor, the bits are not.
     """
 
     name = "cohort"
@@ -106,15 +106,15 @@ class CohortEngine:
         self.device = torch.device(device)
         self._pools: dict[tuple[int, ...], _Pool] = {}
         self._seed = -1
-        self._batches, self._noise = Kept(BATCHES), Kept(noise_bytes(self.device), again=True)
+        self._batches, self._noise = DrawCache(BATCHES), DrawCache(noise_bytes(self.device), reuse=True)
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
-        """Train all clients of the cohort; each ends where it would end alone, up to rounding."""
+        """Train all clients; each result equals training that client alone, up to rounding."""
         module = model.build(run.model, tasks[0].features_ND.shape[1], run.classes, run.precision)
         if reason := refusal(module):
             raise ValueError(f"the cohort engine cannot train this model: {reason}")
         layers = _flatten(module)
-        if run.seed != self._seed:  # other records are dealt to other clients
+        if run.seed != self._seed:  # a seed assigns other records to the clients
             self._seed = run.seed
             self._pools.clear()
         order = sorted(range(len(tasks)), key=lambda i: -tasks[i].plan.steps)
@@ -137,10 +137,10 @@ class CohortEngine:
         scale_K = -run.learning_rate / self._column([t.plan.batch_size for t in tasks], first)
         pull_K = -run.learning_rate * self._column([t.proximal_mu for t in tasks], first)
         noise_K = scale_K * self._column([t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks], first)
-        drawn = normals(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
+        noises = normals(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
         padding = len(pool.labels_N) - 1
         steps = padded_batches(run, tasks, pool.offsets_K, padding, first, self._batches)
-        for (index_KB, mask_KB), noise in zip(steps, drawn, strict=False):
+        for (index_KB, mask_KB), noise in zip(steps, noises, strict=False):
             active = len(index_KB)  # a prefix: tasks are sorted by steps
             weight_KB = None if weights is None else weights[index_KB]
             factor_KB = mask_KB * scale_K[:active].unsqueeze(1)
@@ -156,14 +156,14 @@ class CohortEngine:
         return [Trained([e[k].copy() for e in ends], t.plan.steps) for k, t in enumerate(tasks)]
 
     def _stack(self, tasks: Sequence[Task], layers: Sequence[nn.Module]) -> list[torch.Tensor]:
-        """Return every parameter of every client, ``[K, ...]``."""
+        """Return each parameter stacked over the clients, ``[K, ...]``."""
         count = sum(len(list(layer.parameters())) for layer in layers)
         return [
             torch.from_numpy(np.stack([t.parameters[i] for t in tasks])).to(self.device) for i in range(count)
         ]
 
     def _pool(self, tasks: Sequence[Task]) -> _Pool:
-        """Return the block's records as one tensor, made once and kept while the same tensors come."""
+        """Return the records of a block as one tensor, cached while the same tensors are passed."""
         key = tuple(id(t.features_ND) for t in tasks)
         if key not in self._pools:
             members = [t.features_ND for t in tasks]
@@ -175,12 +175,12 @@ class CohortEngine:
                 features_ND.square().sum(1),
                 torch.cat([*(t.labels_N for t in tasks), torch.zeros(1, dtype=torch.int64)]).to(self.device),
                 np.cumsum([0, *sizes[:-1]]).tolist(),
-                members,  # kept, so that the ids in the key stay their own
+                members,  # held so that no other tensor takes the ids in the key
             )
         return self._pools[key]
 
     def _weights(self, tasks: Sequence[Task]) -> torch.Tensor | None:
-        """Return every record's weight in the order of the pool, or ``None`` where all are 1."""
+        """Return the weight of every record in the order of the pool, or ``None`` if all are 1."""
         if all(t.weights_N is None for t in tasks):
             return None
         like = tasks[0].features_ND
@@ -192,7 +192,7 @@ class CohortEngine:
 
 
 def _assemble(layers: Sequence[nn.Module], parameters: Sequence[torch.Tensor]) -> list[_Linear | nn.Module]:
-    """Pair each linear layer with its stacked weights; activations stay as they are."""
+    """Pair each linear layer with its stacked weights; keep activations unchanged."""
     network: list[_Linear | nn.Module] = []
     i = 0
     for layer in layers:
@@ -214,10 +214,10 @@ def _clipped_sums(
     weight_KB: torch.Tensor | None,
     clip: float | None,
 ) -> list[torch.Tensor]:
-    """Return, for every parameter, the sum of its clipped per-example gradients × factor, ``[K, ...]``.
+    """Return, for every parameter, the sum of its clipped per-example gradients times a factor, ``[K, ...]``.
 
     The factor is 0 for padding. An example whose gradient is not finite counts as absent. Without a clip the
-    gradients are summed as they are.
+    gradients are summed unclipped.
     """
     flat = index_KB.flatten()  # index_select copies rows several times faster than x[index]
     a_KBI = pool.features_ND.index_select(0, flat).view(*index_KB.shape, -1)
@@ -252,9 +252,10 @@ def _clipped_sums(
         absent_KB = ~torch.isfinite(squared_KB)
         if absent_KB.any():
             factor_KB = factor_KB.masked_fill(absent_KB, 0.0)
-            gone = absent_KB.unsqueeze(2)
+            absent_KB1 = absent_KB.unsqueeze(2)
             pairs = {
-                i: (x, a.masked_fill(gone, 0.0), d.masked_fill(gone, 0.0)) for i, (x, a, d) in pairs.items()
+                i: (layer, a.masked_fill(absent_KB1, 0.0), d.masked_fill(absent_KB1, 0.0))
+                for i, (layer, a, d) in pairs.items()
             }
     sums: list[torch.Tensor] = []
     for first in sorted(pairs):
@@ -267,13 +268,13 @@ def _clipped_sums(
 
 
 def _squared_norms(x_KBI: torch.Tensor) -> torch.Tensor:
-    norm_KB: torch.Tensor = torch.linalg.vector_norm(x_KBI, dim=2)  # reads once, and writes nothing as large
+    norm_KB: torch.Tensor = torch.linalg.vector_norm(x_KBI, dim=2)  # avoids a temporary of the input's size
     return norm_KB.square_()
 
 
 def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> torch.Tensor:
     if not isinstance(layer, _Linear):
-        # In place, for ReLU's gradient is the same from its output; the features are a copy as well.
+        # ReLU works in place, because its gradient can be computed from its output; the input is a copy.
         return a_KBI.relu_() if type(layer) is nn.ReLU else layer(a_KBI.clone())
     weight_KIO = layer.weight_KOI[:active].transpose(1, 2)
     if layer.bias_KO is None:
@@ -282,7 +283,7 @@ def _forward(layer: _Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> to
 
 
 def _backward(activation: nn.Module, z_KBI: torch.Tensor, d_KBI: torch.Tensor) -> torch.Tensor:
-    """Return the gradient before an activation from the one after it; z is its input (of ReLU its output)."""
+    """Return the gradient at an activation's input; z is its input (for ReLU its output)."""
     if type(activation) is nn.ReLU:
         through: torch.Tensor = torch.ops.aten.threshold_backward(d_KBI, z_KBI, 0)
         return through
@@ -293,7 +294,7 @@ def _backward(activation: nn.Module, z_KBI: torch.Tensor, d_KBI: torch.Tensor) -
 
 
 def _loss_gradient(logits_KBC: torch.Tensor, labels_KB: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of each example's cross-entropy at its logits: probability minus label."""
+    """Return the gradient of each example's cross-entropy with respect to its logits: probability − label."""
     if logits_KBC.shape[2] == 1:
         return torch.sigmoid(logits_KBC) - labels_KB.unsqueeze(2).to(logits_KBC.dtype)
     probabilities = torch.softmax(logits_KBC, dim=2)

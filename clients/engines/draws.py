@@ -1,7 +1,7 @@
-"""The draws of a block of clients, step by step: padded Poisson batches, and standard normals.
+"""The random draws of a block of clients, step by step: padded Poisson batches and standard normals.
 
-They depend on the seed and neither on the strategy nor on ε, so runs of one seed share them: what fits
-in memory is kept until another seed comes. Kept or drawn anew, the bits are the same.
+They depend on the seed and on neither the strategy nor ε, so the runs of one seed share them. A cache holds
+as many as fit until a run with another seed. Cached and fresh draws have the same bits.
 
 Shape suffixes as in ``cohort.py``.
 """
@@ -24,40 +24,40 @@ from fedtoll.scenarios.run import Run
 Tensors = list[torch.Tensor]
 
 BATCHES = 64 * 2**20
-"""Bytes that an engine gives to the batches of the seed at hand."""
+"""Bytes that an engine may use to cache batches."""
 
 
 def noise_bytes(device: torch.device) -> int:
-    """Return what an engine gives to the noise of the seed at hand.
+    """Return the bytes that an engine may use to cache noise.
 
-    A sixteenth of what this process's machine, container or GPU has, over as many engines as there are
-    cores, and at most 1 GiB each.
+    On a GPU: a sixteenth of its free memory. Otherwise: a sixteenth of the memory of the machine or
+    container, divided by the number of cores. At most 1 GiB.
     """
     if device.type == "cuda":
         return min(2**30, torch.cuda.mem_get_info(device)[0] // 16)
     memory = 2**34
-    with suppress(AttributeError, ValueError, OSError):  # a system that does not tell
+    with suppress(AttributeError, ValueError, OSError):  # not available on this system
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(ValueError, OSError):  # no container, or "max"
+    with suppress(ValueError, OSError):  # no container, or no limit ("max")
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(2**30, memory // (16 * (os.cpu_count() or 1)))
 
 
-class Kept:
-    """The draws of one seed, round by round, as many as fit: the first come stay, for every run begins there.
+class DrawCache:
+    """Caches one seed's draws up to a byte limit, earliest rounds first, because every run starts there.
 
     Parameters
     ----------
     limit
         In bytes.
-    again
-        Whether the last seed's memory is drawn into again where :meth:`empty` asks for it: a system takes
-        its time to give new memory, up to a tenth of a round.
+    reuse
+        Whether :meth:`empty` may return tensors of the previous seed. Allocating new memory can take a
+        tenth of a round.
     """
 
-    def __init__(self, limit: int, *, again: bool = False) -> None:
+    def __init__(self, limit: int, *, reuse: bool = False) -> None:
         self.limit = limit
-        self._again = again
+        self._reuse = reuse
         self._spare: dict[tuple[torch.Size, torch.dtype], Tensors] = {}
         self._seed = -1
         self._used = 0
@@ -66,58 +66,63 @@ class Kept:
     def steps(
         self, seed: int, key: Any, count: int, draw: Callable[[int, bool], Tensors]
     ) -> Iterator[Tensors]:
-        """Yield ``draw(step, keep)`` for each step, from memory where it is kept.
+        """Yield ``draw(step, keep)`` for each step, or the cached draws of this seed and key.
 
-        ``keep`` says whether what is drawn must outlive the step.
+        ``keep`` tells ``draw`` whether its tensors will be cached and so must outlive the step.
         """
         if seed != self._seed:
             self._seed, self._used = seed, 0
             self._spare.clear()
-            if self._again:
+            if self._reuse:
                 for tensor in (t for steps in self._rounds.values() for drawn in steps for t in drawn):
                     self._spare.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
             self._rounds.clear()
         if (seed, key) in self._rounds:
             yield from self._rounds[seed, key]
             return
-        made: list[Tensors] = []
+        cached: list[Tensors] = []
         size, keep = 0, True
         for step in range(count):
             keep = keep and self._used + size < self.limit
             drawn = draw(step, keep)
             if keep:
-                made.append(drawn)
+                cached.append(drawn)
                 size += sum(t.nbytes for t in drawn)
-                if len(made) == count and seed == self._seed:
-                    self._rounds[seed, key] = made
+                if len(cached) == count and seed == self._seed:
+                    self._rounds[seed, key] = cached
                     self._used += size
             yield drawn
 
     def empty(self, like: torch.Tensor) -> torch.Tensor:
-        """Return memory for what outlives its step."""
+        """Return an uninitialised tensor for draws that will be cached."""
         if spare := self._spare.get((like.shape, like.dtype)):
             return spare.pop()
-        self._spare.clear()  # of other shapes, or not enough: it would only lie beside the new
+        self._spare.clear()  # they have other shapes or are used up: keeping them wastes memory
         return torch.empty_like(like)
 
 
 def padded_batches(
-    run: Run, tasks: Sequence[Task], offsets_K: Sequence[int], padding: int, like: torch.Tensor, kept: Kept
+    run: Run,
+    tasks: Sequence[Task],
+    offsets_K: Sequence[int],
+    padding: int,
+    like: torch.Tensor,
+    cache: DrawCache,
 ) -> Iterator[Tensors]:
-    """Yield, for each step, pool indices and a 0/1 mask of the active clients, ``[K, B]``.
+    """Yield, for each step, the pool indices and 0/1 mask of the active clients, both ``[K, B]``.
 
     Parameters
     ----------
     run, tasks
-        Tasks sorted by steps, most first, so that the active ones are a prefix.
+        Tasks sorted by decreasing steps, so that the active ones are a prefix.
     offsets_K
-        Where each client's records begin in the pool.
+        Index of each client's first record in the pool.
     padding
-        The pool's row of zeros.
+        Index of the pool's row of zeros.
     like
-        A tensor of the precision and device that the mask should have.
-    kept
-        What keeps them.
+        A tensor with the mask's precision and device.
+    cache
+        Where batches are cached.
     """
     key = tuple(
         (t.plan.id, t.round, t.plan.sampling_rate, t.plan.steps, len(t.labels_N), start)
@@ -131,11 +136,11 @@ def padded_batches(
         index_KB, mask_KB = _pad([r[step] for r in rows if step < len(r)], offsets_K, padding)
         return [torch.from_numpy(index_KB).to(like.device), torch.from_numpy(mask_KB).to(like)]
 
-    return kept.steps(run.seed, (key, like.dtype), tasks[0].plan.steps, draw)
+    return cache.steps(run.seed, (key, like.dtype), tasks[0].plan.steps, draw)
 
 
 def _pad(rows: Sequence[np.ndarray], offsets_K: Sequence[int], padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return pool indices and a 0/1 mask, B the longest batch rounded up to 8."""
+    """Return pool indices and a 0/1 mask; B is the longest batch rounded up to a multiple of 8."""
     longest = max(len(r) for r in rows)
     width = max(8, -(-longest // 8) * 8)
     index_KB = np.full((len(rows), width), padding, dtype=np.int32)
@@ -148,12 +153,12 @@ def _pad(rows: Sequence[np.ndarray], offsets_K: Sequence[int], padding: int) -> 
 
 
 def normals(
-    run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], kept: Kept
+    run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], cache: DrawCache
 ) -> Iterator[Tensors]:
     """Yield, for each step, standard normals for every parameter of the active clients, ``[K, ...]``.
 
     They come from the streams of (client, round, step), parameter by parameter, as Opacus draws them.
-    A step's tensors may be drawn into anew by the next.
+    The next step may overwrite the tensors of a step.
     """
     key = tuple((t.plan.id, t.round, t.plan.steps) for t in tasks)
     shapes = tuple(p.shape[1:] for p in parameters)
@@ -166,11 +171,11 @@ def normals(
             keys.extend(noise_keys(run, t) for t in tasks)
             buffers.extend(torch.empty_like(p) for p in parameters)
         active = sum(step < len(k) for k in keys)
-        noise = [kept.empty(b[:active]) if keep else b[:active] for b in buffers]
+        noise = [cache.empty(b[:active]) if keep else b[:active] for b in buffers]
         for k in range(active):
             begin(generator, keys[k][step])
             for tensor in noise:
                 tensor[k].normal_(generator=generator)
         return noise
 
-    return kept.steps(run.noise_seed, (key, shapes, parameters[0].dtype), tasks[0].plan.steps, draw)
+    return cache.steps(run.noise_seed, (key, shapes, parameters[0].dtype), tasks[0].plan.steps, draw)

@@ -1,9 +1,8 @@
 """The reference engine: Opacus, one client at a time.
 
-Opacus computes per-sample gradients, clips, sums, noises and divides. What
-it derives from the data set elsewhere (q, T and the normaliser B) is given
-here from the client's public size, the noise comes from our own stream for
-each (client, round, step), and sampling is Poisson.
+Opacus computes per-sample gradients, clips and sums them, adds noise and divides. It usually derives q, T and
+the normaliser B from the data set; here they come from the client's public size. The noise comes from our
+own stream for each (client, round, step), and sampling is Poisson.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ class OpacusEngine:
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Train each client in turn."""
-        with torch.random.fork_rng(devices=[]):  # making a module draws, and so may training it
+        with torch.random.fork_rng(devices=[]):  # building a module draws random numbers, and training it may
             module = model.build(run.model, tasks[0].features_ND.shape[1], run.classes, run.precision)
             private = run.mechanism != "none"
             if private:
                 from opacus.grad_sample import GradSampleModule
 
-                # torch tells Opacus's hooks that inputs need no gradient: they do not.
+                # torch warns Opacus's hooks that the inputs need no gradient, which is intended.
                 warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
                 module = GradSampleModule(module, loss_reduction="sum")
             module.train()
@@ -57,9 +56,9 @@ class OpacusEngine:
         if private:
             optimizer = _private(optimizer, run, task)
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
-        draws = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
-        for rows, key, draw in zip(batches(run, task), noise_keys(run, task), draws, strict=True):
-            torch.manual_seed(draw)  # what the module itself draws, as dropout does
+        seeds = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
+        for rows, key, seed in zip(batches(run, task), noise_keys(run, task), seeds, strict=True):
+            torch.manual_seed(seed)  # for randomness inside the module, such as dropout
             optimizer.zero_grad()
             losses = per_example(module(task.features_ND[rows]), task.labels_N[rows])
             if task.weights_N is not None:
@@ -79,9 +78,9 @@ class OpacusEngine:
 def refusal(module: nn.Module, inputs: int) -> str:
     """Return why DP-SGD cannot train a module, or an empty string.
 
-    A gradient for each example exists only where an example's output depends on no other of its batch.
-    Opacus names the layers that it knows to mix examples; the rest is tried on a batch of random records,
-    in training and in evaluation.
+    Per-example gradients require that an example's output does not depend on the rest of its batch. Opacus
+    names the layers that it knows to mix examples; all other modules are tried on a batch of random records,
+    in training and in evaluation mode.
     """
     from opacus.validators import ModuleValidator
 
@@ -92,22 +91,24 @@ def refusal(module: nn.Module, inputs: int) -> str:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for mode in (True, False):
             module.train(mode)
-            whole = _seeded(module, x)
-            if mode and not torch.equal(whole, _seeded(module, x, seed=1)):
-                continue  # it draws, as dropout does: then only its evaluation can be compared
+            together = _seeded(module, x)
+            if mode and not torch.equal(together, _seeded(module, x, seed=1)):
+                continue  # the module is random, as with dropout: compare in evaluation mode only
             try:
-                apart = torch.cat([_seeded(module, x[i : i + 1]) for i in range(len(x))])
+                separate = torch.cat([_seeded(module, x[i : i + 1]) for i in range(len(x))])
             except Exception as error:
                 return f"it fails on a batch of one example: {' '.join(str(error).split())}"
-            if whole.shape != apart.shape or not torch.allclose(whole, apart, rtol=1e-4, atol=1e-5):
+            if together.shape != separate.shape or not torch.allclose(
+                together, separate, rtol=1e-4, atol=1e-5
+            ):
                 return "an example's output depends on the other examples of its batch"
     return ""
 
 
 def _seeded(module: nn.Module, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
     torch.manual_seed(seed)
-    made: torch.Tensor = module(x)
-    return made
+    output: torch.Tensor = module(x)
+    return output
 
 
 def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
@@ -125,7 +126,7 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
 
 
 def _drop_non_finite(parameters: list[Any]) -> None:
-    """Zero the gradient of an example that is not finite, so that it counts as an example that is absent."""
+    """Zero the gradients of examples that are not finite, so that these examples count as absent."""
     finite = torch.stack([torch.isfinite(p.grad_sample).flatten(1).all(1) for p in parameters]).all(0)
     if not finite.all():
         for p in parameters:

@@ -1,4 +1,4 @@
-"""The draws of local training, shared by all engines: Poisson batches and the streams of the noise."""
+"""Random draws of local training, shared by all engines: Poisson batches and noise streams."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, step_streams, stream
 
 
-def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int64]:
-    """Return the rows of one Poisson sample: each of ``held`` rows enters with probability ``rate``.
+def poisson(rng: np.random.Generator, count: int, rate: float) -> NDArray[np.int64]:
+    """Return the rows of one Poisson sample: each of ``count`` rows enters with probability ``rate``.
 
-    The gaps between successes of Bernoulli trials are geometric, so the cost follows the
-    sample's size and not the number of rows. May be empty.
+    The gaps between successes of Bernoulli trials are geometric, so the cost depends on the size of the
+    sample, not on the number of rows. The sample may be empty.
 
     Examples
     --------
@@ -26,38 +26,38 @@ def poisson(rng: np.random.Generator, held: int, rate: float) -> NDArray[np.int6
     array([0, 1, 2, 3, 4])
     """
     if rate >= 1.0:
-        return np.arange(held, dtype=np.int64)
-    expected = held * rate
+        return np.arange(count, dtype=np.int64)
+    expected = count * rate
     chunk = int(expected + 6 * math.sqrt(expected) + 8)
     rows = np.cumsum(rng.geometric(rate, chunk)) - 1
-    while rows[-1] < held:
+    while rows[-1] < count:
         rows = np.concatenate([rows, rows[-1] + np.cumsum(rng.geometric(rate, chunk))])
-    return rows[: np.searchsorted(rows, held)].astype(np.int64, copy=False)
+    return rows[: np.searchsorted(rows, count)].astype(np.int64, copy=False)
 
 
 def batches(run: Run, task: Task) -> list[NDArray[np.int64]]:
-    """Return the rows of each of a task's steps, from the streams of (client, round, step)."""
-    key, held = (task.plan.id, task.round), len(task.labels_N)
+    """Return the sampled rows of each step of a task, from the streams of (client, round, step)."""
+    key, count = (task.plan.id, task.round), len(task.labels_N)
     streams = step_streams(run.seed, Purpose.POISSON, *key, steps=task.plan.steps)
-    return [poisson(rng, held, task.plan.sampling_rate) for rng in streams]
+    return [poisson(rng, count, task.plan.sampling_rate) for rng in streams]
 
 
 Key = NDArray[np.uint32]
-"""The whole state of a Mersenne Twister: 624 words."""
+"""The full state of a Mersenne Twister: 624 words."""
 
 
 def noise_keys(run: Run, task: Task) -> list[Key]:
-    """Return what the noise of each of a task's steps begins with, from (client, round, step)."""
+    """Return the generator state with which the noise of each step starts, from (client, round, step)."""
     steps = task.plan.steps
     bits = stream(run.noise_seed, Purpose.NOISE, task.plan.id, task.round).bit_generator
     return list(np.asarray(bits.random_raw(312 * steps)).view(np.uint32).reshape(steps, 624))
 
 
 def begin(generator: torch.Generator, key: Key) -> None:
-    """Let a generator of torch begin with a key.
+    """Set the state of a torch generator from a key.
 
-    ``manual_seed`` keeps 32 bits on a processor, so among some 10,000 steps two may well share their
-    noise; a whole state cannot repeat. On a GPU the seed has 64 bits, and they are used.
+    On a processor ``manual_seed`` uses only 32 bits, so two of some 10,000 steps could well share their
+    noise; full states do not collide. On a GPU the seed has 64 bits, which are used.
     """
     if generator.device.type != "cpu":
         generator.manual_seed(int(key[:2].view(np.int64)[0]))
@@ -68,16 +68,16 @@ def begin(generator: torch.Generator, key: Key) -> None:
 
 
 _WORDS = slice(24, 24 + 8 * 624)
-"""Where the words of the state stand in what ``get_state`` returns."""
+"""Position of the state's words in the bytes that ``get_state`` returns."""
 
 
 @lru_cache(maxsize=1)
 def _template() -> NDArray[np.uint8]:
-    """Return the state of a generator about to use all its words; checked against numpy's own twister."""
+    """Return a generator state with all words unused; its layout is checked against numpy's MT19937."""
     generator = torch.Generator()
     generator.manual_seed(0)
     state = generator.get_state().numpy().copy()
-    state[8:12].view(np.int32)[0] = 1  # words left before the next are made
+    state[8:12].view(np.int32)[0] = 1  # words left before the generator twists
     state[16:24].view(np.uint64)[0] = 0
     words = np.arange(1, 625, dtype=np.uint32) * np.uint32(2654435761)
     state[_WORDS].view(np.uint64)[:] = words
@@ -86,5 +86,5 @@ def _template() -> NDArray[np.uint8]:
     twister.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": 624}}
     drawn = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64).tolist()
     if drawn != twister.random_raw(4)[1::2].tolist():
-        raise RuntimeError(f"torch {torch.__version__} keeps its generator's state in an unknown form")
+        raise RuntimeError(f"torch {torch.__version__} stores its generator's state in an unknown layout")
     return state

@@ -1,7 +1,7 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no fonts, no connection.
+"""Render formulas as MathML, which browsers draw without scripts, fonts or a connection.
 
-Docutils has the translation, and comes with Sphinx; Sphinx itself offers scripts and pictures only. One thing
-to avoid: an accent with a subscript (a hat on p_g), whose subscript it puts under the letter.
+The conversion is that of docutils; Sphinx itself offers only scripts and images. Avoid an accent together
+with a subscript (a hat on p_g): docutils puts this subscript below the letter.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def _block(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Offer ``html_math_renderer = "mathml"``."""
+    """Register the renderer, for ``html_math_renderer = "mathml"``."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,8 @@
 """Data sources: every table that a scenario can name.
 
-To add a source, write one file beside ``adult.py`` and name its
-:class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`.
-Looking a source up loads neither pandas nor records.
+To add a source, write a file such as ``adult.py`` in this folder and list its
+:class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`. Looking up a
+source loads neither pandas nor records.
 
 Examples
 --------
@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedtoll.scenarios.data import archive
-from fedtoll.scenarios.data.acs import ACS
+from fedtoll.scenarios.data.acs import ACS, acs
 from fedtoll.scenarios.data.adult import ADULT
 from fedtoll.scenarios.data.adult_phd import ADULT_PHD
 from fedtoll.scenarios.data.census_income import CENSUS_INCOME
@@ -57,12 +57,12 @@ SOURCES: dict[str, Source] = {
 
 
 def builtin(name: str) -> Source:
-    """Return the declaration of a source.
+    """Return the declaration of a built-in source.
 
     Raises
     ------
     ScenarioError
-        If there is none of that name.
+        If there is no source of that name.
     """
     if name not in SOURCES:
         raise ScenarioError(f"no data source {name!r}{nearest(name, SOURCES)}")
@@ -70,38 +70,40 @@ def builtin(name: str) -> Source:
 
 
 def source_of(data: Data) -> Source:
-    """Return the declaration that a scenario's ``[data]`` names or makes. A user's file is not read yet.
+    """Return the source that a scenario's ``[data]`` names or describes. No records are read yet.
 
     Raises
     ------
     ScenarioError
-        If there is no such source, or the file that it names cannot be read.
+        If there is no such source, or the user's file cannot be read.
     """
     if data.file:
-        from fedtoll.scenarios.data.user_table import own
+        from fedtoll.scenarios.data.user_table import user_source
 
-        return own(data)
+        return user_source(data)
     if data.synthetic is not None:
         from fedtoll.scenarios.data.synthetic import synthetic
 
         return synthetic(data.synthetic)
+    if data.source == ACS.name:
+        return acs()  # nothing pins its records: each source remembers the checksum of those that it read
     return builtin(data.source)
 
 
 def load(name: str) -> Table:
-    """Return a built-in source's table."""
+    """Return the table of a built-in source."""
     return load_table(builtin(name))
 
 
 def load_table(source: Source) -> Table:
-    """Return a source's table from the cache folder; its archive is fetched the first time.
+    """Return the table of a source, from the cache folder if it is there; else its archive is fetched.
 
     The arrays are read-only.
 
     Raises
     ------
     ScenarioError
-        If the records cannot be fetched, or differ from the declared ones.
+        If the records cannot be fetched, or are not those that the source declares.
     """
     loaded = encode(archive.frame(source), source)
     check(loaded, source)
@@ -109,21 +111,21 @@ def load_table(source: Source) -> Table:
 
 
 def cached_table(source: Source) -> Table | None:
-    """Return a source's table if that needs no network, else ``None``."""
-    if source.kept is not None:
-        cached = source.kept()
+    """Return the table of a source if that needs no network, else ``None``."""
+    if source.is_cached is not None:
+        cached = source.is_cached()
     else:
         cached = source.archive is None or archive.cache_file(source).exists()
     return load_table(source) if cached else None
 
 
 def check(table: Table, source: Source) -> None:
-    """Compare the number of records, in total and in every group, with the declared ones.
+    """Compare the number of records, in total and per group, with the declaration.
 
     Raises
     ------
     ScenarioError
-        At the first difference.
+        If a number differs.
     """
     if source.rows and len(table) != source.rows:
         raise ScenarioError(f"data {source.name!r}: {len(table)} records, declared {source.rows}")

@@ -1,20 +1,16 @@
-"""ACS: who of the working people of six US states earned more than $50,000 in 2018.
+"""ACS: which working people in six US states earned more than $50,000 in 2018.
 
-The successor of Adult (Ding and others 2021), with states as natural clients.
-Its records are too many for an archive of the package index: fairlearn fetches
-them from OpenML, once, and they are kept as Parquet in the cache folder.
-Nobody has pinned them, so neither their number nor a fingerprint is declared;
-the kept file carries its own fingerprint in its name.
+The successor of Adult (Ding et al. 2021), with states as natural clients. No
+archive on the package index holds its records: fairlearn downloads them from
+OpenML, once, and they are cached as Parquet. Nothing pins them, so neither their
+number nor a fingerprint is declared. The name of the cached file ends with digits
+of their fingerprint, which are part of the checksum of every run on them.
 
-Other states: ``acs(("CA", "TX"))`` gives a source of your own.
+For other states, call ``acs(("CA", "TX"))``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import secrets
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedtoll.scenarios import atomic
 from fedtoll.scenarios.data import archive
 from fedtoll.scenarios.data.source import Categorical, Numeric, Source
 from fedtoll.scenarios.errors import ScenarioError
@@ -30,10 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STATES = ("AL", "GA", "HI", "LA", "MS", "NM")
-"""Six states of very different people."""
+"""Six states whose people differ widely."""
 
-# The published codes of the Public Use Microdata Sample of 2018 that the task's filter (over 16 years, at
-# work, with an income) leaves.
+# The published codes of the 2018 Public Use Microdata Sample, as far as they pass the task's filter (over 16
+# years old, working, with an income).
 _CODES = {
     "workclass": (
         "COW",
@@ -92,7 +89,7 @@ _CODES = {
         },
     ),
 }
-# Long codes come in published blocks: the greatest code of each.
+# Long codes are published in blocks; each number is the last code of its block.
 _BLOCKS = {
     "occupation": (
         "OCCP",
@@ -140,21 +137,25 @@ _BLOCKS = {
 }
 _NUMBERS = {"age": ("AGEP", 17, 99), "education": ("SCHL", 1, 24), "hours": ("WKHP", 1, 99)}
 _THRESHOLD = 50_000
+_VERSION = 1
+_DIGITS = 12  # of the fingerprint, in the name of the cached file
 
 
 def acs(states: tuple[str, ...] = STATES) -> Source:
-    """Return the source of some states, by their two letters."""
+    """Return the source of some states, each given by its two letters."""
+    records = _Records(states)
     vocabularies = {
         name: tuple(dict.fromkeys(words.values())) for name, (_, words) in {**_CODES, **_BLOCKS}.items()
     }
     return Source(
         name="acs",
-        kept=lambda: kept(states) is not None,
         title=f"ACS income: above $50,000 in the US of 2018 ({', '.join(states)}; needs a connection once)",
         archive=None,
-        read=functools.partial(read, states),
-        version=1,
+        read=records.read,
+        version=_VERSION,
         fingerprint="",
+        content=records.content,
+        is_cached=lambda: records.cached() is not None,
         licence="terms of use of the US Census Bureau (records); MIT (folktables)",
         citation=(
             "Frances Ding, Moritz Hardt, John Miller and Ludwig Schmidt (2021). Retiring Adult: New Datasets "
@@ -177,7 +178,7 @@ def acs(states: tuple[str, ...] = STATES) -> Source:
         },
         bins={"age": (29, 44, 59)},
         traps=(
-            "Nothing pins the records: compare two results only if the same kept file made them.",
+            "Nothing pins the records: if two downloads differ, so do the checksums of the results.",
             "One threshold for all states: $50,000 is more in Mississippi than in Hawaii, so base rates "
             "differ by state as well as by group.",
             "The survey's weights are left out.",
@@ -185,59 +186,82 @@ def acs(states: tuple[str, ...] = STATES) -> Source:
     )
 
 
-def kept(states: tuple[str, ...] = STATES) -> Path | None:
-    """Return the file of the cache that holds the records of some states, if there is one."""
-    return next(iter(sorted(archive.cache_folder().glob(f"{_stem(states)}-*.parquet"))), None)
+class _Records:
+    """The records of some states: cached in one file, whose name ends with digits of their fingerprint."""
+
+    def __init__(self, states: tuple[str, ...]) -> None:
+        self.states = states
+        self._stem = f"acs-v{_VERSION}-{'-'.join(states)}"
+        self._loaded = ""
+
+    def cached(self) -> Path | None:
+        """Return the cached file, if there is one."""
+        return min(archive.cache_folder().glob(f"{self._stem}-*.parquet"), default=None)
+
+    def content(self) -> str:
+        """Return digits that identify the records: those read, else those in the cache, else none."""
+        path = None if self._loaded else self.cached()
+        return _digits(path) if path else self._loaded
+
+    def read(self, folder: Path) -> pd.DataFrame:
+        """Return the records from the cache, fetching them first if they are not there.
+
+        Raises
+        ------
+        ScenarioError
+            In one line, if they can be neither read nor fetched, or the cache cannot be written.
+        """
+        path = self.cached()
+        if path is not None:
+            frame = _read_cached(path)
+        else:
+            frame, path = self._fetch()
+        self._loaded = _digits(path)
+        return frame
+
+    def _fetch(self) -> tuple[pd.DataFrame, Path]:
+        folder = archive.cache_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # fail before the download, not after
+                pass
+            frame = clean(_download(self.states))
+            path = folder / f"{self._stem}-{archive.fingerprint(frame)[:_DIGITS]}.parquet"
+            atomic.write_file(path, lambda file: frame.to_parquet(file, engine="pyarrow", index=False))
+        except OSError as error:
+            raise ScenarioError(
+                f"data 'acs' cannot be written to the cache {folder} ({error.strerror or error}); "
+                "set FEDTOLL_DATA to a writable folder with enough room"
+            ) from error
+        return frame, path
 
 
-def read(states: tuple[str, ...], folder: Path) -> pd.DataFrame:
-    """Return the records of some states: those that are kept, else fetched and kept.
+def _digits(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
 
-    Raises
-    ------
-    ScenarioError
-        In one line, if they can be neither read nor fetched, or cannot be kept.
-    """
+
+def _read_cached(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    path = kept(states)
-    if path is not None:
-        try:
-            frame = pd.read_parquet(path)
-        except Exception as error:  # a damaged file makes its readers raise anything
-            raise ScenarioError(f"data 'acs': {path} is damaged; delete it and run again") from error
-        if not path.stem.endswith(archive.fingerprint(frame)[:12]):
-            raise ScenarioError(f"data 'acs': {path} holds other records than when it was kept; delete it")
-        return frame
-    folder = archive.cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # refuse before the download, not after
-            pass
-        frame = clean(_fetched(states))
-        _keep(frame, folder / f"{_stem(states)}-{archive.fingerprint(frame)[:12]}.parquet")
-    except OSError as error:
-        raise ScenarioError(
-            f"data 'acs' cannot be kept in the cache {folder} ({error.strerror or error}); "
-            f"set FEDTOLL_DATA to a folder with room that can be written to"
-        ) from error
+        frame = pd.read_parquet(path)
+    except Exception as error:  # the readers of a damaged file may raise anything
+        raise ScenarioError(f"data 'acs': {path} is damaged; delete it and run again") from error
+    if archive.fingerprint(frame)[:_DIGITS] != _digits(path):
+        raise ScenarioError(f"data 'acs': {path} has changed since it was fetched; delete it and run again")
     return frame
 
 
-def _stem(states: tuple[str, ...]) -> str:
-    return f"acs-v1-{'-'.join(states)}"
-
-
-def _fetched(states: tuple[str, ...]) -> pd.DataFrame:
-    """Fetch the raw records; fairlearn drops the state, so the states come one at a time."""
+def _download(states: tuple[str, ...]) -> pd.DataFrame:
+    """Download the raw records, one state at a time because fairlearn drops the state's column."""
     import pandas as pd
     from fairlearn.datasets import fetch_acs_income
 
     try:
         with tempfile.TemporaryDirectory(prefix="fedtoll-") as scratch, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of every attempt
+            warnings.simplefilter("ignore")  # fairlearn warns at every attempt
             parts = [fetch_acs_income(states=[s], data_home=scratch).frame.assign(state=s) for s in states]
-    except Exception as error:  # whatever the network, OpenML's answer and its parser raise
+    except Exception as error:  # the network, OpenML and the parser of its reply may raise anything
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ScenarioError(
             f"data 'acs' is not in the cache {archive.cache_folder()} and could not be fetched through "
@@ -261,17 +285,6 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
         frame[name] = np.array([*blocks.values(), "(unknown code)"])[block]
     frame["income"] = np.where(raw["PINCP"].astype(np.float64) > _THRESHOLD, ">50K", "<=50K")
     return frame
-
-
-def _keep(frame: pd.DataFrame, path: Path) -> None:
-    """Write beside and rename once."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        frame.to_parquet(beside, engine="pyarrow", index=False)
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 ACS = acs()

@@ -1,9 +1,9 @@
-"""Adult: whether a person in the United States of 1994 earned more than $50,000 a year.
+"""Adult: whether a person in the United States in 1994 earned more than $50,000 a year.
 
-All 48,842 records of the Census extract by Barry Becker: the canonical
-training set (32,561) and then the canonical test set (16,281), in that order.
-A missing value ("?") is a category of its own. ``fnlwgt`` is left out because
-it is a sampling weight, ``education`` because it repeats ``education-num``.
+All 48,842 records of the Census extract by Barry Becker: the canonical training
+set (32,561), then the canonical test set (16,281). A missing value ("?") is a
+category of its own. ``fnlwgt`` is left out because it is a sampling weight,
+``education`` because it repeats ``education-num``.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _RAW_COLUMNS = (
 )
 
 
-def read(folder: Path, besides: tuple[str, ...] = ()) -> pd.DataFrame:
+def read(folder: Path, extra: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read the raw files of the unpacked archive into one frame of 48,842 rows.
 
-    The canonical training set comes first; ``canonical_test`` marks the rest. ``besides`` names raw
-    columns that are otherwise left out.
+    The canonical training set comes first; ``canonical_test`` marks the rest. ``extra`` names raw columns to
+    include that are left out by default.
     """
     import pandas as pd
 
-    left_out = {"fnlwgt", "education"} - set(besides)
+    left_out = {"fnlwgt", "education"} - set(extra)
     parts = []
     for file, lines_before in (("adult.data", 0), ("adult.test", 1)):
         part = pd.read_csv(
@@ -60,7 +60,7 @@ def read(folder: Path, besides: tuple[str, ...] = ()) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-# Column facts, all public before anybody looks at a record: the vocabularies that the donor published, with
+# Column facts, all public independently of the records: the vocabularies that the donor published, with
 # "?", and the published ranges of the numbers (the Census codes end at age 90, 99 hours and gains of 99,999),
 # mapped to -1 and 1. Never to 0 and 1: that costs two points of accuracy.
 ADULT = Source(

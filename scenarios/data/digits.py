@@ -1,7 +1,7 @@
 """Digits: 1,797 handwritten digits of 8 by 8 pixels, ten classes.
 
-The classes are the groups too (attribute ``digit``), so that ``keep`` can make
-one of them rare. The records come with scikit-learn: nothing is fetched.
+The classes are also the groups (attribute ``digit``), so that ``keep`` can make
+one of them rare. The records come with scikit-learn, so nothing is fetched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PIXELS = tuple(f"pixel-{row}-{column}" for row in range(8) for column in range(
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Return scikit-learn's digits, one row an image; no folder is needed."""
+    """Return scikit-learn's digits, one row per image; ``folder`` is not used."""
     import pandas as pd
     from sklearn.datasets import load_digits
 

@@ -1,8 +1,7 @@
-"""Law school: whether a student of the entering class of 1991 passed the bar at the first attempt.
+"""Law school: whether a student in the entering class of 1991 passed the bar at the first attempt.
 
-21,791 records of the Law School Admission Council's study, as prepared by
-Kusner and others. ``ZFYA`` (first-year grades) is left out because it comes
-after admission.
+21,791 records of the Law School Admission Council's study, as prepared by Kusner
+et al. ``ZFYA`` (first-year grades) is left out because it comes after admission.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""NESARC: whether an adult in the United States of 2001 drank alcohol in the past year (health).
+"""NESARC: whether an adult in the United States in 2001 drank alcohol in the past year (health).
 
 Wave 1 of the National Epidemiologic Survey on Alcohol and Related Conditions:
-42,855 of its 43,093 respondents. Who gives no usual number of drinks
-(``s2aq8b``) did not drink; the 238 who did not know theirs (99) are left out,
-because how they are counted would be a guess.
+42,855 of its 43,093 respondents. Those without a usual number of drinks
+(``s2aq8b``) did not drink. The 238 who did not know their number (99) are left
+out, because any label for them would be a guess.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedtoll.scenarios.data.unpickle import unpickled
 if TYPE_CHECKING:
     import pandas as pd
 
-# The published codes: what each number stands for.
+# The published codes.
 _CODES = {
     "race": (
         "ethrace2a",

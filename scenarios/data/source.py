@@ -1,4 +1,4 @@
-"""A data source: where its records come from, and every public fact that turns them into a table."""
+"""Data sources: where records come from, and the public facts that turn them into a table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CANONICAL_TEST = "canonical_test"
-"""The frame's boolean column that marks the rows of the source's own test set, where it has one."""
+"""The optional boolean column of a frame that marks the rows of the source's own test set."""
 
 TRANSFORMS: dict[str, Any] = {"identity": np.asarray, "log1p": np.log1p}
-"""What may be done to a numeric column before it is centred and scaled."""
+"""The transforms that a numeric column may have before it is centred and scaled."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Numeric:
     transform
         ``f``: ``identity``, or ``log1p`` for amounts of money.
     low, high
-        The least and the greatest value that the column can hold, in its own
-        units. A record outside them is an error.
+        The least and the greatest value that the column can hold, in its own units. A record beyond
+        them is an error.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Numeric:
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
-            raise ValueError(f"column {self.name!r}: no transform {self.transform!r}")
+            raise ValueError(f"column {self.name!r}: unknown transform {self.transform!r}")
         if not (self.scale > 0 and math.isfinite(self.scale) and math.isfinite(self.centre)):
             raise ValueError(f"column {self.name!r}: centre must be finite and scale positive")
 
@@ -61,14 +61,14 @@ class Numeric:
     def bounded(
         cls, name: str, low: float, high: float, transform: Literal["identity", "log1p"] = "identity"
     ) -> Numeric:
-        """Declare a column by its bounds alone, which are mapped to −1 and 1."""
+        """Declare a column by its bounds, which are mapped to −1 and 1."""
         bottom, top = (float(TRANSFORMS[transform](bound)) for bound in (low, high))
         return cls(name, (bottom + top) / 2, (top - bottom) / 2, transform, low, high)
 
 
 @dataclasses.dataclass(frozen=True)
 class Categorical:
-    """The public vocabulary of a text column: it becomes one 0/1 feature for every value."""
+    """The public vocabulary of a text column, which becomes one 0/1 feature per value."""
 
     name: str
     values: tuple[str, ...]
@@ -83,11 +83,11 @@ class Archive:
     project, version
         Its name and version on the index.
     sha256
-        Of its file, in hex.
+        The hash of its file, in hex.
     build
-        Whether it is a source distribution, which is not a wheel before it is built.
+        Whether it is a source distribution, from which a wheel must be built.
     python
-        A version of Python that it admits, where it does not admit the running one; its code never runs.
+        A version of Python that it supports, if it does not support the running one; its code never runs.
     """
 
     project: str
@@ -99,45 +99,49 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
-    """One data source. It is all declaration: importing it loads neither records nor pandas.
+    """One data source. It only declares: importing it loads neither records nor pandas.
 
     Parameters
     ----------
     name
-        What a scenario calls it; also the start of its file's name in the cache.
+        Its name in scenarios; also the start of its file's name in the cache.
     title
-        One line for people.
+        A title of one line.
     archive
-        The hash-pinned archive that holds the records; ``None`` where ``read`` needs none and nothing
-        is kept in the cache.
+        The hash-pinned archive that holds the records; ``None`` if ``read`` needs none.
     read
-        Maps the folder of the unpacked archive to a frame: every column of
+        Maps the folder of the unpacked archive to a frame with every column of
         ``columns``, ``label`` and ``counts``, text columns without missing
-        values, and perhaps the boolean ``canonical_test``. It must be pure.
+        values, and optionally the boolean ``canonical_test``. It must be pure.
     version
-        Raised whenever ``read`` changes what it returns.
+        Incremented whenever a change to ``read`` changes the frame.
     fingerprint
         sha256 of the frame that ``read`` returns
-        (:func:`fedtoll.scenarios.data.archive.fingerprint`). Neither a damaged
-        file nor another version of a library can change the records unnoticed.
+        (:func:`fedtoll.scenarios.data.archive.fingerprint`), compared whenever it is loaded: neither a
+        damaged file nor another version of a library can change the records unnoticed. Empty if it is
+        not known in advance.
     licence, citation
-        Of the records.
+        The licence of the records, and how to cite them.
     rows
-        How many records there are; 0 where it is not declared, and then no count is.
+        The number of records; 0 if it is not declared, in which case no count is.
     label, positive, classes
-        The label's column, its positive value, and all its values; of a binary
-        label the positive one is last.
+        The label's column, its positive value, and all its values; for a binary
+        label, the positive one is last.
     columns
         The public facts of every feature column.
     counts
-        For each sensitive attribute, in order, its groups and how many records
-        each has. An attribute is a column of the same name.
+        For each sensitive attribute, in order, the number of records in each of its groups. An attribute
+        is a column of the same name.
     bins
-        For an attribute that is a number, the greatest value of every group but the last.
+        For a numeric attribute, the greatest value of every group but the last.
     traps
-        What misleads about these records, one sentence each.
-    kept
-        Of a source that fetches for itself, from outside the package index: whether its records are here.
+        Ways in which these records mislead, one or two sentences each.
+    content
+        For a source without a fingerprint: returns a string that changes with the records and takes the
+        place of the fingerprint in :attr:`checksum`.
+    is_cached
+        For a source that fetches its own records, from outside the package index: returns whether they are
+        in the cache.
     """
 
     name: str
@@ -156,7 +160,8 @@ class Source:
     counts: Mapping[str, Mapping[str, int]]
     bins: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     traps: tuple[str, ...] = ()
-    kept: Callable[[], bool] | None = None
+    content: Callable[[], str] | None = None
+    is_cached: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
         if self.positive not in self.classes or (len(self.classes) == 2 and self.classes[1] != self.positive):
@@ -170,21 +175,21 @@ class Source:
 
     @property
     def attributes(self) -> dict[str, tuple[str, ...]]:
-        """The public names of the groups of every sensitive attribute."""
+        """The public names of the groups, by sensitive attribute."""
         return {attribute: tuple(groups) for attribute, groups in self.counts.items()}
 
     @property
     def checksum(self) -> str:
         """sha256 (64 hex digits) of everything that determines the table.
 
-        Two sources of the same checksum give the same table to the last bit;
-        titles, citations and traps do not count.
+        Two sources with the same checksum give the same table, bit for bit. Titles,
+        citations and traps are not covered.
         """
         facts = {
             "name": self.name,
             "archive": self.archive and dataclasses.asdict(self.archive),
             "version": self.version,
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.content() if self.content else self.fingerprint,
             "label": self.label,
             "classes": self.classes,
             "columns": [[type(column).__name__, dataclasses.asdict(column)] for column in self.columns],

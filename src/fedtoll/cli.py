@@ -1,13 +1,14 @@
-"""The command line: the app and the names of its commands. stdout is data, stderr is progress.
+"""The command line: the app and the names of its commands.
 
-Heavy libraries are imported inside the commands, so that ``--help`` stays
-under half a second. Exit codes: 0 done, 1 a run failed, 2 usage or invalid
-scenario, 3 partial, 130 interrupted.
+Results go to stdout; progress and errors go to stderr. Heavy libraries are imported inside the
+commands, so that ``--help`` takes less than half a second.
+Exit codes: 0 done, 1 a run failed, 2 usage error or invalid scenario, 3 partial, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ import typer
 from fedtoll import __version__
 from fedtoll.commands import audit, budget, catalogue, compare, data, findings, report, run, strategy
 from fedtoll.console import complain
-from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE
+from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
 
 app = typer.Typer(
@@ -24,15 +25,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Who pays the toll of privacy in federated learning, and which strategy makes it fairer?",
+    context_settings={"max_content_width": 100},
 )
 
 
 def main() -> NoReturn:
-    """Run the command line; mistakes are one line on stderr."""
+    """Run the command line and exit; every error is one line on stderr."""
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # how typer returns from an interrupt
+        if code == INTERRUPTED:  # typer returns this code after Ctrl-C
             complain("interrupted; the same command resumes")
     except FedtollError as error:
         complain(str(error))
@@ -48,8 +49,8 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else DONE)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"fedtoll {__version__}")
         raise typer.Exit
 
@@ -57,24 +58,29 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Say who pays the toll of privacy in federated learning, and which strategy makes it fairer."""
+    """Simulate federated learning with DP-SGD, and measure what privacy costs each demographic group."""
 
 
-app.command("list")(catalogue.list_)
-app.command()(catalogue.describe)
-app.command()(run.check)
-app.command()(run.run)
-app.command()(report.report)
-app.command()(compare.compare)
-app.command()(budget.budget)
-app.command()(audit.audit)
-app.command()(findings.findings)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": catalogue.list_,
+    "describe": catalogue.describe,
+    "check": run.check,
+    "run": run.run,
+    "report": report.report,
+    "compare": compare.compare,
+    "budget": budget.budget,
+    "audit": audit.audit,
+    "findings": findings.findings,
+    "new-strategy": strategy.new_strategy,
+    "check-strategy": strategy.check_strategy,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
 app.add_typer(data.data, name="data")
-app.command("new-strategy")(strategy.new_strategy)
-app.command("check-strategy")(strategy.check_strategy)
 
 if __name__ == "__main__":
     main()

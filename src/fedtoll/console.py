@@ -1,4 +1,4 @@
-"""The terminal, for all commands: plain when piped, and then at most 100 columns wide."""
+"""Terminal output of all commands: plain text when piped, 100 columns wide unless COLUMNS says otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool = False) -> Console:
-    """Return a console on stdout, or on stderr for progress."""
+    """Return a rich console on stdout, or on stderr (for progress)."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -22,7 +22,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def complain(message: str) -> None:
-    """Print one line on stderr, cut after 2,000 characters."""
+    """Print a message as one line on stderr, truncated to 2,000 characters."""
     line = one_line(message)
     line = line if len(line) <= 2000 else f"{line[:2000]}…"
     print(f"fedtoll: {line}", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
-"""fedtoll for scikit-learn and fairlearn: :class:`DPClassifier`, DP-SGD with ``fit`` and ``predict``.
+"""A DP-SGD classifier for scikit-learn and fairlearn: :class:`DPClassifier`.
 
-It trains one client alone with the cohort engine, so it is the central baseline of a federation.
-scikit-learn's pipelines and fairlearn's reductions and post-processing take it unchanged.
+It trains a single client with the cohort engine, so it is the central baseline of a federation.
+scikit-learn's pipelines and fairlearn's reductions and post-processing accept it unchanged.
 
 >>> DPClassifier(epsilon=0.5, hidden=(32,))
 DPClassifier(epsilon=0.5, hidden=(32,))
@@ -35,55 +35,55 @@ if TYPE_CHECKING:
 
 
 class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Logistic regression, or an MLP, trained by DP-SGD within (ε, δ).
+    """Logistic regression or an MLP, trained by DP-SGD with (ε, δ)-differential privacy.
 
-    The step is the one that a client of a federation takes: Poisson batches, gradients clipped one by one,
-    Gaussian noise, the same streams from the same seed. A scenario with one client, FedAvg,
+    It takes the same steps as a client of a federation: Poisson batches, per-example clipping, Gaussian
+    noise, and the same random streams for the same seed. A scenario with one client, FedAvg,
     ``rounds = epochs``, ``local_epochs = 1`` and the same constants trains the same model.
 
     Parameters
     ----------
     epsilon
-        ε of one fit for one record, added or removed. ``inf`` neither clips nor adds noise;
-        ``"clip-only"`` clips alone. Neither is private.
+        ε of one fit, for adding or removing one record. ``inf`` neither clips nor adds noise;
+        ``"clip-only"`` only clips. Neither is private.
     delta
         δ of (ε, δ)-differential privacy.
     clip
-        The bound of a record's gradient, *after* its sample weight.
+        Bound on the norm of a record's gradient, *after* multiplication by its sample weight.
     epochs
-        Passes over the data in expectation; one epoch is ``round(1 / q)`` steps.
+        Expected number of passes over the data; one epoch is ``round(1 / q)`` steps.
     batch_size
         B = q · n, the expected size of a Poisson batch; at most the public size.
     learning_rate
-        Constant.
+        Learning rate, constant over all steps.
     hidden
-        Widths of hidden layers with ReLU; none is logistic regression.
+        Widths of the hidden layers, which have ReLU; logistic regression if empty.
     public_size
-        n, the declared number of records, which q, B and the number of steps follow from. Where it is not
-        given the records are counted, and their number becomes public.
+        n, the declared number of records, which determines q, B and the number of steps. By default the
+        records are counted, and their number becomes public.
     classes
-        The labels that there may be. Where they are not given they are read off ``y``, and become public.
+        The possible labels. By default they are read from ``y``, and become public.
     centre, scale
-        Public facts of the columns, a number for all of them or one for each: features enter as
+        Public facts about the columns, one number for all of them or one per column: the features are
         (X − centre) / scale. Nothing is ever fitted on ``X``.
     accountant
         ``rdp`` or ``prv``.
     random_state
-        A whole number (or a ``RandomState``) makes a *simulation* that can be repeated: who knows it can
-        subtract the noise. ``None`` takes 128 bits from the operating system.
+        An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
+        noise. ``None`` takes 128 bits from the operating system.
 
     Attributes
     ----------
     classes_ : array of shape (C,)
     n_features_in_ : int
     epsilon_ : float
-        ε spent by this fit, at most ``epsilon``; infinity where nothing is noised.
+        ε spent by this fit, at most ``epsilon``; infinity without noise.
     noise_multiplier_ : float
         σ, in units of the clip.
     sampling_rate_ : float
         q.
     n_steps_ : int
-        DP-SGD steps taken.
+        Number of DP-SGD steps.
     public_size_ : int
     parameters_ : list of arrays
         Weight ``(out, in)`` and bias ``(out,)`` of every layer; two classes have one output.
@@ -92,20 +92,20 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     -----
     What ε covers, and what it does not:
 
-    - one ``fit``. Whoever fits m times on the same records and lets the results be seen spends m times:
-      compose them. A grid search or a reduction (fairlearn's ``GridSearch`` fits one model a point) is m
-      fits, and so is choosing among them by a score on the same records.
-    - records enter by their own features, label and weight alone. A sample weight or a label that was
-      computed from other records (as reductions do: theirs depend on the groups' frequencies and on
-      earlier models) is an input from outside, which ε does not cover.
-    - several fits with one whole-number ``random_state`` share their noise: never release them together.
-    - without ``public_size`` and ``classes`` the number of records and the labels are taken from the data and
-      become public: they set q, B, the steps and the shape of the model. ``fit`` warns of that.
-    - a fit that fails because of what a record holds (not finite, an undeclared label) tells so.
-    - ``ThresholdOptimizer`` and other post-processing that looks at records again is not covered.
+    - ε covers one ``fit``. If you fit m times on the same records and release the results, compose the m
+      budgets. A grid search or a reduction is m fits (fairlearn's ``GridSearch`` fits one model per point),
+      and so is choosing among them by a score on the same records.
+    - A record enters only through its own features, label and weight. A sample weight or label that was
+      computed from other records is an external input, which ε does not cover. Reductions compute such
+      weights, from the frequencies of the groups and from earlier models.
+    - Several fits with the same integer ``random_state`` share their noise: never release them together.
+    - Without ``public_size`` and ``classes``, the number of records and the labels are taken from the data
+      and become public: they determine q, B, the steps and the shape of the model. ``fit`` warns about it.
+    - The error of a fit that fails because of a record (not finite, an undeclared label) reveals this.
+    - ``ThresholdOptimizer``, and other post-processing that looks at the records again, is not covered.
 
-    Weights are applied inside the clip (the sensitivity stays ``clip``, whatever the weight), so the
-    clip undoes part of a large weight.
+    Weights are applied before clipping (the sensitivity is ``clip``, whatever the weight), so the clip
+    reduces the effect of a large weight.
 
     References
     ----------
@@ -116,10 +116,10 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     --------
     >>> from sklearn.datasets import load_breast_cancer
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> facts = {"centre": [15, 20, 90], "scale": [5, 5, 25]}  # known beforehand, not computed
+    >>> facts = {"centre": [15, 20, 90], "scale": [5, 5, 25]}  # known in advance, not computed
     >>> facts |= {"public_size": 569, "classes": [0, 1]}
-    >>> made = DPClassifier(epsilon=2.0, batch_size=64, random_state=0, **facts).fit(X[:, :3], y)
-    >>> made.epsilon_ <= 2.0, made.n_steps_, made.predict(X[:2, :3])
+    >>> classifier = DPClassifier(epsilon=2.0, batch_size=64, random_state=0, **facts).fit(X[:, :3], y)
+    >>> classifier.epsilon_ <= 2.0, classifier.n_steps_, classifier.predict(X[:2, :3])
     (True, 180, array([0, 0]))
     """
 
@@ -155,37 +155,37 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> DPClassifier:
-        """Train from the beginning.
+        """Train the classifier from its initial weights.
 
         Parameters
         ----------
         X : array of shape (N, D)
         y : array of shape (N,)
         sample_weight : array of shape (N,), optional
-            Of 0 or more. It multiplies the record's loss before the clip.
+            Non-negative; multiplies the loss of a record before clipping.
 
         Returns
         -------
         DPClassifier
-            Itself.
+            The fitted classifier.
 
         Raises
         ------
         ValueError
-            For a parameter out of its range, records that are not numbers, fewer than two classes, or an ε
-            that no noise reaches.
+            If a parameter is out of its range, records are not numbers, there are fewer than two classes, or
+            no noise reaches the requested ε.
 
         Warns
         -----
         UserWarning
-            Where ε is finite and the public size or the classes are taken from the data.
+            If ε is finite and the public size or the classes are taken from the data.
         """
         self._check()
         self._warn()
         records: NDArray[np.float64]
-        records, given = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(given)
-        features_ND, labels_N = self._features(records), self._labels(np.asarray(given))
+        records, targets = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(targets)
+        features_ND, labels_N = self._features(records), self._labels(np.asarray(targets))
         weights_N = None
         if sample_weight is not None:
             weight = np.array(_check_sample_weight(sample_weight, records, dtype=np.float64))
@@ -194,12 +194,12 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weights_N = torch.from_numpy(weight)
         run = self._run(len(records))
         plan = run.clients[0]
-        kept = model.initial(run.model, records.shape[1], run.classes, run.precision, run.seed)
-        engine = CohortEngine()  # its own: what an engine keeps is for one set of records
+        parameters = model.initial(run.model, records.shape[1], run.classes, run.precision, run.seed)
+        engine = CohortEngine()  # a new one, because an engine caches the records of its clients
         for epoch in range(1, run.rounds + 1):
-            task = Task(plan, epoch, kept, features_ND, labels_N, weights_N=weights_N)
-            kept = engine.train(run, [task])[0].parameters
-        self.parameters_ = kept
+            task = Task(plan, epoch, parameters, features_ND, labels_N, weights_N=weights_N)
+            parameters = engine.train(run, [task])[0].parameters
+        self.parameters_ = parameters
         self.public_size_ = plan.size
         self.sampling_rate_ = plan.sampling_rate
         self.n_steps_ = plan.steps * run.rounds
@@ -209,17 +209,17 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the logits: shape ``(N,)``, of the second class, for two classes; else ``(N, C)``."""
+        """Return the logits, shape ``(N, C)``; for two classes those of the second, shape ``(N,)``."""
         logits_NC = self._logits(X).numpy()
         return logits_NC[:, 0] if logits_NC.shape[1] == 1 else logits_NC
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of every class, shape ``(N, C)``, in the order of ``classes_``."""
-        made: NDArray[np.float64] = losses.probabilities(self._logits(X)).numpy()
-        return made
+        probabilities_NC: NDArray[np.float64] = losses.probabilities(self._logits(X)).numpy()
+        return probabilities_NC
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class of every record, shape ``(N,)``; of two, the second from .5 on."""
+        """Return the most likely class of every record, shape ``(N,)``; of two tied classes the second."""
         probabilities_NC = self.predict_proba(X)
         if len(self.classes_) == 2:
             chosen = (probabilities_NC[:, 1] >= 0.5).astype(np.int64)
@@ -230,7 +230,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: ArrayLike) -> torch.Tensor:
         check_is_fitted(self)
         records: NDArray[np.float64] = validate_data(self, X, dtype=np.float64, reset=False)
-        # In float64, so that a record's logit does not hang on the rows beside it.
+        # In float64, so that the logit of a record does not depend on the other rows.
         module = model.build(self._model(), self.n_features_in_, len(self.classes_), "float64")
         model.put(module, self.parameters_)
         with torch.no_grad():
@@ -241,17 +241,17 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         centre, scale = (np.asarray(v, dtype=np.float64) for v in (self.centre, self.scale))
         for name, value in (("centre", centre), ("scale", scale)):
             if value.shape not in {(), (X.shape[1],)}:
-                raise ValueError(f"{name}: must be a number or {X.shape[1]} of them, one a column of X")
+                raise ValueError(f"{name}: must be a number or {X.shape[1]} of them, one per column of X")
         return torch.from_numpy(((X - centre) / scale).astype(np.float32))
 
     def _labels(self, y: NDArray[Any]) -> torch.Tensor:
-        """Set ``classes_``, and return the index of every label among them."""
+        """Set ``classes_``, and return the index of every label in it."""
         self.classes_ = np.unique(y if self.classes is None else np.asarray(self.classes))
         if len(self.classes_) < 2:
-            raise ValueError(f"needs two classes or more; there is one class, {self.classes_[0]!r}")
+            raise ValueError(f"needs two classes or more, got one class: {self.classes_[0]!r}")
         codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         if (unknown := self.classes_[codes] != y).any():
-            raise ValueError(f"y holds {y[unknown][0]!r}, which is not among the declared classes")
+            raise ValueError(f"y contains {y[unknown][0]!r}, which is not among the declared classes")
         return torch.from_numpy(codes.astype(np.int64))
 
     def _model(self) -> Model:
@@ -259,7 +259,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Model(kind="mlp", hidden=hidden) if hidden else Model()
 
     def _run(self, counted: int) -> Run:
-        """Return the training's constants as the engines read them; nothing in it names records."""
+        """Return the constants of the training in the form that engines read; it contains no records."""
         size = counted if self.public_size is None else int(self.public_size)
         rate = min(1.0, self.batch_size / size)
         steps = max(1, round(1 / rate))
@@ -320,19 +320,19 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return int(self.random_state)
 
     def _warn(self) -> None:
-        """Warn of what this fit will make public though nobody declared it."""
+        """Warn if this fit makes undeclared facts about the data public."""
         if self.epsilon == CLIP_ONLY or math.isinf(float(self.epsilon)):
             return
-        taken = [name for name in ("public_size", "classes") if getattr(self, name) is None]
-        if taken:
+        undeclared = [name for name in ("public_size", "classes") if getattr(self, name) is None]
+        if undeclared:
             warnings.warn(
-                f"{' and '.join(taken)} not given: taken from the data, which makes them public outside ε",
+                f"{' and '.join(undeclared)} not given: taken from the data and made public outside ε",
                 UserWarning,
                 stacklevel=3,
             )
 
     def _check(self) -> None:
-        """Refuse parameters that are out of their range."""
+        """Raise ValueError if a parameter is out of its range."""
         if self.epsilon != CLIP_ONLY and not _number(self.epsilon, 0, math.inf, closed=True):
             raise ValueError(f"epsilon = {self.epsilon!r}: must be greater than 0, inf or 'clip-only'")
         if not _number(self.delta, 0, 1):
@@ -345,7 +345,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         counts |= {f"hidden[{i}]": width for i, width in enumerate(self.hidden)}
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} = {value!r}: must be a whole number of 1 or more")
+                raise ValueError(f"{name} = {value!r}: must be an integer of 1 or more")
         if not (np.asarray(self.scale, dtype=np.float64) > 0).all():
             raise ValueError("scale: must be greater than 0")
         if self.accountant not in {"rdp", "prv"}:
@@ -353,7 +353,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _number(value: object, low: float, high: float, *, closed: bool = False) -> bool:
-    """Say whether a value is a number above ``low`` and below ``high`` (or at it, where that is closed)."""
+    """Return whether a value is a number in (low, high), or in (low, high] if ``closed``."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return low < float(value) < high or (closed and float(value) == high)

@@ -13,8 +13,8 @@ from fedtoll.audit.attacks import Exposure, disparity, exposures, lira, loss
 GROUPS = ("leaky", "safe")
 
 
-def made(models=20, records=800, effect=(2.0, 0.0), seed=0):
-    """Scores of records: each has its own level; being in adds an effect by group."""
+def planted(models=20, records=800, effect=(2.0, 0.0), seed=0):
+    """Return logits, memberships and groups; being a member raises a logit by the effect of its group."""
     rng = np.random.default_rng(seed)
     codes = np.arange(records) % 2
     member = rng.random((models, records)) < 0.5
@@ -24,7 +24,7 @@ def made(models=20, records=800, effect=(2.0, 0.0), seed=0):
 
 
 def test_lira_finds_who_leaks_and_by_how_much():
-    logit, member, codes = made()
+    logit, member, codes = planted()
     everybody, leaky, safe = exposures(lira(logit, member), member, codes, GROUPS)
     # The best single threshold tells N(0, 1) from N(2, 1) with Φ(1) − Φ(−1) = .68; shadows cost some of it.
     assert 0.55 < leaky.advantage < 0.69
@@ -36,17 +36,17 @@ def test_lira_finds_who_leaks_and_by_how_much():
 
 
 def test_a_loss_threshold_cannot_tell_hard_records_from_others():
-    logit, member, codes = made()
+    logit, member, codes = planted()
     by_loss = exposures(loss(logit), member, codes, GROUPS)[1]
     by_lira = exposures(lira(logit, member), member, codes, GROUPS)[1]
     assert 0.05 < by_loss.advantage < 0.5 * by_lira.advantage
 
 
 def test_no_effect_is_no_advantage_and_the_interval_says_so():
-    """Of 80 intervals of nothing at all some 5 leave out the 0; thresholds are not chosen on the target."""
+    """About 95% of the intervals contain 0 under no effect, because no target chooses its own threshold."""
     inside, gains = [], []
     for seed in range(80):
-        logit, member, codes = made(models=12, records=200, effect=(0.0, 0.0), seed=seed)
+        logit, member, codes = planted(models=12, records=200, effect=(0.0, 0.0), seed=seed)
         everybody = exposures(lira(logit, member), member, codes, GROUPS)[0]
         inside.append(everybody.low <= 0 <= everybody.high)
         gains.append(everybody.advantage)
@@ -55,7 +55,7 @@ def test_no_effect_is_no_advantage_and_the_interval_says_so():
 
 
 def test_the_target_is_not_among_its_own_shadows():
-    logit, member, _ = made(models=6, records=50)
+    logit, member, _ = planted(models=6, records=50)
     score = lira(logit, member)
     changed = logit.copy()
     changed[2] += 100.0
@@ -68,8 +68,8 @@ def test_the_target_is_not_among_its_own_shadows():
 
 
 def test_what_is_undefined_stays_undefined():
-    logit, member, codes = made(models=5, records=40)
-    member[:, codes == 1] = True  # everybody of a group is always in
+    logit, member, codes = planted(models=5, records=40)
+    member[:, codes == 1] = True  # a whole group is always in
     score = lira(logit, member)
     assert np.isnan(score[:, codes == 1]).all()
     everybody, leaky, safe = exposures(score, member, codes, GROUPS)
@@ -89,19 +89,19 @@ def test_a_disparity_beside_what_chance_gives():
     found = disparity([exposure("", 0.1, 0.01), exposure("a", 0.3, 0.01), exposure("b", 0.1, 0.01)])
     assert (found.most, found.least) == ("a", "b")
     assert found.value == pytest.approx(0.2)
-    # Two equal groups of standard error s differ by 2s/√π on average.
+    # Two equal groups with standard error s differ by 2s/√π on average.
     assert found.by_chance == pytest.approx(2 * 0.01 / 2.093 / math.sqrt(math.pi), rel=0.05)
 
 
 def test_groups_of_too_few_make_no_disparity():
-    few = exposure("b", 0.9, 0.5, members=attacks.FEWEST - 1)
+    few = exposure("b", 0.9, 0.5, members=attacks.MIN_MEMBERS - 1)
     assert math.isnan(disparity([exposure("a", 0.3, 0.01), few]).value)
 
 
 def test_groups_that_are_equally_exposed_rarely_differ_by_more_than_chance():
     more = []
     for seed in range(60):
-        logit, member, codes = made(models=12, records=200, effect=(1.0, 1.0), seed=seed)
+        logit, member, codes = planted(models=12, records=200, effect=(1.0, 1.0), seed=seed)
         found = disparity(exposures(lira(logit, member), member, codes, GROUPS))
         more.append(found.value > found.by_chance_high)
     assert np.mean(more) <= 0.15

@@ -1,4 +1,4 @@
-"""Bounds of ε from counted errors: against known mechanisms, at the confidence that they claim."""
+"""Lower bounds of ε: checked on known mechanisms at the stated confidence."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_the_corners():
     assert upper(np.array([0, 3]), 50, 0.1)[1] == pytest.approx(beta.ppf(0.9, 4, 47))
 
 
-def often(bounds, truth):
-    """How unlikely so many bounds above the truth are, if each is so in one case of twenty."""
+def chance(bounds, truth):
+    """Return the p-value of this many bounds above the truth, if each is wrong with probability .05."""
     return float(binom.sf((bounds > truth).sum() - 1, len(bounds), 0.05))
 
 
@@ -47,27 +47,27 @@ def often(bounds, truth):
 def test_a_separation_holds_at_its_confidence(mu, tight):
     rng = np.random.default_rng(0)
     bounds = np.array([separation(rng.normal(0, 1, 2000), rng.normal(mu, 1, 2000)).mu for _ in range(500)])
-    assert often(bounds, mu) > 0.01
+    assert chance(bounds, mu) > 0.01
     assert tight * mu < bounds.mean() < mu
 
 
 def test_nothing_to_tell_apart_and_everything():
     rng = np.random.default_rng(1)
     assert separation(rng.normal(size=5000), rng.normal(size=5000)).mu < 0.05
-    apart = separation(np.zeros(5000), np.ones(5000))
-    assert (apart.false_positives, apart.false_negatives, apart.observations) == (0, 0, 2500)
-    assert apart.mu == pytest.approx(2 * 2.974, abs=0.01)  # what 2,500 observations can show at all
+    clear = separation(np.zeros(5000), np.ones(5000))
+    assert (clear.false_positives, clear.false_negatives, clear.observations) == (0, 0, 2500)
+    assert clear.mu == pytest.approx(2 * 2.974, abs=0.01)  # the most that 2,500 observations can show
     assert separation(np.ones(100), np.zeros(100)).mu == 0.0
 
 
 def test_one_run_holds_at_its_confidence():
-    """Randomised response is the tightest case: m canaries, each answered right with e^ε/(1 + e^ε)."""
+    """Randomised response is the tightest case: each guess is correct with probability e^ε/(1 + e^ε)."""
     rng = np.random.default_rng(2)
     bound = cache(lambda v: one_run_epsilon(v, 200, 200, 0.0))
     for epsilon in (0.5, 2.0):
         right = rng.binomial(200, 1 / (1 + math.exp(-epsilon)), 1000)
         bounds = np.array([bound(int(v)) for v in right])
-        assert often(bounds, epsilon) > 0.01
+        assert chance(bounds, epsilon) > 0.01
         assert bounds.mean() > 0.5 * epsilon
 
 
@@ -86,9 +86,9 @@ def test_the_ceiling():
 
 
 def test_an_attack_on_a_half_of_fixed_size_can_exceed_the_ceiling_of_adding():
-    """One of two records is in; released is +1 or -1, of the first or second, with Laplace noise 1/ε."""
+    """One of two records is in; the release is +1 or -1 accordingly, with Laplace noise of scale 1/ε."""
     epsilon = 1.0
-    tpr = 1 - 0.5 * math.exp(-epsilon)  # of the first record: the release is above 0
+    tpr = 1 - 0.5 * math.exp(-epsilon)  # the attacker guesses the first record when the release is above 0
     advantage = tpr - (1 - tpr)
     assert ceiling(epsilon, 0.0) < advantage < replaced_ceiling(epsilon, 0.0)
     assert replaced_ceiling(1.0, 1e-5) > replaced_ceiling(1.0, 0.0) == ceiling(2.0, 0.0)

@@ -1,4 +1,4 @@
-"""A whole audit of a small scenario: what it writes, that it resumes, and what the report shows."""
+"""A complete audit of a small scenario: what it writes, that it resumes, and what the report shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from fedtoll.audit import targets as models
 from fedtoll.audit.run import prepare, run_audit
-from fedtoll.audit.subject import differs, settings, verdict
+from fedtoll.audit.subject import mismatch, settings, verdict
 from fedtoll.commands.audit import _text
 from fedtoll.report.exposure import audit_section
 from fedtoll.report.page import render
@@ -40,7 +40,7 @@ def audited(scenario):
     finished = []
     prepared = prepare(str(scenario), QUICK, "0:6")
     content = run_audit(prepared, folder, workers=1, finished=lambda: finished.append(1))
-    assert len(finished) == prepared.pieces
+    assert len(finished) == prepared.progress_steps
     return folder, content
 
 
@@ -80,7 +80,7 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
 
 def test_again_trains_nothing_and_says_the_same(audited, scenario, monkeypatch):
     folder, content = audited
-    monkeypatch.setattr(models, "attack", lambda *_: pytest.fail("a model is trained again"))
+    monkeypatch.setattr(models, "train_target", lambda *a: pytest.fail("trained again"))
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
 
 
@@ -97,12 +97,12 @@ def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, mon
     arguments = ("--set", QUICK[0], "--seeds", "0:6", "--workers", 1, "--out", folder)
     code, out, err = here("audit", scenario, *arguments)
     assert (code, err) == (1, "")
-    assert "BROKEN: 2 of 2 bounds of one step lie above their claim" in out
+    assert "BROKEN: 2 of 2 lower bounds of one step exceed their claim" in out
 
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
     prepared = prepare(str(scenario), QUICK, "0:6")
-    one, other = (models.attack(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
+    one, other = (models.train_target(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
     assert (one.rows_N == other.rows_N).all()
     assert 0.49 < one.member_N.mean() < 0.51
     assert 0.45 < (one.member_N == other.member_N).mean() < 0.55
@@ -111,7 +111,7 @@ def test_memberships_differ_and_the_records_are_the_same(scenario):
 def test_the_text_for_the_terminal(audited):
     shown = _text(audited[1])
     assert "Membership by group" in shown
-    assert "0 of 2 bounds of one step lie above their claim" in shown
+    assert "0 of 2 lower bounds of one step exceed their claim" in shown
     assert "(all)" in shown
 
 
@@ -128,7 +128,7 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
     page = render(results)
     assert 'id="exposed"' in page
     assert "Membership inference by group" in page
-    _other_things(results)
+    _check_other_subjects(results)
     other = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
     results.resolved.clear()
     results.resolved.update(other)
@@ -144,11 +144,11 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
         (folder / "audit/moved.json").rename(folder / "audit/audit.json")
 
 
-def _other_things(results):
-    """An audit of other records, model code or strategies is not shown, nor one that does not say."""
+def _check_other_subjects(results):
+    """Check that no audit of other records, model code or strategies, or of unknown ones, is shown."""
     file = results.folder / "audit/audit.json"
-    kept = file.read_text(encoding="utf-8")
-    content = json.loads(kept)
+    original = file.read_text(encoding="utf-8")
+    content = json.loads(original)
     plan = content["strategies"]["fedavg"]
     changes: dict[str, dict[str, Any]] = {
         "other records": {"checksums": ["0" * 64]},
@@ -172,28 +172,28 @@ def _other_things(results):
         assert section["tables"] == []
         assert "run fedtoll audit again" in section["sentences"][0]
     finally:
-        file.write_text(kept, encoding="utf-8")
+        file.write_text(original, encoding="utf-8")
 
 
 def test_an_audit_says_what_it_is_of(audited, scenario):
     content = audited[1]
-    run_audit = prepare(str(scenario), QUICK, "0:6").private[0]
-    assert content["checksums"] == [run_audit.checksum]
-    assert content["model_digests"] == [run_audit.model_digest]
-    assert content["strategies"]["fedavg"]["digest"] == run_audit.strategy.digest
+    run = prepare(str(scenario), QUICK, "0:6").private[0]
+    assert content["checksums"] == [run.checksum]
+    assert content["model_digests"] == [run.model_digest]
+    assert content["strategies"]["fedavg"]["digest"] == run.strategy.digest
     own = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
-    assert differs(own, own) == ""
+    assert mismatch(own, own) == ""
     others: list[dict[str, Any]] = [{"checksums": ["0"]}, {"model_digests": ["0"]}, {"strategies": {"x": {}}}]
     for other in others:
-        assert differs({**own, **other}, own) != ""
+        assert mismatch({**own, **other}, own) != ""
 
 
 def test_a_row_that_shows_nothing_is_undefined_and_told(audited):
     content = json.loads(json.dumps(audited[1]))
     content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
-    told = verdict(content)
-    assert "0 of 1 bounds of one step" in told
-    assert "In 1 cases the model ignores every canary" in told
+    sentence = verdict(content)
+    assert "0 of 1 lower bounds of one step" in sentence
+    assert "In 1 case the model ignores every canary" in sentence
     assert "ignores" not in verdict(audited[1])
     assert "–" in _text(content)
 
@@ -204,7 +204,7 @@ def test_a_disk_that_fails_while_models_are_written_is_one_line(scenario, tmp_pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     prepared = prepare(str(scenario), QUICK, "0:4")
-    monkeypatch.setattr(models, "attack", lambda trainer, text: models.Attacked(*np.zeros((3, 2))))
+    monkeypatch.setattr(models, "train_target", lambda trainer, text: models.Target(*np.zeros((3, 2))))
     if what == "mkdir":
         (tmp_path / "audit").mkdir()
         (tmp_path / "audit/models").write_text("")
@@ -237,7 +237,7 @@ BAD = {
     "unknown key": (("--set", "training.clipp=1.0"), "did you mean 'clip'"),
     "skips": (
         ("--set", 'training.on_failure="skip"'),
-        "training.on_failure = 'skip': an audit does not show who is skipped; leave it at 'abort'",
+        "training.on_failure = 'skip': an audit does not report skipped replies; use 'abort'",
     ),
 }
 
@@ -264,4 +264,4 @@ def test_one_epsilon_in_place_of_the_scenarios(scenario):
     prepared = prepare(str(scenario), ('privacy.epsilons=["inf", "clip-only", 8, 1]',), "0:4", 3.0)
     assert prepared.scenario.privacy.epsilons == (math.inf, "clip-only", 3.0)
     assert {r.epsilon for r in prepared.private} == {3.0}
-    assert np.ptp([run_audit.seed % 5 for run_audit in prepared.halves.runs]) == 0
+    assert np.ptp([run.seed % 5 for run in prepared.halves.runs]) == 0

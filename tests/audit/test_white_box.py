@@ -1,4 +1,4 @@
-"""The white-box audit through both real engines: near the claim, and above it only if an engine is broken."""
+"""White-box audits of both engines: bounds are close to the claim, above it only for a broken engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtoll.audit.canaries import Canaries, canaries
+from fedtoll.audit.canaries import Canaries, craft
 from fedtoll.audit.white_box import one_run, one_step
 from fedtoll.clients.engines import cohort, draws, make_engine, opacus
 from fedtoll.scenarios.run import Run
@@ -21,8 +21,8 @@ ENGINES = ("cohort", "opacus")
 SEEDS = 20
 
 
-def stated(engine: str, sigma: float = 0.5, **changes) -> Run:
-    """A run whose clients take every record in each step, with this noise."""
+def full_batch_run(engine: str, sigma: float = 0.5, **changes) -> Run:
+    """Return a run whose clients use every record in each step, with noise multiplier ``sigma``."""
     run = one(FEDAVG, 2.0, training={"engine": engine, "clip": 0.7, **changes})
     clients = tuple(
         c.model_copy(update={"sampling_rate": 1.0, "batch_size": float(c.size), "noise_multiplier": sigma})
@@ -34,22 +34,22 @@ def stated(engine: str, sigma: float = 0.5, **changes) -> Run:
 @cache
 def sound(engine: str) -> tuple[Run, Canaries, float]:
     """Return a run of σ = 1, its canaries and their bound, cached. Call it before breaking the engine."""
-    run = stated(engine, sigma=1.0)
-    made = canaries(run, run.clients[0])
-    return run, made, one_step(run, run.clients[0], 5, made=made, observations=5000).bound
+    run = full_batch_run(engine, sigma=1.0)
+    crafted = craft(run, run.clients[0])
+    return run, crafted, one_step(run, run.clients[0], 5, canaries=crafted, observations=5000).bound
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_canaries_are_as_long_as_the_clip_and_do_not_overlap(engine):
-    _, made, _ = sound(engine)
-    assert made.orthogonal
-    assert len(made) > 90
-    assert np.linalg.norm(made.directions_MP, axis=1) == pytest.approx(1.0, abs=1e-4)
+    _, crafted, _ = sound(engine)
+    assert crafted.orthogonal
+    assert len(crafted) > 90
+    assert np.linalg.norm(crafted.directions_MP, axis=1) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_step_is_bounded_near_its_claim(engine):
-    run = stated(engine)
+    run = full_batch_run(engine)
     found = one_step(run, run.clients[0], 11, observations=5000)
     assert found.observations >= 5000
     assert 0.8 * found.claim < found.bound < found.claim
@@ -59,11 +59,11 @@ def test_one_step_is_bounded_near_its_claim(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(engine):
-    run = stated(engine)
-    made = canaries(run, run.clients[0])
+    run = full_batch_run(engine)
+    crafted = craft(run, run.clients[0])
     shares = []
     for seed in range(SEEDS):
-        found = one_step(run, run.clients[seed % 3], 1000 + seed, made=made, observations=5000)
+        found = one_step(run, run.clients[seed % 3], 1000 + seed, canaries=crafted, observations=5000)
         shares.append(found.bound / found.claim)
     assert np.mean(shares) >= 0.85
     assert sum(share > 1 for share in shares) <= 0.05 * SEEDS
@@ -71,12 +71,12 @@ def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(en
 
 def test_a_model_whose_canaries_overlap_is_audited_by_one():
     run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [8]})
-    made = canaries(run, run.clients[0])
-    assert not made.orthogonal
-    found = one_step(run, run.clients[0], 3, made=made, observations=400)
+    crafted = craft(run, run.clients[0])
+    assert not crafted.orthogonal
+    found = one_step(run, run.clients[0], 3, canaries=crafted, observations=400)
     assert (found.canaries, found.observations) == (1, 400)
     assert found.bound < found.claim
-    assert one_run(run, run.clients[0], 3, made=made).canaries == len(made.seen()) > 20
+    assert one_run(run, run.clients[0], 3, canaries=crafted).canaries == len(crafted.effective()) > 20
 
 
 def halved(monkeypatch, engine):
@@ -102,7 +102,7 @@ def unclipped(monkeypatch, engine):
 
         def private(sgd, run, task):
             optimizer = real(sgd, run.model_copy(update={"clip": 1e9}), task)
-            optimizer.noise_multiplier *= run.clip / 1e9  # the noise stays as it was
+            optimizer.noise_multiplier *= run.clip / 1e9  # the noise itself is unchanged
             return optimizer
 
         monkeypatch.setattr(opacus, "_private", private)
@@ -112,7 +112,7 @@ def unclipped(monkeypatch, engine):
 
 
 def repeated(monkeypatch, engine):
-    """The same noise in every step."""
+    """Repeat the same noise in every step."""
     if engine == "opacus":
         monkeypatch.setattr(opacus, "begin", lambda generator, key: generator.manual_seed(5))
     else:
@@ -132,12 +132,12 @@ def _fixed(like: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("broken", [halved, unclipped, repeated])
 def test_a_broken_mechanism_shows_more_than_it_claims(engine, broken, monkeypatch):
-    run, made, bound = sound(engine)
+    run, crafted, bound = sound(engine)
     assert bound < 4.5
     broken(monkeypatch, engine)
-    found = one_step(run, run.clients[0], 5, made=made, observations=5000)
+    found = one_step(run, run.clients[0], 5, canaries=crafted, observations=5000)
     assert found.bound > 1.1 * found.claim
-    again = one_step(run, run.clients[0], 5, observations=2000)  # and with the broken one's own canaries
+    again = one_step(run, run.clients[0], 5, observations=2000)  # also with canaries from the broken engine
     assert again.bound > 1.05 * again.claim
 
 
@@ -159,43 +159,43 @@ def test_one_run_sees_that_there_is_no_noise():
 
 
 def test_an_mlp_is_audited_in_little_memory():
-    """The releases of all steps at once would be [2,000, 5,953] numbers of 8 bytes, several times."""
+    """The releases of all steps at once would be several arrays of 2,000 by 5,953 doubles."""
     run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
-    made = canaries(run, run.clients[0])
-    assert made.directions_MP.shape[1] > 5000
+    crafted = craft(run, run.clients[0])
+    assert crafted.directions_MP.shape[1] > 5000
     trainer: Any = make_engine(run.engine, run.device)
-    kept = trainer._noise._used
+    cached = trainer._noise._used
     tracemalloc.start()
-    found = one_step(run, run.clients[0], 3, made=made, observations=2000)
+    found = one_step(run, run.clients[0], 3, canaries=crafted, observations=2000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert trainer._noise._used == kept  # nor is their noise kept
+    assert trainer._noise._used == cached  # their noise is not cached either
     assert found.observations == 2000
-    assert peak < 0.25 * 2000 * made.directions_MP.shape[1] * 8
+    assert peak < 0.25 * 2000 * crafted.directions_MP.shape[1] * 8
     assert found.bound < found.claim
 
 
-def ignoring(made, which):
-    """Canaries of which the model ignores some: records of zeros, whose gradients are short."""
-    features = made.features_MD.clone()
+def ignoring(crafted, which):
+    """Return canaries some of which the model ignores: records of zeros, which have short gradients."""
+    features = crafted.features_MD.clone()
     features[which] = 0.0
-    directions = made.directions_MP.copy()
+    directions = crafted.directions_MP.copy()
     directions[which] *= 0.3
-    return Canaries(features, made.labels_M, directions, False, made.start)
+    return Canaries(features, crafted.labels_M, directions, False, crafted.start)
 
 
 def test_a_canary_that_the_model_ignores_is_not_the_one_that_audits():
-    run = stated("cohort")
-    made = canaries(run, run.clients[0])
-    found = one_step(run, run.clients[0], 3, made=ignoring(made, [0]), observations=2000)
+    run = full_batch_run("cohort")
+    crafted = craft(run, run.clients[0])
+    found = one_step(run, run.clients[0], 3, canaries=ignoring(crafted, [0]), observations=2000)
     assert found.canaries == 1
     assert 0.7 * found.claim < found.bound < found.claim
 
 
 def test_where_every_canary_is_ignored_the_audit_is_undefined():
-    run = stated("cohort")
-    made = ignoring(canaries(run, run.clients[0]), slice(None))
-    found = one_step(run, run.clients[0], 3, made=made, observations=2000)
+    run = full_batch_run("cohort")
+    crafted = ignoring(craft(run, run.clients[0]), slice(None))
+    found = one_step(run, run.clients[0], 3, canaries=crafted, observations=2000)
     assert math.isnan(found.bound)
     assert (found.observations, found.canaries) == (0, 0)
-    assert math.isnan(one_run(run, run.clients[0], 3, made=made).bound)
+    assert math.isnan(one_run(run, run.clients[0], 3, canaries=crafted).bound)

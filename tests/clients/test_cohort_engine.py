@@ -1,4 +1,4 @@
-"""The cohort engine against Opacus: the same steps, for every model and every shape of cohort."""
+"""The cohort engine against Opacus: the same steps for every model and shape of cohort."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def template(runs):
 def cohort_of(
     template, architecture, classes, clients, precision="float64", mechanism="dp-sgd", clip=0.5, mu=0.0
 ):
-    """Return a run and its tasks; ``clients`` are (records held, public size, q, steps)."""
+    """Return a run and its tasks; ``clients`` are (number of records, public size, q, steps)."""
     plans = tuple(
         ClientPlan(
             id=i, group="g", size=n, sampling_rate=q, batch_size=q * n, steps=t, noise_multiplier=0.3 + i / 10
@@ -104,7 +104,7 @@ def cohort_of(
 
 
 def difference(run, tasks):
-    """Return the largest difference between the engines, relative to how far the parameters moved."""
+    """Return the largest difference between the engines, relative to the update."""
     ours, theirs = CohortEngine().train(run, tasks), OpacusEngine().train(run, tasks)
     assert [t.steps for t in ours] == [t.steps for t in theirs] == [t.plan.steps for t in tasks]
     worst = 0.0
@@ -174,7 +174,7 @@ def test_records_that_are_not_finite_count_as_absent_in_both_engines(template, b
     assert all(np.isfinite(p).all() for t in CohortEngine().train(run, tasks) for p in t.parameters)
 
 
-def test_a_client_ends_where_it_ends_alone(template):
+def test_training_together_equals_training_alone(template):
     run, tasks = cohort_of(template, MODELS["mlp"], 3, TWENTY)
     together = CohortEngine().train(run, tasks)
     for i in (0, 7, 19):
@@ -186,7 +186,7 @@ def test_a_client_ends_where_it_ends_alone(template):
 @pytest.mark.parametrize(("outlier", "weight"), [(1.0, None), (1e6, None), (1.0, 50.0)])
 @pytest.mark.parametrize("architecture", MODELS)
 def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier, weight):
-    """One record more or less, same public size, masks and noise injected: ‖B·Δw/η‖ ≤ C."""
+    """Add or remove a record with the same public size, masks and noise: ‖B·Δw/η‖ ≤ C."""
     ends = []
     for held in (20, 19):
         run, tasks = cohort_of(template, MODELS[architecture], 2, [(20, 20, 0.5, 1), (8, 8, 0.5, 1)])
@@ -208,7 +208,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
     distance = np.linalg.norm(10.0 * (ends[0][0] - ends[1][0]) / 0.4)
     assert distance <= 0.5 * (1 + 1e-9)
     assert distance > 0
-    np.testing.assert_array_equal(ends[0][1], ends[1][1])  # the other client notices nothing
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])  # the other client is unaffected
 
 
 def test_a_whole_run_agrees_seed_for_seed_in_double_precision():
@@ -241,7 +241,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("word", REFUSED)
-def test_what_it_cannot_train_is_refused_with_the_reason(word):
+def test_an_unsupported_model_is_refused_with_the_reason(word):
     assert word in refusal(REFUSED[word])
 
 
@@ -253,7 +253,7 @@ def test_shared_and_frozen_weights_are_refused():
     assert refusal(frozen) == "some weights are frozen"
 
 
-def test_the_engine_is_chosen_and_never_in_silence(monkeypatch):
+def test_the_engine_is_chosen_and_impossible_choices_are_errors(monkeypatch):
     def training(engine, device="auto"):
         return Training(
             rounds=1,
@@ -275,7 +275,7 @@ def test_the_engine_is_chosen_and_never_in_silence(monkeypatch):
     with pytest.raises(ScenarioError, match="cannot train here: Dropout is neither"):
         engines.choose(training("cohort"), custom, 3, 2)
     if not torch.cuda.is_available():
-        with pytest.raises(ScenarioError, match="no GPU is there"):
+        with pytest.raises(ScenarioError, match="no GPU found"):
             engines.choose(training("auto", "cuda"), Model(), 3, 2)
 
 
@@ -289,18 +289,18 @@ def test_a_gpu_takes_the_same_steps(template, architecture):
             np.testing.assert_allclose(x, y, atol=1e-10)
 
 
-# What runs of one seed share.
+# Cached draws.
 
 
 @pytest.fixture(scope="module")
 def alone():
-    """Parameters that a new engine returns for a run, by everything that draws depend on."""
+    """The parameters that a new engine returns for a run, by everything that draws depend on."""
     return {}
 
 
-@pytest.mark.parametrize("limit", [0, 400_000, 10**9], ids=["nothing kept", "some kept", "all kept"])
-def test_kept_draws_change_no_bit(template, alone, limit):
-    """One engine that keeps draws, on runs that differ in all that draws depend on, equals new engines."""
+@pytest.mark.parametrize("limit", [0, 400_000, 10**9], ids=["none cached", "some cached", "all cached"])
+def test_cached_draws_change_no_bit(template, alone, limit):
+    """Compare one engine that caches with new ones, over runs that differ in all that draws depend on."""
     engine = CohortEngine()
     engine._batches.limit = engine._noise.limit = limit
     fewer = [(held - 1, n, q, t) for held, n, q, t in TWENTY]
@@ -324,33 +324,33 @@ def test_kept_draws_change_no_bit(template, alone, limit):
     assert bool(engine._noise._rounds) == bool(engine._batches._rounds) == (limit > 0)
 
 
-def test_draws_that_were_begun_under_one_seed_are_not_kept_under_another():
-    kept = draws.Kept(10**6)
-    first = kept.steps(0, "key", 2, lambda step, keep: [torch.tensor([0.0 + step])])
+def test_draws_that_started_under_one_seed_are_not_cached_under_another():
+    cache = draws.DrawCache(10**6)
+    first = cache.steps(0, "key", 2, lambda step, keep: [torch.tensor([0.0 + step])])
     next(first)
-    second = kept.steps(1, "key", 2, lambda step, keep: [torch.tensor([10.0 + step])])
+    second = cache.steps(1, "key", 2, lambda step, keep: [torch.tensor([10.0 + step])])
     assert [float(t) for (t,) in second] == [10.0, 11.0]
     assert [float(t) for (t,) in first] == [1.0]
-    again = kept.steps(1, "key", 2, lambda step, keep: pytest.fail("it is kept"))
-    assert [float(t) for (t,) in again] == [10.0, 11.0]
+    cached = cache.steps(1, "key", 2, lambda step, keep: pytest.fail("drawn again"))
+    assert [float(t) for (t,) in cached] == [10.0, 11.0]
 
 
-def test_the_memory_of_one_seed_is_drawn_into_again_by_the_next():
-    kept = draws.Kept(10**6, again=True)
-    like, made = torch.zeros(3), []
+def test_the_memory_of_one_seed_is_reused_for_the_next():
+    cache = draws.DrawCache(10**6, reuse=True)
+    like, addresses = torch.zeros(3), []
     for seed in (0, 1, 2):
-        kept_at = [t.data_ptr() for (t,) in kept.steps(seed, "key", 2, lambda *_: [kept.empty(like)])]
-        made.append(set(kept_at))
-    assert made[0] == made[1] == made[2]
-    assert kept.empty(torch.zeros(4)).shape == (4,)
-    (other,) = next(kept.steps(3, "key", 1, lambda *_: [kept.empty(torch.zeros(4))]))
+        steps = cache.steps(seed, "key", 2, lambda *_: [cache.empty(like)])
+        addresses.append({t.data_ptr() for (t,) in steps})
+    assert addresses[0] == addresses[1] == addresses[2]
+    assert cache.empty(torch.zeros(4)).shape == (4,)
+    (other,) = next(cache.steps(3, "key", 1, lambda *_: [cache.empty(torch.zeros(4))]))
     assert other.shape == (4,)
-    assert not kept._spare  # of other shapes: nothing lies beside the new
+    assert not cache._spare  # tensors of other shapes are dropped
 
 
-def test_a_round_that_was_broken_off_takes_no_room():
-    kept = draws.Kept(100)
+def test_an_interrupted_round_takes_no_room():
+    cache = draws.DrawCache(100)
     for key in range(5):
-        next(kept.steps(0, key, 2, lambda step, keep: [torch.zeros(10)]))
-    list(kept.steps(0, "whole", 2, lambda step, keep: [torch.zeros(10)]))
-    assert list(kept._rounds) == [(0, "whole")]
+        next(cache.steps(0, key, 2, lambda step, keep: [torch.zeros(10)]))
+    list(cache.steps(0, "whole", 2, lambda step, keep: [torch.zeros(10)]))
+    assert list(cache._rounds) == [(0, "whole")]

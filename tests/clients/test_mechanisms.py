@@ -1,4 +1,4 @@
-"""The mean loss: clip, sensitivity, noise, and the exact form of the references."""
+"""Private statistics: clip, sensitivity, noise, and the exact values of the references."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedtoll.clients.mechanisms import Held, evaluate, release
+from fedtoll.clients.mechanisms import EvaluatedRecords, evaluate, release
 from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import STATISTICS
 
@@ -19,15 +19,16 @@ class Echo(nn.Module):
         return x
 
 
-def held(logits, labels, codes=None, size=10) -> Held:
-    """Records of two classes and three groups, by their logit, label and group."""
+def evaluated(logits, labels, codes=None, size=10) -> EvaluatedRecords:
+    """Return records of two classes and three groups with these logits, labels and groups."""
     features = torch.tensor(logits, dtype=torch.float64).reshape(-1, 1)
-    of = torch.tensor(labels, dtype=torch.int64), torch.tensor(codes or [0] * len(labels), dtype=torch.int64)
-    return evaluate(Echo(), features, *of, size=size, groups=3, classes=2)
+    labels_N = torch.tensor(labels, dtype=torch.int64)
+    groups_N = torch.tensor(codes or [0] * len(labels), dtype=torch.int64)
+    return evaluate(Echo(), features, labels_N, groups_N, size=size, groups=3, classes=2)
 
 
 def answer(logits, labels, z, clip=1.0, size=10, **key):
-    return release_of("mean_loss", held(logits, labels, size=size), z, clip, **key)
+    return release_of("mean_loss", evaluated(logits, labels, size=size), z, clip, **key)
 
 
 def release_of(name, records, z, clip=1.0, group=None, **key):
@@ -56,7 +57,7 @@ def test_no_records_still_release_noise():
     assert answer([], [], z=1.0).value != 0
 
 
-def test_the_noise_has_the_sd_that_it_states_and_is_fresh():
+def test_the_noise_has_the_reported_sd_and_is_fresh():
     values = np.array([answer([0.0], [1], z=3.0, round=r).value for r in range(4000)])
     sd = answer([0.0], [1], z=3.0).sd
     assert sd == pytest.approx(3.0 / 10)
@@ -66,14 +67,14 @@ def test_the_noise_has_the_sd_that_it_states_and_is_fresh():
     assert len({answer([0.0], [1], z=3.0, **k).value for k in keys}) == 5
 
 
-# The others.
+# The other statistics.
 
 LOGITS, LABELS, GROUPS = [0.0, 2.0, -1.0, 3.0, 0.5], [1, 0, 0, 1, 0], [0, 2, 2, 0, 2]
 LOSSES = [np.log1p(np.exp(-x if y else x)) for x, y in zip(LOGITS, LABELS, strict=True)]
 
 
 def by_hand(name, clip):
-    """The statistics of the five records, record by record."""
+    """Compute a statistic of the five records, record by record."""
     shape = STATISTICS[name](**({"clip": clip} if name.endswith("loss") else {})).shape(3, 2)
     value = np.zeros(shape)
     for x, y, g, loss in zip(LOGITS, LABELS, GROUPS, LOSSES, strict=True):
@@ -94,24 +95,24 @@ def by_hand(name, clip):
 
 @pytest.mark.parametrize("name", STATISTICS)
 def test_each_statistic_is_what_its_declaration_says(name):
-    records = held(LOGITS, LABELS, GROUPS)
+    records = evaluated(LOGITS, LABELS, GROUPS)
     exact = release_of(name, records, z=0.0, clip=50.0)
     np.testing.assert_allclose(exact.value, by_hand(name, 50.0), rtol=1e-12)
     assert exact.sd == 0
-    tiny = release_of(name, records, z=1e-9, clip=0.5)  # clipped, and hardly noised
+    tiny = release_of(name, records, z=1e-9, clip=0.5)  # clipped, with negligible noise
     np.testing.assert_allclose(tiny.value, by_hand(name, 0.5), atol=1e-7)
 
 
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("outlier", [0.0, 1e6, -1e6, np.nan, np.inf])
 def test_one_record_changes_a_statistic_by_at_most_its_sensitivity(name, outlier):
-    """Under the same noise; and some record reaches the bound."""
+    """With the same noise; some record reaches the bound."""
     declaration = STATISTICS[name](**({"clip": 0.5} if name.endswith("loss") else {}))
-    without = release_of(name, held(LOGITS, LABELS, GROUPS), z=2.0, clip=0.5)
+    without = release_of(name, evaluated(LOGITS, LABELS, GROUPS), z=2.0, clip=0.5)
     moved = []
     for label in (0, 1):
         for group in (0, 1, 2):
-            records = held([*LOGITS, outlier], [*LABELS, label], [*GROUPS, group])
+            records = evaluated([*LOGITS, outlier], [*LABELS, label], [*GROUPS, group])
             with_ = release_of(name, records, z=2.0, clip=0.5)
             moved.append(np.linalg.norm(np.atleast_1d(with_.value - without.value)))
     assert max(moved) <= declaration.sensitivity(10) * (1 + 1e-9)
@@ -120,18 +121,18 @@ def test_one_record_changes_a_statistic_by_at_most_its_sensitivity(name, outlier
 
 
 @pytest.mark.parametrize("name", ["group_loss", "label_group_loss", "group_confusion"])
-def test_every_cell_has_noise_of_its_own_and_a_declared_group_its_cells_alone(name):
-    records = held([0.3, 0.4], [0, 1], [2, 2])
+def test_every_cell_has_its_own_noise_and_a_declared_group_releases_its_cells_alone(name):
+    records = evaluated([0.3, 0.4], [0, 1], [2, 2])
     declaration = STATISTICS[name](**({"clip": 1.0} if name.endswith("loss") else {}))
     draws = np.array([release_of(name, records, z=3.0, round=r).value for r in range(1, 2001)])
     assert draws.shape[1:] == declaration.shape(3, 2)
     cells = draws.reshape(len(draws), -1)
     np.testing.assert_allclose(cells.std(axis=0), 3.0 * declaration.sensitivity(10), rtol=0.08)
-    apart = np.corrcoef(cells.T) - np.eye(cells.shape[1])
-    assert np.abs(apart).max() < 0.09
+    correlation = np.corrcoef(cells.T) - np.eye(cells.shape[1])
+    assert np.abs(correlation).max() < 0.09
     own = release_of(name, records, z=0.0, group=2)
     np.testing.assert_array_equal(own.value, release_of(name, records, z=0.0).value[2])
 
 
 def test_a_probability_of_half_is_a_positive_prediction():
-    assert held([0.0], [0]).predicted_N.tolist() == [1]
+    assert evaluated([0.0], [0]).predicted_N.tolist() == [1]

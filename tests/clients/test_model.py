@@ -1,4 +1,4 @@
-"""Models: shapes, starts, and what is refused."""
+"""Models: shapes, initial parameters, and refused factories."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def test_logistic_regression_starts_at_zero_with_one_logit_for_two_classes():
     assert model.initial(Model(), 7, 3, "float32", seed=0)[0].shape == (3, 7)
 
 
-def test_the_mlp_of_the_speed_notes_has_its_parameters():
+def test_the_number_of_parameters_of_an_mlp():
     arrays = model.initial(Model(kind="mlp", hidden=(64, 32)), 104, 2, "float64", seed=0)
     assert sum(a.size for a in arrays) == 104 * 64 + 64 + 64 * 32 + 32 + 32 + 1
     assert all(a.dtype == np.float64 for a in arrays)
 
 
-def test_the_start_depends_on_the_seed_alone_and_leaves_torchs_own_stream_untouched():
+def test_initial_parameters_depend_on_the_seed_alone_and_leave_torchs_generator_untouched():
     mlp = Model(kind="mlp", hidden=(4,))
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
@@ -34,7 +34,7 @@ def test_the_start_depends_on_the_seed_alone_and_leaves_torchs_own_stream_untouc
     assert not any(np.array_equal(x, y) for x, y in zip(a, c, strict=True))
 
 
-def test_parameters_go_in_and_come_out():
+def test_put_and_get_round_trip():
     module = model.build(Model(kind="mlp", hidden=(4,)), 3, 2)
     arrays = [np.full(a.shape, i, dtype=np.float32) for i, a in enumerate(model.get(module))]
     model.put(module, arrays)
@@ -56,12 +56,12 @@ def importable(monkeypatch, tmp_path):
     ("kind", "message"),
     [
         ("my_models:bn", "buffers"),
-        ("my_models:none", "no torch module"),
+        ("my_models:none", "did not return a torch module"),
         ("my_models:tan", "did you mean 'tanh'"),
         ("my_modelz:tanh", "cannot be imported"),
     ],
 )
-def test_what_is_refused_is_one_line(importable, kind, message):
+def test_a_bad_factory_is_refused_in_one_line(importable, kind, message):
     with pytest.raises(ScenarioError, match=message):
         model.build(Model(kind=kind), 3, 2)
 

@@ -1,4 +1,4 @@
-"""The reference engine: its steps by hand, its neighbours, its noise."""
+"""The reference engine: steps computed by hand, neighbouring data sets, and noise."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def flat(arrays):
 
 
 def gradients(run, work, rows):
-    """Return the clipped per-example gradients, one autograd call an example."""
+    """Return the clipped per-example gradients, with one autograd call per example."""
     module = model.build(run.model, work.features_ND.shape[1], run.classes, "float64")
     model.put(module, work.parameters)
     found = []
@@ -97,7 +97,7 @@ def test_a_step_is_clipped_sum_over_the_public_batch_size(template, monkeypatch,
 @pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
 @pytest.mark.parametrize("outlier", [1.0, 1e6])
 def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, classes, outlier):
-    """One record more or less, same public size, masks and noise injected: ‖B·Δw/η‖ ≤ C."""
+    """Add or remove a record with the same public size, masks and noise: ‖B·Δw/η‖ ≤ C."""
     run, plan = prepare(template, architecture, classes, sigma=1.3)
     features, labels = data(20, classes)
     features[-1] *= outlier
@@ -105,7 +105,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
     module = model.build(run.model, INPUTS, classes, "float64")
     model.put(module, start.parameters)
     scores = losses.probabilities(module(start.features_ND[-1:]))[0]
-    labels[-1] = int(scores.argmin())  # it is surprising, so that its gradient is not small
+    labels[-1] = int(scores.argmin())  # an unlikely label, so that the gradient is not small
     ends = []
     for held in (20, 19):
         inject(monkeypatch, range(held))
@@ -113,7 +113,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
         ends.append(flat(trained.parameters))
     distance = np.linalg.norm(plan.batch_size * (ends[0] - ends[1]) / RATE)
     assert distance <= CLIP * (1 + 1e-9)
-    assert distance > 0.1 * CLIP  # the record does count: the test can fail
+    assert distance > 0.1 * CLIP  # the record has an effect, so the test can fail
 
 
 def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(template, monkeypatch):
@@ -129,7 +129,7 @@ def test_q_t_and_b_come_from_the_public_size_and_not_from_the_records_held(templ
     a, b = OpacusEngine().train(run, [full, short])
     assert asked == [(20, 0.5)] * 4 + [(3, 0.5)] * 4
     assert a.steps == b.steps == 4
-    # No record was drawn, so all that is left is noise, scaled by the same B: identical.
+    # No record was drawn: the updates are noise alone, scaled by the same B, and so equal.
     np.testing.assert_array_equal(flat(a.parameters), flat(b.parameters))
 
 
@@ -158,7 +158,7 @@ def test_the_noise_has_the_standard_deviation_that_the_ledger_charges(template, 
     assert noise.size == 100_000
     assert noise.std() == pytest.approx(sigma * CLIP, rel=0.011)
     fresh = np.corrcoef(noise) - np.eye(4)
-    assert np.abs(fresh).max() < 0.04  # another round, other noise
+    assert np.abs(fresh).max() < 0.04  # each round has its own noise
 
 
 def test_noise_is_fresh_for_every_seed_client_round_and_step(template, monkeypatch):
@@ -242,10 +242,10 @@ def test_poisson_needs_no_records_and_takes_all_at_rate_one():
     assert any(len(poisson(rng, 3, 0.01)) == 0 for _ in range(20))
 
 
-# Noise that cannot repeat.
+# Noise keys.
 
 
-def test_a_generator_that_begins_with_a_key_is_numpys_twister_of_that_state():
+def test_a_generator_set_to_a_key_equals_numpys_twister_of_that_state():
     key = np.random.default_rng(0).integers(0, 2**32, 624, dtype=np.uint32)
     generator = torch.Generator()
     generator.manual_seed(3)
@@ -270,11 +270,11 @@ def test_steps_that_once_shared_a_seed_of_32_bits_share_no_noise(template):
     assert torch.isclose(found[0], found[1]).sum() == 0
 
 
-# Models that it must not, or can, train.
+# Custom models: refused or accepted.
 
 
 class Centred(torch.nn.Module):
-    """A linear layer behind records that are centred over the batch."""
+    """A linear layer whose input is centred over the batch."""
 
     def __init__(self):
         super().__init__()
@@ -313,7 +313,7 @@ def drops(inputs, outputs):
     return torch.nn.Sequential(torch.nn.Linear(inputs, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, outputs))
 
 
-def test_dropout_is_admitted_seeded_and_off_where_nothing_is_trained(template, monkeypatch):
+def test_dropout_is_accepted_seeded_and_off_in_evaluation(template, monkeypatch):
     monkeypatch.setattr(model, "_factory", lambda path: drops)
     spec = Model(kind="a:b")
     assert opacus.refusal(drops(INPUTS, 1), INPUTS) == ""
@@ -329,6 +329,7 @@ def test_dropout_is_admitted_seeded_and_off_where_nothing_is_trained(template, m
     np.testing.assert_array_equal(ends[0], ends[1])
     assert not np.array_equal(ends[0], ends[2])
     module = drops(INPUTS, 1).double()
-    of = torch.as_tensor(data(30)[0]), torch.zeros(30, dtype=torch.int64), torch.zeros(30, dtype=torch.int64)
-    first, again = (mechanisms.evaluate(module, *of, size=30, groups=1, classes=2) for _ in range(2))
+    zeros = torch.zeros(30, dtype=torch.int64)
+    records = torch.as_tensor(data(30)[0]), zeros, zeros
+    first, again = (mechanisms.evaluate(module, *records, size=30, groups=1, classes=2) for _ in range(2))
     np.testing.assert_array_equal(first.losses_N, again.losses_N)

@@ -1,4 +1,4 @@
-"""Tables of groups with planted tolls: what a results folder would hold, without any training."""
+"""Tables of groups with planted tolls, in place of trained results."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ def study(
     undefined: int = 0,
     salt: int = 0,
 ) -> Study:
-    """Return a study of one strategy in which accuracy falls by a toll at each ε, but for noise.
+    """Return a study of one strategy whose accuracy falls by a given toll at each ε, plus noise.
 
     Parameters
     ----------
     tolls
-        By ε (or ``"clip-only"``), the toll of each group.
+        The toll of each group, by ε (or ``"clip-only"``).
     noise
-        Standard deviation over seeds of each group's toll; its mean over seeds is 0, so the truth is planted.
+        The standard deviation over seeds of each group's toll. Its mean over seeds is 0, so the toll is
+        exact.
     start
-        Accuracy at ∞ by group; .8 where it is not given.
+        The accuracy at ∞ by group; .8 by default.
     n
-        Test records of a group and seed; 200 where it is not given.
+        The test records of a group per seed; 200 by default.
     collapsed
-        The ε at which every model is flagged.
+        The ε at which every model is flagged as collapsed.
     undefined
-        In so many first seeds the accuracy is undefined.
+        The number of seeds, from the first, whose accuracy is undefined.
     """
     rng = np.random.default_rng(salt)
     groups = list(next(iter(tolls.values())))
@@ -49,13 +50,13 @@ def study(
     drawn -= drawn.mean(axis=0)
     for seed in range(seeds):
         base = {g: (start or {}).get(g, 0.8) + rng.normal(0, 0.02) for g in groups}
-        apart = dict(zip(tolls, drawn[seed], strict=True))
-        for epsilon, own in {float("inf"): dict.fromkeys(groups, 0.0), **tolls}.items():
-            error = apart.get(epsilon, np.zeros(len(groups)))
-            values = {g: base[g] - own[g] - error[i] for i, g in enumerate(groups)}
+        errors = dict(zip(tolls, drawn[seed], strict=True))
+        for epsilon, toll in {float("inf"): dict.fromkeys(groups, 0.0), **tolls}.items():
+            error = errors.get(epsilon, np.zeros(len(groups)))
+            values = {g: base[g] - toll[g] - error[i] for i, g in enumerate(groups)}
             values["(all)"] = float(np.mean(list(values.values())))
             for g, value in values.items():
-                many = (n or {}).get(g, 200)
+                records = (n or {}).get(g, 200)
                 rows.append(
                     {
                         "strategy": "fedavg",
@@ -64,8 +65,8 @@ def study(
                         "seed": seed,
                         "round": 5,
                         "group": g,
-                        "n": many,
-                        "positives": many // 4,
+                        "n": records,
+                        "positives": records // 4,
                         "accuracy": float("nan") if seed < undefined else value,
                         "log_loss": 1 - value,
                         "selection_rate": value / 4,

@@ -1,4 +1,4 @@
-"""How unlike the crowd a group is, and correlations with it, from planted people and planted tolls."""
+"""Atypicality of groups and correlations with it, on planted records and planted tolls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fedtoll.findings.atypicality import rank_correlation, shuffled, traits
+from fedtoll.findings.atypicality import group_permutation_p, rank_correlation, traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.scenarios.claims import Claim
 from fedtoll.scenarios.data.table import Attribute, Table
@@ -22,7 +22,7 @@ NAMES = tuple("abcdefgh")
 
 
 def people(sizes: list[int], shift: list[float], salt: int) -> tuple[Table, Attribute]:
-    """A table whose groups are off by a shift in the first of three features."""
+    """Return a table whose groups are shifted in the first of three features."""
     rng = np.random.default_rng(salt)
     codes = np.repeat(np.arange(len(sizes)), sizes)
     features = rng.normal(0, 1, (len(codes), 3)).astype(np.float32)
@@ -34,10 +34,10 @@ def people(sizes: list[int], shift: list[float], salt: int) -> tuple[Table, Attr
 
 
 def test_a_small_group_is_not_atypical_by_chance():
-    of = [traits(*people([20, 2000, 2000], [0.0, 0.0, 0.0], salt))["atypicality"] for salt in range(300)]
-    small = np.array([own["a"] for own in of])
+    samples = [traits(*people([20, 2000, 2000], [0.0] * 3, salt))["atypicality"] for salt in range(300)]
+    small = np.array([sample["a"] for sample in samples])
     assert abs(small.mean()) < 4 * small.std() / np.sqrt(300)
-    # The plain squared distance has this mean; the test would see it.
+    # The uncorrected squared distance has this mean, which the test would detect.
     assert 8 * small.std() / np.sqrt(300) < (3 + 0.25) / 20
 
 
@@ -45,7 +45,7 @@ def test_atypicality_is_the_planted_squared_distance():
     made = pd.concat([traits(*people([50, 50, 400], [2.0, 0.0, 0.0], salt)) for salt in range(100)])
     mean = made.groupby(level=0)["atypicality"].mean()
     assert mean["a"] == pytest.approx(4.0, abs=0.15)
-    assert mean["b"] == pytest.approx((2.0 * 50 / 450) ** 2, abs=0.05)  # the rest holds the odd ones
+    assert mean["b"] == pytest.approx((2.0 * 50 / 450) ** 2, abs=0.05)  # the rest includes the shifted group
     assert made["size"].max() == 400
 
 
@@ -94,9 +94,9 @@ CLAIM = Claim(
 
 
 @pytest.mark.parametrize(("sign", "verdict"), [(1, "reproduced"), (-1, "contradicted")])
-def test_a_planted_rise_is_found_over_the_groups_with_records_enough(sign, verdict):
+def test_a_planted_rise_is_found_over_the_groups_with_enough_records(sign, verdict):
     tolls = {g: 0.1 + sign * 0.02 * i for i, g in enumerate(NAMES)}
-    tolls["h"] = 0.1 - sign * 0.5  # against the rise, but of too few records
+    tolls["h"] = 0.1 - sign * 0.5  # against the trend, but with too few records
     about = pd.DataFrame({"atypicality": range(8), "size": [5, 3, 8, 1, 7, 2, 6, 4]}, index=list(NAMES))
     made = replace(study({1.0: tolls}, n={"h": 5}), traits=about.astype(float))
     (found,) = outcomes([CLAIM], {"base": made})
@@ -120,7 +120,7 @@ def test_what_goes_with_size_alone_does_not_hold_given_size():
 
 
 def test_seeds_do_not_make_groups_more():
-    """Twelve groups that go with a trait a little, alike in every seed: sure of seeds, not of groups."""
+    """A weak correlation over twelve groups, the same in every seed: certain over seeds, not over groups."""
     names = [f"g{i}" for i in range(12)]
     order = [4, 2, 8, 0, 9, 5, 1, 11, 3, 6, 10, 7]
     assert 0.3 < stats.spearmanr(order, range(12)).statistic < 0.5
@@ -132,7 +132,7 @@ def test_seeds_do_not_make_groups_more():
     assert found.p_holm < 0.05
     assert (found.over, found.verdict) == ("12 groups", "not reproduced")
     assert found.p_over > 0.05
-    assert found.why == "the mean would agree, but p over 12 groups is above .05"
+    assert found.why == "the mean agrees, but p over 12 groups is above .05"
 
 
 def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
@@ -143,10 +143,10 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
         abs(stats.spearmanr(values.mean(), list(order)).statistic) for order in itertools.permutations(along)
     ]
     seen = abs(stats.spearmanr(values.mean(), along).statistic)
-    assert shuffled(values, along) == pytest.approx(np.mean(np.array(every) >= seen - 1e-9))
+    assert group_permutation_p(values, along) == pytest.approx(np.mean(np.array(every) >= seen - 1e-9))
     names = [f"g{i}" for i in range(20)]
     drawn = [
-        shuffled(
+        group_permutation_p(
             *(
                 pd.DataFrame(rng.normal(size=(1, 20)), columns=names),
                 pd.Series(dict.fromkeys(names, 0.0)) + rng.normal(size=20),
@@ -156,8 +156,8 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     ]
     assert sum(p <= 0.05 for p in drawn) <= 12
     strong = pd.Series(np.arange(20.0), index=names)
-    assert shuffled(pd.DataFrame([strong]), strong) == 1 / 10_000
-    assert np.isnan(shuffled(pd.DataFrame([strong[:3]]), strong))
+    assert group_permutation_p(pd.DataFrame([strong]), strong) == 1 / 10_000
+    assert np.isnan(group_permutation_p(pd.DataFrame([strong[:3]]), strong))
 
 
 def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
@@ -166,21 +166,21 @@ def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
     size = pd.Series(np.arange(30.0), index=names)
     atypical = size + rng.normal(0, 3, 30)
     values = pd.DataFrame([size + rng.normal(0, 3, 30)])
-    assert shuffled(values, atypical) < 0.001
-    assert shuffled(values, atypical, size) > 0.05
+    assert group_permutation_p(values, atypical) < 0.001
+    assert group_permutation_p(values, atypical, size) > 0.05
     own = pd.DataFrame([size + 3 * (atypical - size)])
-    assert shuffled(own, atypical, size) < 0.001
+    assert group_permutation_p(own, atypical, size) < 0.001
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"along": None}, "along: belongs to kind = 'correlation'"),
-        ({"along": "size", "given": "size"}, "given: 'size' belongs to along = 'atypicality'"),
-        ({"at_least": None}, "kind = 'correlation' needs one of them"),
-        ({"of": "spread"}, "a correlation is of a 'toll'"),
-        ({"b": {}}, "kind = 'correlation' has one side, a"),
-        ({"kind": "threshold"}, "along: belongs to kind = 'correlation'"),
+        ({"along": None}, "along: required by kind = 'correlation'"),
+        ({"along": "size", "given": "size"}, "given: 'size' needs along = 'atypicality'"),
+        ({"at_least": None}, "kind = 'correlation' needs at least one of them"),
+        ({"of": "spread"}, "a correlation needs 'toll'"),
+        ({"b": {}}, "kind = 'correlation' has only one side, a"),
+        ({"kind": "threshold"}, "along: required by kind = 'correlation'"),
     ],
 )
 def test_mistakes_are_one_line(change, words):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedtoll.findings import names, prepare
-from fedtoll.findings.prepare import undecidable
+from fedtoll.findings import prepare, resolve_names
+from fedtoll.findings.prepare import why_undecidable
 from fedtoll.scenarios.claims import BASE, Term
 from fedtoll.scenarios.compare import most
 from fedtoll.scenarios.errors import ScenarioError
@@ -40,23 +40,23 @@ def changed(**change):
     [
         ({"claim__0__kind": "oder"}, "claim[0].kind = 'oder': unknown; did you mean 'order'?"),
         ({"claim__0__b": None}, "b: kind = 'order' needs it"),
-        ({"claim__0__at_least": 1.0}, "at_least, at_most: kind = 'order' has none"),
-        ({"claim__2__at_most": None}, "at_least, at_most: kind = 'ratio' needs one of them"),
-        ({"claim__0__shape": "rises"}, "shape: belongs to kind = 'shape'"),
+        ({"claim__0__at_least": 1.0}, "at_least, at_most: kind = 'order' takes neither"),
+        ({"claim__2__at_most": None}, "at_least, at_most: kind = 'ratio' needs at least one of them"),
+        ({"claim__0__shape": "rises"}, "shape: required by kind = 'shape'"),
         ({"claim__0__settings": ["mixd"]}, "no setting 'mixd'; did you mean 'mixed'?"),
         ({"claim__0__a": {"setting": "mixd"}}, "no setting 'mixd'; did you mean 'mixed'?"),
-        ({"claim__1__name": "minority-loses-weight"}, "'minority-loses-weight' stands twice"),
+        ({"claim__1__name": "minority-loses-weight"}, "'minority-loses-weight' appears twice"),
         ({"claim__0__sayss": "x"}, "claim[0].sayss: unknown key; did you mean 'says'?"),
         ({"claim__0__a": {"group": ["x"]}}, "claim[0].a.group: unknown key; did you mean 'groups'?"),
         ({"claim__0__of": "toll", "claim__0__measure": "collapsed"}, "'collapsed' has no toll"),
         (
             {"claim__0__of": "spread", "claim__0__a__groups": ["Black"]},
-            "groups: a 'spread' needs two groups or more",
+            "groups: a 'spread' needs at least two groups",
         ),
-        ({"claim__0__of": "value", "claim__0__measure": "collapsed"}, "of one group or of everybody"),
-        ({"source": None}, "claim, source: one needs the other"),
+        ({"claim__0__of": "value", "claim__0__measure": "collapsed"}, "for one group or for everybody"),
+        ({"source": None}, "claim, source: give both or neither"),
         ({"source__where": None}, "source.where: missing"),
-        ({"setting__0__name": "base"}, "is the scenario itself"),
+        ({"setting__0__name": "base"}, "reserved for the scenario itself"),
         ({"tune": None}, "setting: tuned needs [tune]"),
         ({"tune": {"learning_rates": [1.0]}}, "nothing to choose from"),
         ({"tune": {"learning_rates": [1.0, 1.0]}}, "learning_rates: the same value twice"),
@@ -78,17 +78,17 @@ def flagged(key, bound):
     ("change", "words"),
     [
         ({"claim__0__epsilon": 3}, "epsilon = 3.0: not in privacy.epsilons of base: inf, 2.0"),
-        ({"claim__0__a__strategy": "fairfd"}, "strategy = 'fairfd': not here"),
+        ({"claim__0__a__strategy": "fairfd"}, "strategy = 'fairfd': not in setting 'base'"),
         ({"claim__0__a__groups": ["Blak"]}, "no group 'Blak'; did you mean 'Black'?"),
         ({"claim__0__of": "toll"}, "a toll needs a finite ε"),
-        ({"seeds": "0:5"}, "too few seeds: 5, and 10 are the fewest"),
-        ({"seeds": "0:9"}, "too few seeds: 9, and 10 are the fewest"),
+        ({"seeds": "0:5"}, "too few seeds: 5, at least 10 are needed"),
+        ({"seeds": "0:9"}, "too few seeds: 9, at least 10 are needed"),
         (
             {"claim__0": flagged("at_least", 0.9)},
-            "'x': at_least = 0.9: 10 seeds that agree do not show it",
+            "'x': at_least = 0.9: even 10 seeds that agree cannot show it",
         ),
-        ({"claim__0": flagged("at_most", 0.1)}, "'x': at_most = 0.1: 10 seeds that agree"),
-        ({"claim": None, "source": None}, "no finding: it has no [[claim]]"),
+        ({"claim__0": flagged("at_most", 0.1)}, "'x': at_most = 0.1: even 10 seeds that agree"),
+        ({"claim": None, "source": None}, "not a finding: it has no [[claim]]"),
         ({"setting__0__set": ["training.round=3"]}, "training.round: unknown key"),
     ],
 )
@@ -105,10 +105,10 @@ def test_claims_are_checked_before_anything_is_trained(change, words, tmp_path):
 
 
 def test_names_are_looked_up():
-    assert names([]) == list(findings())
+    assert resolve_names([]) == list(findings())
     with pytest.raises(ScenarioError, match="did you mean 'rare-class'"):
-        names(["rare-clas"])
-    assert names(["rare-class", "rare-class"]) == ["rare-class"]
+        resolve_names(["rare-clas"])
+    assert resolve_names(["rare-class", "rare-class"]) == ["rare-class"]
 
 
 def test_measures_are_those_of_the_toll_and_three_more():
@@ -141,10 +141,10 @@ def test_a_family_of_curves_that_the_seeds_cannot_decide_is_refused(seeds, refus
     scenario = read("exact-fairness-is-trivial")
     assert sum(len(c.settings) for c in scenario.claim) * 4 == 80  # curves of four steps, in a family of 20
     assert (2 / 2**seeds * 80 > 0.05) == refused
-    why = undecidable(scenario.claim, seeds)
+    why = why_undecidable(scenario.claim, seeds)
     assert bool(why) == refused
     if refused:
-        assert why.startswith("family too large: 20 verdicts, of which one has 4 parts, need p ≤ .05 / 80")
+        assert why.startswith("family too large: 20 verdicts, one of them with 4 parts, need p ≤ .05 / 80")
         assert "\n" not in why
 
 

@@ -1,4 +1,4 @@
-"""``fedtoll findings``: everything runs, the same again, and a page that a reviewer can read."""
+"""``fedtoll findings``: complete runs, resuming, and the page."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
     code, out, _ = here("findings", small, "--quick")
     assert code == 0
     assert "disparity-vanishes" in out
-    assert "survives tuning? not asked: no claim is asked" in out
+    assert "survives tuning? not asked: no claim is tested" in out
     assert "\nNo claim could be decided.\n" in out
     assert first["failed"] == {}
     assert found["claims"] == {
@@ -91,12 +91,12 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing"], "there is no such finding"),
+        (["nothing"], "no such finding"),
         (["exact-fairness-is-trivia"], "did you mean 'exact-fairness-is-trivial'?"),
         ([NAME, "--executor", "threads"], "executor 'threads' is unknown"),
         (["mine.toml"], "no such file"),
         ([NAME, "poor-become-richer"], "did you mean 'poor-become-poorer'?"),
-        ([NAME, "adult-race"], "there is no such finding"),
+        ([NAME, "adult-race"], "no such finding"),
     ],
 )
 def test_mistakes_are_one_line(here, arguments, words, tmp_path):
@@ -110,7 +110,7 @@ def test_mistakes_are_one_line(here, arguments, words, tmp_path):
 def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
     code, out, err = here("findings", NAME, small, "--quick")
     assert (code, out) == (2, "")
-    assert f"name = '{NAME}' is that of '{NAME}' too" in err
+    assert f"name = '{NAME}' is also the name of '{NAME}'" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
@@ -121,7 +121,7 @@ def made(small, tmp_path_factory):
 
 
 def decided(made):
-    """The finding with verdicts, as a full run would have; its first claim is published."""
+    """Return the finding with verdicts, as from a full run; its first claim is published."""
     from dataclasses import replace
 
     words = ("reproduced", "contradicted", "not reproduced", "undecided")
@@ -140,24 +140,24 @@ def decided(made):
 
 
 def test_the_page_says_plainly_what_did_not_hold(made):
-    """One line a claim, which names the settings in which it did not hold and those in which it did."""
+    """One line per claim names the settings in which it did not hold and those in which it did."""
     finding = decided(made)
     text = render([finding], "fedtoll findings")
     page = Page(text)
-    fallen = text[text.index('id="not-held"') : text.index('id="held"')]
+    failures = text[text.index('id="not-held"') : text.index('id="held"')]
     names = list(dict.fromkeys(o.claim for o in finding.outcomes))
     assert len(names) == 2
-    assert fallen.count("<li>") == 2
-    said = " ".join(Page(fallen).words.split())
-    assert said.index("Published claims") < said.index("claim</b> 0") < said.index("Claims of ours")
+    assert failures.count("<li>") == 2
+    said = " ".join(Page(failures).words.split())
+    assert said.index("Published claims") < said.index("claim</b> 0") < said.index("Our own claims")
     assert "Contradicted in federated; reproduced in base." in said
     assert "Not reproduced in base; undecided in federated." in said
     for o in finding.outcomes:
         assert (o.why in page.words) == (o.verdict in {"not reproduced", "undecided"})
     assert "<b>" not in text
     header = " ".join(Page(text[text.index("<header>") : text.index("</header>")]).words.split())
-    assert "Of 1 published claim, 1 was contradicted in one setting or more." in header
-    assert "Of 1 claim of ours, 1 could not be shown in any." in header
+    assert "Of 1 published claim, 1 was contradicted in at least one setting." in header
+    assert "Of 1 claim of our own, 1 could not be shown in any." in header
     source = finding.scenario.source
     for words in (source.paper, source.setting, source.differs, source.constants):
         assert words in page.words
@@ -195,14 +195,14 @@ def test_the_page_says_what_survives_and_draws_the_front(made):
     assert [str(a["src"])[:26] for a in images] == ["data:image/svg+xml;base64,"] * 2
     assert "ε = 0.03: accuracy" in str(images[1]["alt"])
     assert str(images[1]["alt"]).endswith(", collapsed.")
-    assert "so that their parity says nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.words
+    assert "so their parity means nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.words
 
 
 def test_no_command_is_given_that_would_run_something_else(made):
-    """``fedtoll run`` knows neither tuning nor grids."""
+    """``fedtoll run`` supports neither tuning nor grids."""
     for name, told in (
         ("exact-fairness-is-trivial", {"tuned": "chooses its constants first"}),
-        ("private-reductions", dict.fromkeys(("parity", "odds"), "trains its grid beside it")),
+        ("private-reductions", dict.fromkeys(("parity", "odds"), "also trains its grid")),
     ):
         scenario = read(name)
         text = render([dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})], "x")
@@ -217,7 +217,7 @@ def test_no_command_is_given_that_would_run_something_else(made):
 def test_the_page_says_that_choosing_costs_privacy(made):
     words = " ".join(Page(render([made], "x")).words.split())
     assert "the ε shown does not count that" in words
-    assert "At ∞ there are fewer to choose from, so tolls lean down" in words
+    assert "At ∞ there are fewer candidates, which biases tolls downwards" in words
 
 
 def test_the_same_outcomes_give_the_same_bytes(made, tmp_path):
@@ -235,7 +235,7 @@ def test_what_is_left_out_is_said_with_its_reason(made):
         asked = {s.name for s in scenario.setting}
         one = dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})
         words = Page(render([one], "x")).words
-        assert ("Not asked, and why" in words) == bool(scenario.source and scenario.source.left_out)
+        assert ("What is not tested, and why" in words) == bool(scenario.source and scenario.source.left_out)
         if not any(s.tuned for s in scenario.setting) or not any("blind" in setting for setting in asked):
             assert scenario.source is not None
             assert scenario.source.left_out
@@ -270,7 +270,7 @@ def test_from_a_cold_start_elsewhere_json_and_page_are_the_same_bytes(tuned, her
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
-    """The finding with one claim, asked tuned and not."""
+    """The finding with one claim, in a tuned setting and without tuning."""
     table = tomllib.loads(findings()[NAME].read_text(encoding="utf-8"))
     table["privacy"]["epsilons"] = ["inf", 0.03]
     table["claim"] = [
@@ -314,7 +314,7 @@ def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkeypatch):
-    """A run that fails is exit 1, as of ``fedtoll run``; the page names what is not on it."""
+    """A failed run gives exit code 1, as in ``fedtoll run``, and the page names the missing finding."""
     from fedtoll.server import executor
 
     other = json.loads(small.read_text()) | {"name": "other"}
@@ -330,12 +330,14 @@ def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkey
     monkeypatch.setattr("fedtoll.server.executor._train", broken)
     code, out, err = here("findings", small, file, "--quick", "--json")
     assert code == 1
-    assert re.fullmatch(r"fedtoll: failed: .*other\.json, base: 4 of 4 runs failed: .*it broke.*\n", err)
+    assert re.fullmatch(
+        r"fedtoll: failed: .*other\.json: setting 'base': 4 of 4 runs failed, first .*it broke.*\n", err
+    )
     told = json.loads(out)
     assert [f["name"] for f in told["findings"]] == [NAME]
     assert list(told["failed"]) == ["other"]
     words = Page((tmp_path / told["page"]).read_text()).words
-    assert "Not on this page, since a run failed: other." in words
+    assert "Missing because a run failed: other." in words
     code, out, err = here("findings", file, "--quick", "--json", "--out", "alone")
     assert (code, out) == (1, "")
     assert "it broke" in err
@@ -356,7 +358,7 @@ def test_a_real_browser_shows_it_and_asks_for_nothing(made, tmp_path):
             assert browser.logged == []
             assert [a for a in browser.requested if not a.startswith(("file:", "data:"))] == []
             shown = browser.run("document.querySelectorAll('.verdict').length")
-            assert shown > len(made.outcomes)  # those that fell stand above as well
+            assert shown > len(made.outcomes)  # failed claims are listed twice
             assert browser.run("document.documentElement.scrollWidth") <= width
 
 

@@ -1,4 +1,4 @@
-"""The three-way front, from planted tables: who is beaten, and who is fair because constant."""
+"""The Pareto front from planted tables: which models are beaten, and which are fair but constant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_who_is_beaten_is_not_on_the_front():
     worse = fine.groups.assign(strategy="worse")
     lower = (worse["group"] == "b") | (worse["group"] == "(all)")
     worse.loc[lower, "accuracy"] -= 0.3
-    both = replace(fine, groups=pd.concat([fine.groups, worse], ignore_index=True), _made={}, _known={})
+    both = replace(fine, groups=pd.concat([fine.groups, worse], ignore_index=True), _paired={}, _too_few={})
     points = front.front([SPREAD], {"base": both})
     assert {p.standing for p in points if p.strategy == "worse"} == {"beaten"}
     assert {p.standing for p in points if p.strategy == "fedavg"} == {"on the front"}
@@ -52,14 +52,14 @@ def test_what_is_fair_for_nothing_neither_stands_on_the_front_nor_beats_anybody(
     assert points["0.1"].standing == standing
     assert points["1"].standing == "on the front"  # though the flagged one is better in all three
     planted.groups.loc[tight, flag] = planted.groups.loc[tight, "seed"] < 4
-    again = replace(planted, _made={}, _known={})
+    again = replace(planted, _paired={}, _too_few={})
     points = by_epsilon(front.front([SPREAD], {"base": again}))
     assert (points["0.1"].standing, points["1"].standing) == ("on the front", "beaten")
 
 
 def test_the_sentence_on_constant_models_says_no_more_than_was_seen():
     points = front.front([SPREAD], {"base": study(TOLLS)})
-    assert front.summary(points) == "No model is flagged as collapsed in half of its seeds or more."
+    assert front.collapse_sentence(points) == "No model collapsed in half of its seeds or more."
 
 
 def test_a_finding_without_a_spread_has_no_front():
@@ -78,7 +78,7 @@ def test_the_drawing_is_an_svg_without_script_address_or_users_markup():
         replace(p, strategy="<script>x</script>") if p.epsilon == "1" else p
         for p in front.front([SPREAD], {"base": study(TOLLS, collapsed=0.1)})
     ]
-    kind, _, content = front.drawing(points).partition(",")
+    kind, _, content = front.data_url(points).partition(",")
     assert kind == "data:image/svg+xml;base64"
     svg = base64.b64decode(content).decode()
     assert svg.startswith("<svg")
@@ -86,6 +86,6 @@ def test_the_drawing_is_an_svg_without_script_address_or_users_markup():
     assert "href" not in svg
     for words in ("ε = 0.1", "accuracy of everybody", "disparity of accuracy", ">fedavg<", "&lt;script"):
         assert words in svg
-    assert front.drawing(points) == front.drawing(points)
-    assert "(all)" not in front.told(points)
-    assert front.summary(points).endswith("base, fedavg at ε = 0.1 (100% of seeds).")
+    assert front.data_url(points) == front.data_url(points)
+    assert "(all)" not in front.alt_text(points)
+    assert front.collapse_sentence(points).endswith("base, fedavg at ε = 0.1 (100% of seeds).")

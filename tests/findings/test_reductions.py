@@ -1,4 +1,4 @@
-"""A grid of fairlearn's over our classifier: what is picked, what is measured, and what is kept."""
+"""fairlearn's grid search over our classifier: which models are picked, their measures and the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
 from fedtoll.findings import prepare
-from fedtoll.findings.reductions import check, disparities, grid, reduced
+from fedtoll.findings.reductions import check_supported, disparities, run_grid, run_grids
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import findings, read
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
@@ -29,29 +29,27 @@ def test_disparities_are_fairlearns():
     odds = equalized_odds_difference(label, predicted, sensitive_features=codes)
     assert ours == {"demographic parity": pytest.approx(parity), "equalized odds": pytest.approx(odds)}
     none = disparities(predicted, np.where(codes == 0, 0, label), codes)
-    assert np.isnan(none["equalized odds"])  # a group without positives has no rate, and not 0
+    assert np.isnan(none["equalized odds"])  # undefined without positives, and not 0
 
 
 def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, monkeypatch):
     planned = plan(read("private-reductions", FEW, "0:1"), "x")
-    how = Reduction(constraint="demographic parity", points=9)
-    table = reduced(planned, how, tmp_path, workers=1)
+    reduction = Reduction(constraint="demographic parity", points=9)
+    table = run_grids(planned, reduction, tmp_path, workers=1)
     assert set(table["strategy"]) == {ACCURATE, FAIR}
     assert set(table["mechanism"]) == {"none", "dp-sgd"}
     assert len(table) == 2 * 2 * 3  # ε, model, and two sexes with everybody
     for _, one in table.groupby("mechanism"):
         by = one.set_index(["strategy", "group"])
-        apart = {
+        gap = {
             s: abs(np.diff(by.loc[s]["selection_rate"].loc[["Male", "Female"]])[0]) for s in (ACCURATE, FAIR)
         }
-        assert apart[FAIR] < apart[ACCURATE] / 2
+        assert gap[FAIR] < gap[ACCURATE] / 2
         accuracy = by["accuracy"].xs("(all)", level="group")
         assert accuracy[ACCURATE] > accuracy[FAIR]
         assert set(by["n"].xs("(all)", level="group")) == {9769}
-    monkeypatch.setattr(
-        "fedtoll.findings.reductions.grid", lambda *_: pytest.fail("it is trained again")
-    )  # nothing is trained again
-    again = reduced(planned, how, tmp_path, workers=1)
+    monkeypatch.setattr("fedtoll.findings.reductions.run_grid", lambda *a: pytest.fail("trained again"))
+    again = run_grids(planned, reduction, tmp_path, workers=1)
     assert again.equals(table)
 
 
@@ -67,7 +65,7 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
 )
 def test_where_it_has_no_sense_it_is_refused(overrides, words):
     with pytest.raises(ScenarioError, match=words):
-        check(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
+        check_supported(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
 
 
 def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
@@ -75,12 +73,12 @@ def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
     table["claim"][0]["settings"] = ["parity", "base"]
     file = tmp_path / "x.json"
     file.write_text(json.dumps(table))
-    with pytest.raises(ScenarioError, match="strategy = 'grid: most accurate': not here"):
+    with pytest.raises(ScenarioError, match="strategy = 'grid: most accurate': not in setting 'base'"):
         prepare(str(file))
 
 
 def test_the_grid_takes_the_runs_own_noise(monkeypatch):
-    """A noise seed of 0 is a seed, and no reason to take the one that deals the records."""
+    """A noise seed of 0 is a valid seed, and must not be replaced by the seed of the records."""
     from fedtoll import sklearn
 
     class AskedError(Exception):
@@ -92,7 +90,7 @@ def test_the_grid_takes_the_runs_own_noise(monkeypatch):
     monkeypatch.setattr(sklearn, "DPClassifier", no)
     run = plan(read("private-reductions", FEW, "3:4"), "x").runs[0].model_copy(update={"noise_seed": 0})
     with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 3: AskedError: 0$") as caught:
-        grid(
+        run_grid(
             Trainer(), (run.to_json(), Reduction(constraint="demographic parity", points=9).model_dump_json())
         )
     assert isinstance(caught.value.__cause__, AskedError)

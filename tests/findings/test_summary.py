@@ -1,4 +1,4 @@
-"""One line a claim: in which settings it held, and in which it did not. From planted verdicts."""
+"""The status of a claim over its settings, from planted verdicts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import dataclasses
 
 import pytest
 
-from fedtoll.findings.summary import FELL, claims, did_not_hold, fallen, leads
+from fedtoll.findings.summary import NOT_HELD, by_claim, headlines, not_held, report_not_held
 from fedtoll.findings.verdicts import Outcome
 from tests.findings.test_survival import planted
 
 
-def told(*rows: tuple[str, str, str], published: str = "") -> list[tuple[str, Outcome]]:
+def with_finding(*rows: tuple[str, str, str], published: str = "") -> list[tuple[str, Outcome]]:
     return [("f", dataclasses.replace(o, published=published)) for o in planted(*rows)]
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "standing", "where"),
+    ("verdicts", "status", "where"),
     [
         (["reproduced", "reproduced"], "held", "reproduced in s0 and s1"),
         (["reproduced", "undecided"], "held", "undecided in s1; reproduced in s0"),
@@ -31,47 +31,47 @@ def told(*rows: tuple[str, str, str], published: str = "") -> list[tuple[str, Ou
         (["undecided", "undecided"], "undecided", "undecided in s0 and s1"),
     ],
 )
-def test_a_claim_stands_where_its_worst_verdict_puts_it(verdicts, standing, where):
+def test_the_status_of_a_claim_follows_its_verdicts(verdicts, status, where):
     rows = [("a", f"s{i}", verdict) for i, verdict in enumerate(verdicts)]
-    (one,) = claims(told(*rows))
-    assert (one.standing, one.where) == (standing, where)
+    (one,) = by_claim(with_finding(*rows))
+    assert (one.status, one.where) == (status, where)
     assert one.worst.verdict == min(
         verdicts, key=["contradicted", "not reproduced", "undecided", "reproduced"].index
     )
-    assert fallen([one]) == [one] * (standing in FELL)
+    assert not_held([one]) == [one] * (status in NOT_HELD)
 
 
 def test_a_curve_over_settings_is_asked_over_them_and_in_none_alone():
-    ((finding, o),) = told(("a", "base", "contradicted"))
+    ((finding, o),) = with_finding(("a", "base", "contradicted"))
     curve = dataclasses.replace(o, region="a − b rises over base, half, tenth")
-    (one,) = claims([(finding, curve)])
+    (one,) = by_claim([(finding, curve)])
     assert one.where == "contradicted over base, half, tenth"
     budgets = dataclasses.replace(o, region="a rises over ∞, 2, 1")
-    assert claims([(finding, budgets)])[0].where == "contradicted in base"
+    assert by_claim([(finding, budgets)])[0].where == "contradicted in base"
 
 
 def test_published_claims_come_first_and_each_once():
-    ours = told(("ours", "base", "contradicted"), ("fine", "base", "reproduced"))
-    theirs = told(
+    ours = with_finding(("ours", "base", "contradicted"), ("fine", "base", "reproduced"))
+    theirs = with_finding(
         ("theirs", "base", "not reproduced"),
         ("theirs", "blind", "reproduced"),
         ("lost", "base", "contradicted"),
         published=".5",
     )
-    assert leads(claims([*ours, *theirs])) == [
-        "Of 2 published claims, 1 held in some settings and 1 was contradicted in one setting or more.",
-        "Of 2 claims of ours, 1 held wherever decided and 1 was contradicted in one setting or more.",
+    assert headlines(by_claim([*ours, *theirs])) == [
+        "Of 2 published claims, 1 held in some settings and 1 was contradicted in at least one setting.",
+        "Of 2 claims of our own, 1 held wherever decided and 1 was contradicted in at least one setting.",
     ]
-    assert did_not_hold([*ours, *theirs]).splitlines()[2:] == [
+    assert report_not_held([*ours, *theirs]).splitlines()[2:] == [
         "Published claims that did not hold here:",
         "- Says lost (f): contradicted in base",
         "- Says theirs (f): not reproduced in base; reproduced in blind",
-        "Claims of ours that did not hold here:",
+        "Our own claims that did not hold here:",
         "- Says ours (f): contradicted in base",
     ]
 
 
 def test_nothing_fell_or_nothing_was_decided():
-    fine, open_ = told(("a", "base", "reproduced")), told(("b", "base", "undecided"))
-    assert did_not_hold([*fine, *open_]) == "Every claim that could be decided held."
-    assert did_not_hold(open_) == "No claim could be decided."
+    fine, open_ = with_finding(("a", "base", "reproduced")), with_finding(("b", "base", "undecided"))
+    assert report_not_held([*fine, *open_]) == "Every claim that could be decided held."
+    assert report_not_held(open_) == "No claim could be decided."

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 
+from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.survival import ANSWERS, same_runs, survival, twin
 from fedtoll.findings.verdicts import Outcome
-from fedtoll.scenarios.claims import BASE, Setting
+from fedtoll.scenarios.claims import BASE, Claim, Setting
 from fedtoll.scenarios.read import findings, read
+from tests.findings.planted import study
 
 TUNED = Setting(name="tuned", title="tuned", tuned=True)
 BLIND = Setting(name="blind", title="blind", set=('data.exclude=["sex"]',))
@@ -19,7 +20,7 @@ BLANK = {field.name: "" for field in dataclasses.fields(Outcome)} | {"low": 0.0,
 
 
 def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
-    """Outcomes of (claim, setting, verdict)."""
+    """Return outcomes from (claim, setting, verdict)."""
     return [
         Outcome(**BLANK | {"claim": claim, "says": f"Says {claim}", "setting": setting, "verdict": verdict})  # type: ignore[arg-type]
         for claim, setting, verdict in rows
@@ -32,12 +33,12 @@ def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
         (
             [("reproduced", "reproduced")],
             "yes",
-            "of 1 asked both ways, 1 held without it and 1 of these with it",
+            "of 1 tested both ways, 1 held without it and 1 of these with it",
         ),
         (
             [("reproduced", "reproduced"), ("reproduced", "not reproduced")],
             "undecided (not shown with it)",
-            "of 2 asked both ways, 2 held without it and 1 of these with it; not shown with it: c1",
+            "of 2 tested both ways, 2 held without it and 1 of these with it; not shown with it: c1",
         ),
         ([("reproduced", "contradicted")], "no", "; contradicted with it: c0"),
         (
@@ -49,17 +50,17 @@ def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
         (
             [("contradicted", "contradicted")],
             "nothing to survive",
-            "of 1 asked both ways, none held without it",
+            "of 1 tested both ways, none held without it",
         ),
         (
             [("undecided", "reproduced")],
             "undecided",
-            "of 1 asked both ways, 1 undecided without it",
+            "of 1 tested both ways, 1 undecided without it",
         ),
         (
             [("contradicted", "reproduced"), ("reproduced", "reproduced")],
             "yes",
-            "; c0 did not hold without it and does with it",
+            "; c0 did not hold without it but does with it",
         ),
     ],
 )
@@ -112,17 +113,33 @@ def test_a_tuned_setting_differs_from_its_twin_by_tuning_alone():
 
 def test_a_setting_that_chose_the_same_constants_is_no_second_piece_of_evidence():
     settings = [Setting(name="tuned", title="tuned", tuned=True)]
-    figures: dict[str, Any] = {"mean": 0.25, "seeds": 10, "sides": (("a", 0.5), ("b", 0.25))}
     before, after = (
-        dataclasses.replace(o, **figures)
+        dataclasses.replace(o, runs="1234")
         for o in planted(("c0", BASE, "reproduced"), ("c0", "tuned", "reproduced"))
     )
     assert same_runs(before, after)
     tuning, _ = survival(settings, [before, after])
     assert tuning.answer == "undecided"
-    assert tuning.why == "it chose the same constants: the runs are the same"
+    assert tuning.why == "tuning chose the same constants, so the runs are the same"
     others = planted(("c1", BASE, "reproduced"), ("c1", "tuned", "reproduced"))
     tuning, _ = survival(settings, [before, after, *others])
     assert (tuning.answer, tuning.kept, tuning.held) == ("yes", 1, 1)
-    assert tuning.why.endswith("; in 1 more it chose the same constants: the runs are the same")
-    assert not same_runs(before, dataclasses.replace(after, sides=(("a", 0.5), ("b", 0.26))))
+    assert tuning.why.endswith("; for 1 more, tuning chose the same constants, so the runs are the same")
+    assert not same_runs(before, dataclasses.replace(after, runs="5678"))
+
+
+def test_equal_shares_of_seeds_do_not_make_two_settings_the_same_runs():
+    """Ten of ten collapsed seeds in both settings are evidence of both, unless the runs are the same."""
+    claim = Claim(
+        name="c", says="c", kind="threshold", of="value", measure="collapsed", epsilon=1.0, at_least=0.5,
+        settings=(BASE, "blind", "again"),
+    )  # fmt: skip
+    studies = {
+        name: study({1.0: {"g": 0.1}}, salt=salt, collapsed=1.0) for name, salt in ((BASE, 0), ("blind", 1))
+    }
+    base, blind, again = outcomes([claim], {**studies, "again": studies[BASE]})
+    assert base.mean == blind.mean == 1.0
+    assert not same_runs(base, blind)
+    assert same_runs(base, again)
+    _, survived = survival(SETTINGS, [base, blind])
+    assert (survived.answer, survived.kept, survived.held) == ("yes", 1, 1)

@@ -1,4 +1,4 @@
-"""Refutation by tuning: every ε chooses on the public part, and what it chose is what is trained."""
+"""Tuning: every ε chooses its constants on the public part, and its runs are trained with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fedtoll.findings.tune import combinations, tuned, validation_losses
+from fedtoll.findings.tune import _plan_with, candidates, tune, validation_losses
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.read import read
 from fedtoll.server.plan import Plan, plan
@@ -29,8 +29,7 @@ def planned():
 
 def test_the_loss_is_that_of_the_public_part_alone(planned):
     run = planned.runs[0]
-    name, losses = validation_losses(Trainer(), run.to_json())
-    assert name == run.hash
+    losses = validation_losses(Trainer(), run.to_json())
     seen = []
     simulate(run, lambda round, made: seen.append(made))
     of = records(run)
@@ -47,12 +46,11 @@ def test_the_loss_is_that_of_the_public_part_alone(planned):
 
 
 def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypatch):
-    made, chosen = tuned("x", planned, tmp_path, workers=1)
+    made, chosen = tune("x", planned, tmp_path, workers=1)
     assert list(chosen) == ["inf", "1.0", "0.05"]
-    kept = {f.stem: json.loads(f.read_text()) for f in (tmp_path / "tuning").glob("*.json")}
-    assert len(kept) == 6
+    assert len(list(tmp_path.glob("*.json"))) == 6
     assert planned.scenario.tune is not None
-    assert all(c in combinations(planned.scenario.tune, float(e)) for e, c in chosen.items())
+    assert all(c in candidates(planned.scenario.tune, float(e)) for e, c in chosen.items())
     assert chosen["inf"] == ("training.learning_rate=2.0",)  # at ∞ there is no clip to choose
     assert chosen["inf"][0] == "training.learning_rate=2.0"  # .01 hardly moves in 20 steps
     assert {(r.epsilon, r.seed) for r in made.runs} == {
@@ -61,51 +59,45 @@ def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypa
     for run in made.runs:
         word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
         assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
-    monkeypatch.setattr(
-        "fedtoll.findings.tune.validation_losses", lambda *_: pytest.fail("it is trained again")
-    )  # nothing is trained again
-    again, same = tuned("x", planned, tmp_path, workers=1)
+    monkeypatch.setattr("fedtoll.findings.tune.validation_losses", lambda *a: pytest.fail("trained again"))
+    again, same = tune("x", planned, tmp_path, workers=1)
     assert (again.runs, same) == (made.runs, chosen)
 
 
 def test_the_choice_is_the_least_loss(planned, tmp_path):
-    """With the losses planted, each ε takes its least; by the worst group where that is asked."""
+    """With planted losses, each ε chooses the smallest, of everybody or of the worst group."""
     for by, wanted in (("everybody", "0.01"), ("worst group", "2.0")):
         scenario = planned.scenario.model_copy(
             update={"tune": planned.scenario.tune.model_copy(update={"by": by})}
         )
         folder = tmp_path / by.replace(" ", "-")
-        (folder / "tuning").mkdir(parents=True)
-        from fedtoll.findings import tune
-
+        folder.mkdir()
         for epsilon in scenario.privacy.epsilons:
-            for overrides in combinations(scenario.tune, epsilon):
-                for run in tune._with(planned, epsilon, overrides, scenario.tune.seeds).runs:
+            for overrides in candidates(scenario.tune, epsilon):
+                for run in _plan_with(planned, epsilon, overrides, scenario.tune.seeds).runs:
                     slow = run.learning_rate == 0.01
                     losses = {"(all)": 0.3 if slow else 0.4, "White": 0.1, "Other": 0.9 if slow else 0.5}
-                    (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
-        _, chosen = tuned("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
+                    (folder / f"{run.hash}.json").write_text(json.dumps(losses))
+        _, chosen = tune("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {f"training.learning_rate={wanted}"}
 
 
 def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
-    """NaN is less than nothing and greater than nothing: standing first, it would win."""
-    from fedtoll.findings import tune
-
+    """No number is less than NaN, so it would win if it came first."""
     assert planned.scenario.tune is not None
     for by in ("everybody", "worst group"):
         scenario = planned.scenario.model_copy(
             update={"tune": planned.scenario.tune.model_copy(update={"by": by})}
         )
         folder = tmp_path / by.replace(" ", "-")
-        (folder / "tuning").mkdir(parents=True)
+        folder.mkdir()
         for epsilon in scenario.privacy.epsilons:
-            for overrides in combinations(scenario.tune, epsilon):
-                for run in tune._with(planned, epsilon, overrides, scenario.tune.seeds).runs:
+            for overrides in candidates(scenario.tune, epsilon):
+                for run in _plan_with(planned, epsilon, overrides, scenario.tune.seeds).runs:
                     lost = float("nan") if run.learning_rate == 0.01 else 9.0
                     losses = {"(all)": lost, "White": 0.1, "Other": lost}
-                    (folder / "tuning" / f"{run.hash}.json").write_text(json.dumps(losses))
-        _, chosen = tuned("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
+                    (folder / f"{run.hash}.json").write_text(json.dumps(losses))
+        _, chosen = tune("x", Plan(scenario, planned.runs, planned.federation), folder, workers=1)
         assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}
 
 
@@ -113,14 +105,16 @@ def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path
     """For real: with a learning rate of 10^300 the weights are not finite."""
     wild = [t.replace("0.01, 2.0", "1e300, 2.0") for t in TUNE if "epsilons" not in t]
     made = plan(read("adult-central", [*wild, 'privacy.epsilons=["inf"]'], "0:1"), "x")
-    _, chosen = tuned("x", made, tmp_path / "one", workers=1)
+    (tmp_path / "one").mkdir()
+    _, chosen = tune("x", made, tmp_path / "one", workers=1)
     assert chosen == {"inf": ("training.learning_rate=2.0",)}
-    scores = [json.loads(f.read_text())["(all)"] for f in (tmp_path / "one/tuning").glob("*.json")]
+    scores = [json.loads(f.read_text())["(all)"] for f in (tmp_path / "one").glob("*.json")]
     assert sorted(map(np.isfinite, scores)) == [False, True]
     none = [t.replace("1e300, 2.0", "1e300, 1e301") for t in wild]
     lost = plan(read("adult-central", [*none, 'privacy.epsilons=["inf"]'], "0:1"), "x")
+    (tmp_path / "two").mkdir()
     with pytest.raises(RunError, match="x: tuning at ε = inf: every candidate diverged or failed"):
-        tuned("x", lost, tmp_path / "two", workers=1)
+        tune("x", lost, tmp_path / "two", workers=1)
 
 
 def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(planned, monkeypatch):

@@ -62,10 +62,10 @@ def test_each_kind_of_claim_gets_each_verdict(one, expected):
     outcome = verdict(one)
     assert outcome.verdict == expected, outcome
     assert outcome.seeds == 10
-    assert (outcome.why == "the same value in every seed, so that there is no interval") == (
+    assert (outcome.why == "the same value in every seed, so there is no interval") == (
         expected == "undecided"
     )
-    assert outcome.p == outcome.p_holm  # alone in its family
+    assert outcome.p == outcome.p_holm  # the only claim of its family
 
 
 def test_a_curve_that_peaks_and_one_with_a_step_the_other_way():
@@ -82,6 +82,7 @@ def test_a_curve_that_peaks_and_one_with_a_step_the_other_way():
     assert made["rises"].verdict == "contradicted"  # from first to last it rises, but its last step falls
     assert made["falls"].verdict == "contradicted"
     assert made["peaks"].figure == "peak − higher end"
+    assert made["peaks"].region == "a peaks at 2 over 8, 2, 1"
     assert made["peaks"].mean == pytest.approx(0.1, abs=0.02)
 
 
@@ -100,7 +101,7 @@ def test_a_shape_over_settings_pairs_seeds_between_them():
 @pytest.mark.parametrize(
     ("planted", "words"),
     [
-        ({"seeds": 5}, "too few seeds: 5, and 10 are the fewest"),
+        ({"seeds": 5}, "too few seeds: 5, at least 10 are needed"),
         ({"seeds": LEAST_SEEDS - 1}, "too few seeds: 9"),
         ({"undefined": 3}, "too few seeds: 7"),
         ({"undefined": 10}, "undefined in every seed"),
@@ -114,7 +115,7 @@ def test_what_cannot_be_decided_says_why(planted, words):
 
 
 def test_quick_decides_nothing():
-    (outcome,) = outcomes([claim("order")], {"base": study(PLANTED)}, barred="quick: few seeds")
+    (outcome,) = outcomes([claim("order")], {"base": study(PLANTED)}, undecidable="quick: few seeds")
     assert (outcome.verdict, outcome.why) == ("undecided", "quick: few seeds")
     assert outcome.mean == pytest.approx(0.1, abs=0.02)
 
@@ -163,7 +164,7 @@ def test_a_ratio_to_nothing_is_not_reproduced():
 
 
 def test_fieller_covers_the_ratio():
-    """95% of intervals hold the true ratio of 3, with sides that share their noise."""
+    """95% of the intervals contain the true ratio of 3 when the sides share noise."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(2000):
@@ -175,11 +176,11 @@ def test_fieller_covers_the_ratio():
 
 
 def test_false_claims_are_seldom_reproduced():
-    """Under a null of no difference both false verdicts together come at most 5% of the time."""
+    """If there is no difference, at most 5% of verdicts are false in either direction."""
     rng = np.random.default_rng(1)
     words = [judge([Case((Part(rng.normal(0, 1, 10), low=0.0),))])[0].verdict for _ in range(1000)]
     assert words.count("not reproduced") > 930
-    assert words.count("reproduced") > 0  # by chance: the test is no formality
+    assert words.count("reproduced") > 0  # by chance, so the test can fail
     band = [
         judge([Case((Part(rng.normal(1, 1, 10), -1.0, 1.0),))])[0].verdict for _ in range(500)
     ]  # the truth lies on the bound of equivalence
@@ -245,7 +246,7 @@ def test_a_spread_over_fewer_than_two_groups_is_undefined(few, dropped):
 
 
 def test_a_step_whose_mean_goes_the_other_way_takes_the_curve_away():
-    """Every step must have its mean on the right side, though it be no contradiction."""
+    """The mean of every step must lie on the right side, even if it does not contradict the claim."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1.0, 10)
     noise -= noise.mean()
@@ -275,10 +276,10 @@ def test_every_quantity_is_what_it_says(of):
         assert found.to_numpy() == pytest.approx(0.5)
     else:
         big = made.groups.query("mechanism == 'dp-sgd' and epsilon == 1 and group == 'big'").set_index("seed")
-        apart = (big["accuracy"] - rows["accuracy"]).abs()
-        assert found.to_numpy() == pytest.approx(apart.to_numpy())
+        spread = (big["accuracy"] - rows["accuracy"]).abs()
+        assert found.to_numpy() == pytest.approx(spread.to_numpy())
     clipped = made.quantity(
         term.model_copy(update={"epsilon": "clip-only", "of": "toll", "groups": ("big",)})
     )
     assert clipped.seeds.to_numpy() == pytest.approx(0.01)
-    assert "clip-only" in clipped.words
+    assert "clip-only" in clipped.description

@@ -218,7 +218,8 @@ def lost(system: System) -> None:
     assert "the reply is missing" in refused, f"a lost reply leads to {refused or 'no error'}"
     for client in range(len(private.clients)):
         rows = [
-            (r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count) for r in strict.ledger.of(client)
+            (r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count)
+            for r in strict.ledger.releases_of(client)
         ]
         assert rows == due(private, client, 1), f"client {client}: {len(rows)} releases are charged"
         assert strict.ledger.epsilon(client) > 0

@@ -172,7 +172,7 @@ def ledger_reset_each_round() -> list[Any]:
     def charge(self: Ledger, releases: Any) -> None:
         releases = list(releases)
         for release in releases:
-            if release.round > max((r.round for r in self.of(release.client)), default=0):
+            if release.round > max((r.round for r in self.releases_of(release.client)), default=0):
                 self._counts[release.client] = {}
         original(self, releases)
 

@@ -177,7 +177,9 @@ def in_full(system: System, name: str) -> None:
     private, _ = runs(system)
     (index,) = (i for i, s in enumerate(private.statistics) if s.name == name)
     plan, none = private.statistics[index], np.zeros(0, dtype=np.int64)
-    held = mechanisms.Held(np.zeros(0), none, none, none, 20, len(private.groups), private.classes)
+    held = mechanisms.EvaluatedRecords(
+        np.zeros(0), none, none, none, 20, len(private.groups), private.classes
+    )
     cells = plan.declaration.shape(held.groups, held.classes)
     draws = [
         mechanisms.release(

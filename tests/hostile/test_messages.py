@@ -93,7 +93,7 @@ def test_a_client_answers_no_round_that_its_run_does_not_have(round):
     for node in (1, 2, 3):
         content = RecordDict({"arrays": start, "config": config})
         (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
-        assert reply.error.reason == f"ValueError: round {round} is none of the run's, which are 1 to 2"
+        assert reply.error.reason == f"ValueError: round {round}: the run has rounds 1 to 2"
         assert clients.LEDGER not in grid._contexts[node].state
 
 

@@ -1,4 +1,4 @@
-"""What several of the comparisons need."""
+"""Fixtures that several comparisons share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WHOLE = tuple(float(o) for o in accounting.ORDERS if o == int(o))
 
 @pytest.fixture
 def whole_orders(monkeypatch) -> Iterator[None]:
-    """Let our accountant look at whole orders only."""
+    """Restrict our accountant to whole orders."""
     monkeypatch.setattr(accounting, "ORDERS", WHOLE)
     caches = (accounting._compose, accounting._curve, accounting._conversion)
-    for each in caches:
-        each.cache_clear()
+    for function in caches:
+        function.cache_clear()
     yield
-    for each in caches:
-        each.cache_clear()
+    for function in caches:
+        function.cache_clear()

@@ -1,8 +1,8 @@
-"""Our ε, recomputed by an outsider who has the ledger table and nothing else.
+"""Our ε, recomputed by an outsider from the ledger table alone.
 
-Two outsiders: Google's dp-accounting, and Rényi divergences integrated numerically from their definition.
-At whole orders the three agree. At fractional orders dp-accounting 0.6 bounds the series from above (by
-2e-4 at q = .1, σ = 1, order 4.2; by 1.5e-2 at order 2.5), while ours is the integral's to 1e-11.
+Two oracles: Google's dp-accounting, and Rényi divergences integrated numerically from their definition.
+At whole orders all three agree. At fractional orders dp-accounting 0.6 bounds the series from above (by
+2e-4 at q = .1, σ = 1, order 4.2; by 1.5e-2 at order 2.5), while ours equals the integral to 1e-11.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Outsider = Callable[[tuple[Row, ...], float], float]
 
 
 def recomputed(ledger: pd.DataFrame, outsider: Outsider, last_only: bool = False) -> Spent:
-    """ε of every client and round from the rows up to that round (clients that did the same: once)."""
+    """Return the ε of every client and round from the rows up to that round, once for equal ledgers."""
     spent: Spent = {}
     known: dict[tuple[Row, ...], float] = {}
     columns = ["release", "sampling_rate", "noise_multiplier", "count"]
@@ -53,7 +53,7 @@ def recomputed(ledger: pd.DataFrame, outsider: Outsider, last_only: bool = False
     return spent
 
 
-def told(ledger: pd.DataFrame) -> Spent:
+def spent_in(ledger: pd.DataFrame) -> Spent:
     first = ledger.groupby(["client", "round"])["epsilon_spent"].first().reset_index()
     return {(int(c), int(r)): float(e) for c, r, e in first.itertuples(index=False)}
 
@@ -66,7 +66,7 @@ def google(make: Callable[[], Any]) -> Outsider:
             if release == "dp-sgd":
                 event = PoissonSampledDpEvent(rate, event)
             else:
-                assert rate == 1  # a statistic is over all records
+                assert rate == 1  # statistics use all records
             account.compose(SelfComposedDpEvent(event, int(count)))
         return float(account.get_epsilon(delta))
 
@@ -79,9 +79,9 @@ def rdp(orders: Sequence[float]) -> Callable[[], RdpAccountant]:
 
 @cache
 def divergence(order: float, rate: float, noise: float) -> float:
-    """Rényi divergence of (1 − q) N(0, σ²) + q N(1, σ²) from N(0, σ²), by the trapezoidal rule.
+    """Return the Rényi divergence of (1 − q) N(0, σ²) + q N(1, σ²) from N(0, σ²), by the trapezoidal rule.
 
-    Mironov, Talwar and Zhang 2019, theorem 4: it bounds both directions of adding and removing.
+    Mironov, Talwar and Zhang 2019, theorem 4: it bounds both adding and removing a record.
     """
     z = np.linspace(-30 * noise, order + 30 * noise, 20_001)
     log_density = -(z**2) / (2 * noise**2) - math.log(noise * math.sqrt(2 * math.pi))
@@ -91,12 +91,12 @@ def divergence(order: float, rate: float, noise: float) -> float:
 
 
 def integrated(rows: tuple[Row, ...], delta: float) -> float:
-    """ε by Balle et al. 2020, theorem 21, of the integrated divergences at all of our orders."""
-    per = []
+    """Return ε by Balle et al. 2020, theorem 21, from the integrated divergences at all of our orders."""
+    bounds = []
     for order in accounting.ORDERS:
         total = sum(count * divergence(order, rate, noise) for _, rate, noise, count in rows)
-        per.append(total + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1))
-    return max(0.0, min(per))
+        bounds.append(total + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1))
+    return max(0.0, min(bounds))
 
 
 EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
@@ -129,18 +129,18 @@ def ledger_of(case: str) -> tuple[pd.DataFrame, float]:
 @pytest.mark.parametrize("case", CASES)
 def test_every_spent_epsilon_follows_from_the_ledger_table(case):
     ledger, epsilon = ledger_of(case)
-    ours = told(ledger)
+    ours = spent_in(ledger)
     assert ours == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
     last = max(r for _, r in ours)
     for (_, round), spent in ours.items():
         assert spent <= epsilon
-        assert round < last or spent > 0.99 * epsilon  # and the budget is used
+        assert round < last or spent > 0.99 * epsilon  # the budget is used up
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_at_whole_orders_it_is_dp_accountings(case, whole_orders):
+def test_at_whole_orders_it_equals_dp_accounting(case, whole_orders):
     ledger, _ = ledger_of(case)
-    assert told(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
+    assert spent_in(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
 
 
 def test_the_share_of_the_statistics_is_what_they_spend_alone():
@@ -151,9 +151,9 @@ def test_the_share_of_the_statistics_is_what_they_spend_alone():
 
 
 @pytest.mark.parametrize("case", ["fedavg", "term, costly statistic"])
-def test_at_all_orders_it_is_not_above_dp_accountings_and_near_it(case):
+def test_at_all_orders_it_is_at_most_dp_accountings_and_near_it(case):
     ledger, _ = ledger_of(case)
-    ours = told(ledger)
+    ours = spent_in(ledger)
     for key, theirs in recomputed(ledger, google(rdp(accounting.ORDERS)), last_only=True).items():
         assert theirs * (1 - 1e-3) < ours[key] <= theirs * (1 + 1e-9)
 
@@ -161,27 +161,27 @@ def test_at_all_orders_it_is_not_above_dp_accountings_and_near_it(case):
 @pytest.mark.parametrize(
     ("noise", "rate", "steps"), [(0.6, 0.02, 4), (1.0, 0.1, 10), (5.0, 1.0, 3), (40.0, 0.5, 2)]
 )
-def test_noise_that_was_stated_and_not_calibrated(noise, rate, steps, whole_orders):
+def test_a_given_noise_multiplier_without_calibration(noise, rate, steps, whole_orders):
     run = one(FEDAVG, 2.0)
     stated = {"noise_multiplier": noise, "sampling_rate": rate, "steps": steps}
     clients = tuple(c.model_copy(update={**stated, "batch_size": rate * c.size}) for c in run.clients)
     ledger = simulate(run.model_copy(update={"clients": clients}))["ledger"]
-    assert told(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
+    assert spent_in(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
 
 
-def test_the_tight_accountant_is_near_the_true_epsilon():
-    """PRV against dp-accounting's PLD, both bounds from above: within .02, and below RDP's."""
+def test_the_tight_accountant_is_near_the_exact_epsilon():
+    """PRV against dp-accounting's PLD, both upper bounds: within .02, and below RDP's."""
     ledger, _ = ledger_of("term")
     run = one(TERM, 2.0).model_copy(update={"accountant": "prv"})
     tight = simulate(run)["ledger"]
     pld = google(lambda: PLDAccountant(neighboring_relation=ADD_OR_REMOVE))
     for key, theirs in recomputed(tight, pld, last_only=True).items():
-        assert told(tight)[key] == pytest.approx(theirs, abs=0.02)
-        assert told(tight)[key] < told(ledger)[key]
+        assert spent_in(tight)[key] == pytest.approx(theirs, abs=0.02)
+        assert spent_in(tight)[key] < spent_in(ledger)[key]
 
 
 @pytest.mark.parametrize("epsilon", ["inf", "clip-only"])
-def test_what_is_not_noised_costs_infinity(epsilon):
+def test_releases_without_noise_cost_infinity(epsilon):
     ledger = simulate(one(TERM, epsilon))["ledger"]
     assert (ledger["noise_multiplier"] == 0).all()
     assert (ledger["epsilon_spent"] == math.inf).all()

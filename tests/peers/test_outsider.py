@@ -23,7 +23,7 @@ def script() -> str:
 
 
 def recomputed(folder, capsys, monkeypatch) -> list[tuple[float, float]]:
-    """What the script prints of each run and client: the ledger's ε, and its own."""
+    """Return what the script prints for each run and client: the ledger's ε and its own."""
     monkeypatch.setattr(sys, "argv", ["recompute.py", str(folder)])
     exec(compile(script(), "recompute.py", "exec"), {"__name__": "__main__"})
     lines = capsys.readouterr().out.splitlines()
@@ -31,7 +31,7 @@ def recomputed(folder, capsys, monkeypatch) -> list[tuple[float, float]]:
 
 
 def stored(folder: Path, *names: str) -> int:
-    """Write real results of these strategies at two ε; return how many private clients they have."""
+    """Store real results of these strategies at two ε; return the number of private clients."""
     plan = planned(*({"name": n} for n in names), privacy={"epsilons": ["inf", 3.0, 0.7]})
     store = Store(folder)
     store.open(plan, TOML, "fedtoll run sex.toml")

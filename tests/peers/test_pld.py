@@ -1,9 +1,9 @@
-"""Our ε against the true one, over a wide grid: never below it, and never slow.
+"""Our ε against the exact one over a wide grid: never below it, and never slow.
 
-The oracle is dp-accounting's PLD, in both directions. Its optimistic estimate rounds every loss down to a
-grid of 1e-4, so it lies below the truth, and our ε must not lie below it. It loses up to 1e-4 per release.
-Over many releases our ε is therefore compared with the pessimistic estimate, which lies above the truth, with
-a tolerance of .01.
+The oracle is dp-accounting's PLD accountant, which covers both directions. Its optimistic estimate rounds
+every loss down to a grid of 1e-4, so it is a lower bound of the exact ε, and ours must not be below it. It
+loses up to 1e-4 per release. For many releases ours is compared with the pessimistic estimate, an upper
+bound, with a tolerance of .01.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def mixed() -> list[tuple[list[Event], float]]:
 
 
 def at_least(events: list[Event], delta: float) -> float:
-    """Return a bound of the true ε from below."""
+    """Return a lower bound of the exact ε."""
     parts = []
     for e in events:
         if e.sampling_rate == 1:
@@ -80,7 +80,7 @@ def optimistic(sigma: float, rate: float = 1.0) -> Any:
 
 
 def at_most(events: list[Event], delta: float) -> float:
-    """Return a bound of the true ε from above, tight to its grid."""
+    """Return an upper bound of the exact ε, tight up to its grid."""
     account = PLDAccountant(neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE)
     for e in events:
         release = GaussianDpEvent(e.noise_multiplier)
@@ -99,12 +99,12 @@ def timed(events: list[Event], delta: float, accountant: str) -> float:
 
 
 def check(cases: list[tuple[list[Event], float]]) -> int:
-    """Compare both accountants with the oracle; return how many cases had one."""
+    """Compare both accountants with the oracle; return how many cases could be compared."""
     compared = 0
     for events, delta in cases:
         rdp, prv = (timed(events, delta, a) for a in ("rdp", "prv"))
         assert 0 <= prv <= rdp
-        if all(e.sampling_rate == 1 for e in events):  # then the truth has a formula, and needs no grid
+        if all(e.sampling_rate == 1 for e in events):  # then the exact ε has a formula
             mu = math.sqrt(sum(e.count / e.noise_multiplier**2 for e in events))
             exact = gaussian_epsilon(mu, delta)
             assert prv >= exact * (1 - 1e-9), f"{events}, δ = {delta}: {prv} < {exact}"
@@ -132,7 +132,7 @@ def test_never_below_the_truth_for_ledgers_of_several_mechanisms():
     assert check(mixed()) >= 10
 
 
-def test_there_are_more_than_two_hundred():
+def test_there_are_more_than_two_hundred_cases():
     assert len(homogeneous()) + len(mixed()) > 200
 
 

@@ -1,4 +1,4 @@
-"""ε and noise: golden values, calibration, and its cache."""
+"""Accounting: golden values, edge cases, calibration and its cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtoll.privacy.accounting import Event, calibrate, epsilon, of_a_record
+from fedtoll.privacy.accounting import Event, calibrate, epsilon, record_epsilon
 from fedtoll.privacy.breakdown import breakdown
 from fedtoll.scenarios.errors import ScenarioError
 
@@ -42,17 +42,18 @@ def test_rounds_compose_as_one_ledger_and_never_reset(rounds, prv):
     assert epsilon(events, DELTA) > prv
 
 
-def test_statistics_cost_what_they_cost():
+def test_statistics_add_to_the_training():
     training = Event(1.5, 0.1, 500)
     alone = epsilon([training], DELTA)
-    for z, truth in ((20, 9.30), (10, 9.92), (5, 12.24)):
-        assert epsilon([training, Event(z, 1.0, 50)], DELTA) == pytest.approx(truth, abs=0.01)
+    for z, total in ((20, 9.30), (10, 9.92), (5, 12.24)):
+        assert epsilon([training, Event(z, 1.0, 50)], DELTA) == pytest.approx(total, abs=0.01)
     assert alone == pytest.approx(9.09, abs=0.01)
 
 
-def test_the_corners():
+def test_edge_cases():
     assert epsilon([], DELTA) == 0.0
     assert epsilon([Event(1.0, 0.1, 0)], DELTA) == 0.0
+    assert epsilon([Event(0.0, 0.0, 5)], DELTA) == 0.0
     assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA) == math.inf
 
 
@@ -67,7 +68,7 @@ def test_the_corners():
     ],
 )
 @pytest.mark.parametrize("events", [[], [Event(1.0)], [Event(0.1, 1.0, 100)]], ids=["none", "one", "ε > 100"])
-def test_what_is_no_bound_is_refused_in_one_line(name, words, events):
+def test_an_unknown_or_approximate_accountant_is_refused_in_one_line(name, words, events):
     with pytest.raises(ScenarioError, match=f"^accountant {name!r}: .*{words}.*'rdp' or 'prv'$") as caught:
         epsilon(events, DELTA, name)
     assert "\n" not in str(caught.value)
@@ -75,19 +76,19 @@ def test_what_is_no_bound_is_refused_in_one_line(name, words, events):
         calibrate(1.0, sampling_rate=0.1, count=10, delta=DELTA, accountant=name)
 
 
-def test_prv_is_never_above_rdp_and_gives_up_where_no_number_matters():
+def test_prv_is_never_above_rdp_and_is_rdp_above_100():
     for event in (Event(1.0, 0.02, 1000), Event(300.0, 1.0, 1), Event(0.5, 1.0, 2000), Event(0.3, 1e-4, 1)):
         assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA)
     assert epsilon([Event(0.5, 1.0, 2000)], DELTA, "prv") == epsilon([Event(0.5, 1.0, 2000)], DELTA) > 100
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
-def test_prv_asks_for_less_noise_than_rdp(target, cache):
-    beside = [Event(100.0, 1.0, 30)]
-    settings: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "beside": beside}
+def test_prv_needs_less_noise_than_rdp(target, cache):
+    statistics = [Event(100.0, 1.0, 30)]
+    settings: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "others": statistics}
     tight, loose = (calibrate(target, accountant=a, **settings) for a in ("prv", "rdp"))
     assert tight < loose
-    spent = epsilon([Event(tight, 0.02, 300), *beside], DELTA, "prv")
+    spent = epsilon([Event(tight, 0.02, 300), *statistics], DELTA, "prv")
     assert 0.999 * target < spent <= target
 
 
@@ -109,10 +110,10 @@ def test_parts_alone_and_added():
 
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.5, 2.0, 8.0, 100.0])
-@pytest.mark.parametrize("beside", [(), (Event(3000.0, 1.0, 30),)])
-def test_calibration_spends_the_total_asked_for_and_never_more(cache, target, beside):
-    sigma = calibrate(target, sampling_rate=0.02, count=300, delta=DELTA, beside=beside)
-    spent = epsilon([Event(sigma, 0.02, 300), *beside], DELTA)
+@pytest.mark.parametrize("statistics", [(), (Event(3000.0, 1.0, 30),)])
+def test_calibration_spends_the_target_and_never_more(cache, target, statistics):
+    sigma = calibrate(target, sampling_rate=0.02, count=300, delta=DELTA, others=statistics)
+    spent = epsilon([Event(sigma, 0.02, 300), *statistics], DELTA)
     assert spent <= target
     assert spent == pytest.approx(target, rel=5e-4) or sigma == 0.2
     assert sigma == float(f"{sigma:.5g}")
@@ -127,16 +128,16 @@ def test_calibration_under_prv(cache):
 
 def test_statistics_that_exceed_the_budget_alone_are_refused(cache):
     with pytest.raises(ScenarioError, match=r"ε = 0.1 cannot be reached .* the statistics alone spend 0\.\d"):
-        calibrate(0.1, sampling_rate=0.02, count=300, delta=DELTA, beside=[Event(100.0, 1.0, 30)])
+        calibrate(0.1, sampling_rate=0.02, count=300, delta=DELTA, others=[Event(100.0, 1.0, 30)])
 
 
-def test_the_cache_is_used_and_never_believed(cache):
+def test_the_cache_is_used_and_checked(cache):
     first = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
     (file,) = cache.iterdir()
     for content in ("", "{}", '{"noise_multiplier": "x"}', '{"noise_multiplier": 0.3}', "[1]"):
         file.write_text(content)
         assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first
-    file.write_text(json.dumps({"noise_multiplier": first + 1}))  # safe, and so believed
+    file.write_text(json.dumps({"noise_multiplier": first + 1}))  # safe: it spends less
     assert calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA) == first + 1
 
 
@@ -151,8 +152,8 @@ def test_a_large_delta_at_which_a_little_noise_already_costs_nothing(cache):
     assert epsilon([Event(sigma, 0.1, 100)], 0.01) <= 0.01
 
 
-def test_a_record_of_several_clients_spends_at_most_what_is_told():
-    """Against every pair and triple; the largest ε of a client's own releases taken twice can be less."""
+def test_the_epsilon_of_a_record_that_several_clients_hold_bounds_every_combination():
+    """The largest ε of one client's releases repeated ``copies`` times does not: it is sometimes less."""
     rng = np.random.default_rng(0)
     understated = 0
     for _ in range(60):
@@ -161,13 +162,13 @@ def test_a_record_of_several_clients_spends_at_most_what_is_told():
             for n in 10 ** rng.uniform(0, 3, 5)
         ]
         for copies in (2, 3):
-            told = of_a_record(clients, copies, 1e-5)
-            together = [epsilon([*chain(*some)], 1e-5) for some in combinations(clients, copies)]
-            assert told >= max(together) * (1 - 1e-12)
-            understated += max(together) > max(epsilon(c * copies, 1e-5) for c in clients)
+            bound = record_epsilon(clients, copies, 1e-5)
+            combined = [epsilon([*chain(*some)], 1e-5) for some in combinations(clients, copies)]
+            assert bound >= max(combined) * (1 - 1e-12)
+            understated += max(combined) > max(epsilon(c * copies, 1e-5) for c in clients)
     assert understated > 0
     alike = [[Event(1.0, 0.02, 1000)]] * 4
-    assert of_a_record(alike, 3, 1e-5) == epsilon(alike[0] * 3, 1e-5)
-    assert of_a_record(alike, 3, 1e-5, "prv") == epsilon(alike[0] * 3, 1e-5, "prv")
+    assert record_epsilon(alike, 3, 1e-5) == epsilon(alike[0] * 3, 1e-5)
+    assert record_epsilon(alike, 3, 1e-5, "prv") == epsilon(alike[0] * 3, 1e-5, "prv")
     crossing = [[Event(1.0, 1.0, 1)], [Event(0.9, 0.001, 3000)]]
-    assert math.isinf(of_a_record([*crossing, [Event(0.0)]], 2, 1e-5))
+    assert math.isinf(record_epsilon([*crossing, [Event(0.0)]], 2, 1e-5))

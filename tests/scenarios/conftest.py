@@ -1,4 +1,4 @@
-"""Tables for the tests of this folder: the real one, and small ones made to order."""
+"""Tables for the tests of this folder: Adult, and small ones built to order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MakeTable = Callable[..., Table]
 
 @pytest.fixture(scope="session")
 def adult() -> Table:
-    """All of Adult, from the cache of whoever runs the tests (fetched if it is not there yet)."""
+    """All of Adult, from the user's cache folder (fetched if it is not there)."""
     return load("adult")
 
 
@@ -26,7 +26,7 @@ def make_table() -> MakeTable:
         test: Sequence[bool] | None = None,
         names: Sequence[str] = ("a", "b", "c", "d"),
     ) -> Table:
-        """A table of one feature (the row number) with the attribute "group" of the given codes."""
+        """Return a table with one feature, the row number, and the attribute "group" with the given codes."""
         n = len(codes)
         return Table(
             source="made",

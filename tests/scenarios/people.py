@@ -1,4 +1,4 @@
-"""Forty people in a file of one's own, and what a scenario declares about it."""
+"""Forty people in a user's file, and what a scenario declares about it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather")
 
 
 def people(n: int = 40) -> pd.DataFrame:
-    """Return records that fit what is declared, some of them outside low and high."""
+    """Return records that fit the declarations, some with numbers beyond low and high."""
     draw = np.random.default_rng(7)
     age = draw.integers(16, 95, n)
     return pd.DataFrame(
@@ -55,7 +55,7 @@ def people(n: int = 40) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame as the form that the path's name says."""
+    """Write a frame in the format of the path's suffix."""
     suffix = "".join(path.suffixes).removesuffix(".gz")
     if suffix == ".parquet":
         frame.to_parquet(path, index=False)
@@ -68,7 +68,7 @@ def write(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def declare(path: str | Path, **changes: Any) -> Scenario:
-    """Return the scenario for a file, with other keys of ``[data.own]``, or of ``data={...}`` and so on."""
+    """Return the scenario for a file, with changes to ``[data.own]``, or to other sections by keyword."""
     table = copy.deepcopy(SCENARIO)
     table["data"] |= {"file": str(path), **changes.pop("data", {})}
     for section in ("partition", "split"):

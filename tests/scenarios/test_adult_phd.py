@@ -1,4 +1,4 @@
-"""Adult with who holds a doctorate: the same records, and nothing of ``adult`` is changed by it."""
+"""Adult with the doctorate as an attribute: the same records, and ``adult`` itself is unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from fedtoll.scenarios import data
 
-# Of adult, written down before there was a second source of its records; every run on it hashes this.
+# The checksum of adult, which is part of the hash of every run on it.
 CHECKSUM = "acfecce4a9cdb3c7abc4eaf72f30a590cde1560ebb930da836214f8cb842b974"
 
 

@@ -1,4 +1,4 @@
-"""Fetching and keeping records, with a real uv and a wheel made here."""
+"""Fetching and caching records, with the real uv and a wheel built here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADULT = data.builtin("adult")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real wheel whose import would fail the test."""
+    """A real wheel; importing it would fail the test."""
     path = tmp_path_factory.mktemp("index") / "fedtoll_tiny_records-1.0-py3-none-any.whl"
     meta = "fedtoll_tiny_records-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as file:
@@ -48,7 +48,7 @@ def pinned(wheel) -> Source:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: Path) -> Path:
-    """An empty cache folder (not there yet), and no index but the folder of the wheel."""
+    """An empty cache folder (not created yet), and no index other than the folder of the wheel."""
     folder = tmp_path / "deep" / "cache"
     monkeypatch.setenv("FEDTOLL_DATA", str(folder))
     monkeypatch.setenv("UV_NO_INDEX", "1")
@@ -96,7 +96,7 @@ def test_a_cold_cache_without_network_is_told_in_one_line(offline):
 
 
 def test_a_cached_file_needs_no_network(offline, adult):
-    """FEDTOLL_DATA may be set to any folder that somebody filled."""
+    """FEDTOLL_DATA may name any folder that someone else filled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FEDTOLL_DATA")
         usual = archive.cache_file(ADULT)
@@ -110,12 +110,12 @@ def test_another_archive_of_the_same_name_is_refused(pinned, cache):
     with pytest.raises(ScenarioError) as caught:
         archive.frame(other)
     text = told(caught)
-    assert f"has sha256 {pinned.archive.sha256[:12]}…, not the pinned abababababab…; it was refused" in text
+    assert f"has sha256 {pinned.archive.sha256[:12]}…, not the pinned abababababab…; it was rejected" in text
     assert names(cache) == []
 
 
 def test_other_records_in_the_right_archive_are_refused(pinned, cache):
-    """For example because another version of pandas reads the same file in another way."""
+    """For example, another version of pandas may read the same file differently."""
     with pytest.raises(ScenarioError) as caught:
         archive.frame(dataclasses.replace(pinned, fingerprint="0" * 64))
     assert "gave other records than the ones fedtoll declares" in told(caught)
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_fetched_anew(pinned, cache, kind, caplog):
     path = archive.cache_file(pinned)
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     pd.testing.assert_frame_equal(archive.frame(pinned), TINY_FRAME, check_dtype=False)
-    assert "is damaged; fetching it anew" in caplog.text
+    assert "is damaged; fetching it again" in caplog.text
     caplog.clear()
     archive.frame(pinned)
     assert caplog.text == ""
@@ -155,7 +155,7 @@ def test_a_file_with_one_changed_value_is_damaged(pinned, cache, monkeypatch):
 
 
 def test_a_flipped_bit_anywhere_is_found_or_harmless(pinned, cache):
-    """Whatever the damage makes pyarrow and pandas raise, it is never told as anything but damage."""
+    """Whatever pyarrow and pandas raise on a damaged file, it is reported as damage."""
     archive.frame(pinned)
     path = archive.cache_file(pinned)
     whole = path.read_bytes()
@@ -175,8 +175,8 @@ def test_a_cache_folder_that_cannot_be_made_is_told_before_the_download(pinned, 
     with pytest.raises(ScenarioError) as caught:
         archive.frame(pinned)
     text = told(caught)
-    assert f"data 'tiny' cannot be kept in the cache {cache} (" in text
-    assert "set FEDTOLL_DATA to a folder with room that can be written to" in text
+    assert f"data 'tiny' cannot be written to the cache {cache} (" in text
+    assert "set FEDTOLL_DATA to a writable folder with enough room" in text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -204,7 +204,7 @@ def test_a_fetch_without_end_is_given_up(pinned, cache, monkeypatch):
     monkeypatch.setattr(archive, "FETCH_SECONDS", 0.001)
     with pytest.raises(ScenarioError) as caught:
         archive.frame(pinned)
-    assert "(uv: no end after 0.001 s)" in told(caught)
+    assert "(uv: timed out after 0.001 s)" in told(caught)
     assert names(cache) == []
 
 
@@ -258,6 +258,6 @@ def test_an_index_that_gives_another_adult_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
     assert ADULT.archive is not None
     wrong = dataclasses.replace(ADULT, archive=dataclasses.replace(ADULT.archive, sha256="38" * 32))
-    with pytest.raises(ScenarioError, match="not the pinned 383838383838…; it was refused"):
+    with pytest.raises(ScenarioError, match="not the pinned 383838383838…; it was rejected"):
         archive.frame(wrong)
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The declared family: checked against its scenario, and no part of any run."""
+"""The declared family is checked against its scenario and is not part of any run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_default_baseline_is_fedtolls_fedavg_whatever_its_label():
         ({"strategies": ("unifrom",)}, "compare.strategies = 'unifrom': .*did you mean 'uniform'"),
         ({"strategies": ("term",)}, r"could be 'term\(t=5\)' and 'term\(t=1\)'"),
         ({"strategies": ("fedavg",)}, "is the baseline itself"),
-        ({"epsilons": (3.0,)}, r"compare.epsilons = 3: not in privacy.epsilons; finite: 8, 0\.5"),
+        ({"epsilons": (3.0,)}, r"epsilons = 3: not in privacy.epsilons, whose finite values are 8, 0\.5"),
     ],
 )
 def test_a_family_names_what_the_scenario_has(section, words):
@@ -85,7 +85,7 @@ def test_the_library_declares_four_of_twenty_five():
         ('quantity = ["utility"]', "compare.quantity: unknown key; did you mean 'quantities'?"),
         ('quantities = ["toll_gap"]', "quantities[0] = 'toll_gap': unknown; did you mean 'toll gap'?"),
         ("quantities = []", "compare.quantities = []: "),
-        ('strategies = ["uniform", "uniform"]', "the same one twice"),
+        ('strategies = ["uniform", "uniform"]', "the same value twice"),
         ("epsilons = [-1.0]", "compare.epsilons[0] = -1.0"),
         ('baseline = "fedavgg"', "compare.baseline = 'fedavgg': not a strategy of this scenario"),
     ],

@@ -51,7 +51,7 @@ def test_public_sizes_come_from_counts_alone(make_table):
 
 
 def dealt(table, groups, train, seed, split=None, **how):
-    """The plan of a partition, and what its clients hold."""
+    """Return the plan of a partition, and the rows of its clients."""
     wanted = Partition(**how)
     plan: Layout = layout(table, groups, wanted, split or Split())
     return plan, deal(plan, groups, wanted, train, seed)
@@ -104,7 +104,7 @@ def test_the_shuffle_depends_on_the_seed_and_nothing_else(adult):
 
 
 def test_held_and_public_sizes_do_differ(adult):
-    """The records held are never recounted into a public size: on Adult some client holds one more."""
+    """Public sizes are not recounted from the records held: on Adult, some client holds one more."""
     race = adult.groups(["race"])
     differences = set()
     for seed in range(5):
@@ -118,8 +118,8 @@ def test_held_and_public_sizes_do_differ(adult):
     ("per_group", "told"),
     [
         ({"Blck": 2}, "no group 'Blck' of race; did you mean 'Black'"),
-        ({"White": 0}, "0 clients of group 'White'; give 1 or more"),
-        ({"*": -1}, r"-1 clients of group '\*'; give 1 or more"),
+        ({"White": 0}, "0 clients of group 'White'; give at least 1"),
+        ({"*": -1}, r"-1 clients of group '\*'; give at least 1"),
         ({"Other": 400}, "group 'Other' of race has 406 records, 324 for training: too few for 400 clients"),
     ],
 )
@@ -158,7 +158,7 @@ def test_by_column_the_public_part_is_still_that_of_the_groups(places):
 
 def test_a_group_without_records_is_told(make_table):
     table = make_table([0, 0, 1, 1, 2, 2])
-    with pytest.raises(ScenarioError, match="group 'd' of group has no record in 'made'"):
+    with pytest.raises(ScenarioError, match="group 'd' of group has no records in 'made'"):
         clients(table, table.groups(["group"]), {}, "folds", 2)
 
 
@@ -183,7 +183,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def places(make_table):
-    """Four groups of 400 to 40 records, in two places, of two labels."""
+    """A table of four groups of 400 to 40 records, in two places, with two labels."""
     rng = np.random.default_rng(5)
     codes = rng.permutation(np.repeat([0, 1, 2, 3], [400, 200, 80, 40]))
     table = make_table(codes, label=rng.integers(0, 2, len(codes)))
@@ -289,9 +289,11 @@ WRONG = [
     ({"kind": "column", "column": "plaice", "clients": {}}, "no attribute of 'made'; did you mean 'place'"),
     ({"kind": "shares", "shares": [[1.0, 1.0]]}, "2 columns for 4 groups: a, b, c, d"),
     ({"kind": "shares", "shares": [[1.0, 1.0, 0.4, 1.0]]}, "the shares of 'c' add up to 0.4, not 1"),
-    ({"kind": "iid", "clients": 5000}, "client 0 of 5000 would hold none of 576 training records"),
+    ({"kind": "iid", "clients": 700}, "client 0 of 700 would hold none of 576 training records"),
+    ({"kind": "iid", "clients": 10**13}, "clients = 10000000000000: more than the 720 records of 'made'"),
+    ({"kind": "dirichlet", "clients": 10**13, "alpha": 1.0}, "more than the 720 records of 'made'"),
     ({"keep": {"e": 0.5}}, "partition.keep: no group 'e'"),
-    ({"copies": 2}, "'a' has 1 clients; give 2 or more"),
+    ({"copies": 2}, "'a' has 1 clients; give at least 2"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Runs: JSON both ways, and a hash over all that can change a number and nothing else."""
+"""Runs convert to and from JSON, and their hash covers everything that can change a number, nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_what_cannot_change_a_number_is_not_in_the_hash(before, override):
 
 
 def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
-    """It was once drawn anew for each seed: such results must not be taken for these."""
+    """An earlier rule drew the public part for each seed; its results must not be taken for today's."""
     (run, *_) = plan(read("adult-race", ["training.rounds=2", "split.validation=0.1"], "0:1"), "x").runs
     assert run.hash not in before.values()
     content = run.model_dump(mode="json")
@@ -131,7 +131,7 @@ def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
 
 
 def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_written():
-    """Golden: results folders that were written before there was ``on_failure`` resume."""
+    """Golden hashes: results folders from before ``on_failure`` existed can be resumed."""
     run = one(FEDAVG, training={"device": "cpu"})
     assert run.hash == "be32f045149def89"
     assert one(TERM, "clip-only", training={"device": "cpu"}).hash == "ba98732eba650e6b"
@@ -151,7 +151,7 @@ def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_writte
     "change", [{"clip": None}, {"mechanism": "none"}, {"mechanism": "clip-only"}], ids=str
 )
 def test_a_mechanism_that_is_not_what_it_says_is_refused(change):
-    """Clip and noise go with the mechanism, or a finite ε would be charged for nothing."""
+    """Otherwise a finite ε would be charged without clipping or noise."""
     run = one(FEDAVG, 2.0)
     with pytest.raises(ValueError, match="does not go with this clip and noise"):
         Run.model_validate({**run.model_dump(), **change})

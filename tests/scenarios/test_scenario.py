@@ -1,4 +1,4 @@
-"""Scenario files: what is read, and one clear line for what cannot be."""
+"""Scenario files are read, or refused in one clear line."""
 
 from __future__ import annotations
 
@@ -56,6 +56,22 @@ MISTAKES = {
 }
 
 
+HUGE = "1" + 400 * "0"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (f"privacy.epsilons=[{HUGE}]", "privacy.epsilons[0] = 1000"),
+        (f"claim=[{{kind='shape', over=[{HUGE}]}}]", "claim[0].name: missing (and 2 more)"),
+    ],
+)
+def test_an_integer_beyond_every_float_is_one_line(override, line):
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [override])
+    assert str(caught.value).startswith(f"adult-race.toml: {line}")
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_path, mistake):
     old, new, words = MISTAKES[mistake]
@@ -78,15 +94,42 @@ def test_a_mistake_is_one_line_that_names_file_key_value_and_nearest_word(tmp_pa
         ("training.round=3", ["training.round", "'rounds'"]),
         ("training.rounds=[1,", ["'[1,' is not a TOML literal: ", "at end of document"]),
         ('training.rounds="a', ["is not a TOML literal: "]),
+        (
+            "partition.keep.<=29=0.5",
+            ['a key that holds "=" needs quotes, e.g. \'partition.keep."<=29"=0.5\''],
+        ),
+        ('partition.keep."<=29=0.5', ["must be key=value"]),
+        (r'partition.keep."\q"=0.5', ["is not a TOML key: ", "escape"]),
+        ("training..rounds=3", ["must be key=value"]),
+        ("=3", ["must be key=value"]),
+        ("training.rounds=3\ny=4", ["more than one value"]),
         ("strategies[1].t=5", ["one strategy's parameter cannot be overridden", 'strategies=[{name="term"']),
+        ('"strategies".t=5', ["one strategy's parameter cannot be overridden"]),
         ("strategies.t=5", ["one strategy's parameter cannot be overridden"]),
     ],
 )
 def test_a_wrong_override_is_one_line(override, words):
     with pytest.raises(ScenarioError) as caught:
         read("adult-race", [override])
+    assert len(str(caught.value).splitlines()) == 1
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "group"),
+    [
+        ('partition.keep."<=29"=0.5', "<=29"),
+        ("partition.keep.'<=29' = 0.5", "<=29"),
+        (' "partition" . keep . "<=29"=0.5', "<=29"),
+        ('partition.keep."a.b=\\"c\\""=0.5', 'a.b="c"'),
+        ('partition.keep={"<=29"=0.5}', "<=29"),
+        ("partition.keep.60+=0.5", "60+"),
+        ("partition.keep.Native American=0.5", "Native American"),
+    ],
+)
+def test_an_override_can_name_every_group(override, group):
+    assert read("adult-race", [override]).partition.keep == {group: 0.5}
 
 
 TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
@@ -99,7 +142,7 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
         ('{name="fedavg"}', f"strategies: {TABLES}"),
         ('["fedavg"]', f"strategies[0] = 'fedavg': strategies {TABLES}"),
         ('["fedavg", "uniform"]', f"strategies[0] = 'fedavg': strategies {TABLES} (and 1 more)"),
-        ('[{Name="fedavg"}]', "strategies[0].name: missing; 'Name' stands in its place"),
+        ('[{Name="fedavg"}]', "strategies[0].name: missing; found 'Name' instead"),
         ('[{name="term"}, {t=5.0}]', "strategies[1].name: missing"),
         ('[{name="term"}, {t=5.0}, {}]', "strategies[1].name: missing (and 1 more)"),
         ("[{name=1}]", "strategies[0].name = 1: input should be a valid string"),
@@ -108,12 +151,33 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
             '[{name="a.py:Mine"}, {name="b.py:Mine"}]',
             "strategies: 'a.py:Mine' and 'b.py:Mine' are both called Mine in tables; rename one class",
         ),
-        ('[{name="a.py:Mine"}, {name="a.py:Mine"}]', "strategies: Mine stands twice"),
+        ('[{name="a.py:Mine"}, {name="a.py:Mine"}]', "strategies: Mine appears twice"),
     ],
 )
 def test_a_mistake_in_the_strategies_is_one_line(value, line):
     with pytest.raises(ScenarioError) as caught:
         read("adult-race", [f"strategies={value}"])
+    assert str(caught.value) == f"adult-race.toml: {line}"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("training=5", "training = 5: must be a table"),
+        ("data.own=5", "data.own = 5: must be a table"),
+        ("partition.keep=3", "partition.keep = 3: must be a table"),
+        ('data.groups="race"', "data.groups = 'race': must be a list"),
+        (
+            "partition.clients.White=0",
+            "partition.clients.White = 0: input should be greater than or equal to 1",
+        ),
+        ("partition.clients=true", "partition.clients = True: input should be a valid integer"),
+    ],
+)
+def test_a_mistake_is_in_words_of_toml(override, line):
+    """Neither pydantic's types nor the branches of its unions are in a scenario file."""
+    with pytest.raises(ScenarioError) as caught:
+        read("adult-race", [override])
     assert str(caught.value) == f"adult-race.toml: {line}"
 
 
@@ -169,3 +233,18 @@ def test_labels_tell_strategies_apart():
         StrategySpec(name="noise-fair", target="term", target_parameters=table).label
         == "noise-fair(target=term, target_parameters={clip=1, t=5})"
     )
+
+
+@pytest.mark.parametrize("other", [0.12345671, 0.1234567000000001, 1e300 / 3])
+def test_labels_differ_where_parameters_do(other):
+    specs = [StrategySpec(name="term", t=t, inner={"t": t}) for t in (0.1234567, other)]
+    assert specs[0].label != specs[1].label
+    assert specs[0].label == "term(inner={t=0.1234567}, t=0.1234567)"
+
+
+@given(st.floats(allow_nan=False))
+def test_a_label_states_a_float_exactly(value):
+    label = StrategySpec(name="term", t=value).label
+    assert float(label.removeprefix("term(t=").removesuffix(")")) == value
+    if float(f"{value:g}") == value:  # as in tables that are already stored
+        assert label == f"term(t={value:g})"

@@ -1,4 +1,4 @@
-"""Census-Income, COMPAS, credit default and law school: their records are the known ones."""
+"""The records of Census-Income, COMPAS, credit default and law school are the known ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedtoll.scenarios.data import Table, archive
 from fedtoll.scenarios.data.source import Numeric
 from fedtoll.scenarios.split import split
 
-# Group: records, share of positives; from a study of the raw files. The share is None where nobody stated it.
+# Group: records, share of positives; from a study of the raw files. None if nobody stated the share.
 KNOWN: dict[str, dict[str, dict[str, tuple[int, float | None]]]] = {
     "census-income": {
         "race": {
@@ -59,8 +59,8 @@ SHAPES = {
     "law": (21_791, 12, 0.8884),
 }
 
-# Accuracy, balanced accuracy and AUROC of a central logistic regression without privacy, measured apart from
-# fedtoll. The AUROC of credit is with the logarithm of amounts of money; as they are, it is CREDIT_AS_IT_IS.
+# Accuracy, balanced accuracy and AUROC of a central logistic regression without privacy, measured without
+# fedtoll. Credit is with the logarithm of amounts of money; CREDIT_AS_IT_IS is without.
 REFERENCE = {
     "census-income": (0.935, 0.694, 0.922),
     "compas": (0.679, 0.667, 0.734),
@@ -130,7 +130,7 @@ def test_the_cached_compas_holds_neither_names_nor_birth_dates():
 
 
 def central(table: Table, test: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy, balanced accuracy and AUROC of a logistic regression on the test rows."""
+    """Return accuracy, balanced accuracy and AUROC of a logistic regression on the test rows."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -144,7 +144,7 @@ def central(table: Table, test: np.ndarray) -> tuple[float, float, float]:
 
 
 def central_mean(table):
-    """On the source's own split, or the mean of five folds of a fifth each."""
+    """Return the figures of ``central`` on the source's own split, or their mean over five folds."""
     if table.canonical_test is not None:
         return central(table, table.canonical_test)
     groups = table.groups(["sex"])
@@ -160,7 +160,7 @@ def test_central_logistic_regression_reaches_the_reference(name):
 
 
 def test_credit_without_logarithms_is_the_known_reference():
-    """The published figure is of amounts as they are: the logarithm that we declare ranks people better."""
+    """The published figure is without the logarithm that fedtoll declares, which ranks people better."""
     source = data.builtin("credit")
     columns = tuple(
         dataclasses.replace(c, centre=100_000.0, scale=100_000.0, transform="identity")
@@ -175,7 +175,7 @@ def test_credit_without_logarithms_is_the_known_reference():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["law", "census-income"])
 def test_fetched_into_an_empty_cache_and_read_again_offline(name, tmp_path, monkeypatch):
-    """One archive that refuses newer Pythons, and one that must be built."""
+    """One archive does not support newer Pythons, and one must be built."""
     source = data.builtin(name)
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))
     assert archive.fingerprint(archive.frame(source)) == source.fingerprint

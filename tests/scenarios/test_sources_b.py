@@ -1,4 +1,4 @@
-"""TV16, NESARC, the digits, made-up records and ACS: what they hold is what is declared and known."""
+"""The records of TV16, NESARC, digits, synthetic data and ACS are the declared and known ones."""
 
 from __future__ import annotations
 
@@ -148,6 +148,17 @@ def test_digits_are_ten_classes_that_are_the_groups_too():
     assert sorted(np.unique((table.features + 1) * 8)) == list(range(17))
 
 
+def test_digits_that_another_scikit_learn_changed_are_refused(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    pixels, digit = load_digits(return_X_y=True)
+    pixels[7, 3] += 1
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (pixels, digit))
+    with pytest.raises(ScenarioError) as caught:
+        archive.frame(data.builtin("digits"))
+    assert "data 'digits': the installed libraries give other records" in told(caught)
+
+
 @pytest.mark.parametrize("name", ["tv16", "tv16-hard", "nesarc", "digits"])
 def test_the_pinned_records_are_those_that_are_read(name):
     source = data.builtin(name)
@@ -207,7 +218,7 @@ def test_all_but_a_tenth_of_the_rare_digit_is_kept_from_the_clients():
 
 
 def people(seed: int = 0, features: int = 8, **groups: dict[str, float]) -> data.Table:
-    """The table of some groups of 4,000, unless stated."""
+    """Return the table of some groups, of 4,000 records unless stated."""
     made = {name: SyntheticGroup.model_validate({"size": 4_000, **g}) for name, g in groups.items()}
     return data.load_table(synthetic(Synthetic(groups=made, features=features, seed=seed)))
 
@@ -218,7 +229,7 @@ def of(table: data.Table, group: str) -> np.ndarray:
 
 
 def rule(table: data.Table, members: np.ndarray) -> np.ndarray:
-    """The direction from the middle of the negatives to that of the positives, of length 1."""
+    """Return the direction from the mean of the negatives to that of the positives, of length 1."""
     x, y = table.features[members], table.label[members]
     way = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
     return np.asarray(way / np.linalg.norm(way))
@@ -350,7 +361,7 @@ RAW = pd.DataFrame(
 
 @pytest.fixture
 def fetches(monkeypatch, tmp_path):
-    """An empty cache, and a fetcher that says which states it was asked for; a name is a state's error."""
+    """An empty cache, and a fake fetcher that records the states requested; "XX" and "NO" fail."""
     asked: list[str] = []
 
     def fetch(*, states, data_home, **options):
@@ -388,7 +399,7 @@ def test_acs_becomes_the_declared_columns(fetches):
     assert {"occupation=Military", "birthplace=Americas", "marital=Widowed"} < words[2]
 
 
-def test_acs_is_fetched_once_and_kept_in_one_file(fetches, tmp_path):
+def test_acs_is_fetched_once_and_cached_in_one_file(fetches, tmp_path):
     fetched, again = (archive.frame(acs(("GA",))) for _ in range(2))
     assert fetches == ["GA"]
     pd.testing.assert_frame_equal(fetched, again, check_dtype=False)
@@ -404,7 +415,7 @@ def test_acs_is_fetched_once_and_kept_in_one_file(fetches, tmp_path):
         (lambda path: path.write_bytes(b"no parquet"), "is damaged; delete it"),
         (
             lambda path: pd.read_parquet(path)[:2].to_parquet(path),
-            "holds other records than when it was kept",
+            "has changed since it was fetched; delete it",
         ),
     ],
 )
@@ -433,7 +444,7 @@ def test_a_folder_that_cannot_keep_acs_is_told_before_the_download(fetches, tmp_
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(ScenarioError) as caught:
         archive.frame(acs(("GA",)))
-    assert "cannot be kept in the cache" in told(caught)
+    assert "cannot be written to the cache" in told(caught)
     assert fetches == []
 
 
@@ -448,6 +459,33 @@ def test_looking_at_acs_fetches_nothing(fetches):
     assert dataclasses.replace(acs(), title="").checksum == data.builtin("acs").checksum
     assert acs(("GA",)).checksum != data.builtin("acs").checksum
     assert fetches == []
+
+
+def test_a_scenario_of_acs_is_of_the_records_that_are_there(fetches, monkeypatch, tmp_path):
+    """Within one process, too: another cache folder may hold another download."""
+    section, runs = Data(source="acs", groups=("race",)), []
+    for sex in (1.0, 2.0):
+        monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / f"{sex}"))
+        monkeypatch.setattr(f"{__name__}.RAW", RAW.assign(SEX=sex))
+        runs.append(data.source_of(section))
+        data.load_table(runs[-1])
+    assert runs[0].checksum != runs[1].checksum
+
+
+def test_the_checksum_of_acs_is_of_the_records(fetches, monkeypatch, tmp_path):
+    """Two downloads that differ in one person are two sources: neither resumed nor compared as one."""
+    here = acs(("GA",))
+    unread = here.checksum
+    data.load_table(here)
+    assert here.checksum != unread
+    assert acs(("GA",)).checksum == here.checksum  # from the name of the cached file
+
+    monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path / "another"))
+    monkeypatch.setattr(f"{__name__}.RAW", RAW.assign(SEX=[2.0, 2.0, 2.0]))
+    there = acs(("GA",))
+    data.load_table(there)
+    assert len({unread, here.checksum, there.checksum}) == 3
+    assert acs(("GA",)).checksum == there.checksum
 
 
 # Working people that the task's filter leaves, about as many as each state had in 2018.
@@ -479,7 +517,7 @@ def survey(state: str, people: int) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_scenario_of_acs_runs_on_records_of_the_recorded_shape(here, tmp_path, monkeypatch):
-    """Real records cannot be fetched in every test: these have their codes, their size and no meaning."""
+    """Tests cannot fetch the real records; these have their codes and their size, and no meaning."""
 
     def fetch(*, states, data_home, **options):
         (state,) = states

@@ -1,4 +1,4 @@
-"""A user's own table: every form gives the same features, and every mistake is one line."""
+"""A user's own table: every format gives the same features, and every mistake is one line."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.scenarios.tiny import told
 
 
 def made(path, **changes):
-    """The table of a file, read anew."""
+    """Return the table of a file."""
     return load_table(source_of(declare(path, **changes).data))
 
 
 def refusal(path, **changes):
-    """The one line that a file is refused with."""
+    """Return the line with which a file is refused."""
     with pytest.raises(ScenarioError) as caught:
         made(path, **changes)
     return told(caught)
@@ -53,7 +53,7 @@ def csv(tmp_path, text):
 
 
 def changed(tmp_path, column, row, value, suffix=".csv"):
-    """A file with another value in one place (rows count from 1)."""
+    """Write a file with another value in one cell (rows count from 1)."""
     frame = people().astype({column: object})
     frame.loc[row - 1, column] = value
     return write(frame, tmp_path / f"people{suffix}")
@@ -64,7 +64,7 @@ def changed(tmp_path, column, row, value, suffix=".csv"):
 
 @pytest.fixture
 def expected():
-    """The same records by way of a built-in source's declaration."""
+    """The table of the same records as a built-in source would declare them."""
     frame = people()
     frame["age"] = frame["age"].clip(18, 90)
     frame["income"] = frame["income"].clip(0, 1_000_000)
@@ -206,7 +206,7 @@ def test_nothing_is_fitted_on_records(tmp_path):
         ("job", " clerk", "the undeclared value ' clerk' in row 3; did you mean 'clerk'?"),
         ("job", "x" * 5000, f"the undeclared value '{'x' * 60}…' in row 3; known: clerk, nurse"),
         ("job", "a\nb", r"the undeclared value 'a\nb' in row 3; known: clerk, nurse"),
-        ("job", None, "column 'job' has no value in row 3; with data.own.missing = 'category'"),
+        ("job", None, "column 'job' has no value in row 3; data.own.missing = 'category' makes"),
         ("job", "  ", "column 'job' has no value in row 3"),
         ("race", "white", "column 'race' holds the undeclared value 'white' in row 3; did you mean 'White'?"),
         ("race", "NA", "column 'race' holds the undeclared value 'NA' in row 3"),
@@ -215,7 +215,7 @@ def test_nothing_is_fitted_on_records(tmp_path):
             "Yes",
             "column 'approved' holds the undeclared value 'Yes' in row 3; did you mean 'yes'?",
         ),
-        ("approved", None, "column 'approved' has no value in row 3, and is the label"),
+        ("approved", None, "column 'approved' has no value in row 3, and a label cannot be missing"),
         ("age", None, "column 'age' has no value in row 3, and a number cannot be missing"),
         ("age", "old", "column 'age' holds 'old' in row 3, which is not a number"),
         ("age", "2020-01-31", "column 'age' holds '2020-01-31' in row 3, which is not a number"),
@@ -246,15 +246,19 @@ def test_a_value_that_does_not_fit_is_told_with_its_place(tmp_path, column, valu
 @pytest.mark.parametrize(
     ("column", "values", "expected"),
     [
-        ("age", [True, False], "column 'age' is of type bool, but a number is declared"),
-        ("age", pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'age' is of type timestamp"),
+        ("age", [True, False], "column 'age' has type bool, but is declared as a number"),
+        ("age", pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'age' has type timestamp"),
         ("age", [float("nan"), 2.0], "column 'age' "),
         ("age", [np.inf, 2.0], "column 'age' holds inf in row 1, which is not finite"),
         ("age", [None, None], "column 'age' has no value in row 1"),
-        ("age", [[1], [2]], "column 'age' is of type list"),
-        ("job", [1.5, 2.5], "column 'job' is of type double, but its values need texts or whole numbers"),
-        ("job", pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'job' is of type timestamp"),
-        ("job", [b"clerk", b"nurse"], "column 'job' is of type binary"),
+        ("age", [[1], [2]], "column 'age' has type list"),
+        (
+            "job",
+            [1.5, 2.5],
+            "column 'job' has type double, but its declared values need texts or whole numbers",
+        ),
+        ("job", pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'job' has type timestamp"),
+        ("job", [b"clerk", b"nurse"], "column 'job' has type binary"),
         ("job", [None, None], "column 'job' has no value in row 1"),
         ("job", [1, 2], "column 'job' holds the undeclared value '1' in row 1; known: clerk, nurse"),
         ("approved", [True, False], "column 'approved' holds the undeclared value 'True' in row 1"),
@@ -276,7 +280,7 @@ def test_numbers_that_make_no_feature_are_refused(tmp_path):
     assert "scales from its centre; declare low and high" in line
     path = changed(tmp_path, "income", 5, -1)
     line = refusal(path, columns={"income": {"centre": 10, "scale": 2, "transform": "log1p"}})
-    assert "column 'income' holds -1 in row 5, and log1p is for numbers above -1" in line
+    assert "column 'income' holds -1 in row 5, but log1p needs numbers above -1" in line
 
 
 HEADER = "age,income,job,race,approved\n"
@@ -289,14 +293,17 @@ ROW = "30,1000,clerk,White,yes\n"
         ("", "data.file = '{path}': is empty"),
         ("\n\r\n", "is empty"),
         ("\ufeff", "is empty"),
-        (HEADER, "holds no record"),
-        (HEADER.strip(), "holds no record"),
-        (HEADER + "\n\n", "holds no record"),
+        (HEADER, "holds no records"),
+        (HEADER.strip(), "holds no records"),
+        (HEADER + "\n\n", "holds no records"),
         (HEADER.replace("job", "jobb") + ROW, "no column 'job' in the file; did you mean 'jobb'?"),
         (HEADER.replace("job", " job") + ROW, "no column 'job' in the file; did you mean ' job'?"),
-        (HEADER.replace("income", "age") + ROW, "column 'age' stands 2 times in the file; rename one"),
-        ((HEADER + ROW).replace(",", ";"), "cells seem to be parted by ;; a .csv needs commas, a .tsv tabs"),
-        ((HEADER + ROW).replace(",", "\t"), "cells seem to be parted by a tab"),
+        (HEADER.replace("income", "age") + ROW, "column 'age' appears 2 times in the file; rename one"),
+        (
+            (HEADER + ROW).replace(",", ";"),
+            "cells seem to be separated by semicolons; a .csv needs commas, a .tsv tabs",
+        ),
+        ((HEADER + ROW).replace(",", "\t"), "cells seem to be separated by tabs"),
         (HEADER + ROW + "30,1000,clerk,White\n", "row 2 has 4 cells, the header 5"),
         (HEADER + ROW + "30,1,000,clerk,White,yes\n", "row 2 has 6 cells, the header 5"),
         (HEADER + '30,1000,"clerk,White,yes\n', 'a quotation mark (") is not closed'),
@@ -330,7 +337,7 @@ def test_columns_that_stand_twice_are_refused_in_every_form(tmp_path, write_tabl
     frame = pa.Table.from_pandas(people(), preserve_index=False)
     path = tmp_path / ("people.parquet" if write_table is pq.write_table else "people.feather")
     write_table(frame.append_column("race", frame["job"]), path)
-    assert "column 'race' stands 2 times in the file; rename one" in refusal(path)
+    assert "column 'race' appears 2 times in the file; rename one" in refusal(path)
     write_table(frame.append_column("comment", frame["job"]), path)  # nobody asks for that one
     made(path)
 
@@ -366,8 +373,8 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path):
     for name, expected in {
         "peple.csv": "no such file; did you mean 'people.csv'?",
         "people.parquet": "no such file; known: people.csv",
-        "none/people.csv": "no such file; nor is there a folder",
-        "people.txt": "not a table by its name; known: .csv, .csv.gz, .feather, .parquet, .tsv, .tsv.gz",
+        "none/people.csv": "no such file; no such folder either: ",
+        "people.txt": "unknown suffix of a table; known: .csv, .csv.gz, .feather, .parquet, .tsv, .tsv.gz",
         "folder.csv": "a folder, not a file",
         "people.csv/x.csv": "no such file",
         "x" * 300 + ".csv": "cannot be read (File name too long)",
@@ -413,9 +420,9 @@ def _many(n, **facts):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"label": "age"}, "data.own: columns.age: is the label"),
-        ({"label": "race"}, "data.own: attributes.race: is the label"),
-        ({"negative": ["yes"]}, "data.own: 'yes' stands twice"),
+        ({"label": "age"}, "data.own: columns.age: this column is the label already"),
+        ({"label": "race"}, "data.own: attributes.race: this column is the label already"),
+        ({"negative": ["yes"]}, "data.own: 'yes' appears twice"),
         ({"negative": []}, "data.own.negative"),
         ({"positive": 1.5}, "data.own.positive = 1.5"),
         ({"positive": ""}, "data.own.positive = '': must not be empty"),
@@ -426,9 +433,9 @@ def _many(n, **facts):
         ({"columns": {"age": {"low": 18, "high": 18}}}, "data.own.columns.age: low must be less than high"),
         ({"columns": {"age": {"low": "18", "high": 90}}}, "data.own.columns.age.low = '18'"),
         ({"columns": {"age": {"low": float("nan"), "high": 90}}}, "data.own.columns.age.low = nan"),
-        ({"columns": {"age": {"low": -1.7e308, "high": 1.7e308}}}, "too close together, or too far apart"),
-        ({"columns": {"age": {"low": 0, "high": 5e-324}}}, "too close together, or too far apart"),
-        ({"columns": {"age": {"low": -2, "high": 9, "transform": "log1p"}}}, "is for numbers above -1"),
+        ({"columns": {"age": {"low": -1.7e308, "high": 1.7e308}}}, "too close together or too far apart"),
+        ({"columns": {"age": {"low": 0, "high": 5e-324}}}, "too close together or too far apart"),
+        ({"columns": {"age": {"low": -2, "high": 9, "transform": "log1p"}}}, "needs numbers above -1"),
         (
             {"columns": {"age": {"low": 18, "hgh": 90}}},
             "data.own.columns.age.hgh: unknown key; did you mean 'high'?",
@@ -437,18 +444,18 @@ def _many(n, **facts):
             {"columns": {"low": {"low": 18, "hgh": 90}}},
             "data.own.columns.low.hgh: unknown key; did you mean 'high'?",
         ),
-        ({"columns": {"job": {"values": ["a", "a"]}}}, "data.own.columns.job: 'a' stands twice"),
+        ({"columns": {"job": {"values": ["a", "a"]}}}, "data.own.columns.job: 'a' appears twice"),
         ({"columns": {"job": {"values": [1.5]}}}, "data.own.columns.job.values[0] = 1.5"),
         ({"columns": {"a\nb": {"values": ["a"]}}}, r"data.own.columns.'a\nb' = 'a\nb': must be one line"),
         ({"columns": {"x" * 201: {"values": ["a"]}}}, "has 201 characters, more than 200"),
-        ({"columns": {"canonical_test": {"low": 0, "high": 1}}}, "is a name that fedtoll needs"),
+        ({"columns": {"canonical_test": {"low": 0, "high": 1}}}, "a reserved name; rename the column"),
         (
             {"columns": {"job": {"values": [f"v{i}" for i in range(1001)]}}},
-            "values: 1,001, more than 1,000 a column",
+            "values: 1,001, more than 1,000 per column",
         ),
         (
             {"columns": _many(2001, low=0, high=1)},
-            "columns: they make 2,001 features, more than 2,000",
+            "columns: 2,001 features, more than 2,000",
         ),
         ({"attributes": {}}, "data.own.attributes"),
         (
@@ -457,16 +464,16 @@ def _many(n, **facts):
         ),
         (
             {"attributes": {"race": {"values": ["(all)"]}}},
-            "'(all)' is the name of a group that fedtoll makes",
+            "'(all)' is reserved for a group of fedtoll's",
         ),
-        ({"attributes": {"race": {"values": ["a", "a"]}}}, "data.own.attributes.race: 'a' stands twice"),
-        ({"attributes": {"race": {"bins": [2, 1]}}}, "bins must rise"),
-        ({"attributes": {"race": {"bins": list(range(200))}}}, "201 groups, more than 200 an attribute"),
+        ({"attributes": {"race": {"values": ["a", "a"]}}}, "data.own.attributes.race: 'a' appears twice"),
+        ({"attributes": {"race": {"bins": [2, 1]}}}, "bins must be in increasing order"),
+        ({"attributes": {"race": {"bins": list(range(200))}}}, "201 groups, more than 200 per attribute"),
         (
             {"attributes": {"age": {"values": ["a"]}}},
-            "attributes.age: is a number among the columns; give bins",
+            "attributes.age: columns.age is a number; give bins",
         ),
-        ({"attributes": {"job": {"bins": [1]}}}, "attributes.job: is a text among the columns; give values"),
+        ({"attributes": {"job": {"bins": [1]}}}, "attributes.job: columns.job is a text; give values"),
         ({"attributes": {"age": {"bins": [90]}}}, "attributes.age.bins: 90 is outside 18 to 90"),
     ],
 )
@@ -479,10 +486,10 @@ def test_a_declaration_that_contradicts_itself_is_refused(tmp_path, changes, exp
 
 def test_crossings_are_bounded_and_unambiguous(tmp_path):
     attributes = {"a": {"values": [f"{i}" for i in range(20)]}, "b": {"values": [f"{i}" for i in range(11)]}}
-    with pytest.raises(ScenarioError, match="their crossing has 220 groups, more than 200"):
+    with pytest.raises(ScenarioError, match="the crossing has 220 groups, more than 200"):
         declare(tmp_path / "people.csv", attributes=attributes, data={"groups": ["a", "b"]})
     attributes = {"a": {"values": ["x", "x/y"]}, "b": {"values": ["z", "y/z"]}}
-    with pytest.raises(ScenarioError, match="'x/y/z' stands twice"):
+    with pytest.raises(ScenarioError, match="'x/y/z' appears twice"):
         declare(tmp_path / "people.csv", attributes=attributes, data={"groups": ["a", "b"]})
 
 
@@ -596,7 +603,7 @@ def test_clients_may_be_counted_by_the_values_of_a_column_and_by_the_rest(tmp_pa
 def test_a_declared_group_without_a_record_is_an_error_or_left_out_by_a_floor(tmp_path):
     path = write(people(), tmp_path / "people.csv")
     facts = {"attributes": {"race": {"values": ["White", "Asian", "Black"]}}}
-    with pytest.raises(ScenarioError, match=r"group 'Asian' of race has no record in 'people\.csv'"):
+    with pytest.raises(ScenarioError, match=r"group 'Asian' of race has no records in 'people\.csv'"):
         plan(declare(path, **facts), "x")
     assert plan(declare(path, data={"floor": 1}, **facts), "x").runs[0].groups == ("White", "Black")
 
@@ -668,7 +675,7 @@ def test_a_run_on_a_file_of_ones_own(here, tmp_path):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     code, _, err = here("run", "moved/mine.toml", "--executor", "serial", "--out", "moved/results/mine")
     assert code == 0
-    assert "4 of 4 runs are there already" in err
+    assert "4 of 4 runs are stored already" in err
 
 
 def test_a_mistake_in_the_file_is_one_line_and_nothing_is_written(here, tmp_path):

@@ -1,4 +1,8 @@
-"""Thousands of tables that nobody would wish for: each is refused in one line, or read right."""
+"""Thousands of tables that nobody would wish for: each is read correctly or refused in one line.
+
+The draws are numpy's, not Hypothesis's: with the same number of tables, these reach far more damaged files
+and keep a steady share of tables that are read and trained on.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from fedtoll.server.trainer import simulate
 Facts = dict[str, Any]
 
 EVERY = 16
-"""Of so many tables that are read, one is trained on."""
+"""One of this many tables that are read is trained on."""
 
 HOSTILE = (
     "__index_level_0__",
@@ -121,11 +125,11 @@ PARTITIONS: tuple[Facts, ...] = (
 
 
 class Case:
-    """One table and its scenario, all of it drawn from a seed."""
+    """One table and its scenario, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
         self.draw = np.random.default_rng([2026, seed])
-        self.exact = True  # whether the file holds what the frame does
+        self.exact = True  # whether the file has the frame's records
         n = int(self.pick([0, 1, 2, 3, 6, 25, *[60] * 10]))
         self.frame, self.own = self._base(n)
         self.suffix = str(self.pick([".csv", ".csv", ".csv.gz", ".tsv", ".parquet", ".feather"]))
@@ -167,7 +171,7 @@ class Case:
         return [str(w) for w in self.draw.permutation(WORDS)[: int(self.draw.integers(least, 6))]]
 
     def _base(self, n: int) -> tuple[pd.DataFrame, Facts]:
-        """Records that fit a declaration."""
+        """Return records and declarations that fit them."""
         groups, more, label = self.words(), self.words(2), self.words(2)
         columns: dict[str, Any] = {"y": self.draw.choice(label, n), "g": self.draw.choice(groups, n)}
         facts: Facts = {}
@@ -202,7 +206,7 @@ class Case:
             try:
                 (frame.to_parquet if self.suffix == ".parquet" else frame.to_feather)(file)
                 return self._spoilt(file.getvalue())
-            except Exception:  # no such table can be written in this form
+            except Exception:  # this format cannot hold such a table
                 self.suffix = ".csv"
         text = frame.to_csv(index=False, sep="\t" if self.suffix == ".tsv" else ",")
         if self.encoding:
@@ -236,7 +240,7 @@ class Case:
                 content += content
         return content
 
-    # What may go wrong; each changes the records, the file or the declaration.
+    # What may go wrong. Each changes the records, the file or the declaration.
 
     def with_a_cell(self) -> None:
         if len(self.frame):
@@ -316,7 +320,7 @@ class Case:
         self.suffix = str(self.pick([".parquet", ".feather", ".CSV", ".tsv", ".csv.gz"]))
 
     def with_a_junk_declaration(self) -> None:
-        """Put something else in some place of the declaration."""
+        """Replace a key or a value anywhere in the declaration."""
         place: Any = self.own
         while True:
             keys = list(place) if isinstance(place, dict) else list(range(len(place)))
@@ -334,7 +338,7 @@ class Case:
 
 
 def judge(case: Case, path: Path, *, train: bool) -> str:
-    """Say what became of a case, after checking everything that must be true of it."""
+    """Return what became of a case, after checking everything that must be true of it."""
     path.write_bytes(case.content)
     case.scenario["data"]["file"] = str(path)
     try:
@@ -403,7 +407,7 @@ def listing(folder: Path) -> set[str]:
 
 @pytest.fixture
 def fuzz(tmp_path, monkeypatch):
-    """Judge the tables of many seeds; afterwards nothing is on disk but what was there before."""
+    """Judge the tables of many seeds; afterwards, nothing is on disk but what was there before."""
     folder = tmp_path / "tables"
     for place, variable in (("tables", ""), ("cwd", ""), ("cache", "FEDTOLL_DATA"), ("scratch", "TMPDIR")):
         (tmp_path / place).mkdir()

@@ -1,4 +1,4 @@
-"""A source of four records, for tests that make mistakes on purpose."""
+"""A source of four records, for tests of errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY_FRAME = pd.DataFrame(
 
 
 def tiny(**changes: Any) -> Source:
-    """A source of four records in a wheel that no index has."""
+    """Return a source of four records in a wheel that is on no index."""
     facts: dict[str, Any] = {
         "name": "tiny",
         "title": "Four records",
@@ -48,7 +48,7 @@ def tiny(**changes: Any) -> Source:
 
 
 def told(caught: pytest.ExceptionInfo[ScenarioError]) -> str:
-    """The error's text, which must be one line."""
+    """Return the message of an error, which must be one line."""
     text = str(caught.value)
     assert "\n" not in text
     return text

@@ -1,4 +1,4 @@
-"""Strategies that ask for statistics, tell clients things, and do not look at the answers."""
+"""Strategies that request statistics or send instructions, and otherwise behave as FedAvg."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedtoll.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class Everything(FedAvg):
-    """FedAvg that asks for every statistic there is."""
+    """FedAvg that requests every statistic."""
 
     clip: float = 0.5
 
@@ -32,12 +32,12 @@ class Everything(FedAvg):
 
 @dataclass(frozen=True)
 class Tells(FedAvg):
-    """FedAvg that tells clients the weights of groups, and μ of FedProx."""
+    """FedAvg that sends clients group weights and FedProx's μ."""
 
     weights: Sequence[float] = ()
     mu: float = 0.0
 
     def instructions(self, round: int, state: State) -> Instructions:
-        """Return what was given."""
+        """Return the given weights and μ."""
         told: dict[str, float | Sequence[float]] = {"proximal_mu": self.mu} if self.mu else {}
         return {**told, "group_weights": self.weights} if self.weights else told

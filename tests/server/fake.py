@@ -1,4 +1,4 @@
-"""Results that no run made: the flagship scenario's figures with seed noise, to test toll and report."""
+"""Synthetic results: the flagship scenario's figures with seed noise, to test toll and report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOISE_MULTIPLIER = {8.0: 0.65, 2.0: 1.12, 1.0: 1.7, 0.5: 2.86}
 
 @dataclass
 class Fake:
-    """The attributes of a results folder that the toll and the report rely on."""
+    """The attributes of loaded results that the toll and the report use."""
 
     folder: Path
     resolved: dict[str, Any]
@@ -51,7 +51,7 @@ def adult_race(
     clip_only: bool = False,
     names: dict[str, str] | None = None,
 ) -> Fake:
-    """Make results of the flagship scenario; ``names`` renames groups, ``records`` are predicted a run."""
+    """Return results of the flagship scenario; ``names`` renames groups, each run predicts ``records``."""
     runs: list[tuple[str, str, float, int]] = [
         (s, "none" if e == INF else "dp-sgd", e, k)
         for s, e, k in itertools.product(strategies, epsilons, seeds)
@@ -75,7 +75,7 @@ def _run(run: tuple[str, str, float, int]) -> dict[str, Any]:
 
 
 def _share(strategy: str, group: str, step: float = 0.0) -> float:
-    """Return a group's share of the weight: by size, by client, or tilted to the high losses."""
+    """Return a group's share of the weight: by size, by client, or tilted towards high losses."""
     if strategy.startswith("uniform"):
         return SILOS[group] / sum(SILOS.values())
     tilt = {g: RECORDS[g] * (np.exp(5 * LOG_LOSS[g] * step) if "term" in strategy else 1) for g in GROUPS}

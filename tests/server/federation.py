@@ -54,7 +54,7 @@ YOGI: dict[str, Any] = {"name": "flwr.serverapp.strategy:FedYogi"}
 
 
 def scenario(*strategies: dict[str, Any], **changes: Any) -> Scenario:
-    """The scenario with other strategies and other keys: ``section={"key": value}`` or ``key=value``."""
+    """Return the scenario with other strategies and keys: ``section={"key": value}`` or ``key=value``."""
     table = tomllib.loads(TOML)
     if strategies:
         table["strategies"] = list(strategies)
@@ -68,20 +68,20 @@ def planned(*strategies: dict[str, Any], **changes: Any) -> Plan:
 
 
 def one(strategy: dict[str, Any], epsilon: float | str = "inf", **changes: Any) -> Run:
-    """One run of the scenario."""
+    """Return the single run of the scenario with this strategy and ε."""
     (run,) = planned(strategy, privacy={"epsilons": [epsilon]}, **changes).runs
     return run
 
 
 def with_strategy(run: Run, path: str, **parameters: Any) -> Run:
-    """The same run under a strategy that no plan has checked."""
+    """Return the same run with a strategy that no plan has checked."""
     digest = registry.resolve(path)[1]
     chosen = StrategyPlan(name=path.rpartition(":")[2], path=path, parameters=parameters, digest=digest)
     return run.model_copy(update={"strategy": chosen})
 
 
 def parquet(tables: dict[str, Any]) -> dict[str, bytes]:
-    """The bytes that a store would write."""
+    """Return the bytes that a store would write."""
     files = {}
     for name, table in tables.items():
         table.to_parquet(file := io.BytesIO(), index=False, compression="zstd")
@@ -90,7 +90,7 @@ def parquet(tables: dict[str, Any]) -> dict[str, bytes]:
 
 
 class Wrapped(LocalGrid):
-    """A LocalGrid whose replies to training pass through a function before anybody sees them."""
+    """A LocalGrid that passes its training replies through a function."""
 
     def __init__(self, run: Run, change: Callable[[Replies, int], Replies]) -> None:
         super().__init__(run)
@@ -106,7 +106,7 @@ class Wrapped(LocalGrid):
 
 
 def refusal(run: Run, grid: Grid) -> str:
-    """The one line with which a run over a Grid ends."""
+    """Return the one-line error that ends a run over a Grid."""
     with pytest.raises(RunError) as caught:
         federate(grid, run)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Strategies as Flower strategies: ours, Flower's own, and what is refused of both."""
+"""Strategies as Flower strategies: ours, Flower's own, and which of both are refused."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def plain() -> Run:
     return one(FEDAVG)
 
 
-def told(run: Run, cls: type[Strategy], **parameters: Any) -> str:
-    """The line with which a run under one of this file's strategies ends."""
+def ending(run: Run, cls: type[Strategy], **parameters: Any) -> str:
+    """Return the error that ends a run under one of this file's strategies."""
     with pytest.raises(RunError) as caught:
         simulate(with_strategy(run, f"{__name__}:{cls.__name__}", **parameters))
     assert "\n" not in str(caught.value)
@@ -41,7 +41,7 @@ def told(run: Run, cls: type[Strategy], **parameters: Any) -> str:
 
 @dataclass(frozen=True)
 class Weighs(Strategy):
-    """Returns what its kind says, from the second round on."""
+    """Returns weights of a given kind from the second round on."""
 
     kind: str = "good"
 
@@ -82,7 +82,7 @@ class Weighs(Strategy):
     ],
 )
 def test_weights_off_the_simplex_end_the_run(plain, kind, problem):
-    line = told(plain, Weighs, kind=kind)
+    line = ending(plain, Weighs, kind=kind)
     assert line == f"round 2: the weights of Weighs are not on the simplex: {problem}"
 
 
@@ -93,15 +93,15 @@ def test_weights_on_the_simplex_up_to_rounding_do_not(plain):
 
 @dataclass(frozen=True)
 class Forgets(Strategy):
-    """Returns weights without a memory."""
+    """Returns weights without state."""
 
     def weigh(self, reports: Any, state: State) -> Any:
         return sizes(reports)
 
 
-def test_a_forgotten_memory_is_told(plain):
+def test_weights_without_state_are_one_line(plain):
     assert (
-        told(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), but returned ndarray"
+        ending(plain, Forgets) == "round 1: Forgets: weigh must return (weights, state), but returned ndarray"
     )
 
 
@@ -110,7 +110,7 @@ def test_a_forgotten_memory_is_told(plain):
 
 @dataclass(frozen=True)
 class Makes(FedAvg):
-    """Combines to what its kind says."""
+    """Returns a model of a given kind."""
 
     kind: str = "good"
     where: str = "combine"
@@ -150,8 +150,8 @@ class Makes(FedAvg):
     ],
 )
 def test_a_model_of_another_form_or_not_finite_ends_the_run(plain, kind, problem):
-    assert told(plain, Makes, kind=kind) == f"round 1: Makes made a model {problem}"
-    assert told(plain, Makes, kind=kind, where="output") == f"Makes.output returned a model {problem}"
+    assert ending(plain, Makes, kind=kind) == f"round 1: Makes returned a model {problem}"
+    assert ending(plain, Makes, kind=kind, where="output") == f"Makes.output returned a model {problem}"
 
 
 @pytest.mark.parametrize("where", ["combine", "output"])
@@ -162,13 +162,13 @@ def test_a_model_in_another_precision_is_taken_in_the_runs(plain, kind, where):
 
 
 def test_every_update_has_a_coefficient(plain):
-    line = told(plain, Makes, kind="coefficients")
-    assert line == "round 1: Makes gave no coefficient for every client"
+    line = ending(plain, Makes, kind="coefficients")
+    assert line == "round 1: Makes did not return one coefficient per client"
 
 
 @dataclass(frozen=True)
 class Commands(FedAvg):
-    """Tells clients one thing more."""
+    """Sends clients one more instruction."""
 
     word: str = "run"
 
@@ -178,11 +178,14 @@ class Commands(FedAvg):
 
 @pytest.mark.parametrize("word", ["run", "server-round"])
 def test_a_strategy_may_not_change_the_run_or_the_round(plain, word):
-    assert told(plain, Commands, word=word) == f"round 1: Commands may not tell clients another {word!r}"
+    assert (
+        ending(plain, Commands, word=word)
+        == f"round 1: Commands may not send the reserved instruction {word!r}"
+    )
 
 
 def test_an_unknown_instruction_is_refused_by_the_client(plain):
-    line = told(plain, Commands, word="sigma")
+    line = ending(plain, Commands, word="sigma")
     assert line.startswith("round 1, client 0 (Male): failed: ValueError: instruction 'sigma' is unknown")
 
 
@@ -193,7 +196,7 @@ REPORTS: list[list[Report]] = []
 
 @dataclass(frozen=True)
 class Keeps(FedAvg):
-    """Keeps its reports, and thinks of how many it has seen."""
+    """Stores its reports, and counts in its state how many it has seen."""
 
     def weigh(self, reports: Any, state: State) -> tuple[Weights, State]:
         REPORTS.append(list(reports))
@@ -259,7 +262,7 @@ def test_flowers_own_strategies_run_unchanged(name, parameters):
     first, last = (groups[groups["round"] == t].reset_index() for t in (1, 2))
     assert last["auroc"].iloc[-1] > 0.6
     assert (first["log_loss"] != last["log_loss"]).all()
-    assert tables["clients"]["weight"].isna().all()  # they do not tell
+    assert tables["clients"]["weight"].isna().all()  # Flower's strategies do not report weights
     assert tables["rounds"]["effective_noise"].isna().all()
     assert len(tables["ledger"]) == 3 * run.rounds
 
@@ -279,20 +282,20 @@ def test_flowers_fedprox_reaches_the_clients():
         for mu in (0.0, 0.9)
     )
     assert free.equals(average)
-    assert (held - 0.5).abs().mean() < (free - 0.5).abs().mean()  # drawn back to where all scores are .5
+    assert (held - 0.5).abs().mean() < (free - 0.5).abs().mean()  # pulled back to where all scores are .5
 
 
 def test_a_strategy_of_flowers_that_makes_no_model_ends_the_run():
-    """Flower goes on with the old model, without a word."""
+    """Flower would continue with the old model silently."""
     run = one({"name": FLOWER + "Bulyan", "num_malicious_nodes": 1})
-    with pytest.raises(RunError, match=r"^round 1: Bulyan made no model"):
+    with pytest.raises(RunError, match=r"^round 1: Bulyan returned no model"):
         simulate(run)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
     run = one({"name": FLOWER + "FedAvgM", "server_learning_rate": 1e300})
-    with pytest.raises(RunError, match=r"^round 1: FedAvgM made a model that is not finite$"):
+    with pytest.raises(RunError, match=r"^round 1: FedAvgM returned a model that is not finite$"):
         simulate(run)
 
 
@@ -308,7 +311,7 @@ def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
             "DifferentialPrivacyServerSideFixedClipping cannot run here: it wraps another strategy",
         ),
         ("DifferentialPrivacyClientSideAdaptiveClipping", {}, "cannot run here: it wraps another strategy"),
-        ("Strategy", {}, "Strategy cannot run here: it takes no 'fraction_train'"),
+        ("Strategy", {}, "Strategy cannot run here: it has no parameter 'fraction_train'"),
         ("Result", {}, "is neither a fedtoll nor a Flower strategy"),
         ("FedAdm", {}, "has no class 'FedAdm'; did you mean 'FedAdam'?"),
         ("FedAdam", {"etta": 0.1}, "FedAdam: unknown parameter 'etta'; did you mean 'eta'?"),
@@ -328,7 +331,7 @@ def test_what_cannot_run_is_refused_before_it_runs(name, parameters, line):
     assert line in str(caught.value)
 
 
-def test_a_whole_number_will_do_for_a_real_one():
+def test_an_integer_is_accepted_for_a_float():
     assert strategy_plan(StrategySpec(name=FLOWER + "FedAdam", eta=1)).parameters == {"eta": 1}
 
 
@@ -381,7 +384,7 @@ def test_a_flower_strategy_of_the_users_own_runs(mine):
         ("Half", {}, "Half: .*missing.*'share'"),
         ("Half", {"shre": 1}, "Half: unknown parameter 'shre'; did you mean 'share'"),
         ("Fair", {"client_learning_rate": 0.1}, "Fair cannot run here: it reads a training loss"),
-        ("Fails", {}, "Fails: cannot be made: KeyError"),
+        ("Fails", {}, "Fails: cannot be instantiated: KeyError"),
     ],
 )
 def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, parameters, line):
@@ -393,7 +396,7 @@ def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, pa
     ("name", "line"),
     [
         ("Some", r"^round 1, client \d \(\w+\): the strategy leaves it out"),
-        ("Asks", r"^round 1, client \d \(\w+\): a 'evaluate' message would return un-noised numbers$"),
+        ("Asks", r"^round 1, client \d \(\w+\): a 'evaluate' message would return numbers without noise$"),
     ],
 )
 def test_a_flower_strategy_can_neither_leave_out_nor_evaluate(mine, name, line):

@@ -33,7 +33,7 @@ UNDEFINED = ("tpr", "fpr", "selection_rate", "auroc", "auroc_low", "auroc_high")
 def measured(
     codes: Any, labels: Any, scores: Any, names: tuple[str, ...] = NAMES, classes: int = 2
 ) -> dict[str, dict[str, Any]]:
-    """The rows of measures by group, for records made to order; scores are P(class 1), or ``[N, C]``."""
+    """Return the rows of measures by group for given records; scores are P(class 1), or ``[N, C]``."""
     held_out = object.__new__(HeldOut)
     held_out.names, held_out.classes = names, classes
     held_out.codes, held_out.labels = np.asarray(codes, np.int64), np.asarray(labels, np.int64)
@@ -80,7 +80,7 @@ def test_every_rate_is_fairlearns_and_scikit_learns(records):
         for measure, there in defined.items():
             if there:
                 assert row[measure] == pytest.approx(theirs[name][measure], abs=1e-12)
-            else:  # fairlearn says 0
+            else:  # fairlearn returns 0
                 assert math.isnan(row[measure])
         assert (row["n"], row["positives"]) == (len(y), y.sum())
         if not len(y):
@@ -96,7 +96,7 @@ def test_every_rate_is_fairlearns_and_scikit_learns(records):
 
 
 def delong(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> Auroc:
-    """DeLong's interval written out: every positive against every negative."""
+    """Compute DeLong's interval by definition: every positive against every negative."""
     x, y = scores[positive], scores[~positive]
     beats = (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
     value = beats.mean()
@@ -188,7 +188,7 @@ def test_a_model_that_tells_classes_apart_is_flagged_by_nothing():
 
 
 def test_one_predicted_class_is_collapsed_and_no_better_than_the_majority():
-    assert flags(MOST, GOOD * 0.5) == (True, True)  # ranks as well as before, and says no to everybody
+    assert flags(MOST, GOOD * 0.5) == (True, True)  # the same ranks, but always predicts negative
     assert flags(1 - MOST, 1 - GOOD * 0.5) == (True, True)
 
 
@@ -268,7 +268,7 @@ def test_the_tables_of_a_run_agree_with_its_predictions():
         assert last.loc[name, "auroc"] == pytest.approx(peers.roc_auc_score(y[members], score[members]))
         assert last.loc[name, "log_loss"] == pytest.approx(peers.log_loss(y[members], score[members]))
         assert last.loc[name, "n"] == len(y[members])
-    assert groups[groups["round"] == 0]["collapsed"].all()  # zeros say .5 to everybody
+    assert groups[groups["round"] == 0]["collapsed"].all()  # zeros predict .5 for all
 
 
 def test_a_groups_share_of_the_weight_is_its_clients():

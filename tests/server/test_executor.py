@@ -1,4 +1,4 @@
-"""The executors: the same bytes whoever trains, what is there is not trained again, failures stay apart."""
+"""Executors: equal bytes from each, stored runs are not trained again, failures do not affect other runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedtoll.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class Raises(FedAvg):
-    """Fails, over more than one line."""
+    """Raises an error of two lines."""
 
     def weigh(self, reports, state):
         raise RuntimeError("no\\nweights")
@@ -32,13 +32,13 @@ class Raises(FedAvg):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The tables of a results folder by their place in it."""
+    """Return the bytes of a results folder's tables by path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.parquet"))}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Run, ...]:
-    """Three that succeed, and in their midst one whose strategy raises."""
+    """Return three runs that succeed, and between them one whose strategy raises."""
     file = tmp_path_factory.mktemp("strategy") / "raises.py"
     file.write_text(RAISES)
     good = planned(FEDAVG, TERM, privacy={"epsilons": [2.0]}).runs
@@ -157,7 +157,7 @@ def context(**config: str | int) -> Context:
 
 
 def test_the_server_app_stores_what_the_executor_does(tmp_path, capsys):
-    run = one(TERM, 2.0, training={"engine": "opacus"})  # of clients that train apart, as under Flower
+    run = one(TERM, 2.0, training={"engine": "opacus"})  # the engine of separate clients, as under Flower
     assert executor.execute([run], Store(tmp_path / "ours"), executor="serial") == []
     (tmp_path / "sex.toml").write_text(TOML + '[[strategies]]\nname = "term"\nt = 5.0\n')
     out = tmp_path / "out"

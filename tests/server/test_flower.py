@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 MARK = "FEDTOLL_TEST_MARK"
 
 BREAKS = '''
-"""A model that clients, which are Ray's workers, cannot make."""
+"""A model that clients, which run in Ray workers, cannot build."""
 import sys
 from torch import nn
 
@@ -41,7 +41,7 @@ def factory(inputs, outputs):
 
 @pytest.fixture(scope="module")
 def flower(tmp_path_factory) -> tuple[Plan, Store, list[str]]:
-    """FedAvg clipped and not noised, and TERM at ε = 2, under one SuperLink."""
+    """Run FedAvg, clip-only, and TERM at ε = 2, under one SuperLink."""
     every = planned(FEDAVG, TERM, privacy={"epsilons": ["clip-only", 2.0]}, training={"engine": "opacus"})
     plan = replace(every, runs=(every.runs[0], every.runs[3]))
     store = Store(tmp_path_factory.mktemp("flower"))
@@ -68,7 +68,7 @@ def test_what_is_there_starts_nothing(flower, monkeypatch):
 
 
 def start(folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
-    """Start the command line under Flower, with a mark that all that it starts inherits."""
+    """Start the command line under Flower, with an environment mark that its descendants inherit."""
     (folder / "sex.toml").write_text(TOML)
     (folder / "breaks.py").write_text(BREAKS)
     mark = uuid.uuid4().hex
@@ -85,7 +85,7 @@ def start(folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
 
 
 def alive(mark: str) -> list[str]:
-    """The commands of all living processes that carry a mark."""
+    """Return the commands of all living processes that carry a mark."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""The Grid in this process: what it relies on in Flower, and that neither order nor company changes a bit."""
+"""The in-process Grid: what it relies on in Flower, and that order and company of clients change no bit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plain() -> Run:
     return one(FEDAVG)
 
 
-# What this file relies on in Flower: each is private, or a promise that an upgrade could break.
+# What LocalGrid relies on in Flower: private names, or behaviour that an upgrade could change.
 
 
 def test_flower_is_the_version_that_was_read():
@@ -46,7 +46,7 @@ def test_a_message_takes_its_run_and_source_from_the_task_identity(plain):
 
 
 def test_a_message_needs_the_task_identity():
-    """Else LocalGrid could do without that private name. In a process of its own: it cannot be unset."""
+    """Otherwise LocalGrid would not need the private name. In a new process, because it cannot be unset."""
     code = "from flwr.app import *; Message(RecordDict(), 2, 'train')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
@@ -144,7 +144,7 @@ def test_a_round_reaches_the_handler_at_once(plain):
 
 
 def apart(messages, contexts):
-    """Answer as Flower's own clients do: one at a time."""
+    """Answer one message at a time, as Flower's own clients do."""
     train = clients.Clients().train
     return [train([m], [c])[0] for m, c in zip(messages, contexts, strict=True)]
 
@@ -196,17 +196,17 @@ def test_a_client_answers_a_round_to_one_broadcast_only(plain):
 
     other = [a + 1 for a in start]
     assert ask(1, start) == 1
-    assert ask(1, start) == 1  # the same again is free
-    assert ask(1, other) == "ValueError: round 1 was answered already, to another broadcast"
-    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was answered already, to another broadcast"
+    assert ask(1, start) == 1  # a repeated message is free
+    assert ask(1, other) == "ValueError: round 1 was already answered, to another broadcast"
+    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was already answered, to another broadcast"
     assert ask(2, other) == 2
-    assert ask(1, start) == "ValueError: round 1 comes after round 2, which was answered"
+    assert ask(1, start) == "ValueError: round 1 arrived after round 2 was answered"
     another = plain.model_copy(update={"seed": 1})
     assert ask(2, start, another) == (
-        "ValueError: round 2 is of another run than round 2, which was answered"
+        "ValueError: round 2 belongs to another run than round 2, already answered"
     )
     for none in (0, 3):
-        assert ask(none, start) == f"ValueError: round {none} is none of the run's, which are 1 to 2"
+        assert ask(none, start) == f"ValueError: round {none}: the run has rounds 1 to 2"
     assert ask(2, other) == 2
 
 
@@ -221,7 +221,7 @@ def test_a_round_that_failed_may_be_asked_for_again(plain, monkeypatch):
         return reply
 
     with monkeypatch.context() as broken:
-        broken.setattr(clients, "engine", None)
+        broken.setattr(clients.Clients, "engine", None)
         assert ask().has_error()
     assert len(clients.releases_in(ask().content, 0)) == 1
 
@@ -240,5 +240,5 @@ def shuffled(run: Run) -> Wrapped:
 def test_the_order_of_replies_changes_no_byte(strategy, epsilon):
     run = one(strategy, epsilon, partition={"clients": {"Male": 4, "Female": 3}})
     tables = parquet(federate(LocalGrid(run), run))
-    for _ in range(2):  # Flower's own samples its nodes in another order each time, too
+    for _ in range(2):  # Flower's own Grid, too, samples nodes in another order each time
         assert parquet(federate(shuffled(run), run)) == tables

@@ -1,4 +1,4 @@
-"""Statistics on their way from clients to strategies: cells, rounds, post-processing; nothing beside them."""
+"""Statistics from clients to strategies: cells, rounds, post-processing, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIXED: dict[str, Any] = {"partition": {"kind": "iid", "clients": 4}}
 
 
 class Tap(LocalGrid):
-    """Keeps what every client returned, by round."""
+    """Stores what every client returned, by round."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -45,7 +45,7 @@ class Tap(LocalGrid):
 
 
 def exact(run: Run, client: int, parameters: Any) -> dict[str, Any]:
-    """Every statistic of one client without noise, clipped as declared, in full shape."""
+    """Return every statistic of one client without noise, clipped as declared, in full shape."""
     held = records(run)
     features, labels, groups = clients._tensors(held, run.precision)[client]
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
@@ -126,7 +126,7 @@ def test_between_releases_nothing_leaves_nothing_is_charged_and_the_last_is_seen
 
 
 def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]]:
-    """What a strategy sees round by round where clients release these mean losses, or nothing (``None``)."""
+    """Return what a strategy sees each round if clients release these mean losses, or nothing (``None``)."""
     kept = Released(run)
     return [
         [
@@ -139,18 +139,18 @@ def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]
     ]
 
 
-def test_who_was_missing_goes_on_from_what_it_released_last():
+def test_a_skipped_client_continues_from_its_last_release():
     run = one(TERM, 2.0, statistics={"smoothing": 0.5})
     first, second, third = released(run, (1.0, 1.0, 3.0), (2.0, None, 1.0), (2.0, 2.0, 1.0))
     assert math.isnan(second[1].value)
     assert math.isnan(second[1].sd)
     assert (third[1].value, third[1].sd) == (1.5, pytest.approx(math.hypot(0.25, 0.25)))  # 1, then 2
-    assert third[1] == second[0]  # as who released the same two numbers, without a pause
+    assert third[1] == second[0]  # as if the same two numbers were released without a gap
     assert first[1] == Estimate(1.0, 0.5)
     assert third[0].value == 1.75
 
 
-def test_who_is_missing_draws_nobody_towards_it():
+def test_a_skipped_client_does_not_enter_shrinkage():
     run = one(TERM, 2.0, statistics={"shrinkage": True})
     without = released(run, (1.0, 9.0, 4.0), (1.0, None, 4.0))[1]
     assert [without[0], without[2]] == shrink([Estimate(1.0, 0.5), Estimate(4.0, 0.5)])
@@ -168,7 +168,7 @@ def test_a_moving_average_over_rounds():
     second = smoothed[smoothed["round"] == 2]
     before, sd = plain[first]["mean_loss"].to_numpy(), plain[first]["mean_loss_sd"].to_numpy()
     assert second["mean_loss_sd"].to_numpy() == pytest.approx(sd * math.hypot(0.6, 0.4))
-    # Round 1 is the same in both, so round 2's release is too if the weights were; they differ a little.
+    # Round 1 is equal in both, so round 2's releases would be too if the weights were; they differ slightly.
     new = plain[plain["round"] == 2]["mean_loss"].to_numpy()
     assert second["mean_loss"].to_numpy() == pytest.approx(0.6 * before + 0.4 * new, abs=1e-12)
     third = smoothed[smoothed["round"] == 3]["mean_loss_sd"].to_numpy()
@@ -225,7 +225,7 @@ def test_statistics_that_take_a_share_leave_the_total_as_asked():
     ("section", "words"),
     [
         ({"budget_share": 1.0}, "statistics.budget_share = 1.0"),
-        ({"budget_share": 0.1, "noise_multiplier": 3.0}, "give one of the two"),
+        ({"budget_share": 0.1, "noise_multiplier": 3.0}, "give at most one of them"),
         ({"every": 0}, "statistics.every = 0"),
         ({"smoothing": 1.0}, "statistics.smoothing = 1.0"),
         ({"shrink": True}, "statistics.shrink: unknown key; did you mean 'shrinkage'?"),
@@ -238,11 +238,11 @@ def test_mistakes_are_one_line(section, words):
     assert "\n" not in str(caught.value)
 
 
-# What clients are told.
+# Instructions to clients.
 
 
 def test_group_weights_reach_every_record_in_both_engines():
-    """Weight 0 for a group is training without its records; a weight of 2 is a gradient of twice the size."""
+    """Weight 0 for a group is training without its records; weight 2 doubles their gradients."""
     start = {"training": {"rounds": 1, "precision": "float64"}}
     told = {}
     for engine in ("cohort", "opacus"):
@@ -258,7 +258,7 @@ def test_group_weights_reach_every_record_in_both_engines():
 
 
 def model_of(run: Run) -> np.ndarray:
-    """The parameters of one round's first client, from a start at zero."""
+    """Return the first client's parameters after one round from zero."""
     federate(tap := Tap(run), run)
     arrays = tap.replies[0][1][0].content.array_records["arrays"].to_numpy_ndarrays()
     return np.concatenate([a.ravel() for a in arrays])
@@ -273,7 +273,7 @@ def test_weights_that_cannot_be_are_refused(weights):
 
 
 def test_fedprox_draws_back_the_noise_of_earlier_steps():
-    """The stated variance is that of the noise: two runs that differ in their noise alone."""
+    """The reported variance is that of the noise, measured from two runs that differ in noise alone."""
     change = {"training": {"rounds": 1, "local_steps": 10, "learning_rate": 0.5, "precision": "float64"}}
     mu = 0.3
     runs = [one({"name": TELLS, "mu": mu}, e, **change) for e in (0.05, "clip-only")]
@@ -286,7 +286,7 @@ def test_fedprox_draws_back_the_noise_of_earlier_steps():
     )
     assert stated == pytest.approx(plain * sum((1 - 0.5 * mu) ** (2 * j) for j in range(10)) / 10)
     measured = np.var(noised - clipped)
-    assert abs(measured / stated - 1) < 4 * math.sqrt(2 / len(noised)) + 0.1  # the loss curves a little
+    assert abs(measured / stated - 1) < 4 * math.sqrt(2 / len(noised)) + 0.1  # the curvature of the loss
     assert abs(measured / plain - 1) > 0.3
 
 
@@ -300,7 +300,7 @@ def test_the_average_of_all_models_is_evaluated_and_the_last_one_broadcast():
     tables = [federate(tap, run) for tap, run in zip(taps, (plain, averaged), strict=True)]
     for (a, _), (b, _) in zip(taps[0].replies, taps[1].replies, strict=True):
         for x, y in zip(a, b, strict=True):
-            np.testing.assert_array_equal(x, y)  # clients go on from the same models
+            np.testing.assert_array_equal(x, y)  # clients continue from the same models
     from fedtoll.server.evaluate import HeldOut
 
     models = [broadcast for broadcast, _ in taps[0].replies[1:]]  # after rounds 1 and 2
@@ -332,8 +332,8 @@ def test_mixed_clients_are_dealt_anew_for_every_seed():
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"kind": "iid", "clients": {"Male": 2}}, "needs a number"),
-        ({"kind": "group", "clients": 3}, "needs a table"),
+        ({"kind": "iid", "clients": {"Male": 2}}, "must be a number"),
+        ({"kind": "group", "clients": 3}, "must be a table"),
         ({"kind": "iid", "clients": 40_000}, "client 0 of 40000 would hold none of 39073 training records"),
     ],
 )

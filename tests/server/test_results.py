@@ -1,4 +1,4 @@
-"""The store: a run is there whole or not at all, and what is there is not written again."""
+"""The store: a run is complete or absent, and stored runs are not written again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tables(plan) -> dict[str, Tables]:
 
 @pytest.fixture
 def full(plan, tables, tmp_path) -> Store:
-    """A folder in which all runs are finished."""
+    """Return a store in which all runs are finished."""
     store = Store(tmp_path / "full")
     store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
@@ -176,7 +176,7 @@ def test_infinity_is_a_word_in_the_resolved_file(full):
     assert all(0 < n["noise_multiplier"] < math.inf for n in resolved["noise"])
     assert resolved["versions"] == store.versions()
     assert resolved["mixed_with"] == []
-    assert resolved.keys() == adult_race(seeds=(0,)).resolved.keys()  # what the report's tests stand on
+    assert resolved.keys() == adult_race(seeds=(0,)).resolved.keys()  # the report's tests use the latter
     assert (full.folder / "scenario.toml").read_text() == TOML
 
 
@@ -198,7 +198,7 @@ def test_runs_of_other_versions_are_not_mixed_unless_forced(plan, full, name):
     forced = json.loads(file.read_text())
     assert forced["command"] == "again"
     assert [v[name] for v in forced["mixed_with"]] == ["0.9"]
-    full.open(plan, TOML, "once more")  # forced once, and still told
+    full.open(plan, TOML, "once more")  # forced once, and still recorded
     assert json.loads(file.read_text())["mixed_with"] == forced["mixed_with"]
 
 
@@ -208,7 +208,7 @@ def test_other_versions_do_not_matter_where_no_run_is_kept(plan, full):
     file.write_text(file.read_text().replace('"torch": "', '"torch": "0.'))
     full.open(others, TOML, "others")
     assert len(json.loads(file.read_text())["runs"]) == 1
-    assert all(full.has(run) for run in plan.runs)  # kept, and no longer loaded
+    assert all(full.has(run) for run in plan.runs)  # still stored, no longer loaded
     with pytest.raises(ScenarioError, match="no run is finished yet"):
         load(full.folder)
 
@@ -245,6 +245,17 @@ def test_a_folder_that_is_a_file_cannot_be_written(plan, tables, tmp_path):
         store.open(plan, TOML, "command")
     with pytest.raises(RunError, match=r"runs: cannot be written: "):
         store.write(plan.runs[0], tables[plan.runs[0].hash])
+    with pytest.raises(RunError, match=r"errors: cannot be written: "):
+        store.fail(plan.runs[0], "why")
+
+
+def test_a_traceback_on_a_full_disk_is_one_line(plan, tmp_path, monkeypatch):
+    def full(file: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fedtoll.server.store.write_bytes", full)
+    with pytest.raises(RunError, match=r"errors: cannot be written: No space left on device$"):
+        Store(tmp_path).fail(plan.runs[0], "why")
 
 
 def test_a_failure_is_kept_under_its_hash_until_the_run_succeeds(plan, tables, tmp_path):
@@ -254,4 +265,4 @@ def test_a_failure_is_kept_under_its_hash_until_the_run_succeeds(plan, tables, t
     assert kept.read_text() == "fedavg, ε = ∞, seed 0\n\nsecond"
     assert not store.has(plan.runs[0])
     store.write(plan.runs[0], tables[plan.runs[0].hash])
-    assert not kept.exists()  # it did not fail in the end
+    assert not kept.exists()  # the run succeeded in the end

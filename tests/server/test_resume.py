@@ -1,4 +1,4 @@
-"""Kills, interrupts, rivals: a run is there or not, and the tables are the same in the end."""
+"""Kills, interrupts and concurrent commands: runs are complete or absent, and the final tables equal."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_run_of_a_killed_worker_is_started_again(tmp_path, uninterrupted):
 
 
 def dies_in_the_midst_of_its_answer(work, pipe):
-    """A worker that is killed while its tables are under way; the next one works."""
+    """Die while sending the tables; the next worker succeeds."""
     mark = Path(os.environ["FEDTOLL_TEST_MARK"])
     if mark.exists():
         workers._serve(work, pipe)
@@ -184,7 +184,7 @@ def _children(pid):
 
 
 def _group(pgid):
-    """What lives in a process group; the dead that nobody waited for do not."""
+    """Return the living processes of a group, without zombies."""
     pids = [int(p.name) for p in Path("/proc").glob("[0-9]*")]
     return [p for p in pids if (stat := _stat(p)) and stat[0] != "Z" and int(stat[2]) == pgid]
 
@@ -194,7 +194,7 @@ def _alive(pid):
 
 
 def _stat(pid):
-    """State, parent and process group of a process, or nothing if it has gone."""
+    """Return the state, parent and group of a process, or nothing if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:3]
     except OSError:
@@ -208,8 +208,8 @@ def test_two_commands_on_one_folder_neither_duplicate_nor_lose(tmp_path, uninter
     said = [r.communicate()[1] for r in rivals]
     assert [r.returncode for r in rivals] == [0, 0], said
     assert tables(tmp_path / "here") == expected
-    assert sum("another command is at work here" in s for s in said) <= 1
-    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are there already" in s for s in said) == 1
+    assert sum("in use by another command" in s for s in said) <= 1
+    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are stored already" in s for s in said) == 1
 
 
 def test_the_lock_holds_one_command_at_a_time(tmp_path):

@@ -1,4 +1,4 @@
-"""``on_failure = "skip"``: who did not answer is left out, recorded, and charged all the same."""
+"""``on_failure = "skip"``: clients that do not reply are left out, recorded, and still charged."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from tests.server.test_strict import (
 
 FLOWER = "flwr.serverapp.strategy:"
 BEYOND = {"ledger of fewer steps", "ledger of more noise"}
-"""Faults of a ledger that claims what was not charged: no bad luck."""
+"""Faults where a ledger reports releases that were not charged."""
 UNREADABLE = {"ledger too long", "ledger without a column", "ledger of a short column"}
-"""Faults of a ledger that nobody can compare."""
+"""Faults where a ledger cannot be read."""
 
 
 def skipping(strategy: dict[str, Any] = TERM, epsilon: float | str = 2.0, **changes: Any) -> Run:
@@ -54,7 +54,7 @@ def skipping(strategy: dict[str, Any] = TERM, epsilon: float | str = 2.0, **chan
 
 
 def lost(*places: tuple[int, int]) -> Callable[[Replies, int], Replies]:
-    """Lose the replies of these rounds and clients: they trained, and their ledgers hold it."""
+    """Lose the replies of these rounds and clients, which trained and recorded it in their ledgers."""
 
     def change(replies: Replies, round: int) -> Replies:
         return [r for r in replies if (round, r.metadata.src_node_id - 1) not in places]
@@ -63,7 +63,7 @@ def lost(*places: tuple[int, int]) -> Callable[[Replies, int], Replies]:
 
 
 class Deaf(LocalGrid):
-    """A LocalGrid on which some messages do not arrive: (round, client)."""
+    """A LocalGrid on which the messages to some (round, client) do not arrive."""
 
     def __init__(self, run: Run, *places: tuple[int, int]) -> None:
         super().__init__(run, self.answer)
@@ -80,12 +80,12 @@ class Deaf(LocalGrid):
 
 
 def own(grid: LocalGrid, client: int) -> tuple[Any, ...]:
-    """The ledger that a client keeps."""
+    """Return the ledger in a client's context."""
     return clients.releases_in(grid._contexts[client + 1].state, client)
 
 
 def charged(run: Run, tables: dict[str, pd.DataFrame]) -> bool:
-    """Whether the ledger is that of every client in every round."""
+    """Return whether the table charges every client in every round."""
     columns = ["client", "round", "release", "sampling_rate", "noise_multiplier", "count"]
     due = [r for t in range(1, run.rounds + 1) for c in run.clients for r in owed(run, c, t)]
     rows = [tuple(row) for row in tables["ledger"][columns].itertuples(index=False)]
@@ -93,7 +93,7 @@ def charged(run: Run, tables: dict[str, pd.DataFrame]) -> bool:
 
 
 def by_client(tables: dict[str, pd.DataFrame]) -> Any:
-    """The clients' rows by (round, client)."""
+    """Return the rows of the clients table by (round, client)."""
     return tables["clients"].set_index(["round", "client"])
 
 
@@ -107,7 +107,7 @@ def private() -> Run:
     return skipping()
 
 
-# One reply that is lost, in every way.
+# One lost reply, for every fault.
 
 
 @pytest.mark.parametrize("fault", MALFORMED)
@@ -115,7 +115,7 @@ def test_a_malformed_reply_is_left_out_unless_it_claims_more_than_was_charged(pr
     words, change = MALFORMED[fault][1], damaged(fault)
     if fault in UNREADABLE:
         line = refusal(private, Wrapped(private, change))
-        assert line == "round 2, client 1 (Male): its ledger cannot be read, and so not compared"
+        assert line == "round 2, client 1 (Male): its ledger cannot be read"
         return
     if fault in BEYOND:
         line = refusal(private, Wrapped(private, change))
@@ -192,7 +192,7 @@ def test_a_lost_reply_is_in_its_clients_ledger_and_a_lost_message_is_not(private
 
 
 def claims(*rows: int) -> Callable[[Message], None]:
-    """A ledger of these of its rows."""
+    """Return a fault that keeps these rows of a ledger."""
 
     def damage(reply: Message) -> None:
         kept = content(reply)[2]
@@ -224,7 +224,7 @@ def test_a_ledger_may_lack_skipped_rounds_and_claim_nothing_else(rows, outcome):
     def change(replies: Replies, round: int) -> Replies:
         if round == 3:
             arrays, metrics, kept = content(replies[1])
-            own = ConfigRecord(dict(kept))  # in this process the reply holds the client's own ledger
+            own = ConfigRecord(dict(kept))  # in process, the reply shares the client's ledger
             replies[1].content = RecordDict({"arrays": arrays, "metrics": metrics, clients.LEDGER: own})
             claims(*rows)(replies[1])
         return lose(replies, round)
@@ -253,18 +253,17 @@ def test_a_malformed_reply_with_a_ledger_beyond_what_was_charged_ends_the_run(pr
     assert "which the server did not charge" in refusal(private, Wrapped(private, change))
 
 
-# What ends a run all the same.
+# Faults that still end a run.
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
         (lambda r: [*r, r[CLIENT]], "round 2, client 1 (Male): 2 replies"),
-        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+        (from_nobody, "round 2: received a reply from node 77, which is not a client"),
         (
             lambda r: [],
-            "round 2: every reply was skipped, and none is left to go on with; "
-            "client 0 (Male): the reply is missing",
+            "round 2: every reply was skipped; client 0 (Male): the reply is missing",
         ),
     ],
 )
@@ -286,7 +285,7 @@ def test_a_strategy_addresses_every_client(private):
     assert not grid.ledger.releases
 
 
-# What is kept.
+# What is stored.
 
 
 def test_the_reason_is_one_short_line(private):

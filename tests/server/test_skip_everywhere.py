@@ -1,4 +1,4 @@
-"""Skips that nobody planned, through the whole of fedtoll: a user's model that cannot bear a large batch."""
+"""Unplanned skips through all of fedtoll: a user's model that fails on large batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 FRAGILE = '''
-"""A model that trains on at most so many records at once."""
+"""A model that fails on more than so many records at once."""
 import torch
 from torch import nn
 
@@ -31,7 +31,7 @@ TRAINING = {"rounds": 3, "engine": "opacus", "on_failure": "skip"}
 
 @pytest.fixture
 def fragile(tmp_path, monkeypatch) -> Iterator[str]:
-    """The name of the model, which every process finds."""
+    """Return the name of the model, importable from every process."""
     (tmp_path / "fragile.py").write_text(FRAGILE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What becomes of a run with skips: its ledger, its tables, its statistics, and Flower's own strategies."""
+"""Runs with skips: ledger, tables, statistics, and Flower's own strategies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
-from tests.peers.test_accounting import integrated, recomputed, told
+from tests.peers.test_accounting import integrated, recomputed, spent_in
 from tests.server.federation import (
     FEDAVG,
     TERM,
@@ -32,7 +32,7 @@ FLOWER = "flwr.serverapp.strategy:"
 
 
 def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
-    """The gate: ε does not depend on who answered, neither in the tables nor in what they add up to."""
+    """ε does not depend on which clients replied, neither in the tables nor recomputed from them."""
     plan = planned(TERM, privacy={"epsilons": [2.0]}, training={"rounds": 3, "on_failure": "skip"})
     (run,) = plan.runs
     whole, partial = simulate(run), federate(Wrapped(run, lost((1, 0), (2, 1), (3, 1), (3, 2))), run)
@@ -42,8 +42,8 @@ def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
     store = Store(tmp_path)
     store.write(run, partial)
     ledger = pd.read_parquet(tmp_path / "runs" / run.hash / "ledger.parquet")
-    assert told(ledger) == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
-    assert all(spent > 0.99 * 2 for (_, round), spent in told(ledger).items() if round == 3)
+    assert spent_in(ledger) == pytest.approx(recomputed(ledger, integrated), rel=1e-6)
+    assert all(spent > 0.99 * 2 for (_, round), spent in spent_in(ledger).items() if round == 3)
 
 
 def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):
@@ -88,11 +88,11 @@ def test_a_damaged_table_of_a_run_ends_the_command_in_one_line(tmp_path, monkeyp
         file.unlink()
     code, caught = command(), capsys.readouterr()
     assert (code, caught.out) == (2, "")
-    (line,) = (x for x in caught.err.splitlines() if not x.endswith("runs are there already"))
+    (line,) = (x for x in caught.err.splitlines() if not x.endswith("runs are stored already"))
     assert re.match(r"fedtoll: results/\S+: cannot be read as results of fedtoll \(\w+: ", line)
 
 
-# Statistics of who was not there.
+# Statistics of clients that were skipped.
 
 
 def test_a_client_without_a_statistic_waits_until_it_releases_it():
@@ -148,7 +148,7 @@ def test_flowers_own_strategies_get_the_replies_that_are_there(name, parameters)
     assert skipped(tables) == {(2, 1): "the reply is missing"}
     assert np.isfinite(tables["groups"]["log_loss"]).all()
     assert tables["rounds"]["replies"].tolist() == [3, 2, 3]
-    assert tables["clients"]["weight"].isna().all()  # they do not tell
+    assert tables["clients"]["weight"].isna().all()  # Flower's strategies do not report weights
     assert tables["rounds"]["effective_noise"].isna().all()
     assert charged(run, tables)
 

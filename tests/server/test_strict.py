@@ -1,4 +1,4 @@
-"""``Strict``: every way in which a reply, a roll call or a strategy can be wrong ends the run in one line."""
+"""``Strict``: every fault of a reply, a roll call or a strategy ends the run with one line."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def raw(data: bytes):
 
 
 def form(**changed: Any):
-    """Another form than that of the bytes, or other bytes than those of the form."""
+    """Return a fault in which an array's fields and bytes disagree."""
 
     def fault(reply: Message) -> None:
         array = content(reply)[0]["0"]
@@ -132,7 +132,7 @@ def ledger(column: str, change: Callable[[list[Any]], list[Any]]):
 
 
 def reset(reply: Message) -> None:
-    """A ledger that forgets all rounds but the last."""
+    """Drop all rounds but the last from a ledger."""
     kept = content(reply)[2]
     rounds = list(kept["round"])
     for column, values in list(kept.items()):
@@ -156,11 +156,11 @@ MALFORMED = {
     "integers": (array(lambda a: a.astype(np.int32)), "parameter 0: int32(1, 91)"),
     "garbage bytes": (raw(b"not an array"), "malformed"),
     "no bytes": (raw(b""), "malformed"),
-    "bytes beside": (form(data=lambda d: d + b"\x01"), "parameter 0: 493 bytes, not 492"),
+    "extra bytes": (form(data=lambda d: d + b"\x01"), "parameter 0: 493 bytes, not 492"),
     "a byte too few": (form(data=lambda d: d[:-1]), "parameter 0: 491 bytes, not 492"),
     "a header with blanks": (
         form(data=lambda d: d.replace(b", }", b",} ", 1)),
-        "parameter 0: its bytes are no float32(1, 91)",
+        "parameter 0: its header is not that of float32(1, 91)",
     ),
     "another way of storing": (form(stype=lambda s: "torch.Tensor"), "parameter 0: a 'torch.Tensor', not a"),
     "a false precision": (form(dtype=lambda d: "float64"), "parameter 0: float64(1, 91), not float32(1, 91)"),
@@ -192,7 +192,7 @@ MALFORMED = {
         extra("more", MetricRecord({"loss": 0.1})),
         "MetricRecords ['metrics', 'more']",
     ),
-    "a note beside": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
+    "extra note": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
     "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of one"),
     "ledger reset": (reset, "its ledger holds Release(client=1, round=2"),
     "ledger of fewer steps": (ledger("count", lambda c: [*c[:-1], c[-1] - 1]), "its ledger holds Release("),
@@ -208,7 +208,7 @@ MALFORMED = {
 
 
 def damaged(fault: str) -> Callable[[list[Message], int], list[Message]]:
-    """Spoil one reply in this way."""
+    """Apply a fault to one reply."""
 
     def change(replies: list[Message], round: int) -> list[Message]:
         if round == ROUND:
@@ -240,7 +240,7 @@ def failed(replies):
 
 
 def gone(replies):
-    """What a SuperLink gives in place of a node's reply that will not come: an error of its own."""
+    """Return the error that a SuperLink substitutes for a reply that will not come."""
     sent = Message(RecordDict(), CLIENT + 1, MessageType.TRAIN)
     sent.metadata.__dict__["_message_id"] = replies[CLIENT].metadata.reply_to_message_id
     error = create_message_error_unavailable_res_message(sent.metadata, "node_unavail")
@@ -261,7 +261,7 @@ def from_nobody(replies):
         (failed, WHERE + "failed: KeyError: 'age'"),
         (gone, WHERE + f"failed: {NODE_UNAVAILABLE_ERROR_REASON}"),
         (lambda r: [*r, r[CLIENT]], WHERE + "2 replies"),
-        (from_nobody, "round 2: a reply came from node 77, which is no client"),
+        (from_nobody, "round 2: received a reply from node 77, which is not a client"),
     ],
 )
 def test_a_lost_failed_doubled_or_foreign_reply_ends_the_run(private, change, line):
@@ -285,7 +285,7 @@ def test_a_client_that_raises_ends_the_run(plain, monkeypatch):
     assert line == "round 1, client 1 (Male): failed: MemoryError: out of memory"
 
 
-# Strict: whom a strategy may address, and how.
+# Strict: which messages a strategy may send.
 
 
 def strict(run) -> Strict:
@@ -309,7 +309,7 @@ def test_no_message_no_reply_and_no_charge(plain):
 @pytest.mark.parametrize("kind", [MessageType.EVALUATE, MessageType.QUERY, "train.other"])
 def test_only_training_is_asked_of_clients(plain, kind):
     grid = strict(plain)
-    with pytest.raises(RunError, match=r"round 1, client 2 \(Female\).*un-noised"):
+    with pytest.raises(RunError, match=r"round 1, client 2 \(Female\).*without noise"):
         grid.send_and_receive([instruction(plain, 1), instruction(plain, 3, kind), instruction(plain, 2)])
     assert not grid.ledger.releases
 
@@ -319,7 +319,7 @@ def test_only_training_is_asked_of_clients(plain, kind):
     [
         ((1, 2), "round 1, client 2 (Female): the strategy leaves it out"),
         ((1, 2, 2, 3), "round 1, client 1 (Male): the strategy sends it two messages"),
-        ((1, 2, 3, 4), "the strategy sends to node 4, which is no client"),
+        ((1, 2, 3, 4), "the strategy sends to node 4, which is not a client"),
     ],
 )
 def test_a_strategy_addresses_every_client_once(plain, nodes, words):
@@ -332,7 +332,7 @@ def test_a_strategy_addresses_every_client_once(plain, nodes, words):
 
 
 class Roll(LocalGrid):
-    """A LocalGrid whose answers to the roll call are changed."""
+    """A LocalGrid that changes the replies to the roll call."""
 
     def __init__(self, run: Run, change: Callable[[Replies], Replies]) -> None:
         super().__init__(run)
@@ -373,12 +373,12 @@ def mute(replies):
         (answer(2, "partition-id", 0), "roll call: two nodes are client 0"),
         (answer(2, "partition-id", 9), r"roll call: client 2 \(Female\) did not answer"),
         (lambda r: r[:1] + r[2:], r"roll call: client 1 \(Male\) did not answer"),
-        (mute, "roll call: node 2 runs something else than fedtoll"),
-        (says, "roll call: node 2 runs something else than fedtoll"),
-        (adds, "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", 1.0), "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", "1"), "roll call: node 2 runs something else than fedtoll"),
-        (answer(1, "partition-id", True), "roll call: node 2 runs something else than fedtoll"),
+        (mute, "roll call: node 2 does not run fedtoll"),
+        (says, "roll call: node 2 does not run fedtoll"),
+        (adds, "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", 1.0), "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", "1"), "roll call: node 2 does not run fedtoll"),
+        (answer(1, "partition-id", True), "roll call: node 2 does not run fedtoll"),
         (answer(1, "fedtoll", "41.0"), r"roll call: client 1 runs fedtoll 41.0, the server \d+\.\d+\S*"),
         (failed, "roll call: node 2 failed: KeyError: 'age'"),
     ],
@@ -417,21 +417,21 @@ def test_an_instruction_is_charged_though_no_reply_arrives(private):
     with pytest.raises(RunError, match="the reply is missing"):
         grid.send_and_receive([instruction(private, n) for n in (1, 2, 3)])
     for plan in private.clients:
-        assert grid.ledger.of(plan.id) == owed(private, plan, 1)
+        assert grid.ledger.releases_of(plan.id) == owed(private, plan, 1)
 
 
 # Rounds that must not repeat.
 
 
 class Repeats(FedAvg):
-    """Flower's FedAvg that calls every round round 1."""
+    """Flower's FedAvg, sending round 1 every time."""
 
     def configure_train(self, server_round, arrays, config, grid):
         return super().configure_train(1, arrays, config, grid)
 
 
 class TrainsTwice(FedAvg):
-    """Flower's FedAvg that has the clients trained once more, aside."""
+    """Flower's FedAvg with one more training of the clients."""
 
     def configure_train(self, server_round, arrays, config, grid):
         messages = list(super().configure_train(server_round, arrays, config, grid))

@@ -1,4 +1,4 @@
-"""What crosses the wire, what the ledgers say of it, and what a strategy gets to see."""
+"""What crosses the wire, what the ledgers record of it, and what a strategy sees."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def exact_mean_loss(run: Run, client: int, parameters: Any, clip: float) -> floa
 
 
 class Tap(LocalGrid):
-    """Keeps a copy of everything that crosses the wire, both ways."""
+    """Stores a copy of everything that crosses the wire, in both directions."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -99,7 +99,7 @@ class Tap(LocalGrid):
         self.rounds += [config["server-round"] for config in told]
         replies = super().send_and_receive(sent, timeout=timeout)
         self.sent += [m.content for m in sent]
-        self.received += [copy.deepcopy(r.content) for r in replies]  # as it is now: clients keep theirs
+        self.received += [copy.deepcopy(r.content) for r in replies]  # a copy, because clients change theirs
         self.nodes += [m.metadata.dst_node_id for m in sent]
         return replies
 
@@ -138,11 +138,11 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
             r for t in range(1, round + 1) for r in owed(run, plan, t)
         )
     assert len(scores) == len(run.statistics) * 3 * run.rounds
-    assert all(1e-3 < abs(z) < 5 for z in scores)  # noised, and by no more than is told
+    assert all(1e-3 < abs(z) < 5 for z in scores)  # noised, by no more than reported
     assert len({*scores}) == len(scores)
 
 
-def test_what_a_client_is_told_is_the_model_the_run_and_the_round(private):
+def test_a_client_receives_the_model_the_run_and_the_round_alone(private):
     tap = Tap(private)
     federate(tap, private)
     assert all(not c for c in tap.sent[:3])
@@ -154,7 +154,7 @@ def test_what_a_client_is_told_is_the_model_the_run_and_the_round(private):
 
 
 def test_parameters_leave_with_the_noise_that_the_plan_states():
-    """One step: what DP-SGD returns and what clipping alone returns differ by N(0, (η σ C / B)²)."""
+    """After one step, DP-SGD and clip-only differ by N(0, (η σ C / B)²)."""
     change = {"training": {"local_steps": 1, "rounds": 1}}
     noised, clipped = one(FEDAVG, 2.0, **change), one(FEDAVG, "clip-only", **change)
     replies = []
@@ -214,7 +214,7 @@ class Spy(FedAvg):
 
 
 def leaves(value: Any) -> list[Any]:
-    """All that can be reached from a value; anything but plain data, members, reports and estimates fails."""
+    """Return all that is reachable from a value; fail on anything but plain data and fedtoll's reports."""
     if isinstance(value, Member | Report | Estimate):
         return [x for v in vars(value).values() for x in leaves(v)]
     if isinstance(value, dict):
@@ -226,7 +226,7 @@ def leaves(value: Any) -> list[Any]:
 
 
 def spied(folder: Path, asks: bool) -> Run:
-    """Run a strategy of a file, which enters all that it is given in ``SEEN``."""
+    """Run a strategy from a file that records all its inputs in ``SEEN``."""
     SEEN.clear()
     (folder / "spy.py").write_text(SPY)
     name = f"{folder / 'spy.py'}:Spy"

@@ -1,4 +1,4 @@
-"""Work beside a sweep: every result once, with its position, and a worker that dies is one line."""
+"""Spreading work: every result once with its position, and dying workers are one line."""
 
 from __future__ import annotations
 

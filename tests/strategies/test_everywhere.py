@@ -11,7 +11,7 @@ import pytest
 from fedtoll.privacy import accounting
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
-from tests.peers.test_accounting import google, integrated, rdp, recomputed, told
+from tests.peers.test_accounting import google, integrated, rdp, recomputed, spent_in
 from tests.server.federation import one
 
 MIXED = {"kind": "iid", "clients": 3}
@@ -44,7 +44,7 @@ def test_a_strategy_runs_everywhere_with_the_total_asked_for(strategy, epsilon, 
         if epsilon == "inf":
             assert (ledger["epsilon_spent"] == math.inf).all()
         else:
-            ours, theirs = told(ledger), recomputed(ledger, integrated)
+            ours, theirs = spent_in(ledger), recomputed(ledger, integrated)
             assert ours == pytest.approx(theirs, rel=1e-6)
             # dp-accounting itself, whose bound at orders that are not whole is a little looser.
             outside = recomputed(ledger, google(rdp(accounting.ORDERS)), last_only=True)

@@ -219,7 +219,7 @@ def test_unpaired_folders_say_why(here, folders):
     assert "Unpaired, 2 and 2 seeds: split.folds differs." in out
     content["runs"] = [r | {"strategy": f"my-{r['strategy']}"} for r in content["runs"]]
     file.write_text(json.dumps(content))
-    assert "No strategy and finite ε in common" in here("compare", *folders)[1]
+    assert "share no strategy at a finite ε" in here("compare", *folders)[1]
 
 
 def spoil(folder, how: str) -> None:

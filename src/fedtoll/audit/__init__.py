@@ -1,5 +1,6 @@
-"""What can an attacker show? Attacks on a scenario's own mechanism and models, against the claimed ε.
+"""What can an attacker show? Attacks on a scenario's mechanism and models, compared with the claimed ε.
 
-``run`` is one audit; ``white_box`` bounds ε with ``canaries`` and ``bounds``; ``attacks`` infer membership
-from ``targets``; ``subject`` says which settings, records and code an audit is about.
+``run`` performs one audit. ``white_box`` bounds ε from below with ``canaries`` and ``bounds``. ``attacks``
+infers membership from the models of ``targets``. ``subject`` records which settings, data and code were
+audited.
 """

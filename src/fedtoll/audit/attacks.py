@@ -1,9 +1,10 @@
-"""Membership inference by group: offline LiRA and the loss threshold, with what one may conclude.
+"""Membership inference by group: offline LiRA and a loss threshold, with confidence intervals.
 
-Every model is trained on a random half of the same records. Each is the target once, and the others are the
-attacker's shadow models. An attack says "member" where its score exceeds a threshold, the same for all
-groups, which is chosen on the other half of the targets. A group's exposure is V = TPR − FPR (Kulynych et al.
-2022). (With a threshold chosen on all other targets the intervals of 20 covered in 83% of cases and not 94%.)
+Every model is trained on a random half of the same records. Each model is the target once, with the others as
+the attacker's shadow models. An attack predicts "member" where its score exceeds a threshold. All groups
+share one threshold, chosen on the other half of the targets. A group's exposure is V = TPR − FPR (Kulynych et
+al. 2022). (With a threshold chosen on all other targets, intervals over 20 targets covered the truth in 83%
+of cases instead of 94%.)
 
 Shape suffixes: T models, N records, G groups, B thresholds.
 """
@@ -20,31 +21,31 @@ from scipy.stats import t as student
 ATTACKS = ("lira", "loss")
 
 THRESHOLDS = 400
-"""How many thresholds an attacker tries."""
+"""The number of thresholds that an attacker tries."""
 
-MANY = 32
-"""Shadow models from which a record's own spread is believed; with fewer all records share one."""
+MIN_SHADOWS = 32
+"""With fewer shadow models, all records share one variance instead of having their own."""
 
-FEWEST = 20
-"""Members, below which a group has too few for a claim."""
+MIN_MEMBERS = 20
+"""A group with fewer members is too small for a claim."""
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How well an attack tells a group's members from others.
+    """How well an attack separates members from non-members of a group.
 
     Parameters
     ----------
     group
         The group's name; empty for everybody.
     members, others
-        Records of it, on average over targets.
+        The group's members and non-members, averaged over targets.
     tpr, fpr, advantage
-        Means over targets; undefined (NaN) without members or without others.
+        Means over targets; NaN without members or without non-members.
     low, high
         The 95% t interval of the advantage over targets.
     targets
-        Models that were attacked.
+        The number of models attacked.
     """
 
     group: str
@@ -61,9 +62,9 @@ class Exposure:
 def lira(logit_TN: NDArray[np.float64], member_TN: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the offline likelihood-ratio score of every record under every target (Carlini et al. 2022).
 
-    The score is (φ − μ_out)/σ_out, where φ = log(p / (1 − p)) is of the true class's probability under the
-    target, and mean and spread are over the other models that did not hold the record. It is undefined (NaN)
-    where fewer than two did not.
+    The score is (φ − μ_out)/σ_out. Here φ = log(p / (1 − p)), p is the target's probability of the true
+    class, and μ_out and σ_out are the mean and standard deviation of φ over the other models trained without
+    the record. The score is NaN where fewer than two other models were trained without it.
 
     Examples
     --------
@@ -77,20 +78,20 @@ def lira(logit_TN: NDArray[np.float64], member_TN: NDArray[np.bool_]) -> NDArray
     square_N = (shadow_TN**2).sum(axis=0)
     score_TN = np.full(logit_TN.shape, np.nan)
     for t in range(len(logit_TN)):
-        own = shadow_TN[t]
+        target = shadow_TN[t]
         n = count_N - out_TN[t]
         known = n >= 2
-        mean = np.divide(sum_N - own, n, out=np.zeros_like(sum_N), where=known)
-        spread = np.maximum(square_N - own**2 - n * mean**2, 0.0)
-        common = spread[known].sum() / max(1, (n[known] - 1).sum())
-        variance = np.where(n >= MANY, spread / np.maximum(n - 1, 1), common)
+        mean = np.divide(sum_N - target, n, out=np.zeros_like(sum_N), where=known)
+        squares = np.maximum(square_N - target**2 - n * mean**2, 0.0)
+        pooled = squares[known].sum() / max(1, (n[known] - 1).sum())
+        variance = np.where(n >= MIN_SHADOWS, squares / np.maximum(n - 1, 1), pooled)
         score = (logit_TN[t] - mean) / np.sqrt(np.maximum(variance, 1e-12))
         score_TN[t] = np.where(known, score, np.nan)
     return score_TN
 
 
 def loss(logit_TN: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return minus the loss of every record under every target: log p (Yeom et al. 2018)."""
+    """Return the negative loss of every record under every target, log p (Yeom et al. 2018)."""
     return -np.logaddexp(0.0, -logit_TN)
 
 
@@ -100,45 +101,47 @@ def exposures(
     codes_N: NDArray[np.integer],
     groups: tuple[str, ...],
 ) -> list[Exposure]:
-    """Return the exposure of everybody, and of every group, to an attack.
+    """Return the exposure of everybody and of every group to an attack.
 
     Parameters
     ----------
     score_TN
-        Higher means "member"; records without a score are left out.
-    member_TN, codes_N, groups
-        Who was in, and the group of every record.
+        Higher means "member"; records with a NaN score are left out.
+    member_TN
+        The records that each target was trained on.
+    codes_N, groups
+        The group of every record, as an index into the group names.
     """
     finite = score_TN[np.isfinite(score_TN)]
     if not len(finite):
         return [_exposure(name, *np.full((4, len(score_TN)), np.nan)) for name in ("", *groups)]
     grid_B = np.quantile(finite, (np.arange(THRESHOLDS) + 0.5) / THRESHOLDS)
-    said = [_said(s, m, codes_N, len(groups), grid_B) for s, m in zip(score_TN, member_TN, strict=True)]
-    yes_TG2B = np.array([yes for yes, _ in said])
-    held_TG2 = np.array([held for _, held in said])
+    counts = [_count(s, m, codes_N, len(groups), grid_B) for s, m in zip(score_TN, member_TN, strict=True)]
+    above_TG2B = np.array([above for above, _ in counts])
+    total_TG2 = np.array([total for _, total in counts])
     with np.errstate(invalid="ignore", divide="ignore"):
-        rate_T2B = yes_TG2B.sum(axis=1) / held_TG2.sum(axis=1)[..., None]
+        rate_T2B = above_TG2B.sum(axis=1) / total_TG2.sum(axis=1)[..., None]
         gain_TB = np.nan_to_num(rate_T2B[:, 1] - rate_T2B[:, 0])
         best_T = np.empty(len(gain_TB), dtype=np.int64)
-        for half in (0, 1):  # a target's own members choose nothing
+        for half in (0, 1):  # a target's own members never choose its threshold
             best_T[half::2] = gain_TB[1 - half :: 2].sum(axis=0).argmax()
-        at_TG2 = yes_TG2B[np.arange(len(best_T)), :, :, best_T]
+        chosen_TG2 = above_TG2B[np.arange(len(best_T)), :, :, best_T]
         return [
-            _exposure("", *_rates(at_TG2.sum(axis=1), held_TG2.sum(axis=1))),
-            *(_exposure(name, *_rates(at_TG2[:, g], held_TG2[:, g])) for g, name in enumerate(groups)),
+            _exposure("", *_rates(chosen_TG2.sum(axis=1), total_TG2.sum(axis=1))),
+            *(_exposure(name, *_rates(chosen_TG2[:, g], total_TG2[:, g])) for g, name in enumerate(groups)),
         ]
 
 
-def _said(
+def _count(
     score_N: NDArray[np.float64],
     member_N: NDArray[np.bool_],
     codes_N: NDArray[np.integer],
     groups: int,
     grid_B: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many of each group's others and members lie above each threshold, and how many there are."""
+    """Count each group's non-members and members: above each threshold, ``[G, 2, B]``, and in all."""
     known = np.isfinite(score_N)
-    above = np.searchsorted(grid_B, score_N[known], side="left")  # how many thresholds lie below it
+    above = np.searchsorted(grid_B, score_N[known], side="left")  # the thresholds below each score
     cell = codes_N[known].astype(np.int64) * 2 + member_N[known]
     size = len(grid_B) + 1
     counts_G2B = np.bincount(cell * size + above, minlength=groups * 2 * size).reshape(groups, 2, size)
@@ -147,10 +150,10 @@ def _said(
 
 
 def _rates(
-    yes_T2: NDArray[np.int64], held_T2: NDArray[np.int64]
+    above_T2: NDArray[np.int64], total_T2: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    rate_T2 = yes_T2 / held_T2
-    return rate_T2[:, 1], rate_T2[:, 0], held_T2[:, 1], held_T2[:, 0]
+    rate_T2 = above_T2 / total_T2
+    return rate_T2[:, 1], rate_T2[:, 0], total_T2[:, 1], total_T2[:, 0]
 
 
 def _exposure(
@@ -182,17 +185,17 @@ def _exposure(
 
 @dataclass(frozen=True)
 class Disparity:
-    """The largest less the smallest advantage over groups, and what chance alone would give.
+    """The largest minus the smallest advantage over groups, and its size under equal exposure.
 
     Parameters
     ----------
     value
-        Undefined with fewer than two groups that have enough members.
+        NaN with fewer than two groups that have enough members.
     most, least
-        The groups.
+        The most and the least exposed group.
     by_chance, by_chance_high
-        The mean and the 95% quantile of the disparity if all groups were equally exposed, from their
-        standard errors: a largest less a smallest is never 0.
+        The mean and the 95% quantile of the disparity if all groups were equally exposed, simulated from
+        their standard errors: a maximum minus a minimum is positive even then.
     """
 
     value: float
@@ -202,9 +205,11 @@ class Disparity:
     by_chance_high: float
 
 
-def disparity(made: list[Exposure], draws: int = 4000) -> Disparity:
-    """Return the disparity over the groups that have enough members and others."""
-    groups = [e for e in made if e.group and math.isfinite(e.low) and min(e.members, e.others) >= FEWEST]
+def disparity(exposures: list[Exposure], draws: int = 4000) -> Disparity:
+    """Return the disparity over the groups with enough members and non-members."""
+    groups = [
+        e for e in exposures if e.group and math.isfinite(e.low) and min(e.members, e.others) >= MIN_MEMBERS
+    ]
     if len(groups) < 2:
         return Disparity(math.nan, "", "", math.nan, math.nan)
     most = max(groups, key=lambda e: e.advantage)

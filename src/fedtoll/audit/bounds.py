@@ -1,7 +1,8 @@
-"""From counted errors to bounds of ε, and from ε to a ceiling on any attack.
+"""Lower bounds of ε from an attacker's errors, and the upper bound that ε puts on any attack.
 
-A mechanism that is (ε, δ)-private limits every test of "was this record in?". So errors that were counted
-bound ε from below, at a confidence: exactly (Clopper and Pearson 1934), and without asymptotics.
+An (ε, δ)-private mechanism limits every test of "was this record in?". The errors of such a test therefore
+bound ε from below, at a stated confidence. The intervals are exact (Clopper and Pearson 1934), not
+asymptotic.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ from scipy.stats import binom
 
 from fedtoll.toll.shares import upper
 
-_CAREFUL = 1e-6
+_SELECTION_LEVEL = 1e-6  # of the intervals by which a threshold is chosen
 
 LEVEL = 0.05
-"""The chance that a bound is wrong: half of it for each of the two error rates."""
+"""The probability that a bound is wrong, split evenly between the two error rates."""
 
-
-SEEN = 0.9
-"""Of the clip: a canary whose clipped gradient is shorter is ignored by the model, and shows nothing."""
+MIN_CANARY_NORM = 0.9
+"""In units of the clip. The model ignores a canary with a shorter clipped gradient, which proves nothing."""
 
 
 def gaussian_delta(epsilon: float, mu: float) -> float:
-    """Return the δ(ε) of a test of N(0, 1) against N(μ, 1).
+    """Return δ(ε) of testing N(0, 1) against N(μ, 1).
 
     δ(ε) = Φ(−ε/μ + μ/2) − e^ε Φ(−ε/μ − μ/2) (Dong, Roth and Su 2022, corollary 2.13).
 
@@ -42,7 +42,7 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Return the exact ε at δ of one Gaussian release of noise multiplier 1/μ.
+    """Return the exact ε at δ of one Gaussian release with noise multiplier 1/μ.
 
     Examples
     --------
@@ -56,22 +56,24 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return math.inf
     if mu <= 0 or gaussian_delta(0.0, mu) <= delta:
         return 0.0
-    most = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
-    return float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, most + 1e-9, xtol=1e-12))
+    upper = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    return float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, upper + 1e-9, xtol=1e-12))
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one threshold tells two samples apart.
+    """How well one threshold separates two samples.
 
     Parameters
     ----------
     mu
-        The lower bound of μ; not below 0.
+        The lower bound of μ; at least 0.
     threshold
-        What was called "in" lies above it.
-    false_positives, false_negatives, observations
-        Errors, each among so many observations.
+        Observations above it were classified as "in".
+    false_positives, false_negatives
+        The errors, each among ``observations``.
+    observations
+        The observations counted on each side.
     """
 
     mu: float
@@ -84,28 +86,28 @@ class Separation:
 def separation(
     out_N: NDArray[np.float64], in_N: NDArray[np.float64], level: float = LEVEL, candidates: int = 400
 ) -> Separation:
-    """Return a lower bound of the μ that tells two samples apart (Nasr et al. 2023).
+    """Return a lower bound of the μ that separates two samples (Nasr et al. 2023).
 
-    The threshold is chosen on the first half of each sample, and its errors are counted on the second:
-    μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) with Clopper–Pearson upper limits of both rates. The choice is made with far
-    wider limits than the bound, so that no threshold wins by a few lucky errors far out in a tail.
+    The threshold is chosen on the first half of each sample and its errors are counted on the second half:
+    μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR), with Clopper–Pearson upper limits of both rates. The choice uses far wider
+    limits than the bound, so that no threshold far out in a tail wins by luck.
 
     Parameters
     ----------
     out_N, in_N
-        Independent observations without and with the record, as many of each.
+        Independent observations without and with the record, equally many.
     level
-        The chance that the bound is wrong.
+        The probability that the bound is wrong.
     candidates
-        How many thresholds are tried on the first half.
+        The number of thresholds tried on the first half.
     """
     half = len(out_N) // 2
-    tried = np.quantile(
+    thresholds = np.quantile(
         np.concatenate([out_N[:half], in_N[:half]]), (np.arange(candidates) + 0.5) / candidates
     )
-    below_out = np.searchsorted(np.sort(out_N[:half]), tried, side="right")
-    below_in = np.searchsorted(np.sort(in_N[:half]), tried, side="right")
-    chosen = float(tried[np.argmax(mu_at_least(half - below_out, below_in, half, _CAREFUL))])
+    below_out = np.searchsorted(np.sort(out_N[:half]), thresholds, side="right")
+    below_in = np.searchsorted(np.sort(in_N[:half]), thresholds, side="right")
+    chosen = float(thresholds[np.argmax(mu_at_least(half - below_out, below_in, half, _SELECTION_LEVEL))])
     n = len(out_N) - half
     wrong_out, wrong_in = int((out_N[half:] > chosen).sum()), int((in_N[half:] <= chosen).sum())
     mu = float(mu_at_least(wrong_out, wrong_in, n, level))
@@ -115,25 +117,25 @@ def separation(
 def mu_at_least(
     false_positives: NDArray[np.int64] | int, false_negatives: NDArray[np.int64] | int, n: int, level: float
 ) -> NDArray[np.float64]:
-    """Return the lower bound of μ from so many errors among n observations a side, at a level."""
+    """Return the lower bound of μ, at a level, from the errors among n observations on each side."""
     return np.asarray(
         ndtri(1 - upper(false_positives, n, level / 2)) - ndtri(upper(false_negatives, n, level / 2))
     )
 
 
 def one_run_epsilon(correct: int, guesses: int, canaries: int, delta: float, level: float = LEVEL) -> float:
-    """Return the lower bound of ε from the guesses of one run.
+    """Return a lower bound of ε from the membership guesses of one run.
 
-    Steinke, Nasr and Jagielski 2023, theorem 5.2: of m canaries each was put in by a coin of its own, r
-    guesses were made and v were right. Under (ε, δ)-privacy v exceeds a binomial of r and e^ε/(1 + e^ε) by
-    little; the bound is the largest ε that is refuted.
+    Steinke, Nasr and Jagielski 2023, theorem 5.2: each of m canaries is included by an independent fair coin,
+    and v of r guesses are correct. Under (ε, δ)-privacy v barely exceeds a binomial variable with r trials
+    and success probability e^ε/(1 + e^ε). The bound is the largest ε that is rejected.
 
     Parameters
     ----------
     correct, guesses, canaries
         v ≤ r ≤ m.
     delta, level
-        δ, and the chance that the bound is wrong.
+        δ, and the probability that the bound is wrong.
 
     Examples
     --------
@@ -143,27 +145,27 @@ def one_run_epsilon(correct: int, guesses: int, canaries: int, delta: float, lev
     2.785
     """
 
-    def refuted(epsilon: float) -> bool:
-        right = 1 / (1 + math.exp(-epsilon))
-        chance = float(binom.sf(correct - 1, guesses, right))
+    def rejected(epsilon: float) -> bool:
+        accuracy = 1 / (1 + math.exp(-epsilon))
+        tail = float(binom.sf(correct - 1, guesses, accuracy))
         i = np.arange(1, canaries + 1)
-        nearly = binom.cdf(correct - 1, guesses, right) - binom.cdf(correct - i - 1, guesses, right)
-        return chance + 2 * canaries * delta * float(np.max(nearly / i)) < level
+        near = binom.cdf(correct - 1, guesses, accuracy) - binom.cdf(correct - i - 1, guesses, accuracy)
+        return tail + 2 * canaries * delta * float(np.max(near / i)) < level
 
     low, high = 0.0, 30.0
-    if not refuted(low):
+    if not rejected(low):
         return 0.0
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if refuted(middle) else (low, middle)
+        low, high = (middle, high) if rejected(middle) else (low, middle)
     return low
 
 
 def replaced_ceiling(epsilon: float, delta: float) -> float:
-    """Return the largest TPR − FPR of an attack on memberships of which a fixed number is drawn.
+    """Return the largest TPR − FPR of any attack when a fixed number of members is drawn.
 
-    There a record that is out has another in its place. Whoever is (ε, δ)-private for adding and removing is
-    (2ε, (1 + e^ε)δ)-private for replacing: the way leads over the records without either.
+    Another record then replaces each one that is left out. A mechanism that is (ε, δ)-private under adding or
+    removing a record is (2ε, (1 + e^ε)δ)-private under replacing one: remove the first, then add the second.
 
     Examples
     --------

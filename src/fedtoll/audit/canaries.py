@@ -1,7 +1,7 @@
-"""Canaries: records made so that their clipped gradients are as long as the clip and stand out.
+"""Canaries: crafted records whose clipped gradients are as long as the clip and easy to recognise.
 
-Everything goes through the engine that trains the scenario: its sampler, its gradients, its clip, its noise.
-What the attacker sees is what a client's step releases, in units of the clip:
+The audit uses the engine that trains the scenario, with its sampling, gradients, clipping and noise. The
+attacker sees what each step of a client releases, in units of the clip:
 (Σ clipped gradients + noise) / C = −B (w′ − w) / (η C).
 
 Shape suffixes: M canaries, P the model's parameters in one vector, S steps, D features, N records.
@@ -17,36 +17,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedtoll.audit.bounds import SEEN
+from fedtoll.audit.bounds import MIN_CANARY_NORM
 from fedtoll.clients import losses, model
 from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Task
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 
-MOST = 128
-"""Canaries, at most."""
+MAX_CANARIES = 128
+"""The largest number of canaries."""
 
-AT_ONCE = 50
-"""Steps that one call of the engine takes."""
+STEPS_PER_CALL = 50
+"""The number of steps in one call of the engine."""
 
-_LARGE = 1000.0  # of the clip: a gradient so long is clipped whatever its loss
+_LARGE = 1000.0  # of the clip: long enough that a gradient is clipped whatever its loss
 
 
 @dataclass(frozen=True, eq=False)
 class Canaries:
-    """Records, and what each adds to a step.
+    """Crafted records, and what each contributes to a step.
 
     Parameters
     ----------
     features_MD, labels_M
         The records.
     directions_MP
-        The clipped gradient of each, in units of the clip: found by a step without noise.
+        The clipped gradient of each, in units of the clip, measured in a step without noise.
     orthogonal
-        Whether no two overlap, so that one step is an independent observation of each.
+        Whether the gradients are orthogonal, so that one step is an independent observation of each.
     start
-        The parameters at which they were made.
+        The model parameters for which they were crafted.
     """
 
     features_MD: torch.Tensor
@@ -58,100 +58,107 @@ class Canaries:
     def __len__(self) -> int:
         return len(self.labels_M)
 
-    def seen(self) -> Canaries:
-        """Return those that the model does not ignore."""
-        return self._some(np.linalg.norm(self.directions_MP, axis=1) >= SEEN, self.orthogonal)
+    def effective(self) -> Canaries:
+        """Return the canaries that the model does not ignore."""
+        return self._select(np.linalg.norm(self.directions_MP, axis=1) >= MIN_CANARY_NORM, self.orthogonal)
 
     def longest(self) -> Canaries:
-        """Return the one alone whose direction is longest."""
+        """Return only the canary with the longest clipped gradient."""
         longest = np.linalg.norm(self.directions_MP, axis=1).argmax()
-        return self._some(np.arange(len(self)) == longest, orthogonal=True)
+        return self._select(np.arange(len(self)) == longest, orthogonal=True)
 
-    def _some(self, which_M: NDArray[np.bool_], orthogonal: bool) -> Canaries:
-        return Canaries(*self.held(which_M), self.directions_MP[which_M], orthogonal, self.start)
+    def _select(self, mask_M: NDArray[np.bool_], orthogonal: bool) -> Canaries:
+        return Canaries(*self.records(mask_M), self.directions_MP[mask_M], orthogonal, self.start)
 
-    def held(self, which_M: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features and labels of some of them."""
-        mask = torch.from_numpy(which_M)
+    def records(self, mask_M: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features and labels of the canaries that a mask selects."""
+        mask = torch.from_numpy(mask_M)
         return self.features_MD[mask], self.labels_M[mask]
 
 
-def canaries(run: Run, client: ClientPlan, federation: Federation | None = None) -> Canaries:
-    """Make canaries for a client of a run.
+def craft(run: Run, client: ClientPlan, federation: Federation | None = None) -> Canaries:
+    """Craft canaries for a client of a run.
 
-    Record j is far out in feature j, with the label that the first model thinks least likely. For logistic
-    regression the gradients are orthogonal, as far as the bias allows.
+    Canary j is an outlier in feature j, labelled with the class that the initial model finds least likely.
+    For logistic regression the gradients are orthogonal up to the bias.
     """
     table = Federation.of(run, like=federation).table
     start = model.initial(run.model, table.features.shape[1], run.classes, run.precision, run.seed)
     dtype = model.DTYPES[run.precision]
-    features_MD = _LARGE * max(1.0, run.clip or 1.0) * torch.eye(table.features.shape[1], dtype=dtype)[:MOST]
+    features_MD = (
+        _LARGE * max(1.0, run.clip or 1.0) * torch.eye(table.features.shape[1], dtype=dtype)[:MAX_CANARIES]
+    )
     module = model.build(run.model, features_MD.shape[1], run.classes, run.precision)
     model.put(module, start)
     module.eval()
     with torch.no_grad():
         labels_M = losses.probabilities(module(features_MD)).argmin(dim=1)
-    every = [(features_MD[j : j + 1], labels_M[j : j + 1]) for j in range(len(features_MD))]
-    directions_MP = released(exact(run), whole(client, 0.0), start, every, range(1, len(every) + 1))
-    unit_MP = unit(directions_MP)
+    single = [(features_MD[j : j + 1], labels_M[j : j + 1]) for j in range(len(features_MD))]
+    directions_MP = releases(
+        without_noise(run), full_batch(client, 0.0), start, single, range(1, len(single) + 1)
+    )
+    unit_MP = normalised(directions_MP)
     cosines = unit_MP @ unit_MP.T
     overlap = np.abs(cosines - np.diag(np.diag(cosines))).max(initial=0.0)
     return Canaries(features_MD, labels_M, directions_MP, bool(overlap < 1e-3), start)
 
 
-def unit(directions_MP: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return directions of length 1; of a canary that the first model ignores it stays 0."""
+def normalised(directions_MP: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the directions scaled to length 1; a zero direction stays zero."""
     norms_M1 = np.linalg.norm(directions_MP, axis=1, keepdims=True)
     return np.asarray(directions_MP / np.where(norms_M1 > 0, norms_M1, 1.0))
 
 
-def exact(run: Run) -> Run:
-    """Return a run that clips and adds no noise; one that only an engine reads."""
+def without_noise(run: Run) -> Run:
+    """Return a copy of the run, for engines only, that clips and adds no noise."""
     return run.model_copy(update={"mechanism": "clip-only"})
 
 
-def whole(client: ClientPlan, noise_multiplier: float | None = None) -> ClientPlan:
-    """Return a client that takes all its records in every step."""
+def full_batch(client: ClientPlan, noise_multiplier: float | None = None) -> ClientPlan:
+    """Return a copy of the client that uses all its records in every step."""
     noise = client.noise_multiplier if noise_multiplier is None else noise_multiplier
     return client.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": noise})
 
 
-def released(
+def releases(
     run: Run,
     client: ClientPlan,
     start: Sequence[NDArray[np.floating]],
-    held: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
     rounds: Sequence[int],
     onto_PM: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return what single steps of a client release, each from the same parameters, ``[S, P]`` or ``[S, M]``.
+    """Return what single steps of a client release, all from the same parameters, ``[S, P]`` or ``[S, M]``.
 
     Parameters
     ----------
-    run, client
-        Engine, mechanism, learning rate, clip and seeds; q, B and σ.
+    run
+        Gives the engine, mechanism, learning rate, clip and seeds.
+    client
+        Gives q, B and σ.
     start
         The parameters before each step.
-    held
-        The features and labels that the client holds at each step.
+    batches
+        The features and labels of the client's records at each step.
     rounds
-        The round of each step: the key of its draws.
+        The round of each step: the key of its random draws.
     onto_PM
-        What the releases are projected onto, a block of steps at a time: all of an MLP's, as long as its
-        parameters, would take gigabytes.
+        Directions to project the releases onto, one block of steps at a time. The unprojected releases of an
+        MLP would take gigabytes.
     """
     one = client.model_copy(update={"steps": 1})
     before = _flat(start)
     scale = -client.batch_size / (run.learning_rate * (run.clip or 1.0))
-    made = []
-    for first in range(0, len(rounds), AT_ONCE):
-        # An engine of its own: one keeps the noise that it drew, and here none is drawn twice.
+    blocks = []
+    for first in range(0, len(rounds), STEPS_PER_CALL):
+        # A fresh engine: a shared one caches the noise it drew, and no noise is drawn twice here.
         compute = make_engine(run.engine, run.device)
-        block = zip(rounds[first : first + AT_ONCE], held[first : first + AT_ONCE], strict=True)
+        last = first + STEPS_PER_CALL
+        block = zip(rounds[first:last], batches[first:last], strict=True)
         tasks = [Task(one, round, start, features, labels) for round, (features, labels) in block]
         block_SP = np.array([_flat(t.parameters) - before for t in compute.train(run, tasks)]) * scale
-        made.append(block_SP if onto_PM is None else block_SP @ onto_PM)
-    return np.concatenate(made)
+        blocks.append(block_SP if onto_PM is None else block_SP @ onto_PM)
+    return np.concatenate(blocks)
 
 
 def _flat(arrays: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

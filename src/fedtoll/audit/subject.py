@@ -1,4 +1,4 @@
-"""The subject of an audit: which settings, records and code it is about, and its verdict in a sentence."""
+"""The subject of an audit: the settings, data and code that were audited, and the verdict in a sentence."""
 
 from __future__ import annotations
 
@@ -7,66 +7,68 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fedtoll.audit.bounds import SEEN
+from fedtoll.audit.bounds import MIN_CANARY_NORM
 
 SETTINGS = ("data", "split", "partition", "model", "training", "privacy", "statistics")
-"""The sections of a scenario that an audit is of; of ``privacy`` not which ε."""
+"""The sections of a scenario that an audit depends on; the list of ε in ``privacy`` is left out."""
 
 
 def settings(scenario: dict[str, Any]) -> dict[str, Any]:
-    """Return what an audit is of, from a scenario as JSON; the folder of a user's records does not matter."""
-    kept = {key: dict(scenario.get(key, {})) for key in SETTINGS}
-    kept["privacy"].pop("epsilons", None)
-    if "file" in kept["data"]:
-        kept["data"]["file"] = Path(str(kept["data"]["file"])).name
-    return kept
+    """Return the settings that an audit depends on, from a scenario as JSON; of a data file only its name."""
+    sections = {key: dict(scenario.get(key, {})) for key in SETTINGS}
+    sections["privacy"].pop("epsilons", None)
+    if "file" in sections["data"]:
+        sections["data"]["file"] = Path(str(sections["data"]["file"])).name
+    return sections
 
 
-def things(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return which records, model code and strategies runs are of, from runs as JSON."""
-    made: dict[str, Any] = {"checksums": set(), "model_digests": set(), "strategies": {}}
+def fingerprint(runs: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the checksums of the data and model code and the strategies of runs, given as JSON."""
+    found: dict[str, Any] = {"checksums": set(), "model_digests": set(), "strategies": {}}
     for run in runs:
-        made["checksums"].add(run["checksum"])
-        made["model_digests"].add(run.get("model_digest", ""))
+        found["checksums"].add(run["checksum"])
+        found["model_digests"].add(run.get("model_digest", ""))
         plan = run["strategy"]
         code = {"path": plan["path"].rsplit("/", 1)[-1], "digest": plan.get("digest", "")}
-        made["strategies"][plan["name"]] = {**code, "parameters": plan["parameters"]}
-    return {key: v if isinstance(v, dict) else sorted(v) for key, v in made.items()}
+        found["strategies"][plan["name"]] = {**code, "parameters": plan["parameters"]}
+    return {key: v if isinstance(v, dict) else sorted(v) for key, v in found.items()}
 
 
-def differs(audited: dict[str, Any], own: dict[str, Any]) -> str:
-    """Name what an audit is of and results are not; empty where they go together.
+def mismatch(audited: dict[str, Any], results: dict[str, Any]) -> str:
+    """Return what differs between the subject of an audit and results; empty if nothing does.
 
     Parameters
     ----------
-    audited, own
-        As :func:`things` returns, of the audit and of the results.
+    audited, results
+        The :func:`fingerprint` of the audit and of the results.
     """
-    if audited["checksums"] != own["checksums"]:
+    if audited["checksums"] != results["checksums"]:
         return "other records"
-    if audited["model_digests"] != own["model_digests"]:
+    if audited["model_digests"] != results["model_digests"]:
         return "other model code"
-    for name, plan in own["strategies"].items():
+    for name, plan in results["strategies"].items():
         if audited["strategies"].get(name, plan) != plan:
             return f"another strategy {name}"
-    return "" if audited["strategies"].keys() & own["strategies"] else "other strategies"
+    return "" if audited["strategies"].keys() & results["strategies"] else "other strategies"
 
 
 def value(cell: Any) -> float:
-    """Read a number of ``audit.json``: null is NaN, ``"inf"`` infinity."""
+    """Return a number of ``audit.json`` as a float: null becomes NaN, ``"inf"`` infinity."""
     return math.nan if cell is None else float(cell)
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Say in a sentence whether the bounds fit the claims."""
+    """Return a sentence on whether the lower bounds of ε are consistent with the claims."""
     over = content["over_claim"]
     bounds = sum(row["bound"] is not None for row in content["canary"])
-    fit = f"{over} of {bounds} bounds of one step lie above their claim"
-    sure, by_chance = f"at {content['confidence']:.0%} confidence", bounds * (1 - content["confidence"])
-    told = f"{fit}; {sure} a sound mechanism has at most {by_chance:.1f} on average."
+    expected = bounds * (1 - content["confidence"])
+    sentence = (
+        f"{over} of {bounds} lower bounds of one step exceed their claim; at {content['confidence']:.0%} "
+        f"confidence, a sound mechanism has at most {expected:.1f} on average."
+    )
     if ignored := len(content["canary"]) - bounds:
-        told += (
-            f" In {ignored} cases the model ignores every canary (no clipped gradient is as long as "
-            f"{SEEN:g} of the clip), and nothing is shown."
+        sentence += (
+            f" In {ignored} {'case' if ignored == 1 else 'cases'} the model ignores every canary (no clipped "
+            f"gradient is as long as {MIN_CANARY_NORM:g} of the clip), so the audit shows nothing."
         )
-    return f"BROKEN: {told}" if content["broken"] else told
+    return f"BROKEN: {sentence}" if content["broken"] else sentence

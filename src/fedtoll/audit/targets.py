@@ -1,7 +1,7 @@
-"""The models that are attacked: the scenario's own runs, each on a random half of the same records.
+"""Target models: runs of the scenario, each trained on a random half of the same records.
 
-They are trained by the whole system (strategy, rounds, privacy), on runs in which the scenario keeps half
-of every group (``partition.keep``). Seed s of an audit is seed s · folds of a run, so all share one fold.
+They are trained by the complete system (strategy, rounds, privacy), in runs that keep half of every group
+(``partition.keep``). Seed s of an audit is seed s · folds of a run, so that all runs share one fold.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import spread
 
 HALF = 0.5
-"""The share of each group's records that one model is trained on."""
+"""The share of each group's records on which one model is trained."""
 
 
 @dataclass(frozen=True, eq=False)
-class Attacked:
-    """One model: who was in, and φ = log(p / (1 − p)) of every record's true class.
+class Target:
+    """One target model: its members, and φ = log(p / (1 − p)) of every record's true class.
 
     Parameters
     ----------
     rows_N
-        The records: those that are neither tested on nor declared public.
+        The rows of the candidate records: neither test records nor declared public.
     member_N
-        Whether any client held them.
+        Whether a client trained on them.
     logit_N
         φ under the final model.
     """
@@ -51,25 +51,25 @@ class Attacked:
     logit_N: NDArray[np.float64]
 
 
-def targets(scenario: Scenario, file: str, seeds: Sequence[int], planned: Plan) -> Plan:
-    """Plan the models: the scenario's strategies and ε, on a half of its records for every seed.
+def plan_targets(scenario: Scenario, file: str, seeds: Sequence[int], planned: Plan) -> Plan:
+    """Plan the target models: every strategy and ε of the scenario, on half of its records for every seed.
 
-    ``planned`` is a plan of the scenario itself, whose table is shared.
+    The table is that of ``planned``, a plan of the same scenario.
     """
     names = planned.federation.groups.names
     keep = {name: HALF * scenario.partition.keep.get(name, 1.0) for name in names}
-    apart = scenario.split.folds if scenario.split.kind == "folds" else 1
+    folds = scenario.split.folds if scenario.split.kind == "folds" else 1
     halved = scenario.model_copy(
         update={
             "partition": scenario.partition.model_copy(update={"keep": keep}),
-            "seeds": tuple(apart * s for s in seeds),
+            "seeds": tuple(folds * s for s in seeds),
         }
     )
     return plan(halved, file, like=planned.federation)
 
 
-def attack(trainer: Trainer, text: str) -> Attacked:
-    """Train one run, given as JSON, and look at its final model as an attacker does."""
+def train_target(trainer: Trainer, text: str) -> Target:
+    """Train one run, given as JSON, and return what an attacker sees of its final model."""
     import torch
 
     from fedtoll.clients import losses, model
@@ -77,89 +77,89 @@ def attack(trainer: Trainer, text: str) -> Attacked:
     run = Run.from_json(text)
     final: list[Any] = []
 
-    def look(round: int, made: Any) -> None:
-        final[:] = made
+    def observe(round: int, parameters: Any) -> None:
+        final[:] = parameters
 
-    trainer.train(run, look)
-    of = trainer.clients.federation(run).records(run.seed)
-    every = np.arange(len(of.table))
-    rows = np.setdiff1d(every, np.concatenate([of.test, of.validation]))
-    module = model.build(run.model, of.table.features.shape[1], run.classes, run.precision)
+    trainer.train(run, observe)
+    records = trainer.clients.federation(run).records(run.seed)
+    every = np.arange(len(records.table))
+    rows = np.setdiff1d(every, np.concatenate([records.test, records.validation]))
+    module = model.build(run.model, records.table.features.shape[1], run.classes, run.precision)
     model.put(module, final)
     module.eval()
-    features = torch.from_numpy(of.table.features[rows]).to(model.DTYPES[run.precision])
+    features = torch.from_numpy(records.table.features[rows]).to(model.DTYPES[run.precision])
     with torch.no_grad():
         probability = losses.probabilities(module(features).double()).numpy()
-    own = probability[np.arange(len(rows)), of.table.label[rows]]
-    rest = np.where(np.eye(run.classes, dtype=bool)[of.table.label[rows]], 0.0, probability).sum(axis=1)
-    logit = np.log(np.maximum(own, 1e-300)) - np.log(np.maximum(rest, 1e-300))
-    logit = logit.astype(np.float32).astype(np.float64)  # as it is kept
-    return Attacked(rows, np.isin(rows, np.concatenate(of.held)), logit)
+    true = probability[np.arange(len(rows)), records.table.label[rows]]
+    rest = np.where(np.eye(run.classes, dtype=bool)[records.table.label[rows]], 0.0, probability).sum(axis=1)
+    logit = np.log(np.maximum(true, 1e-300)) - np.log(np.maximum(rest, 1e-300))
+    logit = logit.astype(np.float32).astype(np.float64)  # as stored
+    return Target(rows, np.isin(rows, np.concatenate(records.held)), logit)
 
 
-def attacked(
+def train_targets(
     planned: Plan, folder: Path, workers: int | None, finished: Callable[[], None]
-) -> dict[str, Attacked]:
-    """Return every model by its run's hash; those that the folder keeps are not trained again.
+) -> dict[str, Target]:
+    """Return every target model by the hash of its run; models stored in the folder are not trained again.
 
     Raises
     ------
     RunError
-        When a run failed, or a worker died.
+        If a run fails or workers keep dying.
     ScenarioError
-        When the folder cannot be written; the models that it holds by then are kept.
+        If the folder cannot be written; models stored before that remain.
     """
-    with _written(folder):
+    with _errors_in_one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    marked = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]
-    files = {run.hash: folder / f"{run.hash}-{marked}.parquet" for run in planned.runs}
-    made: dict[str, Attacked] = {}
+    suffix = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]  # no model of other versions
+    files = {run.hash: folder / f"{run.hash}-{suffix}.parquet" for run in planned.runs}
+    models: dict[str, Target] = {}
     todo = []
     for run in sorted(planned.runs, key=lambda r: r.seed):  # runs of one seed share records and draws
-        if (kept := _kept(files[run.hash])) is None:
+        if (stored := _load(files[run.hash])) is None:
             todo.append(run)
         else:
-            made[run.hash] = kept
+            models[run.hash] = stored
             finished()
-    for i, result in spread(
-        partial(attack, Trainer(planned.federation)), [run.to_json() for run in todo], workers
-    ):
+    train = partial(train_target, Trainer(planned.federation))
+    for i, result in spread(train, [run.to_json() for run in todo], workers):
         run = todo[i]
-        with _written(folder):
-            _keep(files[run.hash], result)
-        made[run.hash] = result
+        with _errors_in_one_line(folder):
+            _save(files[run.hash], result)
+        models[run.hash] = result
         finished()
-    return made
+    return models
 
 
 @contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    """Tell an error of the disk in one line."""
+def _errors_in_one_line(folder: Path) -> Iterator[None]:
+    """Raise a ScenarioError that names the folder in place of an OSError."""
     try:
         yield
     except OSError as error:
         raise ScenarioError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
-def _keep(file: Path, result: Attacked) -> None:
-    """Write one model's scores beside and rename the file."""
+def _save(file: Path, result: Target) -> None:
+    """Write one model's scores, about 4 bytes a record, atomically."""
     frame = pd.DataFrame(
         {"record": result.rows_N, "member": result.member_N, "logit": result.logit_N.astype(np.float32)}
     )
-    small: dict[str, Any] = {  # 4 bytes a record: the scores
+    options: dict[str, Any] = {
         "compression": "zstd",
         "use_dictionary": False,
         "column_encoding": {"record": "DELTA_BINARY_PACKED"},
     }
-    write_file(file, lambda beside: frame.to_parquet(beside, index=False, **small))
+    write_file(file, lambda temporary: frame.to_parquet(temporary, index=False, **options))
 
 
-def _kept(file: Path) -> Attacked | None:
+def _load(file: Path) -> Target | None:
+    """Return a stored model's scores; None if the file is missing or damaged."""
     try:
         frame = pd.read_parquet(file)
     except (OSError, ValueError):
         return None
-    return Attacked(
+    return Target(
         frame["record"].to_numpy(np.int64),
         frame["member"].to_numpy(np.bool_),
         frame["logit"].to_numpy(np.float64),

@@ -1,1 +1,1 @@
-"""The command line: one file per command. ``fedtoll.cli`` gives them their names."""
+"""The commands, one file each. ``fedtoll.cli`` gives them their names."""

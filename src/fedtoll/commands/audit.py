@@ -1,4 +1,4 @@
-"""``fedtoll audit``: what an attacker can show, beside what privacy claims."""
+"""``fedtoll audit``: attack a scenario and compare what leaks with the claimed ε."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from fedtoll.options import FAILED, Json, Name, Set
+from fedtoll.options import FAILED, Json, Name, Set, Workers
 
 
 def audit(
     name: Name,
     override: Set = None,
     seeds: Annotated[
-        str, typer.Option("--seeds", metavar="A:B", help="one target model a seed, e.g. 0:20")
+        str, typer.Option("--seeds", metavar="A:B", help="Train one target model per seed.")
     ] = "0:20",
-    epsilon: Annotated[float | None, typer.Option(help="this ε in place of the scenario's")] = None,
-    out: Annotated[Path | None, typer.Option(help="results folder, by default results/<name>")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Attack at this ε only.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/<name>")] = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Attack a scenario's mechanism and models: lower bounds of ε, and membership inference by group."""
+    """Attack a scenario to test its privacy claim.
+
+    Prints lower bounds on ε, and the success of membership inference by group.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from fedtoll.audit.run import prepare, run_audit
@@ -33,7 +36,7 @@ def audit(
     err = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("audit", total=prepared.pieces)
+        task = bar.add_task("audit", total=prepared.progress_steps)
         content = run_audit(prepared, folder, workers=workers, finished=lambda: bar.advance(task))
     if as_json:
         typer.echo(json.dumps({"folder": str(folder / "audit"), **content}, ensure_ascii=False, indent=1))
@@ -45,13 +48,13 @@ def audit(
 
 
 def _text(content: dict[str, Any]) -> str:
-    """Return the tables of ``audit.json`` as lines."""
-    from fedtoll.audit.attacks import FEWEST
+    """Return the tables of ``audit.json`` as text."""
+    from fedtoll.audit.attacks import MIN_MEMBERS
     from fedtoll.audit.subject import value, verdict
     from fedtoll.formatting import budget, general, number
     from fedtoll.scenarios.measures import EVERYBODY
 
-    canary = [
+    canary_rows = [
         (
             row["strategy"],
             general(value(row["epsilon"])),
@@ -64,18 +67,18 @@ def _text(content: dict[str, Any]) -> str:
         )
         for row in content["canary"]
     ]
-    head = ("strategy", "ε", "group", "σ", "ε of a step", "at least", "ε of the run", "at least")
-    lines = ["White box: what is claimed, and what an attacker who put the record there can show", ""]
-    lines += _aligned([head, *canary], left=(0, 2))
+    header = ("strategy", "ε", "group", "σ", "ε of a step", "at least", "ε of the run", "at least")
+    lines = ["White box: the claimed ε, and the lower bound that an attacker shows with a planted record", ""]
+    lines += _aligned([header, *canary_rows], left=(0, 2))
     lines += ["", verdict(content), "", "Membership by group: the attacker's advantage TPR − FPR", ""]
-    head = ("strategy", "ε", "attack", "group", "members", "advantage", "95% interval", "at most")
-    rows = [
+    header = ("strategy", "ε", "attack", "group", "members", "advantage", "95% interval", "at most")
+    membership_rows = [
         (
             row["strategy"],
             budget(row["mechanism"], value(row["epsilon"])),
             row["attack"],
             row["group"] or EVERYBODY,
-            f"{round(row['members']):,}{' (few)' if row['members'] < FEWEST else ''}",
+            f"{round(row['members']):,}{' (few)' if row['members'] < MIN_MEMBERS else ''}",
             number(value(row["advantage"])),
             f"{number(value(row['low']))} to {number(value(row['high']))}",
             number(value(row["ceiling"])),
@@ -83,11 +86,12 @@ def _text(content: dict[str, Any]) -> str:
         for row in content["membership"]
         if row["attack"] == "lira"
     ]
-    lines += _aligned([head, *rows], left=(0, 2, 3))
+    lines += _aligned([header, *membership_rows], left=(0, 2, 3))
     return "\n".join(lines)
 
 
 def _aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    """Align columns: those in ``left`` to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

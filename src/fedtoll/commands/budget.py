@@ -1,4 +1,4 @@
-"""``fedtoll budget``: from ε to noise and back, for stated steps or for a scenario's clients."""
+"""``fedtoll budget``: convert between ε and noise, for given steps or for the clients of a scenario."""
 
 from __future__ import annotations
 
@@ -13,29 +13,40 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_numbers
 
 NOTE = (
-    "alone: the ε of a part if nothing else were released; adds: the whole's ε less that without the part.\n"
-    "Releases compose as Rényi divergences or as distributions, so parts do not add up in ε."
+    "alone: ε if only this part were released; adds: ε of everything minus ε without this part.\n"
+    "Releases compose as Rényi divergences or as distributions, so the parts do not add up in ε."
 )
 
 
 def budget(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", help="a built-in scenario or a TOML file")
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="Built-in scenario or TOML file.")
     ] = None,
-    epsilon: Annotated[float | None, typer.Option(help="total ε of a client: gives the noise")] = None,
-    sigma: Annotated[float | None, typer.Option(help="noise multiplier σ: gives the ε")] = None,
-    rate: Annotated[float | None, typer.Option(help="sampling rate q, without a scenario")] = None,
-    steps: Annotated[int | None, typer.Option(help="DP-SGD steps T in all, without a scenario")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Total ε of a client; prints the noise.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Noise multiplier σ; prints the ε.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Sampling rate q (without a scenario).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="DP-SGD steps over all rounds (without a scenario).")
+    ] = None,
     statistic: Annotated[
         list[str] | None,
-        typer.Option(metavar="Z:N", help="N releases of noise multiplier Z beside, without a scenario"),
+        typer.Option(
+            metavar="Z:N",
+            help="N releases of a statistic with noise multiplier Z (without a scenario). Repeatable.",
+        ),
     ] = None,
-    delta: Annotated[float | None, typer.Option(help="δ, by default 1e-5 or the scenario's")] = None,
-    accountant: Annotated[str | None, typer.Option(metavar="rdp|prv", help="how releases compose")] = None,
+    delta: Annotated[float | None, typer.Option(help="δ.", show_default="1e-5, or the scenario's")] = None,
+    accountant: Annotated[
+        str | None,
+        typer.Option(metavar="rdp|prv", help="How releases compose.", show_default="rdp, or the scenario's"),
+    ] = None,
     override: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Say what noise an ε asks for, what ε a noise spends, and what each part of it costs."""
+    """Convert between ε and noise, and itemise what is spent.
+
+    Takes steps given as options, or a scenario with all of its clients.
+    """
     from fedtoll.privacy import accounting as budgets
 
     if accountant is not None:
@@ -47,19 +58,19 @@ def budget(
         raise ScenarioError(f"--delta {delta:g}: must lie between 0 and 1")
     if name is None:
         if override:
-            raise ScenarioError("--set: belongs to a scenario, and none is named")
-        rows = [_stated(epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or "rdp")]
+            raise ScenarioError("--set: needs a scenario, and none was given")
+        rows = [
+            _from_options(epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or "rdp")
+        ]
     else:
-        for option, stated, key in (
+        for option, value_given, key in (
             ("rate", rate, "training.sampling_rate"),
             ("steps", steps, "training.local_steps"),
             ("statistic", statistic, "statistics.noise_multiplier"),
         ):
-            if stated:
-                raise ScenarioError(
-                    f"--{option}: a scenario says it itself; override it with --set {key}=..."
-                )
-        rows = _of_scenario(name, override or [], epsilon, sigma, delta, accountant)
+            if value_given:
+                raise ScenarioError(f"--{option}: the scenario sets it; override it with --set {key}=...")
+        rows = _from_scenario(name, override or [], epsilon, sigma, delta, accountant)
     if as_json:
         typer.echo(json.dumps(write_numbers(rows if name else rows[0]), ensure_ascii=False, indent=1))
     else:
@@ -68,7 +79,7 @@ def budget(
             typer.echo(f"\n{NOTE}")
 
 
-def _stated(
+def _from_options(
     epsilon: float | None,
     sigma: float | None,
     rate: float | None,
@@ -77,7 +88,7 @@ def _stated(
     delta: float,
     accountant: str,
 ) -> dict[str, Any]:
-    """Account for stated releases."""
+    """Return the account of the releases given as options."""
     from fedtoll.privacy import accounting as budgets
     from fedtoll.privacy.accounting import Event
     from fedtoll.privacy.breakdown import spending
@@ -92,7 +103,7 @@ def _stated(
         raise ScenarioError(f"--rate {rate:g}: must be greater than 0 and at most 1")
     if steps < 1:
         raise ScenarioError(f"--steps {steps}: must be 1 or more")
-    beside = {f"statistic {i + 1}": _statistic(text) for i, text in enumerate(statistic)}
+    statistics = {f"statistic {i + 1}": _statistic(text) for i, text in enumerate(statistic)}
     if sigma is None:
         assert epsilon is not None
         try:
@@ -102,14 +113,15 @@ def _stated(
                 count=steps,
                 delta=delta,
                 accountant=accountant,
-                beside=tuple(beside.values()),
+                others=tuple(statistics.values()),
             )
         except ScenarioError as error:
             raise ScenarioError(str(error).replace("privacy.epsilons:", "--epsilon:")) from None
-    return spending({DP_SGD: Event(sigma, rate, steps), **beside}, delta, accountant, epsilon)
+    return spending({DP_SGD: Event(sigma, rate, steps), **statistics}, delta, accountant, epsilon)
 
 
 def _statistic(text: str) -> Any:
+    """Parse ``Z:N`` into an event."""
     from fedtoll.privacy.accounting import Event
 
     z, _, times = text.partition(":")
@@ -124,7 +136,7 @@ def _statistic(text: str) -> Any:
     return Event(noise, 1.0, count)
 
 
-def _of_scenario(
+def _from_scenario(
     name: str,
     override: list[str],
     epsilon: float | None,
@@ -132,11 +144,11 @@ def _of_scenario(
     delta: float | None,
     accountant: str | None,
 ) -> list[dict[str, Any]]:
-    """Account for the clients of a scenario."""
+    """Return the account of every set of identical clients of a scenario."""
     from fedtoll.scenarios.read import find, read
     from fedtoll.server.dry_run import scenario_spending
 
-    stated = [
+    privacy = [
         f"privacy.{key}={value}"
         for key, value in (
             ("epsilons", None if epsilon is None else [epsilon]),
@@ -145,19 +157,19 @@ def _of_scenario(
         )
         if value is not None
     ]
-    return scenario_spending(read(name, [*override, *stated]), find(name).name, sigma)
+    return scenario_spending(read(name, [*override, *privacy]), find(name).name, sigma)
 
 
 def _text(row: dict[str, Any]) -> str:
-    """Return one row of the account as lines."""
-    head = f"δ = {row['delta']:g}, {row['accountant']}"
+    """Return one row of the account as text."""
+    header = f"δ = {row['delta']:g}, {row['accountant']}"
     if "strategy" in row:
         sizes = row["public_sizes"]
-        alike = f"client{'s' if len(sizes) > 1 else ''} {_ranges(row['clients'])}"
+        clients = f"client{'s' if len(sizes) > 1 else ''} {_ranges(row['clients'])}"
         if len(row["groups"]) == 1:
-            alike += f", {row['groups'][0]}"
-        of = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-        head = f"{row['strategy']}, ε = {row['epsilon']:g}: {alike} (public size {of}); {head}"
+            clients += f", {row['groups'][0]}"
+        size_range = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+        header = f"{row['strategy']}, ε = {row['epsilon']:g}: {clients} (public size {size_range}); {header}"
     table = [("part", "releases", "q", "noise multiplier", "alone", "adds")]
     table += [
         (
@@ -181,7 +193,7 @@ def _text(row: dict[str, Any]) -> str:
     total = f"total ε = {_number(row['spent'])}"
     if "left" in row:
         total += f" of {row['epsilon']:g}, left {_number(row['left'])}"
-    return "\n".join([head, *(f"  {line}" for line in lines), f"  {total}"])
+    return "\n".join([header, *(f"  {line}" for line in lines), f"  {total}"])
 
 
 def _number(value: float) -> str:
@@ -189,7 +201,7 @@ def _number(value: float) -> str:
 
 
 def _ranges(ids: list[int]) -> str:
-    """Write ids in short: 0 to 7, 9."""
+    """Abbreviate sorted ids, e.g. ``0 to 7, 9``."""
     runs: list[list[int]] = []
     for i in ids:
         if runs and i == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""``fedtoll list`` and ``fedtoll describe``: everything that has a name."""
+"""``fedtoll list`` and ``fedtoll describe``: scenarios, findings, strategies, data sources and measures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="scenarios|findings|strategies|data|measures")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="One of scenarios, findings, strategies, data and measures.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """List what there is, by name."""
+    """List scenarios, findings, strategies, data or measures."""
     if kind not in KINDS:
         raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, KINDS)}")
     entries = KINDS[kind]()
@@ -29,16 +31,18 @@ def list_(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="a scenario, finding, strategy, data source or measure")],
-    toml: Annotated[bool, typer.Option("--toml", help="print a scenario's file, to copy")] = False,
+    name: Annotated[str, typer.Argument(help="A name that `fedtoll list` prints.")],
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print the scenario's TOML file, to start your own.")
+    ] = False,
 ) -> None:
-    """Describe one thing by its name."""
+    """Describe a scenario, strategy, data source or measure."""
     from fedtoll.scenarios import read as scenarios
 
     if toml:
         files = {**scenarios.library(), **scenarios.findings()}
         if name not in files:
-            raise ScenarioError(f"{name}: no built-in scenario of this name{nearest(name, files)}")
+            raise ScenarioError(f"{name}: no built-in scenario has this name{nearest(name, files)}")
         typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
         return
     known = {entry: kind for kind in KINDS for entry in names(kind)}
@@ -63,24 +67,24 @@ def _strategies() -> dict[str, str]:
     from fedtoll.scenarios.errors import ScenarioError
     from fedtoll.strategies import registry
 
-    told = {}
+    titles = {}
     for name in registry.names():
         try:
             path, _ = registry.resolve(name)
-            told[name] = ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
+            titles[name] = ((registry.load(path).__doc__ or path).strip().splitlines() or [path])[0]
         except ScenarioError as error:
-            told[name] = f"cannot be loaded: {str(error).removeprefix('strategies: ')}"
-    return told
+            titles[name] = f"cannot be loaded: {str(error).removeprefix('strategies: ')}"
+    return titles
 
 
 def _data() -> dict[str, str]:
     from fedtoll.scenarios.data import SOURCES
 
-    told = {
+    titles = {
         name: builtin.title + (f", {builtin.rows:,} records" if builtin.rows else "")
         for name, builtin in SOURCES.items()
     }
-    return {**told, "synthetic": "Made-up groups, as [data.synthetic] of a scenario describes them"}
+    return {**titles, "synthetic": "Synthetic groups, described by [data.synthetic] of a scenario"}
 
 
 def _measures() -> dict[str, str]:
@@ -92,18 +96,19 @@ def _measures() -> dict[str, str]:
 def _describe_scenario(name: str) -> str:
     from fedtoll.scenarios.read import read
 
-    s = read(name)
+    scenario = read(name)
+    data, privacy = scenario.data, scenario.privacy
+    without = f", without {', '.join(data.exclude)} among the features" if data.exclude else ""
     lines = [
-        s.title,
+        scenario.title,
         "",
-        s.description.strip(),
+        scenario.description.strip(),
         "",
-        f"data        {s.data.source or s.data.file}, groups by {' x '.join(s.data.groups)}"
-        + (f", without {', '.join(s.data.exclude)} among the features" if s.data.exclude else ""),
-        f"model       {s.model.kind}, {s.training.rounds} rounds",
-        f"ε           {', '.join(str(e) for e in s.privacy.epsilons)} (δ = {s.privacy.delta:g})",
-        f"strategies  {', '.join(x.label for x in s.strategies)}",
-        f"seeds       {', '.join(str(x) for x in s.seeds)}",
+        f"data        {data.source or data.file}, groups by {' x '.join(data.groups)}{without}",
+        f"model       {scenario.model.kind}, {scenario.training.rounds} rounds",
+        f"ε           {', '.join(map(str, privacy.epsilons))} (δ = {privacy.delta:g})",
+        f"strategies  {', '.join(strategy.label for strategy in scenario.strategies)}",
+        f"seeds       {', '.join(map(str, scenario.seeds))}",
         "",
         f"fedtoll describe {name} --toml prints the file; fedtoll run {name} runs it.",
     ]
@@ -114,18 +119,18 @@ def _describe_finding(name: str) -> str:
     from fedtoll.scenarios.claims import BASE
     from fedtoll.scenarios.read import read
 
-    s = read(name)
-    told = [_describe_scenario(name), ""]
-    if s.source is not None:
-        told += [f"source      {s.source.paper}", f"differs     {s.source.differs}"]
-    told += [f"setting     {BASE}: the scenario itself"]
-    told += [f"            {setting.name}: {setting.title}" for setting in s.setting]
-    told += [
+    scenario = read(name)
+    lines = [_describe_scenario(name), ""]
+    if scenario.source is not None:
+        lines += [f"source      {scenario.source.paper}", f"differs     {scenario.source.differs}"]
+    lines += [f"setting     {BASE}: the scenario itself"]
+    lines += [f"            {setting.name}: {setting.title}" for setting in scenario.setting]
+    lines += [
         "",
-        *(f"Claim: {c.says}{f' (published: {c.published})' if c.published else ''}." for c in s.claim),
+        *(f"Claim: {c.says}{f' (published: {c.published})' if c.published else ''}." for c in scenario.claim),
     ]
-    told += ["", f"fedtoll findings {name} checks the claims."]
-    return "\n".join(told)
+    lines += ["", f"fedtoll findings {name} checks the claims."]
+    return "\n".join(lines)
 
 
 def _describe_strategy(name: str) -> str:
@@ -134,10 +139,10 @@ def _describe_strategy(name: str) -> str:
     from fedtoll.strategies import registry
 
     cls = registry.load(registry.resolve(name)[0])
-    stated = ", ".join(
+    parameters = ", ".join(
         k if v is inspect.Parameter.empty else f"{k} = {v!r}" for k, v in registry.parameters(cls).items()
     )
-    return f"{name}: {inspect.getdoc(cls)}\n\nParameters: {stated or 'none'}"
+    return f"{name}: {inspect.getdoc(cls)}\n\nParameters: {parameters or 'none'}"
 
 
 def _describe_data(name: str) -> str:
@@ -149,30 +154,33 @@ def _describe_data(name: str) -> str:
         from fedtoll.scenarios.data.config import Synthetic, SyntheticGroup
 
         return "\n\n".join(f"{inspect.getdoc(part)}" for part in (Synthetic, SyntheticGroup))
-    s = builtin(name)
-    table = cached_table(s)
-    rows = s.rows or (0 if table is None else len(table))
-    lines = [s.title + (f": {rows:,} records" if rows else ""), f"label       {s.label} = {s.positive}"]
+    source = builtin(name)
+    table = cached_table(source)
+    rows = source.rows or (0 if table is None else len(table))
+    lines = [
+        source.title + (f": {rows:,} records" if rows else ""),
+        f"label       {source.label} = {source.positive}",
+    ]
     if table is not None:
-        lines.append(f"features    {table.features.shape[1]}, of {len(s.columns)} columns")
-    for attribute, names in s.attributes.items():
+        lines.append(f"features    {table.features.shape[1]}, of {len(source.columns)} columns")
+    for attribute, names in source.attributes.items():
         lines += ["", f"{attribute:<28}{'n':>8}" + ("  positive" if table is not None else "")]
         for code, group in enumerate(names):
-            n, rate = s.counts[attribute][group], ""
-            if table is not None and not s.rows:  # not declared, so counted
+            n, rate = source.counts[attribute][group], ""
+            if table is not None and not source.rows:  # nothing declared: count the cached records
                 n = int(table.attributes[attribute].counts[code])
             if table is not None and len(table.classes) == 2 and n:
                 share = float(table.label[table.attributes[attribute].codes == code].mean())
                 rate = f"{share:>10.1%}  {'█' * round(40 * share) or '▏'}"
             lines.append(f"  {group:<26}{f'{n:,}' if rows else '–':>8}{rate}")
     if table is None:
-        lines += ["", f"fedtoll data fetch {name} fetches the records; then base rates are shown here."]
+        lines += ["", f"fedtoll data fetch {name} fetches the records; base rates are shown afterwards."]
     lines += [
         "",
-        f"licence     {s.licence}",
-        f"citation    {s.citation}",
+        f"licence     {source.licence}",
+        f"citation    {source.citation}",
         "",
-        *(f"Trap: {t}" for t in s.traps),
+        *(f"Trap: {trap}" for trap in source.traps),
     ]
     return "\n".join(lines)
 
@@ -186,7 +194,7 @@ def _describe_measure(name: str) -> str:
 
 
 def names(kind: str) -> Iterable[str]:
-    """Return the names of a kind, without loading what they name."""
+    """Return the names of one kind without loading the objects."""
     if kind == "scenarios":
         from fedtoll.scenarios.read import library
 

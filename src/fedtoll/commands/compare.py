@@ -1,4 +1,4 @@
-"""``fedtoll compare DIR DIR``: two results folders beside each other, in one screen."""
+"""``fedtoll compare DIR DIR``: the differences between two results folders, on one screen."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SETTINGS = 12
-"""How many settings are told apart on the screen; JSON has all."""
+"""Number of differing settings shown on the screen; ``--json`` prints all."""
 
 ACROSS = 3
-"""How many strategies fit beside each other in 100 columns."""
+"""Number of strategies that fit into one table of 100 columns."""
 
-_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Results folder.")]
 
 
 def compare(
     first: _Folder,
     second: _Folder,
-    measure: Annotated[str, typer.Option(help="see fedtoll list measures")] = "log_loss",
+    measure: Annotated[
+        str, typer.Option(help="Measure of the toll; see `fedtoll list measures`.")
+    ] = "log_loss",
     as_json: Json = False,
 ) -> None:
-    """Compare two results folders: what differs in their settings, and in what groups pay."""
+    """Compare the tolls of two results folders.
+
+    Lists the settings that differ, too.
+    """
     from fedtoll.scenarios.measures import MEASURES
     from fedtoll.server.results import load
     from fedtoll.toll import difference, settings
@@ -42,24 +47,26 @@ def compare(
         raise ScenarioError(f"--measure {measure!r}: unknown measure{nearest(measure, MEASURES)}")
     a, b = load(first), load(second)
     try:
-        apart, frame = settings(a.resolved, b.resolved), difference(a, b, measure)
+        differing, frame = settings(a.resolved, b.resolved), difference(a, b, measure)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ScenarioError(f"{first}, {second}: no results of fedtoll ({_short(error)})") from None
+        raise ScenarioError(
+            f"{first}, {second}: not readable as results of fedtoll ({_short(error)})"
+        ) from None
     if as_json:
         content = {
             "first": str(first),
             "second": str(second),
             "measure": measure,
-            "settings": [{"key": k, "first": x, "second": y} for k, x, y in apart],
+            "settings": [{"key": k, "first": x, "second": y} for k, x, y in differing],
             "differences": json.loads(frame.to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
-    console().print(_screen(*_names(first, second), measure, apart, frame))
+    console().print(_screen(*_names(first, second), measure, differing, frame))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Call the folders by their own names, and by the ends of their paths where these are the same."""
+    """Return short names of the folders: the last parts of their paths, or the ends if these are equal."""
     if first.name and second.name and first.name != second.name:
         return first.name, second.name
     a, b = str(first), str(second)
@@ -72,7 +79,7 @@ def _short(error: Exception) -> str:
 
 
 def _screen(
-    first: str, second: str, measure: str, apart: list[tuple[str, Any, Any]], frame: pd.DataFrame
+    first: str, second: str, measure: str, differing: list[tuple[str, Any, Any]], frame: pd.DataFrame
 ) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
@@ -80,28 +87,31 @@ def _screen(
     from fedtoll.formatting import budget
     from fedtoll.scenarios.measures import MEASURES
 
-    parts: list[RenderableType] = [_settings(first, second, apart), Text()]
+    parts: list[RenderableType] = [_settings(first, second, differing), Text()]
     private = frame[frame["mechanism"] == "dp-sgd"] if len(frame) else frame
     if private.empty:
-        return Group(*parts, Text("No strategy and finite ε in common: there is no toll to compare."))
+        return Group(
+            *parts, Text("The folders share no strategy at a finite ε, so there is no toll to compare.")
+        )
     epsilon = private["epsilon"].min()
     tight = private[private["epsilon"] == epsilon]
     strategies = list(dict.fromkeys(tight["strategy"]))
     title = f"ε = {budget('dp-sgd', epsilon)}: toll in {MEASURES[measure].title}, {second} minus {first}"
     parts.append(Text(title))
-    for at in range(0, len(strategies), ACROSS):
-        parts += [_table(tight[tight["strategy"].isin(strategies[at : at + ACROSS])]), Text()]
+    for start in range(0, len(strategies), ACROSS):
+        shown = strategies[start : start + ACROSS]
+        parts += [_table(tight[tight["strategy"].isin(shown)]), Text()]
     return Group(*parts, *(Text(line) for line in _notes(private, tight)))
 
 
 def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
-    """Say how the differences were taken, and what is not shown."""
+    """Return notes: how the differences were computed, and what is not shown."""
     from fedtoll.formatting import general, listed
 
-    why = tight["unpaired"].iloc[0]
-    if why:
+    unpaired_because = tight["unpaired"].iloc[0]
+    if unpaired_because:
         a, b = int(tight["seeds_a"].max()), int(tight["seeds_b"].max())
-        lines = [f"Unpaired, {a} and {b} seeds: {why}. ±: Welch's 95% interval."]
+        lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}. ±: Welch's 95% interval."]
     else:
         seeds = int(tight["seeds"].max())
         lines = [
@@ -117,27 +127,27 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _settings(first: str, second: str, apart: list[tuple[str, Any, Any]]) -> RenderableType:
-    """Return the settings that differ, beside each other."""
+def _settings(first: str, second: str, differing: list[tuple[str, Any, Any]]) -> RenderableType:
+    """Return a table of the settings that differ."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    if not apart:
+    if not differing:
         return Text("The same settings, records and versions.")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(Text("differs in"), overflow="ellipsis", no_wrap=True, min_width=24)
-    for head in (first, second):
-        table.add_column(Text(head), overflow="ellipsis", no_wrap=True)
-    for row in apart[:SETTINGS]:
-        table.add_row(*(Text(_word(cell)) for cell in row))
-    if len(apart) > SETTINGS:
-        table.add_row(Text(f"and {len(apart) - SETTINGS} more: --json"))
+    for folder in (first, second):
+        table.add_column(Text(folder), overflow="ellipsis", no_wrap=True)
+    for row in differing[:SETTINGS]:
+        table.add_row(*(Text(_one_line(cell)) for cell in row))
+    if len(differing) > SETTINGS:
+        table.add_row(Text(f"and {len(differing) - SETTINGS} more: --json"))
     return table
 
 
-def _word(value: Any) -> str:
-    """Write a setting's value in one line."""
+def _one_line(value: Any) -> str:
+    """Format the value of a setting on one line of at most 60 characters."""
     if value is None:
         return "–"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -146,7 +156,7 @@ def _word(value: Any) -> str:
 
 
 def _table(rows: pd.DataFrame) -> Table:
-    """Return the differences of one ε: one row a group, one column a strategy."""
+    """Return the differences at one ε: one row per group, one column per strategy."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -161,18 +171,18 @@ def _table(rows: pd.DataFrame) -> Table:
     for strategy in strategies:
         table.add_column(Text(strategy), justify="right", overflow="fold")
     for group in dict.fromkeys(rows["group"]):
-        own = rows[rows["group"] == group].set_index("strategy")
-        n = own[["n_a", "n_b"]].min().min()
+        by_strategy = rows[rows["group"] == group].set_index("strategy")
+        n = by_strategy[["n_a", "n_b"]].min().min()
         cells = [
             "everybody" if group == EVERYBODY else str(group),
-            count(n) + ("*" if own["too_few"].any() else ""),
+            count(n) + ("*" if by_strategy["too_few"].any() else ""),
         ]
         for strategy in strategies:
-            if strategy not in own.index or own.loc[strategy, "seeds_b"] == 0:
+            if strategy not in by_strategy.index or by_strategy.loc[strategy, "seeds_b"] == 0:
                 cells.append(UNDEFINED)
                 continue
-            row = own.loc[strategy]
+            row = by_strategy.loc[strategy]
             half = (row["high"] - row["low"]) / 2
             cells.append(number(row["difference"]) + ("" if isnan(half) else f" ± {number(half)}"))
-        table.add_row(*(Text(c) for c in cells))
+        table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -1,4 +1,4 @@
-"""``fedtoll data``: fetch records, or check those in the cache."""
+"""``fedtoll data``: download data sets, or check the cached ones."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ from typing import Annotated
 
 import typer
 
+from fedtoll.options import Command
 from fedtoll.scenarios.errors import ScenarioError
 
-data = typer.Typer(no_args_is_help=True, help="Fetch records, or check those that are there.")
-Sources = Annotated[list[str], typer.Argument(metavar="NAME...", help='data sources, or "all"')]
+data = typer.Typer(no_args_is_help=True, help="Download data sets, or check the cached ones.")
+Sources = Annotated[list[str], typer.Argument(metavar="NAME...", help='Data sources, or "all".')]
 
 
-@data.command()
+@data.command(cls=Command)
 def fetch(names: Sources) -> None:
-    """Fetch records into the cache, once; later there is no need for a network."""
+    """Download records into the cache.
+
+    Afterwards no command needs a network.
+    """
     from fedtoll.scenarios.data import archive, builtin, load_table
 
     for name in _sources(names):
         declared = builtin(name)
-        if names == ["all"] and declared.kept is not None and not declared.kept():
-            typer.echo(f"{name}: comes from outside the package index; fedtoll data fetch {name} fetches it")
+        if names == ["all"] and declared.is_cached is not None and not declared.is_cached():
+            typer.echo(f"{name}: not part of 'all'; fedtoll data fetch {name} fetches it")
             continue
         records = len(load_table(declared))
-        folder = archive.cache_folder() if declared.kept else archive.cache_file(declared)
-        made = declared.archive is None and declared.kept is None
-        typer.echo(f"{name}: {records:,} records, {'made anew each time' if made else f'in {folder}'}")
+        folder = archive.cache_folder() if declared.is_cached else archive.cache_file(declared)
+        generated = declared.archive is None and declared.is_cached is None
+        typer.echo(f"{name}: {records:,} records, {'generated on each use' if generated else f'in {folder}'}")
 
 
-@data.command("check")
+@data.command("check", cls=Command)
 def check_data(names: Sources) -> None:
-    """Check the records of the cache against what is declared: every value, and every group's count."""
+    """Check cached records against their declaration.
+
+    Compares every value, and the number of records in every group.
+    """
     from fedtoll.scenarios.data import builtin, cached_table
 
     for name in _sources(names):

@@ -1,4 +1,4 @@
-"""``fedtoll findings [NAME...]``: published results, reproduced or refuted, claim by claim."""
+"""``fedtoll findings [NAME...]``: check published claims against real records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedtoll.console import console
-from fedtoll.options import FAILED, Json
+from fedtoll.options import FAILED, Executor, Force, Json, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,35 +32,43 @@ PAGE = "findings.html"
 
 def findings(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="findings, or files with claims; else all")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]", help="Findings, or TOML files with claims; all findings by default."
+        ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="two seeds and two rounds: runs all and decides nothing")
+        bool, typer.Option("--quick", help="Run two seeds and two rounds only; every verdict is undecided.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="by default results/findings")] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="serial|processes|ray", help="how the runs are spread")
-    ] = "processes",
-    workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
-    force: Annotated[bool, typer.Option("--force", help="mix with runs made by other versions")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results folder.", show_default="results/findings")
+    ] = None,
+    executor: Executor = "processes",
+    workers: Workers = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Check published claims on real records; the same command again resumes, and gives the same verdicts."""
-    from fedtoll import findings as rooms
+    """Check published claims against real records.
+
+    The same command again resumes, and gives the same verdicts.
+    """
+    import fedtoll.findings as package
     from fedtoll.scenarios.errors import RunError, one_line
     from fedtoll.server import sweep
 
     sweep.check_options(executor, "local")
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
-    prepared = [rooms.prepare(name, quick=quick) for name in rooms.names(names or [])]
-    rooms.apart(prepared)
+    prepared = [package.prepare(name, quick=quick) for name in package.resolve_names(names or [])]
+    package.check_unique(prepared)
+    for one in prepared if not force else ():
+        package.check_versions(one, folder / one.scenario.name)
     command = shlex.join(["fedtoll", *sys.argv[1:]])
-    made, failed = [], {}
+    judged, failed = [], {}
     with _progress(prepared) as finished:
         for one in prepared:
             try:
-                made.append(
-                    rooms.run_finding(
+                judged.append(
+                    package.run_finding(
                         one,
                         folder / one.scenario.name,
                         executor=executor,
@@ -68,51 +76,49 @@ def findings(
                         command=command,
                         force=force,
                         finished=finished,
-                        waiting=lambda: typer.echo(
-                            f"{folder}: another command is at work; waiting", err=True
-                        ),
+                        waiting=lambda: typer.echo(f"{folder}: in use by another command; waiting", err=True),
                     )
                 )
-            except RunError as error:  # the other findings are judged all the same
+            except RunError as error:  # judge the other findings nevertheless
                 failed[one.scenario.name] = one_line(str(error))
     for line in failed.values():
         typer.echo(f"fedtoll: failed: {line}", err=True)
-    if made:
+    if judged:
         page = folder / PAGE
-        rooms.write(made, page, command, list(failed))
-        _show(made, page, quick, failed, as_json)
+        package.write(judged, page, command, list(failed))
+        _show(judged, page, quick, failed, as_json)
     if failed:
         raise typer.Exit(FAILED)
 
 
-def _show(made: Sequence[Finding], page: Path, quick: bool, failed: dict[str, str], as_json: bool) -> None:
-    """Print what became of the findings."""
-    from fedtoll import findings as rooms
+def _show(judged: Sequence[Finding], page: Path, quick: bool, failed: dict[str, str], as_json: bool) -> None:
+    """Print the verdicts, as tables or as JSON."""
+    import fedtoll.findings as package
 
     if as_json:
         content = {
             "page": str(page),
             "quick": quick,
             "failed": failed,
-            "findings": [_plain(f) for f in made],
+            "findings": [_plain(f) for f in judged],
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
-    for finding in made:
+    for finding in judged:
         console().print(_table(finding))
         for s in finding.survives:
             typer.echo(f"{s.asks}? {s.answer}: {s.why}")
         typer.echo("")
-    typer.echo(rooms.did_not_hold((f.scenario.name, o) for f in made for o in f.outcomes))
+    typer.echo(package.report_not_held((f.scenario.name, o) for f in judged for o in f.outcomes))
     typer.echo(f"page: {page}")
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    """Return a finding as JSON can hold it: what is undefined is null."""
-    from fedtoll.findings.summary import claims
+    """Return a finding for JSON, with null for undefined numbers."""
+    from fedtoll.findings.summary import by_claim
 
     rows = [
-        {key: _number(value) for key, value in asdict(outcome).items()}
+        {key: _number(value) for key, value in asdict(outcome).items() if key != "runs"}
         | {"sides": [{"what": what, "mean": _number(mean)} for what, mean in outcome.sides]}
         for outcome in finding.outcomes
     ]
@@ -120,7 +126,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "name": finding.scenario.name,
         "title": finding.scenario.title,
         "folder": str(finding.folder),
-        "claims": {t.claim: t.standing for t in claims((finding.scenario.name, o) for o in finding.outcomes)},
+        "claims": {c.claim: c.status for c in by_claim((finding.scenario.name, o) for o in finding.outcomes)},
         "tuned": finding.tuned,
         "survives": {
             s.question: {"answer": s.answer, "kept": s.kept, "held": s.held, "why": s.why}
@@ -152,19 +158,19 @@ def _table(finding: Finding) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left")
     table.title = Text(f"{finding.scenario.name}: {finding.scenario.title}")
     table.add_column(Text("claim"), no_wrap=True)
-    for head in ("setting", "ours", "verdict"):
-        table.add_column(Text(head), overflow="fold")
-    of = {claim.name: units.of_figure(claim) for claim in finding.scenario.claim}
+    for header in ("setting", "ours", "verdict"):
+        table.add_column(Text(header), overflow="fold")
+    unit = {claim.name: units.figure_unit(claim) for claim in finding.scenario.claim}
     for o in finding.outcomes:
         verdict = o.verdict if o.verdict != "undecided" else f"undecided: {o.why}"
-        cells = (o.claim, o.setting, units.interval(o.mean, o.low, o.high, of[o.claim]), verdict)
+        cells = (o.claim, o.setting, units.format_interval(o.mean, o.low, o.high, unit[o.claim]), verdict)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
 
 @contextmanager
 def _progress(prepared: Sequence[Prepared]) -> Iterator[Callable[[Run], None]]:
-    """Show a bar on a terminal; yield what to call after each run."""
+    """Show a progress bar on a terminal; yield the function to call after each run."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     err = console(stderr=True)

@@ -1,4 +1,4 @@
-"""``fedtoll report``: write the report of a results folder again."""
+"""``fedtoll report``: rebuild the report of a results folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fedtoll.console import complain, console
 from fedtoll.options import PARTIAL
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")]) -> None:
-    """Write the report of a results folder again."""
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder.")]) -> None:
+    """Rebuild the report of a results folder."""
     from fedtoll.report import Digest, warm_up
     from fedtoll.server.results import load
 
@@ -23,12 +23,12 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results
     show(digest)
     typer.echo(f"report: {page}")
     if results.missing:
-        complain(f"{len(results.missing)} runs are not finished, e.g. {results.missing[0]}")
+        complain(f"{len(results.missing)} runs are missing, e.g. {results.missing[0]}")
         raise typer.Exit(PARTIAL)
 
 
 def write_page(digest: Any) -> Path:
-    """Write the report of a digest into its results folder, and return the page."""
+    """Write the report into the results folder of a digest; return the path of the page."""
     from fedtoll.report import write_report
     from fedtoll.server.store import no_links
 
@@ -37,7 +37,7 @@ def write_page(digest: Any) -> Path:
 
 
 def show(digest: Any) -> None:
-    """Print a digest's first screen."""
+    """Print the summary of a digest."""
     from fedtoll.report import terminal_summary
 
     console().print(terminal_summary(digest))

@@ -14,7 +14,7 @@ import typer
 
 from fedtoll.commands.report import show, write_page
 from fedtoll.console import complain, console
-from fedtoll.options import FAILED, Json, Name, Seeds, Set
+from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
 
 if TYPE_CHECKING:
     from fedtoll.scenarios.run import Run
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
-    """Check a scenario without training, records or network."""
+    """Validate a scenario without training it.
+
+    Needs neither records nor a network.
+    """
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
 
@@ -37,19 +40,23 @@ def run(
     name: Name,
     override: Set = None,
     seeds: Seeds = None,
-    out: Annotated[Path | None, typer.Option(help="results folder, by default results/<name>")] = None,
-    executor: Annotated[
-        str, typer.Option(metavar="serial|processes|ray", help="how the runs are spread")
-    ] = "processes",
-    workers: Annotated[int | None, typer.Option(min=1, help="processes, by default one a core")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/<name>")] = None,
+    executor: Executor = "processes",
+    workers: Workers = None,
     grid: Annotated[
-        str, typer.Option(metavar="local|flower", help="clients in this process, or under `flwr run`")
+        str,
+        typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
     ] = "local",
-    force: Annotated[bool, typer.Option("--force", help="mix with runs made by other versions")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would run, and stop")] = False,
+    force: Force = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run and how long it takes, and stop.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a scenario; the same command again resumes it."""
+    """Run a scenario, or resume it.
+
+    Runs that are already in the results folder are not repeated.
+    """
     from fedtoll.server import sweep
 
     sweep.check_options(executor, grid)
@@ -67,7 +74,7 @@ def run(
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
-    with store.lock(lambda: complain(f"{folder}: another command is at work here; waiting for it")):
+    with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
@@ -79,7 +86,7 @@ def run(
             raise typer.Exit(FAILED)
         warm_up()
         results = load(folder)
-        digest = Digest(results)  # every figure is computed once, for page and terminal
+        digest = Digest(results)  # computes every figure once, for the page and the terminal
         page = write_page(digest)
     if as_json:
         from fedtoll.server.results import skipped_replies
@@ -102,7 +109,7 @@ def run(
 
 @contextmanager
 def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
-    """Show a bar with the time left (on a terminal); yield what to call after each run."""
+    """Show a progress bar on a terminal; yield the function to call after each run."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -115,9 +122,9 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
     from fedtoll.server.results import skipped_replies
 
     err = console(stderr=True)
-    there = sum(store.has(run) for run in planned.runs)
-    if there:
-        err.print(f"{there} of {len(planned.runs)} runs are there already")
+    stored = sum(store.has(run) for run in planned.runs)
+    if stored:
+        err.print(f"{stored} of {len(planned.runs)} runs are stored already")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,13 +136,13 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
         TextColumn("left"),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(planned.scenario.name, total=len(planned.runs), completed=there)
+        task = bar.add_task(planned.scenario.name, total=len(planned.runs), completed=stored)
         skipped = 0
 
         def finished(run: Run) -> None:
             nonlocal skipped
-            if more := skipped_replies(store.folder, run):
-                skipped += more
+            if skipped_now := skipped_replies(store.folder, run):
+                skipped += skipped_now
                 bar.update(task, description=f"{planned.scenario.name}, {skipped:,} replies skipped,")
             bar.advance(task)
 

@@ -16,42 +16,46 @@ if TYPE_CHECKING:
 
 
 def new_strategy(
-    name: Annotated[str, typer.Argument(help="e.g. my-strategy")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="where the file goes")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the strategy, e.g. my-strategy.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new file.")] = Path(),
 ) -> None:
-    """Write a small strategy that runs, to change."""
+    """Write a small working strategy to start from."""
     from fedtoll.strategies import template
 
     path, cls = template.write(name, out)
-    mine = f"{path}:{cls}"
-    strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(mine, ensure_ascii=False)}}}]'
+    strategy = f"{path}:{cls}"
+    strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(strategy, ensure_ascii=False)}}}]'
     typer.echo(path)
-    typer.echo(shlex.join(["fedtoll", "check-strategy", mine]))
+    typer.echo(shlex.join(["fedtoll", "check-strategy", strategy]))
     quick = ["--seeds", "0:3", "--out", f"results/{name}"]
     typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies, *quick]))
 
 
 def check_strategy(
-    name: Annotated[str, typer.Argument(metavar="X", help="a name, file.py:Class or module:Class")],
+    name: Annotated[
+        str, typer.Argument(metavar="X", help="Strategy: a name, file.py:Class or module:Class.")
+    ],
     override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a parameter, e.g. t=5.0")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter, e.g. t=5.0. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a strategy by every property of the conformance kit."""
+    """Run the conformance kit on a strategy."""
     from dataclasses import asdict
 
     from fedtoll.scenarios.overrides import assignment
 
-    verdicts = _verdicts(name, dict(assignment(pair, "t=5.0") for pair in override or ()))
+    assignments = (assignment(pair, "t=5.0") for pair in override or ())
+    verdicts = _verdicts(name, {".".join(path): value for path, value in assignments})
     if as_json:
         content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        words = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
+        labels = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
         width = max(len(v.property) for v in verdicts)
         for v in verdicts:
-            typer.echo(f"{words[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
+            typer.echo(f"{labels[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
     if any(v.outcome == "failed" for v in verdicts):
         raise typer.Exit(FAILED)
 
@@ -68,5 +72,7 @@ def _verdicts(name: str, parameters: dict[str, Any]) -> list[Verdict]:
     from fedtoll.server.adapter import check_flower
 
     check_flower(cls, parameters)
-    words = "the kit is for fedtoll's interface; checked that it takes these parameters and can run here"
-    return [Verdict("a strategy of Flower's", "shown", words)]
+    note = (
+        "the kit tests fedtoll's own interface; checked only that it takes these parameters and can run here"
+    )
+    return [Verdict("Flower strategy", "shown", note)]

@@ -1,26 +1,28 @@
 """What was published, and does it hold? A finding is run in its settings, and its claims are judged.
 
-``prepare`` plans and checks; ``run`` runs and resumes; ``quantities`` turns results into one number per seed,
-with the toll's own pairing; ``contrasts`` turns claims into contrasts; ``verdicts`` judges them with the
-toll's own tests; ``tune`` chooses the constants anew at every ε; ``survival`` says which verdicts outlive
-that; ``summary`` joins the verdicts of one claim; ``front`` draws accuracy, disparity and ε; ``page`` writes
-what a reviewer reads, with figures in ``units``.
+``prepare`` plans and checks, ``run`` trains and resumes. ``tune`` chooses constants at every ε and
+``reductions`` trains fairness reductions. ``quantities`` reduces results to one number per seed, paired as in
+the toll. ``contrasts`` turns claims into contrasts, and ``verdicts`` judges them with the toll's tests.
+``survival`` compares the verdicts of tuned and blind settings with the others, and ``summary`` combines the
+verdicts of each claim. ``front`` charts accuracy, disparity and ε, and ``page`` writes the page, with numbers
+in ``units``.
 """
 
 from fedtoll.findings.page import write
-from fedtoll.findings.prepare import apart, names, prepare
-from fedtoll.findings.run import Finding, run_finding
-from fedtoll.findings.summary import did_not_hold
+from fedtoll.findings.prepare import check_unique, prepare, resolve_names
+from fedtoll.findings.run import Finding, check_versions, run_finding
+from fedtoll.findings.summary import report_not_held
 from fedtoll.findings.verdicts import VERDICTS, Outcome
 
 __all__ = [
     "VERDICTS",
     "Finding",
     "Outcome",
-    "apart",
-    "did_not_hold",
-    "names",
+    "check_unique",
+    "check_versions",
     "prepare",
+    "report_not_held",
+    "resolve_names",
     "run_finding",
     "write",
 ]

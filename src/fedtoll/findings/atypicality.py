@@ -1,9 +1,9 @@
-"""How unlike the crowd each group is, and whether what it loses goes with that, seed by seed.
+"""How atypical each group is, and whether its loss correlates with that, seed by seed.
 
-Atypicality is a squared distance between means: of a group's records, and of all other records. A mean over
-few records is off by chance, so the plain distance would call every small group atypical; what chance is
-expected to add is taken off, and the rest is unbiased and may be negative. It is the experimenter's view:
-computed from all records, by nobody in the federation.
+Atypicality is the squared distance between the mean of a group's records and the mean of all others. The mean
+of a few records is noisy, so the plain distance would make every small group look atypical. The expected
+contribution of chance is therefore subtracted; the result is unbiased and can be negative. It is the
+experimenter's view: it needs all records, so no party of the federation could compute it.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ Floats = NDArray[np.float64]
 
 
 def traits(table: Table, groups: Attribute) -> pd.DataFrame:
-    """Return the traits of every group that has records, indexed by its name.
+    """Return the traits of every group that has records, indexed by group name.
 
     Parameters
     ----------
     table
-        All records; what is not among the features does not count.
+        All records; only the features and the label count.
     groups
         The group of every record.
 
     Returns
     -------
     pandas.DataFrame
-        ``size``, its records; ``atypicality``, NaN with fewer than two records inside or outside: with x the
-        features and the label (an indicator of each class but the first), d features in all,
-        ‖mean_g x − mean_rest x‖² − Σ_d (s²_g / n_g + s²_rest / n_rest).
+        ``size``, the number of records; ``atypicality``, NaN with fewer than two records inside or outside
+        the group: ‖mean_g x − mean_rest x‖² − Σ_d (s²_g / n_g + s²_rest / n_rest), where x has the features
+        and the label (an indicator of each class but the first) and d runs over its coordinates.
     """
     label = np.eye(len(table.classes))[table.label][:, 1:]
     x = np.concatenate([table.features.astype(np.float64), label], axis=1)
     n = groups.counts
     sums, squares = _by_group(x, groups), _by_group(x**2, groups)
-    made = {}
+    rows = {}
     for code in np.flatnonzero(n):
         inside = _mean_and_error(sums[code], squares[code], int(n[code]))
         outside = _mean_and_error(
             sums.sum(0) - sums[code], squares.sum(0) - squares[code], len(x) - int(n[code])
         )
-        apart = float(((inside[0] - outside[0]) ** 2).sum() - inside[1] - outside[1])
-        made[groups.names[code]] = {"size": float(n[code]), "atypicality": apart}
-    return pd.DataFrame.from_dict(made, orient="index")
+        distance = float(((inside[0] - outside[0]) ** 2).sum() - inside[1] - outside[1])
+        rows[groups.names[code]] = {"size": float(n[code]), "atypicality": distance}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _by_group(x: Floats, groups: Attribute) -> Floats:
-    """Return the sum of ``[N, D]`` rows of every group, ``[G, D]``."""
-    made = np.zeros((len(groups.names), x.shape[1]))
-    np.add.at(made, groups.codes, x)
-    return made
+    """Return the sum of the ``[N, D]`` rows over each group, ``[G, D]``."""
+    sums = np.zeros((len(groups.names), x.shape[1]))
+    np.add.at(sums, groups.codes, x)
+    return sums
 
 
 def _mean_and_error(total: Floats, squares: Floats, n: int) -> tuple[Floats, float]:
-    """Return the mean, and the sum over coordinates of its squared standard error."""
+    """Return the mean and the sum over coordinates of its squared standard error."""
     if n < 2:
         return np.full_like(total, np.nan), np.nan
     mean = total / n
@@ -70,21 +70,21 @@ def _mean_and_error(total: Floats, squares: Floats, n: int) -> tuple[Floats, flo
 def rank_correlation(
     values: pd.DataFrame, along: pd.Series[float], given: pd.Series[float] | None = None
 ) -> pd.Series[float]:
-    """Return Spearman's correlation over groups, one a seed.
+    """Return Spearman's correlation over groups for each seed.
 
     Parameters
     ----------
     values
-        One row a seed, one column a group.
+        One row per seed and one column per group.
     along
         The trait of every group.
     given
-        Another trait that is held constant: the partial correlation of ranks.
+        Another trait to control for, which gives the partial correlation of ranks.
 
     Returns
     -------
     pandas.Series
-        NaN where a value is missing, where there are fewer than four groups, or where ranks do not differ.
+        NaN where a value is missing, there are fewer than four groups, or all ranks are equal.
 
     Examples
     --------
@@ -98,43 +98,45 @@ def rank_correlation(
     trait = np.asarray(along[names].rank(), dtype=np.float64)
     other = None if given is None else np.asarray(given[names].rank(), dtype=np.float64)
     ranks = values[names].rank(axis=1).to_numpy()
-    whole = values[names].notna().all(axis=1).to_numpy()
-    made = [_correlation(row, trait, other) if ok else np.nan for row, ok in zip(ranks, whole, strict=True)]
-    return pd.Series(made, index=values.index, dtype=float)
+    complete = values[names].notna().all(axis=1).to_numpy()
+    rho = [_correlation(row, trait, other) if ok else np.nan for row, ok in zip(ranks, complete, strict=True)]
+    return pd.Series(rho, index=values.index, dtype=float)
 
 
 DRAWS = 9_999
-"""Shuffles of the groups, from a fixed stream; up to 7 groups all of them are gone through."""
+"""The number of random permutations of the groups; with up to 7 groups all permutations are used."""
 
 
-def shuffled(values: pd.DataFrame, along: pd.Series[float], given: pd.Series[float] | None = None) -> float:
-    """Return p of the correlation of seed-means with a trait when groups are shuffled, two-sided.
+def group_permutation_p(
+    values: pd.DataFrame, along: pd.Series[float], given: pd.Series[float] | None = None
+) -> float:
+    """Return the two-sided permutation p-value, over groups, of the correlation of seed-means with a trait.
 
-    Seeds share their groups: a correlation that every seed repeats is one draw of groups, and more seeds do
-    not make it more. The trait is shuffled against the mean values, which do not go with it under the null;
-    with ``given``, what is left of its ranks beyond that (Freedman and Lane 1983).
+    All seeds share the same groups. A correlation that every seed repeats is still one sample of groups, so
+    more seeds do not add evidence about groups. The trait is permuted against the mean values, which are
+    unrelated to it under the null hypothesis; with ``given``, its residual ranks (Freedman and Lane 1983).
 
     Parameters
     ----------
     values, along, given
-        As of :func:`rank_correlation`; seeds in which a value is missing are left out.
+        As in :func:`rank_correlation`; seeds with a missing value are left out.
 
     Returns
     -------
     float
-        Exact up to 7 groups; then (1 + count) / (1 + draws). NaN where there is no correlation.
+        Exact with up to 7 groups; then (1 + count) / (1 + draws). NaN where the correlation is undefined.
 
     Examples
     --------
     >>> trait = pd.Series(np.arange(6.0), index=list("abcdef"))
-    >>> shuffled(pd.DataFrame([trait, trait]), trait) == 2 / 720
+    >>> group_permutation_p(pd.DataFrame([trait, trait]), trait) == 2 / 720
     True
     """
     names = [g for g in values.columns if g in along.index and not np.isnan(along[g])]
-    whole = values[names].dropna()
-    if len(names) < 4 or not len(whole):
+    complete = values[names].dropna()
+    if len(names) < 4 or not len(complete):
         return float("nan")
-    x, y = (np.asarray(v.rank(), dtype=np.float64) for v in (whole.mean(), along[names]))
+    x, y = (np.asarray(v.rank(), dtype=np.float64) for v in (complete.mean(), along[names]))
     z = np.ones((len(names), 1))
     if given is not None:
         z = np.column_stack([z, given[names].rank()])
@@ -148,8 +150,8 @@ def shuffled(values: pd.DataFrame, along: pd.Series[float], given: pd.Series[flo
         rng = np.random.default_rng(0)
         drawn = rng.permuted(np.tile(np.arange(len(names)), (DRAWS, 1)), axis=1)
         orders = np.concatenate([np.arange(len(names))[None], drawn])
-    dealt = y[orders] @ project
-    return permutation_p((dealt @ x) / np.sqrt((dealt**2).sum(axis=1).clip(1e-12)))
+    permuted = y[orders] @ project
+    return permutation_p((permuted @ x) / np.sqrt((permuted**2).sum(axis=1).clip(1e-12)))
 
 
 def _correlation(x: Floats, y: Floats, z: Floats | None) -> float:

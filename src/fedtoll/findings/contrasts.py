@@ -1,7 +1,8 @@
-"""From a claim to what is judged: its contrasts, their regions, and the words beside the figures."""
+"""From claims to outcomes: their contrasts, regions and descriptions, and the verdicts on them."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -19,33 +20,33 @@ Floats = NDArray[np.float64]
 
 
 def outcomes(
-    claims: Sequence[Claim], studies: Mapping[str, Study], *, barred: str = ""
+    claims: Sequence[Claim], studies: Mapping[str, Study], *, undecidable: str = ""
 ) -> tuple[Outcome, ...]:
-    """Judge every claim in each of its settings; together they are one family.
+    """Judge every claim in each of its settings; together they are one family of tests.
 
     Parameters
     ----------
     claims
-        Of one finding.
+        The claims of one finding.
     studies
         The results of its settings, by name.
-    barred
-        Why nothing is decided, e.g. ``quick``.
+    undecidable
+        Why no claim can be decided, e.g. because of ``--quick``; empty if claims can.
     """
-    asked = [(claim, setting) for claim in claims for setting in claim.settings]
-    sides = [[studies[t.setting or ""].side(claim, t) for t in claim.terms(s)] for claim, s in asked]
-    values = [_aligned(quantities) for quantities in sides]
+    pairs = [(claim, setting) for claim in claims for setting in claim.settings]
+    sides = [[studies[t.setting or ""].side(claim, t) for t in claim.terms(s)] for claim, s in pairs]
+    values = [_align(quantities) for quantities in sides]
     cases = [
-        _case(claim, x, quantities, barred)
-        for (claim, _), x, quantities in zip(asked, values, sides, strict=True)
+        _case(claim, x, quantities, undecidable)
+        for (claim, _), x, quantities in zip(pairs, values, sides, strict=True)
     ]
     verdicts = judge(cases)
-    made = []
+    results = []
     for (claim, setting), x, quantities, case, judged in zip(
-        asked, values, sides, cases, verdicts, strict=True
+        pairs, values, sides, cases, verdicts, strict=True
     ):
         figure, (mean, low, high) = _figure(claim, x, case)
-        made.append(
+        results.append(
             Outcome(
                 claim=claim.name,
                 says=claim.says,
@@ -60,34 +61,41 @@ def outcomes(
                 mean=mean,
                 low=low,
                 high=high,
-                sides=tuple((q.words, _mean(v)) for q, v in zip(quantities, x, strict=True)),
+                sides=tuple((q.description, _mean(v)) for q, v in zip(quantities, x, strict=True)),
                 seeds=min(part.seeds for part in case.parts),
                 p=judged.p,
                 p_holm=judged.p_holm,
                 over=case.over[0] if case.over else "",
                 p_over=case.over[1] if case.over else math.nan,
+                runs=_digest(claim, setting, studies),
             )
         )
-    return tuple(made)
+    return tuple(results)
 
 
-def _aligned(quantities: Sequence[Quantity]) -> list[Floats]:
-    """Return the sides as arrays over the same seeds: those that all of them ran."""
+def _digest(claim: Claim, setting: str, studies: Mapping[str, Study]) -> str:
+    """Return a digest of the runs that a claim reads in a setting."""
+    losses = [studies[term.setting or ""].losses(term) for term in claim.terms(setting)]
+    return hashlib.sha256(b"".join(losses)).hexdigest()
+
+
+def _align(quantities: Sequence[Quantity]) -> list[Floats]:
+    """Return the sides as arrays over the seeds that all of them have."""
     seeds = set.intersection(*(set(q.seeds.index) for q in quantities))
     return [np.asarray(q.seeds.reindex(sorted(seeds)), dtype=np.float64) for q in quantities]
 
 
-def _case(claim: Claim, x: Sequence[Floats], quantities: Sequence[Quantity], barred: str) -> Case:
+def _case(claim: Claim, x: Sequence[Floats], quantities: Sequence[Quantity], undecidable: str) -> Case:
     few = sorted({group for q in quantities for group in q.too_few})
-    if few and not barred:
-        barred = f"too few records: {', '.join(few)}"
-    void = ""
+    if few and not undecidable:
+        undecidable = f"too few records: {', '.join(few)}"
+    undefined = ""
     if claim.kind == "ratio":
         mean, low, _ = Part(x[1]).interval()
-        same = math.isnan(low) and mean > 0  # FedAvg's weights are those of sizes, in every seed
-        void = "" if low > 0 or same else "there is no ratio: what it would divide by is not clearly above 0"
+        constant = math.isnan(low) and mean > 0  # e.g. FedAvg's weights, which every seed shares
+        undefined = "" if low > 0 or constant else "there is no ratio: the denominator is not clearly above 0"
     over = next((q.over for q in quantities if q.over is not None), None)
-    return Case(tuple(parts(claim, x)), barred=barred, void=void, over=over)
+    return Case(tuple(parts(claim, x)), undecidable=undecidable, undefined=undefined, over=over)
 
 
 def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
@@ -96,9 +104,10 @@ def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
     Parameters
     ----------
     claim
-        Of any kind.
+        A claim of any kind.
     x
-        The sides, one value a seed; of a shape, a at every step, and then b where there is one.
+        The sides, one value per seed each. For a shape, a at every step, then b at every step if there is
+        one.
     """
     low = -math.inf if claim.at_least is None else claim.at_least
     high = math.inf if claim.at_most is None else claim.at_most
@@ -109,9 +118,9 @@ def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
     if claim.kind in {"threshold", "correlation"}:
         share = claim.kind == "threshold" and (claim.a.measure or claim.measure) in FLAGS
         return [Part(x[0], low, high, share=share)]
-    if claim.kind == "ratio":  # a / b ≥ r is a − r·b ≥ 0, which pairs
-        made = [Part(x[0] - low * x[1], low=0.0)] if math.isfinite(low) else []
-        return made + ([Part(x[0] - high * x[1], high=0.0)] if math.isfinite(high) else [])
+    if claim.kind == "ratio":  # a / b ≥ r is a − r·b ≥ 0, a paired contrast
+        lower = [Part(x[0] - low * x[1], low=0.0)] if math.isfinite(low) else []
+        return lower + ([Part(x[0] - high * x[1], high=0.0)] if math.isfinite(high) else [])
     if claim.b is not None:
         half = len(x) // 2
         x = [np.subtract(a, b) for a, b in zip(x[:half], x[half:], strict=True)]
@@ -122,13 +131,13 @@ def parts(claim: Claim, x: Sequence[Floats]) -> list[Part]:
         top = x[claim.over.index(claim.peak)]
         return [Part(top - x[0], low=0.0), Part(top - x[-1], low=0.0)]
     sign = 1.0 if claim.shape == "rises" else -1.0
-    whole = Part(sign * (x[-1] - x[0]), low=0.0)
+    ends = Part(sign * (x[-1] - x[0]), low=0.0)
     steps = [Part(sign * (b - a), low=0.0, guard=True) for a, b in pairwise(x)]
-    return [whole, *(steps if len(steps) > 1 else ())]
+    return [ends, *(steps if len(steps) > 1 else ())]
 
 
 def _figure(claim: Claim, x: Sequence[Floats], case: Case) -> tuple[str, tuple[float, float, float]]:
-    """Return what the page shows of ours, with its interval."""
+    """Return the name of the figure that the page shows, with its mean and interval."""
     if claim.kind == "ratio":
         return "a / b", fieller(x[0], x[1])
     if claim.kind == "correlation":
@@ -148,7 +157,7 @@ def _figure(claim: Claim, x: Sequence[Floats], case: Case) -> tuple[str, tuple[f
 
 
 def region(claim: Claim) -> str:
-    """Return where the figure must lie, in words.
+    """Return the region of a claim in words.
 
     Examples
     --------
@@ -156,28 +165,31 @@ def region(claim: Claim) -> str:
     >>> region(Claim(name="x", says="x", kind="ratio", b=Term(), at_least=2.0))
     'a / b is at least 2'
     """
-    unit = units.of_figure(claim)
+    unit = units.figure_unit(claim)
     if claim.kind == "shape":
-        over = ", ".join(
-            "∞" if s == math.inf else f"{s:g}" if isinstance(s, float) else s for s in claim.over
-        )
-        more = f" at {claim.peak}" if claim.peak is not None else ""
-        more += f" within {units.bound(claim.margin, unit)}" if claim.margin is not None else ""
-        return f"{'a' if claim.b is None else 'a − b'} {claim.shape}{more} over {over}"
-    what = {"order": "a − b", "difference": "a − b", "threshold": "a", "ratio": "a / b", "correlation": "ρ"}[
-        claim.kind
-    ]
+        over = ", ".join(_step(step) for step in claim.over)
+        details = f" at {_step(claim.peak)}" if claim.peak is not None else ""
+        details += f" within {units.format_bound(claim.margin, unit)}" if claim.margin is not None else ""
+        return f"{'a' if claim.b is None else 'a − b'} {claim.shape}{details} over {over}"
+    figure = {
+        "order": "a − b",
+        "difference": "a − b",
+        "threshold": "a",
+        "ratio": "a / b",
+        "correlation": "ρ",
+    }[claim.kind]
     if claim.kind == "order":
-        return f"{what} is greater than 0"
+        return f"{figure} is greater than 0"
     bounds = [
-        f"at {side} {units.bound(bound, unit)}"
+        f"at {side} {units.format_bound(bound, unit)}"
         for side, bound in (("least", claim.at_least), ("most", claim.at_most))
         if bound is not None
     ]
-    return f"{what} is {' and '.join(bounds)}"
+    return f"{figure} is {' and '.join(bounds)}"
 
 
 def _step(step: float | str) -> str:
+    """Return a step of a curve, an ε or a setting, in words."""
     return step if isinstance(step, str) else "∞" if step == math.inf else f"{step:g}"
 
 

@@ -1,4 +1,4 @@
-"""What a user's own code raises in a run outside the executor, told in one line as the executor does."""
+"""Errors of runs outside the executor, reported in one line as the executor reports them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fedtoll.scenarios.run import Run
 
 
 @contextmanager
-def naming(run: Run) -> Iterator[None]:
-    """Name the run in whatever goes wrong.
+def errors_name_run(run: Run) -> Iterator[None]:
+    """Replace any error but fedtoll's own by one line that names the run.
 
     Raises
     ------
     RunError
-        In place of what is no error of ours.
+        If the block raises an error that is not a ``FedtollError``.
     """
     try:
         yield
     except FedtollError:
         raise
     except Exception as error:
-        told = one_line(f"{type(error).__name__}: {error}")
-        raise RunError(f"{run.label}: {told}") from error
+        line = one_line(f"{type(error).__name__}: {error}")
+        raise RunError(f"{run.label}: {line}") from error

@@ -1,8 +1,8 @@
-"""The three-way front of accuracy, disparity and ε, and which models are fair because they are constant.
+"""The Pareto front of accuracy, disparity and ε, and the models that are fair only because they are constant.
 
-A model that predicts one class has no disparity, so a plot of disparity against accuracy shows it as fair.
-Here it is marked as collapsed (so is one whose scores are no better than chance) and never stands on the
-front; nor does one that is no better than predicting the majority.
+A model that predicts a single class has no disparity, so a plot of disparity against accuracy would show it
+as fair. Here such a model, and one whose scores are no better than chance, is marked as collapsed and is
+never on the front. Neither is a model that is no better than predicting the majority.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from fedtoll.findings.quantities import Study
 from fedtoll.findings.verdicts import Part
 from fedtoll.formatting import budget, listed, number
+from fedtoll.report import vega
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.run import budget_of
 
@@ -28,8 +29,8 @@ STANDINGS: tuple[Standing, ...] = (
     "collapsed",
     "no better than the majority",
 )
-FLAGGED = 0.5
-"""The share of seeds from which a flag counts for a point."""
+MIN_FLAGGED = 0.5
+"""A point is flagged if at least this share of its seeds is."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class Point:
     Parameters
     ----------
     setting, strategy
-        Which.
+        The names of the setting and the strategy.
     epsilon
-        As the report writes it: ``∞``, ``clip-only`` or a number.
+        The budget as the report writes it: ``∞``, ``∞ clip`` or a number.
     measure
-        Of the disparity.
+        The measure of the disparity.
     accuracy, disparity
-        Seed-mean, low and high of the 95% t interval: everybody's accuracy, and maximum minus minimum of
-        the measure over groups, run by run.
+        The seed-mean and the 95% t interval (mean, low, high) of everybody's accuracy, and of the maximum
+        minus the minimum of the measure over groups in each run.
     collapsed
-        The share of seeds whose model is flagged.
+        The share of seeds whose model is flagged as collapsed.
     standing
         One of :data:`STANDINGS`.
     """
@@ -64,14 +65,14 @@ class Point:
 
 
 def front(claims: Sequence[Claim], studies: Mapping[str, Study]) -> tuple[Point, ...]:
-    """Return the points of a finding with a claim about a spread over groups; none of another.
+    """Return the points of a finding with claims about a spread over all groups; empty for any other.
 
     Parameters
     ----------
     claims
-        Of the finding; the first about a spread names the measure, all of them the settings.
+        The claims of the finding. The first about a spread gives the measure; all of those give the settings.
     studies
-        The results of its settings.
+        The results of its settings, by name.
     """
     spread = [
         term
@@ -83,98 +84,90 @@ def front(claims: Sequence[Claim], studies: Mapping[str, Study]) -> tuple[Point,
     if not spread:
         return ()
     measure = spread[0].measure or "accuracy"
-    made: list[Point] = []
+    points: list[Point] = []
     for setting in dict.fromkeys(term.setting or "" for term in spread if term.measure == measure):
-        made += _points(setting, studies[setting], measure)
-    return tuple(made)
+        points += _points(setting, studies[setting], measure)
+    return tuple(points)
 
 
 def _points(setting: str, study: Study, measure: Any) -> list[Point]:
+    """Return the points of one setting, by strategy and from the loosest ε to the tightest."""
     cells = study.groups[["strategy", "mechanism", "epsilon"]].drop_duplicates()
-    drawn = []
+    found: list[tuple[float, Point]] = []
     for strategy, mechanism, epsilon in cells.itertuples(index=False):
         at = budget_of(mechanism, epsilon)
 
-        def of(what: str, measure: Any, s: str = strategy, e: Any = at) -> Part:
-            term = Term(of=what, measure=measure, strategy=s, epsilon=e, setting=setting)
-            return Part(np.asarray(study.quantity(term).seeds, dtype=np.float64))
+        def interval(of: str, measure: Any, s: str = strategy, e: Any = at) -> tuple[float, float, float]:
+            term = Term(of=of, measure=measure, strategy=s, epsilon=e, setting=setting)
+            return Part(np.asarray(study.quantity(term).seeds, dtype=np.float64)).interval()
 
-        accuracy, disparity = of("value", "accuracy").interval(), of("spread", measure).interval()
+        accuracy, disparity = interval("value", "accuracy"), interval("spread", measure)
         if math.isnan(accuracy[0]) or math.isnan(disparity[0]):
             continue
-        collapsed = of("value", "collapsed").interval()[0]
-        below = of("value", "below_majority").interval()[0]
+        collapsed = interval("value", "collapsed")[0]
+        standing: Standing = "on the front"
+        if collapsed >= MIN_FLAGGED:
+            standing = "collapsed"
+        elif interval("value", "below_majority")[0] >= MIN_FLAGGED:
+            standing = "no better than the majority"
+        label = budget(mechanism, float(epsilon))
         order = math.inf if isinstance(at, str) else at  # clipping alone gives no privacy
-        words = budget(mechanism, float(epsilon))
-        drawn.append((order, strategy, words, accuracy, disparity, collapsed, below))
-    able = [(d[3][0], d[4][0], d[0]) for d in drawn if d[5] < FLAGGED and d[6] < FLAGGED]
-    return [
-        Point(
-            setting=setting,
-            strategy=strategy,
-            epsilon=words,
-            measure=measure,
-            accuracy=accuracy,
-            disparity=disparity,
-            collapsed=collapsed,
-            standing="collapsed"
-            if collapsed >= FLAGGED
-            else "no better than the majority"
-            if below >= FLAGGED
-            else "beaten"
-            if any(beats(other, (accuracy[0], disparity[0], order)) for other in able)
-            else "on the front",
-        )
-        for order, strategy, words, accuracy, disparity, collapsed, below in sorted(
-            drawn, key=lambda d: (d[1], -d[0], d[2])
-        )
-    ]
+        point = Point(setting, strategy, label, measure, accuracy, disparity, collapsed, standing)
+        found.append((order, point))
+    useful = [_objectives(order, p) for order, p in found if p.standing == "on the front"]
+    points = []
+    for order, p in sorted(found, key=lambda f: (f[1].strategy, -f[0], f[1].epsilon)):
+        beaten = any(dominates(other, _objectives(order, p)) for other in useful)
+        points.append(replace(p, standing="beaten") if p.standing == "on the front" and beaten else p)
+    return points
 
 
-def beats(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Say whether one (accuracy, disparity, ε) is as good in all three, and better in one.
+def _objectives(epsilon: float, point: Point) -> tuple[float, float, float]:
+    return point.accuracy[0], point.disparity[0], epsilon
+
+
+def dominates(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Return whether one (accuracy, disparity, ε) is at least as good in all three and better in one.
 
     Examples
     --------
-    >>> beats((0.85, 0.1, 1.0), (0.84, 0.2, 1.0)), beats((0.85, 0.1, 1.0), (0.84, 0.0, 1.0))
+    >>> dominates((0.85, 0.1, 1.0), (0.84, 0.2, 1.0)), dominates((0.85, 0.1, 1.0), (0.84, 0.0, 1.0))
     (True, False)
     """
     signed = [(one[0], other[0]), (-one[1], -other[1]), (-one[2], -other[2])]
     return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
 
 
-def told(points: Sequence[Point]) -> str:
-    """Return a panel in words, for those who do not see it.
+def alt_text(points: Sequence[Point]) -> str:
+    """Return a description of a panel for screen readers.
 
     Parameters
     ----------
     points
-        Of one setting.
+        The points of one setting.
     """
-    each = [
+    descriptions = [
         f"{p.strategy}, ε = {p.epsilon}: accuracy {number(p.accuracy[0])}, "
         f"disparity {number(p.disparity[0])}, {p.standing}"
         for p in points
     ]
-    return f"Chart. Disparity against accuracy in the setting {points[0].setting}. {'; '.join(each)}."
+    return f"Chart. Disparity against accuracy in the setting {points[0].setting}. {'; '.join(descriptions)}."
 
 
-def drawing(points: Sequence[Point]) -> str:
-    """Return a panel as a ``data:`` address of an SVG, which an ``img`` shows without any script.
+def data_url(points: Sequence[Point]) -> str:
+    """Return a panel as the ``data:`` URL of an SVG, which an ``img`` element shows without scripts.
 
     Parameters
     ----------
     points
-        Of one setting.
+        The points of one setting.
     """
-    import vl_convert
-
-    svg = vl_convert.vegalite_to_svg(_spec(points), allowed_base_urls=[])
+    svg, _ = vega.draw(_spec(points)).result()
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _spec(points: Sequence[Point]) -> dict[str, Any]:
-    """Return the Vega-Lite chart of one setting: right is better, down is fairer, ε is beside each point."""
+    """Return the Vega-Lite chart of one setting: right is better, down is fairer, and ε labels each point."""
     import altair as alt
 
     from fedtoll.report.charts.style import COLOURS, CONFIG, GREY, cycle
@@ -223,7 +216,7 @@ def _spec(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def labels(points: Sequence[Point]) -> list[str]:
-    """Return what stands beside each point; those so close that labels would cover each other share one.
+    """Return the label of each point; points too close for two labels share one.
 
     Examples
     --------
@@ -232,40 +225,40 @@ def labels(points: Sequence[Point]) -> list[str]:
     >>> labels([at("∞", 0.84), at("1", 0.839), at("0.1", 0.7)])
     ['ε = ∞, 1', '', 'ε = 0.1']
     """
-    wide = max(p.accuracy[0] for p in points) - min(p.accuracy[0] for p in points)
-    high = max(p.disparity[0] for p in points)
-    made: list[list[str]] = [[] for _ in points]
+    width = max(p.accuracy[0] for p in points) - min(p.accuracy[0] for p in points)
+    height = max(p.disparity[0] for p in points)
+    epsilons: list[list[str]] = [[] for _ in points]
     for i, p in enumerate(points):
-        near = next(
+        owner = next(
             j
             for j, q in enumerate(points)
             if j == i
             or (
-                made[j]
+                epsilons[j]
                 and q.strategy == p.strategy
-                and abs(q.accuracy[0] - p.accuracy[0]) <= 0.2 * wide
-                and abs(q.disparity[0] - p.disparity[0]) <= 0.08 * high
+                and abs(q.accuracy[0] - p.accuracy[0]) <= 0.2 * width
+                and abs(q.disparity[0] - p.disparity[0]) <= 0.08 * height
             )
         )
-        made[near].append(p.epsilon)
-    return [f"ε = {', '.join(own)}" if own else "" for own in made]
+        epsilons[owner].append(p.epsilon)
+    return [f"ε = {', '.join(shared)}" if shared else "" for shared in epsilons]
 
 
 def _plain(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.5g}")
 
 
-def summary(points: Sequence[Point]) -> str:
-    """Return one sentence on what is fair because it is constant.
+def collapse_sentence(points: Sequence[Point]) -> str:
+    """Return a sentence on the models that are fair only because they are constant.
 
     Examples
     --------
     >>> flat = Point("base", "fedavg", "0.03", "selection_rate", (0.75,) * 3, (0.0,) * 3, 0.9, "collapsed")
-    >>> summary([flat])[:9], summary([flat])[-49:]
-    ('Collapsed', 'nothing: base, fedavg at ε = 0.03 (90% of seeds).')
+    >>> collapse_sentence([flat])[:9], collapse_sentence([flat])[-40:]
+    ('Collapsed', 'base, fedavg at ε = 0.03 (90% of seeds).')
     """
     flat = [p for p in points if p.standing == "collapsed"]
     if not flat:
-        return "No model is flagged as collapsed in half of its seeds or more."
+        return "No model collapsed in half of its seeds or more."
     each = listed(f"{p.setting}, {p.strategy} at ε = {p.epsilon} ({p.collapsed:.0%} of seeds)" for p in flat)
-    return f"Collapsed (one class, or no better than chance), so that their parity says nothing: {each}."
+    return f"Collapsed (a single class, or no better than chance), so their parity means nothing: {each}."

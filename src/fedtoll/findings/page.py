@@ -1,6 +1,6 @@
-"""The page of findings: what did not hold, what held, and claim by claim the figures behind it.
+"""The page of findings: which claims did not hold, which did, and the numbers behind each.
 
-It is one file without scripts, and its policy admits none.
+The page is one file without scripts, and its content security policy allows none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from fedtoll.findings import front, units
 from fedtoll.findings.run import Finding
-from fedtoll.findings.summary import STANDINGS, Told, by_source, claims, fallen, leads
+from fedtoll.findings.summary import STATUSES, ClaimSummary, by_claim, by_source, headlines, not_held
 from fedtoll.findings.survival import same_runs
 from fedtoll.findings.verdicts import Outcome
 from fedtoll.formatting import UNDEFINED, number
@@ -22,27 +22,27 @@ from fedtoll.scenarios.errors import ScenarioError
 
 _HERE = Path(__file__).parent
 _FIGURE = {"a − b": "a difference of ", "a / b": "a ratio of ", "a": "", "ρ": "ρ = "}
-"""How the list above says what the table shows as ``a − b``; others are words already."""
+"""How lists introduce a figure that the table calls ``a − b``; other figures are words already."""
 
 
 def write(findings: Sequence[Finding], path: Path, command: str, missing: Sequence[str] = ()) -> None:
-    """Write the page as one HTML file, beside and renamed; the same outcomes give the same bytes.
+    """Write the page as one HTML file, atomically; the same outcomes give the same bytes.
 
     Parameters
     ----------
     findings
-        In the order of the page.
+        The findings, in the order of the page.
     path
-        The file.
+        The file to write.
     command
-        For the record.
+        The command line, which the page shows.
     missing
-        The names of findings that were asked too, and whose runs failed.
+        The names of findings that are not on the page because a run failed.
 
     Raises
     ------
     ScenarioError
-        If it cannot be written.
+        If the file cannot be written.
     """
     text = render(findings, command, missing)
     try:
@@ -52,7 +52,7 @@ def write(findings: Sequence[Finding], path: Path, command: str, missing: Sequen
 
 
 def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = ()) -> str:
-    """Return the page as a string of HTML."""
+    """Return the page as HTML."""
     import jinja2
 
     from fedtoll import __version__
@@ -65,44 +65,44 @@ def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = (
         lstrip_blocks=True,
     )
     by_name = {f.scenario.name: f for f in findings}
-    told = claims((f.scenario.name, o) for f in findings for o in f.outcomes)
-    theirs, ours = by_source(told)
+    claims = by_claim((f.scenario.name, o) for f in findings for o in f.outcomes)
+    published, own = by_source(claims)
     return (
         environment.get_template("findings.html").render(
             version=__version__,
             command=command,
-            leads=leads(told),
+            headlines=headlines(claims),
             missing=missing,
-            fallen=[
-                ("Published claims", [_fallen(by_name[t.finding], t) for t in fallen(theirs)]),
-                ("Claims of ours", [_fallen(by_name[t.finding], t) for t in fallen(ours)]),
+            not_held=[
+                ("Published claims", [_failure(by_name[c.finding], c) for c in not_held(published)]),
+                ("Our own claims", [_failure(by_name[c.finding], c) for c in not_held(own)]),
             ],
-            held=[t for t in [*theirs, *ours] if t.standing == "held"],
-            undecided=[t for t in told if t.standing == "undecided"],
+            held=[c for c in [*published, *own] if c.status == "held"],
+            undecided=[c for c in claims if c.status == "undecided"],
             findings=[_section(f) for f in findings],
             counts=[
-                {s: sum(t.standing == s for t in told if t.finding == f.scenario.name) for s in STANDINGS}
+                {s: sum(c.status == s for c in claims if c.finding == f.scenario.name) for s in STATUSES}
                 for f in findings
             ],
-            standings=STANDINGS,
+            statuses=STATUSES,
         )
         + "\n"
     )
 
 
-def _fallen(finding: Finding, told: Told) -> dict[str, Any]:
-    """Return what the list of what did not hold shows of one claim."""
-    o, unit = told.worst, units.of_figure(_claim(finding, told.claim))
+def _failure(finding: Finding, summary: ClaimSummary) -> dict[str, Any]:
+    """Return the entry of one claim in the list of claims that did not hold."""
+    o, unit = summary.worst, units.figure_unit(_claim(finding, summary.claim))
     label = _FIGURE.get(o.figure, f"{o.figure} = ")
     return {
-        "finding": told.finding,
-        "says": told.says,
-        "published": told.published,
-        "standing": told.standing,
-        "style": told.standing.replace(" ", "-"),
-        "where": told.where,
+        "finding": summary.finding,
+        "says": summary.says,
+        "published": summary.published,
+        "status": summary.status,
+        "style": summary.status.replace(" ", "-"),
+        "where": summary.where,
         "setting": o.setting,
-        "ours": label + units.interval(o.mean, o.low, o.high, unit),
+        "ours": label + units.format_interval(o.mean, o.low, o.high, unit),
         "why": o.why if o.verdict != "contradicted" else "",
     }
 
@@ -112,12 +112,12 @@ def _claim(finding: Finding, name: str) -> Claim:
 
 
 def _section(finding: Finding) -> dict[str, Any]:
-    """Return what the template shows of one finding."""
+    """Return the template's values for one finding."""
     scenario = finding.scenario
     settings: list[tuple[str, str, tuple[str, ...]]] = [(BASE, "the scenario itself", ())]
     settings += [(s.name, s.title + (" (tuned)" if s.tuned else ""), s.set) for s in scenario.setting]
-    usual = max((o.seeds for o in finding.outcomes), default=0)
-    told = claims((scenario.name, o) for o in finding.outcomes)
+    seeds = max((o.seeds for o in finding.outcomes), default=0)
+    claims = by_claim((scenario.name, o) for o in finding.outcomes)
     return {
         "name": scenario.name,
         "title": scenario.title,
@@ -125,82 +125,83 @@ def _section(finding: Finding) -> dict[str, Any]:
         "source": scenario.source,
         "public": f"{scenario.split.validation:.0%}" if scenario.split.validation else "",
         "settings": settings,
-        "whole": {s.name: "chooses its constants first" for s in scenario.setting if s.tuned}
-        | {s.name: "trains its grid beside it" for s in scenario.setting if s.reduction is not None},
+        "extra": {s.name: "chooses its constants first" for s in scenario.setting if s.tuned}
+        | {s.name: "also trains its grid" for s in scenario.setting if s.reduction is not None},
         "tuned": finding.tuned,
         "survives": finding.survives,
         "panels": _panels(finding),
-        "constant": front.summary(finding.front) if finding.front else "",
-        "seeds": usual,
-        "claims": [_table(_claim(finding, t.claim), t, usual) for t in told],
+        "constant": front.collapse_sentence(finding.front) if finding.front else "",
+        "seeds": seeds,
+        "claims": [_table(_claim(finding, c.claim), c, seeds) for c in claims],
     }
 
 
 def _panels(finding: Finding) -> list[dict[str, Any]]:
-    """Return the front's charts, one a setting, each with its words and its rows."""
-    made = []
+    """Return the charts of the front, one per setting, each with its description and its rows."""
+    panels = []
     for setting in dict.fromkeys(p.setting for p in finding.front):
-        own = [p for p in finding.front if p.setting == setting]
+        points = [p for p in finding.front if p.setting == setting]
         rows = [
             (
                 p.strategy,
                 p.epsilon,
-                units.interval(*p.accuracy),
-                units.interval(*p.disparity, "points"),
+                units.format_interval(*p.accuracy),
+                units.format_interval(*p.disparity, "points"),
                 f"{p.collapsed:.0%}",
                 p.standing,
             )
-            for p in own
+            for p in points
         ]
-        made.append({"setting": setting, "image": front.drawing(own), "told": front.told(own), "rows": rows})
-    return made
+        image, alt = front.data_url(points), front.alt_text(points)
+        panels.append({"setting": setting, "image": image, "alt": alt, "rows": rows})
+    return panels
 
 
-def _table(claim: Claim, told: Told, usual: int) -> dict[str, Any]:
-    """Return one claim with a row for each setting; what its sides are is said once where it is the same."""
-    unit = units.of_figure(claim)
-    sides = [_sides(claim, o) for o in told.outcomes]
-    words = [[f"{name}: {what}" for name, _, what in own] for own in sides]
-    same = all(w == words[0] for w in words)
-    first = told.outcomes[0]
+def _table(claim: Claim, summary: ClaimSummary, usual_seeds: int) -> dict[str, Any]:
+    """Return one claim with a row per setting; sides that are the same in all rows are described once."""
+    unit = units.figure_unit(claim)
+    sides = [_sides(claim, o) for o in summary.outcomes]
+    descriptions = [[f"{name}: {what}" for name, _, what in row] for row in sides]
+    same = all(d == descriptions[0] for d in descriptions)
+    first = summary.outcomes[0]
     return {
-        "says": told.says,
-        "published": told.published or UNDEFINED,
+        "says": summary.says,
+        "published": summary.published or UNDEFINED,
         "region": first.region,
         "reason": first.reason,
-        "sides": words[0] if same else [],
+        "sides": descriptions[0] if same else [],
         "rows": [
             {
                 "setting": o.setting,
                 "figure": o.figure,
-                "ours": units.interval(o.mean, o.low, o.high, unit),
-                "sides": [f"{name} = {values}" + ("" if same else f": {what}") for name, values, what in own]
+                "ours": units.format_interval(o.mean, o.low, o.high, unit),
+                "sides": [f"{name} = {values}" + ("" if same else f": {what}") for name, values, what in row]
                 * (len(o.sides) > 1),
                 "p": UNDEFINED if math.isnan(o.p_holm) else f"{o.p_holm:.3g}",
-                "over": o.over and f"{o.over} shuffled: {number(o.p_over, 4)}",
+                "over": o.over and f"over {o.over}: {number(o.p_over, 4)}",
                 "verdict": o.verdict,
                 "style": o.verdict.replace(" ", "-"),
                 "why": o.why if o.verdict in {"not reproduced", "undecided"} else "",
-                "same": next((p.setting for p in told.outcomes[:i] if same_runs(o, p)), ""),
-                "seeds": f"{o.seeds} seeds" if o.seeds != usual else "",
+                "same": next((p.setting for p in summary.outcomes[:i] if same_runs(o, p)), ""),
+                "seeds": f"{o.seeds} seeds" if o.seeds != usual_seeds else "",
             }
-            for i, (o, own) in enumerate(zip(told.outcomes, sides, strict=True))
+            for i, (o, row) in enumerate(zip(summary.outcomes, sides, strict=True))
         ],
     }
 
 
 def _sides(claim: Claim, o: Outcome) -> list[tuple[str, str, str]]:
-    """Return name, seed-means and words of each side; a curve is one of them."""
+    """Return the name, seed-means and description of each side; a curve is one side."""
     terms = claim.terms(o.setting)
     names = ("a", "b") if claim.b is not None else ("a",)
     steps = len(o.sides) // len(names)
-    made = []
+    sides = []
     for i, name in enumerate(names):
-        own = o.sides[i * steps : (i + 1) * steps]
-        unit = units.of_side(terms[i * steps])
-        values = " → ".join(units.written(mean, unit) for _, mean in own)
-        what = [said.removesuffix(f", {o.setting}") for said, _ in own]
-        if claim.over and isinstance(claim.over[0], str):
-            what = [said for said, _ in own]
-        made.append((name, f"{values} {unit}".rstrip(), f"{what[0]} … {what[-1]}" if steps > 1 else what[0]))
-    return made
+        points = o.sides[i * steps : (i + 1) * steps]
+        unit = units.side_unit(terms[i * steps])
+        values = " → ".join(units.format_value(mean, unit) for _, mean in points)
+        what = [description for description, _ in points]
+        if not (claim.over and isinstance(claim.over[0], str)):  # the row names the setting already
+            what = [description.removesuffix(f", {o.setting}") for description in what]
+        sides.append((name, f"{values} {unit}".rstrip(), f"{what[0]} … {what[-1]}" if steps > 1 else what[0]))
+    return sides

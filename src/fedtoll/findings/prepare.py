@@ -1,4 +1,4 @@
-"""What a finding asks, before anything is trained: its settings planned, and every claim checked."""
+"""Plan the settings of a finding and check its claims before anything is trained."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ QUICK_SEEDS = "0:2"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finding, planned: the plan of every setting that a claim is asked in.
+    """A planned finding: the plan of every setting that a claim reads.
 
-    A tuned setting has the plan of its scenario before tuning.
+    The plan of a tuned setting is the one before tuning.
     """
 
     name: str
@@ -34,28 +34,33 @@ class Prepared:
     quick: bool
 
     @property
+    def tuned(self) -> frozenset[str]:
+        """The names of the tuned settings."""
+        return frozenset(s.name for s in self.scenario.setting if s.tuned)
+
+    @property
     def runs(self) -> int:
-        """How many runs it has, those of tuning apart."""
+        """The number of runs, without those of tuning."""
         return sum(len(planned.runs) for planned in self.plans.values())
 
 
-def names(wanted: Sequence[str]) -> list[str]:
-    """Return the findings that are meant: the built-in ones where none is named; files may be.
+def resolve_names(names: Sequence[str]) -> list[str]:
+    """Return the findings to run: all built-in ones by default, else the given names or files, each once.
 
     Raises
     ------
     ScenarioError
-        If a name is neither a finding's nor a file's.
+        If a name is neither a built-in finding nor a file.
     """
     known = scenarios.findings()
-    for name in wanted:
+    for name in names:
         if name not in known and Path(name).suffix not in {".toml", ".json"}:
-            raise ScenarioError(f"findings {name!r}: there is no such finding{nearest(name, known)}")
-    return list(dict.fromkeys(wanted)) or list(known)
+            raise ScenarioError(f"findings {name!r}: no such finding{nearest(name, known)}")
+    return list(dict.fromkeys(names)) or list(known)
 
 
-def apart(prepared: Sequence[Prepared]) -> None:
-    """Refuse two findings of one name: they would share a folder.
+def check_unique(prepared: Sequence[Prepared]) -> None:
+    """Reject two findings with the same name, which would share a folder.
 
     Raises
     ------
@@ -63,152 +68,154 @@ def apart(prepared: Sequence[Prepared]) -> None:
         One line that names both.
     """
     first: dict[str, str] = {}
-    for one in prepared:
-        other = first.setdefault(one.scenario.name, one.name)
-        if other != one.name:
+    for finding in prepared:
+        other = first.setdefault(finding.scenario.name, finding.name)
+        if other != finding.name:
             raise ScenarioError(
-                f"findings {one.name!r}: name = {one.scenario.name!r} is that of {other!r} too; give another"
+                f"findings {finding.name!r}: name = {finding.scenario.name!r} is also the name of {other!r}; "
+                "choose another"
             )
 
 
 def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prepared:
-    """Read a finding, plan its settings and check every claim; nothing is trained and nothing written.
+    """Read a finding, plan its settings and check every claim, without training or writing anything.
 
     Parameters
     ----------
     name
         A built-in name, or a file with claims.
     quick
-        Two seeds and two rounds: everything runs and nothing is decided.
+        Use two seeds and two rounds: everything runs, but nothing is decided.
     seeds
-        In place of the finding's own.
+        Seeds in place of the finding's own.
 
     Raises
     ------
     ScenarioError
-        One line for any mistake, among them a family of claims too large for the seeds to decide.
+        One line for any mistake, including more claims than the seeds can decide.
     """
     file = scenarios.find(name).name
     scenario = scenarios.read(name)
     if not scenario.claim:
-        raise ScenarioError(f"{file}: no finding: it has no [[claim]]")
-    if (why := undecidable(scenario.claim, len(scenario.seeds))) and seeds is None and not quick:
+        raise ScenarioError(f"{file}: not a finding: it has no [[claim]]")
+    if (why := why_undecidable(scenario.claim, len(scenario.seeds))) and seeds is None and not quick:
         raise ScenarioError(f"{file}: claim: {why}")
     _check_skips(name, file, scenario)
-    own = {s.name: s.set for s in scenario.setting}
+    overrides_of = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
-    made: dict[str, Plan] = {}
-    for setting in _asked(scenario.claim):
-        overrides = (*own.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
-        like = next(iter(made.values())).federation if made else None
-        made[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
-    if tuned & made.keys():
-        _check_public(file, scenario, made)
+    plans: dict[str, Plan] = {}
+    for setting in _settings_read(scenario.claim):
+        overrides = (*overrides_of.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
+        like = next(iter(plans.values())).federation if plans else None
+        plans[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
+    if tuned & plans.keys():
+        _check_public(file, scenario, plans)
     grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}
     try:
-        for setting in grids.keys() & made.keys():
-            reductions.check(made[setting])
+        for setting in grids.keys() & plans.keys():
+            reductions.check_supported(plans[setting])
     except ScenarioError as error:
         raise ScenarioError(f"{file}: setting {setting!r}: {error}") from None
     try:
         for claim in scenario.claim:
-            _check(claim, made, grids)
+            _check(claim, plans, grids)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: claim {claim.name!r}: {error}") from None
-    return Prepared(name, scenario, made, quick)
+    return Prepared(name, scenario, plans, quick)
 
 
 def _check_skips(name: str, file: str, scenario: Scenario) -> None:
-    """Refuse to skip replies: every skip must be shown, and neither tuning nor a verdict shows any."""
+    """Reject ``on_failure = "skip"``, since skipped replies must be reported and a finding does not do so."""
     for setting, overrides in [("", ()), *((s.name, s.set) for s in scenario.setting)]:
         if scenarios.read(name, overrides).training.on_failure == "skip":
             where = f"setting {setting!r}: " if setting else ""
             raise ScenarioError(
-                f"{file}: {where}training.on_failure = 'skip': a finding does not show who is skipped; "
-                "leave it at 'abort'"
+                f"{file}: {where}training.on_failure = 'skip': a finding does not report skipped replies; "
+                "use 'abort'"
             )
 
 
-def _check_public(file: str, scenario: Scenario, made: dict[str, Plan]) -> None:
-    """Refuse to tune where any setting has another public part, or other folds, than the scenario."""
-    for setting in (s.name for s in scenario.setting if s.tuned and s.name in made):
+def _check_public(file: str, scenario: Scenario, plans: dict[str, Plan]) -> None:
+    """Reject tuning if any setting has other data, another public part or other folds than the scenario."""
+    for setting in (s.name for s in scenario.setting if s.tuned and s.name in plans):
         if not scenario.split.validation:
             raise ScenarioError(
                 f"{file}: setting {setting!r}: tuned needs split.validation, the public part, in [split]"
             )
-    for setting, planned in made.items():
+    for setting, planned in plans.items():
         for section in ("split", "data"):
             stated, other = (getattr(s, section).model_dump() for s in (scenario, planned.scenario))
             changed = [key for key in stated if key != "exclude" and stated[key] != other[key]]
             if changed:
                 raise ScenarioError(
                     f"{file}: setting {setting!r}: set: {section}.{changed[0]} belongs in [{section}], so "
-                    "that what tuning is held against has the same records"
+                    "that tuned and untuned settings have the same records"
                 )
 
 
-def undecidable(claims: Sequence[Claim], seeds: int) -> str:
-    """Say why so many seeds cannot decide every claim, either way; nothing where they can.
+def why_undecidable(claims: Sequence[Claim], seeds: int) -> str:
+    """Return why the seeds cannot decide every claim, either way; empty if they can.
 
     Parameters
     ----------
     claims
-        Of one finding: the family of Holm's correction, each once a setting.
+        The claims of one finding. In each of their settings they form the family of Holm's correction.
     seeds
-        How many. The least p is 2 / 2^S; that times its parts contradicts a claim of several, and that times
-        the size of the family is the least after Holm.
+        The number of seeds S. The smallest p-value is 2 / 2^S. A claim with several parts multiplies it by
+        their number to be contradicted, and Holm's correction multiplies it by the size of the family.
     """
     family = sum(len(claim.settings) for claim in claims)
     parts = max(claim.parts for claim in claims)
     if seeds < LEAST_SEEDS:
-        return f"too few seeds: {seeds}, and {LEAST_SEEDS} are the fewest; take more seeds"
+        return f"too few seeds: {seeds}, at least {LEAST_SEEDS} are needed"
     if why := unreachable(family, seeds):
-        return f"{why}; take more seeds or fewer claims"
+        return f"{why}; use more seeds or fewer claims"
     if family * parts > most(seeds):
-        told = f"{family} verdicts, of which one has {parts} parts, need p ≤ .05 / {family * parts}"
-        return f"family too large: {told}, which {seeds} seeds cannot reach; take more seeds or fewer steps"
+        need = f"{family} verdicts, one of them with {parts} parts, need p ≤ .05 / {family * parts}"
+        return f"family too large: {need}, which {seeds} seeds cannot reach; use more seeds or fewer steps"
     for claim in claims:
         flag = claim.kind == "threshold" and (claim.a.measure or claim.measure) in FLAGS
         for key, bound in (("at_least", claim.at_least), ("at_most", claim.at_most)):
             if flag and bound is not None:
-                whole = 1.0 if key == "at_least" else 0.0
-                least = against(int(whole * seeds), seeds, bound, above=key == "at_least")
-                if least * family > LEVEL:
-                    return f"{claim.name!r}: {key} = {bound:g}: {seeds} seeds that agree do not show it"
+                flagged = seeds if key == "at_least" else 0
+                p = against(flagged, seeds, bound, above=key == "at_least")
+                if p * family > LEVEL:
+                    return f"{claim.name!r}: {key} = {bound:g}: even {seeds} seeds that agree cannot show it"
     return ""
 
 
 def _quick(scenario: Scenario, tuned: bool) -> list[str]:
-    """Return what ``--quick`` overrides, beside the seeds: few rounds, and two candidates to choose from."""
+    """Return the overrides of ``--quick`` besides the seeds: two rounds, and two candidates for tuning."""
     overrides = ["training.rounds=2"]
     if tuned and scenario.tune is not None:
         overrides.append(f"tune.seeds=[{scenario.tune.seeds[0]}]")
-        most = 2
+        limit = 2
         for axis in ("learning_rates", "clips", "batch_sizes"):
             if values := getattr(scenario.tune, axis):
-                overrides.append(f"tune.{axis}={list(values[:most])}")
-                most = 1 if len(values) > 1 else most
+                overrides.append(f"tune.{axis}={list(values[:limit])}")
+                limit = 1 if len(values) > 1 else limit
     return overrides
 
 
-def _asked(claims: Sequence[Claim]) -> list[str]:
+def _settings_read(claims: Sequence[Claim]) -> list[str]:
     """Return the settings that claims read, base first."""
     read = [t.setting or BASE for claim in claims for s in claim.settings for t in claim.terms(s)]
     return sorted(dict.fromkeys(read), key=lambda name: name != BASE)
 
 
-def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
-    """Refuse a side of a claim that no run will have."""
+def _check(claim: Claim, plans: dict[str, Plan], grids: Collection[str]) -> None:
+    """Reject a claim with a side that no run will have."""
     for setting in claim.settings:
         for term in claim.terms(setting):
-            planned = made[term.setting or BASE]
+            planned = plans[term.setting or BASE]
             names = {s.label: s.name for s in planned.scenario.strategies}
             labels = [*names]
             labels += [ACCURATE, FAIR] if term.setting in grids else []
             groups = planned.runs[0].groups
             epsilons = planned.scenario.privacy.epsilons
             if term.strategy is not None and term.strategy not in labels:
-                raise ScenarioError(f"strategy = {term.strategy!r}: not here{nearest(term.strategy, labels)}")
+                hint = nearest(term.strategy, labels)
+                raise ScenarioError(f"strategy = {term.strategy!r}: not in setting {term.setting!r}{hint}")
             for group in term.groups:
                 if group not in groups and group != EVERYBODY:
                     raise ScenarioError(f"groups: no group {group!r}{nearest(group, groups)}")
@@ -219,6 +226,6 @@ def _check(claim: Claim, made: dict[str, Plan], grids: Collection[str]) -> None:
                     f"epsilon = {epsilon}: not in privacy.epsilons of {term.setting}: {known}"
                 )
             if term.of == "toll" and (float("inf") not in epsilons or epsilon == float("inf")):
-                raise ScenarioError("a toll needs a finite ε (or 'clip-only'), and runs at ∞ to pair with")
+                raise ScenarioError("a toll needs a finite ε (or 'clip-only') and runs at ∞ to pair with")
             if term.of == "price" and fedavg_label(names) is None:
                 raise ScenarioError("a price needs fedavg among the strategies")

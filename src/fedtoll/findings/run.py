@@ -1,4 +1,4 @@
-"""A finding from its plan to its outcomes: runs trained or found, claims judged."""
+"""Run one finding: train the missing runs, then judge the claims."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedtoll.findings import reductions, tune
+from fedtoll.findings import cache, reductions, tune
 from fedtoll.findings.atypicality import traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.front import Point, front
@@ -28,22 +28,22 @@ from fedtoll.toll import folds_of, price_reference
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding and what became of its claims.
+    """A finding and the outcomes of its claims.
 
     Parameters
     ----------
     scenario
-        Of the base setting.
+        The scenario of the base setting.
     folder
-        Where its results lie, one folder a setting.
+        The folder with one results folder per setting.
     outcomes
-        One a claim and setting, in the order of the file.
+        One outcome per claim and setting, in the order of the file.
     tuned
-        What ``[tune]`` chose: by setting, the overrides by ε.
+        The constants that ``[tune]`` chose: the overrides by setting and ε.
     survives
-        Whether it outlives tuning, and leaving the sensitive attributes out.
+        Whether the finding survives tuning, and leaving out the sensitive attributes.
     front
-        The points of the three-way front, where a claim is about a spread over groups.
+        The points of the Pareto front, if a claim is about a spread over groups.
     """
 
     scenario: Scenario
@@ -65,32 +65,37 @@ def run_finding(
     finished: Callable[[Run], None] = lambda run: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Finding:
-    """Train every run that is not there yet, and judge the claims.
+    """Train the runs that are missing, and judge the claims.
 
     Parameters
     ----------
     prepared
         What :func:`fedtoll.findings.prepare` returned.
     folder
-        Of this finding; each setting has a results folder of its own in it.
+        The folder of this finding; each setting has a results folder in it.
     executor, workers
-        How the runs are spread; they never change a result.
+        How the runs are distributed; they never change a result.
     command
-        For the record.
+        The command line, for the record.
     force
-        Mix with runs of other versions.
-    finished, waiting
-        Called for each run that is there, and where another command holds a folder.
+        Mix with results of other library versions.
+    finished
+        Called after each run, and for each run that is stored already.
+    waiting
+        Called if another command is using a folder.
 
     Raises
     ------
+    ScenarioError
+        If results in the folder are of other library versions; nothing is trained then.
     RunError
-        When a run failed.
+        If a run fails.
     """
+    if not force:
+        check_versions(prepared, folder)
     if prepared.quick:  # starting workers would take longer than the runs
         executor, workers = "serial", 1
     text = scenarios.find(prepared.name).read_text(encoding="utf-8")
-    tuned = {s.name for s in prepared.scenario.setting if s.tuned}
     grids = {s.name: s.reduction for s in prepared.scenario.setting}
     correlated = any(claim.along is not None for claim in prepared.scenario.claim)
     studies: dict[str, Study] = {}
@@ -98,31 +103,58 @@ def run_finding(
     for setting, planned in prepared.plans.items():
         store = Store(folder / setting)
         with store.lock(waiting):
-            ready = planned
-            if setting in tuned:
-                ready, chosen[setting] = tune.tuned(prepared.name, planned, store.folder, workers)
+            ready, resolved = planned, store.resolved()
+            if setting in prepared.tuned:
+                tuning = cache.open_folder(store.folder / "tuning", resolved, force=force)
+                ready, chosen[setting] = tune.tune(prepared.name, planned, tuning, workers)
             store.open(ready, text, command, force=force)
             for run in filter(store.has, ready.runs):
                 finished(run)
             failures = sweep.execute(ready, store, executor=executor, workers=workers, finished=finished)
             if failures:
                 raise RunError(
-                    f"{prepared.name}, {setting}: {len(failures)} of {len(ready.runs)} runs failed: "
-                    f"{failures[0]}"
+                    f"{prepared.name}: setting {setting!r}: {len(failures)} of {len(ready.runs)} runs "
+                    f"failed, first {failures[0]}"
                 )
             results = load(store.folder)
             groups = results.groups
-            if (how := grids.get(setting)) is not None:
-                how = how.model_copy(update={"points": 7}) if prepared.quick else how
-                groups = pd.concat(
-                    [groups, reductions.reduced(ready, how, store.folder, workers)], ignore_index=True
-                )
+            if (reduction := grids.get(setting)) is not None:
+                if prepared.quick:
+                    reduction = reduction.model_copy(update={"points": 7})
+                place = cache.open_folder(store.folder / "reductions", resolved, force=force)
+                picked = reductions.run_grids(ready, reduction, place, workers)
+                groups = pd.concat([groups, picked], ignore_index=True)
         label = planned.scenario.strategies[0].label
-        about = traits(ready.federation.table, ready.federation.groups) if correlated else None
+        group_traits = traits(ready.federation.table, ready.federation.groups) if correlated else None
         reference = price_reference(results.resolved)
-        studies[setting] = Study(groups, folds_of(results.resolved), label, reference, about)
-    barred = "quick: few seeds and rounds" if prepared.quick else ""
-    made = outcomes(prepared.scenario.claim, studies, barred=barred)
+        studies[setting] = Study(groups, folds_of(results.resolved), label, reference, group_traits)
     scenario = prepared.scenario
+    undecidable = "quick: few seeds and rounds" if prepared.quick else ""
+    judged = outcomes(scenario.claim, studies, undecidable=undecidable)
     points = front(scenario.claim, studies)
-    return Finding(scenario, folder, made, chosen, survival(scenario.setting, made), points)
+    return Finding(scenario, folder, judged, chosen, survival(scenario.setting, judged), points)
+
+
+def check_versions(prepared: Prepared, folder: Path) -> None:
+    """Reject results of other library versions, before anything is trained.
+
+    Parameters
+    ----------
+    prepared, folder
+        As in :func:`run_finding`.
+
+    Raises
+    ------
+    ScenarioError
+        One line with the folder, the library and both versions.
+    """
+    for setting, planned in prepared.plans.items():
+        store = Store(folder / setting)
+        if setting in prepared.tuned:  # its runs are known only after tuning, so any run counts
+            stored = any((store.folder / "runs").glob("*/run.json"))
+        else:
+            stored = any(store.has(run) for run in planned.runs)
+        if stored:
+            store.check_versions()
+        for name in cache.PACKAGES:
+            cache.check(store.folder / name, store.resolved())

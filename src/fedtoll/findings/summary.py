@@ -1,4 +1,4 @@
-"""What became of each claim over all settings in which it is asked: it held, in part, or it did not."""
+"""The status of each claim over all of its settings: held, held in part, or did not hold."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtoll.findings.verdicts import VERDICTS, Outcome, Word
+from fedtoll.findings.verdicts import VERDICTS, Outcome, Verdict
 from fedtoll.formatting import listed
 
-Standing = Literal["contradicted", "not shown", "held in part", "held", "undecided"]
-STANDINGS: tuple[Standing, ...] = ("held", "held in part", "not shown", "contradicted", "undecided")
-FELL: tuple[Standing, ...] = ("contradicted", "not shown", "held in part")
-"""Those that did not hold in one setting or more, worst first."""
+Status = Literal["contradicted", "not shown", "held in part", "held", "undecided"]
+STATUSES: tuple[Status, ...] = ("held", "held in part", "not shown", "contradicted", "undecided")
+NOT_HELD: tuple[Status, ...] = ("contradicted", "not shown", "held in part")
+"""The statuses of claims that failed in at least one setting, worst first."""
 
 
 @dataclass(frozen=True)
-class Told:
+class ClaimSummary:
     """One claim and its verdicts.
 
     Parameters
     ----------
-    finding, claim, says, published
-        Which, and what the source has; ``published`` is empty where the claim is ours.
+    finding, claim, says
+        The names of the finding and the claim, and the claim in words.
+    published
+        What the source says; empty if the claim is our own.
     outcomes
-        One a setting, in the order of the file.
+        One outcome per setting, in the order of the file.
     """
 
     finding: str
@@ -35,122 +37,121 @@ class Told:
     outcomes: tuple[Outcome, ...]
 
     @property
-    def standing(self) -> Standing:
-        """One word: ``contradicted`` in one setting or more; ``not shown``: reproduced in none."""
-        words = {o.verdict for o in self.outcomes}
-        if "contradicted" in words:
+    def status(self) -> Status:
+        """The status: ``contradicted`` in at least one setting, ``not shown`` if reproduced in none."""
+        verdicts = {o.verdict for o in self.outcomes}
+        if "contradicted" in verdicts:
             return "contradicted"
-        if "reproduced" not in words:
-            return "not shown" if "not reproduced" in words else "undecided"
-        return "held in part" if "not reproduced" in words else "held"
+        if "reproduced" not in verdicts:
+            return "not shown" if "not reproduced" in verdicts else "undecided"
+        return "held in part" if "not reproduced" in verdicts else "held"
 
     @property
     def worst(self) -> Outcome:
-        """The outcome that the standing rests on: the first of its worst verdict, one with an interval."""
+        """The outcome behind the status: the first with the worst verdict, preferably with an interval."""
         order = ("contradicted", "not reproduced", "undecided", "reproduced")
         return min(self.outcomes, key=lambda o: (order.index(o.verdict), math.isnan(o.low)))
 
     @property
-    def settings(self) -> dict[Word, list[str]]:
-        """The settings by verdict, without those verdicts that it has not."""
-        by = {word: [o.setting for o in self.outcomes if o.verdict == word] for word in VERDICTS}
-        return {word: settings for word, settings in by.items() if settings}
+    def settings(self) -> dict[Verdict, list[str]]:
+        """The settings by verdict; verdicts without settings are left out."""
+        by_verdict = {v: [o.setting for o in self.outcomes if o.verdict == v] for v in VERDICTS}
+        return {verdict: settings for verdict, settings in by_verdict.items() if settings}
 
     @property
     def where(self) -> str:
-        """In words, which verdict it has in which settings; what did not hold comes first."""
-        order: tuple[Word, ...] = ("contradicted", "not reproduced", "undecided", "reproduced")
+        """The verdicts with their settings in words, the worst first."""
+        order: tuple[Verdict, ...] = ("contradicted", "not reproduced", "undecided", "reproduced")
         over = self.outcomes[0].region.rpartition(" over ")[2]
-        if len(self.outcomes) == 1 and self.outcomes[0].setting in over.split(", "):  # steps are settings
+        if len(self.outcomes) == 1 and self.outcomes[0].setting in over.split(", "):  # a curve over settings
             return f"{self.outcomes[0].verdict} over {over}"
-        told = [f"{word} in {listed(by)}" for word in order if (by := self.settings.get(word, []))]
-        return "; ".join(told)
+        return "; ".join(f"{v} in {listed(names)}" for v in order if (names := self.settings.get(v, [])))
 
 
-def claims(outcomes: Iterable[tuple[str, Outcome]]) -> list[Told]:
-    """Return the claims behind outcomes, in their order.
+def by_claim(outcomes: Iterable[tuple[str, Outcome]]) -> list[ClaimSummary]:
+    """Group outcomes by claim, in their order.
 
     Parameters
     ----------
     outcomes
-        Each with its finding's name.
+        Pairs of a finding's name and an outcome.
     """
-    by: dict[tuple[str, str], list[Outcome]] = {}
+    groups: dict[tuple[str, str], list[Outcome]] = {}
     for finding, o in outcomes:
-        by.setdefault((finding, o.claim), []).append(o)
+        groups.setdefault((finding, o.claim), []).append(o)
     return [
-        Told(finding, claim, own[0].says, own[0].published, tuple(own))
-        for (finding, claim), own in by.items()
+        ClaimSummary(finding, claim, group[0].says, group[0].published, tuple(group))
+        for (finding, claim), group in groups.items()
     ]
 
 
-def fallen(told: Sequence[Told]) -> list[Told]:
-    """Return those that did not hold in one setting or more: contradicted, not shown, held in part."""
-    return sorted((t for t in told if t.standing in FELL), key=lambda t: FELL.index(t.standing))
+def not_held(claims: Sequence[ClaimSummary]) -> list[ClaimSummary]:
+    """Return the claims that failed in at least one setting, worst status first."""
+    return sorted((c for c in claims if c.status in NOT_HELD), key=lambda c: NOT_HELD.index(c.status))
 
 
-def counted(told: Sequence[Told], one: str, more: str) -> str:
-    """Say how many claims hold, and in how many settings.
+def count_sentence(claims: Sequence[ClaimSummary], singular: str, plural: str) -> str:
+    """Return a sentence with the number of claims of every status; empty without claims.
 
     Parameters
     ----------
-    told
-        Of one kind.
-    one, more
+    claims
+        The claims to count.
+    singular, plural
         What to call one of them, and several.
 
     Examples
     --------
-    >>> counted([], "published claim", "published claims")
+    >>> count_sentence([], "published claim", "published claims")
     ''
     """
-    if not told:
+    if not claims:
         return ""
-    words: dict[Standing, str] = {
+    phrases: dict[Status, str] = {
         "held": "held wherever decided",
         "held in part": "held in some settings",
         "not shown": "could not be shown in any",
-        "contradicted": "were contradicted in one setting or more",
+        "contradicted": "were contradicted in at least one setting",
         "undecided": "could not be decided",
     }
-    counts = {s: sum(t.standing == s for t in told) for s in STANDINGS}
+    counts = {status: sum(c.status == status for c in claims) for status in STATUSES}
     if counts["contradicted"] == 1:
-        words["contradicted"] = "was contradicted in one setting or more"
-    parts = listed(f"{counts[s]} {words[s]}" for s in STANDINGS if counts[s])
-    return f"Of {len(told)} {one if len(told) == 1 else more}, {parts}."
+        phrases["contradicted"] = "was contradicted in at least one setting"
+    parts = listed(f"{counts[s]} {phrases[s]}" for s in STATUSES if counts[s])
+    return f"Of {len(claims)} {singular if len(claims) == 1 else plural}, {parts}."
 
 
-def by_source(told: Sequence[Told]) -> tuple[list[Told], list[Told]]:
-    """Return the published claims, and ours."""
-    return [t for t in told if t.published], [t for t in told if not t.published]
+def by_source(claims: Sequence[ClaimSummary]) -> tuple[list[ClaimSummary], list[ClaimSummary]]:
+    """Return the published claims and our own."""
+    return [c for c in claims if c.published], [c for c in claims if not c.published]
 
 
-def leads(told: Sequence[Told]) -> list[str]:
-    """Return a sentence on the published claims and one on ours; none of a kind that is not there."""
-    theirs, ours = by_source(told)
-    made = [
-        counted(theirs, "published claim", "published claims"),
-        counted(ours, "claim of ours", "claims of ours"),
+def headlines(claims: Sequence[ClaimSummary]) -> list[str]:
+    """Return a sentence on the published claims and one on our own, each only if there are any."""
+    published, own = by_source(claims)
+    sentences = [
+        count_sentence(published, "published claim", "published claims"),
+        count_sentence(own, "claim of our own", "claims of our own"),
     ]
-    return [sentence for sentence in made if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
-def did_not_hold(outcomes: Iterable[tuple[str, Outcome]]) -> str:
-    """Say in a few lines which claims did not hold, published ones first: what the terminal shows last.
+def report_not_held(outcomes: Iterable[tuple[str, Outcome]]) -> str:
+    """Return the closing lines of the terminal: which claims did not hold, published ones first.
 
     Parameters
     ----------
     outcomes
-        Each with its finding's name.
+        Pairs of a finding's name and an outcome.
     """
-    told = claims(outcomes)
-    if all(t.standing == "undecided" for t in told):
+    claims = by_claim(outcomes)
+    if all(c.status == "undecided" for c in claims):
         return "No claim could be decided."
-    down = fallen(told)
-    if not down:
+    failed = not_held(claims)
+    if not failed:
         return "Every claim that could be decided held."
-    lines = leads(told)
-    for whose, own in zip(("Published claims", "Claims of ours"), by_source(down), strict=True):
-        lines += [f"{whose} that did not hold here:"] * bool(own)
-        lines += [f"- {t.says} ({t.finding}): {t.where}" for t in own]
+    lines = headlines(claims)
+    for heading, group in zip(("Published claims", "Our own claims"), by_source(failed), strict=True):
+        lines += [f"{heading} that did not hold here:"] * bool(group)
+        lines += [f"- {c.says} ({c.finding}): {c.where}" for c in group]
     return "\n".join(lines)

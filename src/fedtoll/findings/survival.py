@@ -1,9 +1,9 @@
 """Whether a finding survives tuning, and leaving the sensitive attributes out of the features.
 
-A claim that is asked in such a variant is compared with its own verdict in the variant's *twin*: the setting
-that differs from it by that alone. Of the claims that are ``reproduced`` in the twin, all must be so in the
-variant for the finding to survive. It does not when one is contradicted there; one that is only not
-reproduced there could not be shown, and decides nothing.
+A claim tested in such a variant is compared with its verdict in the variant's *twin*: the setting that
+differs from it only by that change. The finding survives if every claim that is ``reproduced`` in the twin is
+also reproduced in the variant. It does not if one is contradicted there. A claim that is merely not
+reproduced there could not be shown and decides nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ from fedtoll.scenarios.claims import BASE, Setting
 Answer = Literal["yes", "no", "undecided (not shown with it)", "undecided", "nothing to survive", "not asked"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
-FELL = ("contradicted", "not reproduced")
+FAILED = ("contradicted", "not reproduced")
 _EXCLUDE = "data.exclude="
+_SAME = {
+    "tuning": "tuning chose the same constants, so the runs are the same",
+    "blind": "the runs are the same",
+}
 
 
 @dataclass(frozen=True)
 class Survival:
-    """Whether the claims of a finding outlive one change, and how that was told.
+    """Whether the claims of a finding survive one change, and why.
 
     Parameters
     ----------
     question
-        ``tuning`` or ``blind``.
+        The change: ``tuning`` or ``blind``.
     answer
         One of :data:`ANSWERS`.
     why
-        In words: how many claims held, and which fell.
+        In words: how many claims held, and which did not.
     kept, held
-        How many claims hold with it, of those that hold without it.
+        How many claims held with the change, of the ``held`` claims that held without it.
     """
 
     question: Literal["tuning", "blind"]
@@ -47,7 +51,7 @@ class Survival:
 
     @property
     def asks(self) -> str:
-        """The question in words."""
+        """The question, in words."""
         return {
             "tuning": "survives tuning",
             "blind": "survives leaving the sensitive attributes out of the features",
@@ -55,20 +59,19 @@ class Survival:
 
 
 def same_runs(one: Outcome, other: Outcome) -> bool:
-    """Whether two settings' outcomes are of the same runs: their figures are so, to the last bit."""
-    a, b = ([o.mean, *(mean for _, mean in o.sides)] for o in (one, other))
-    return len(a) > 1 and a == b and one.seeds == other.seeds
+    """Return whether two settings' outcomes come from the same runs."""
+    return bool(one.runs) and one.runs == other.runs
 
 
 def survival(settings: Sequence[Setting], outcomes: Sequence[Outcome]) -> tuple[Survival, Survival]:
-    """Return both answers for one finding.
+    """Return whether one finding survives tuning, and whether it survives blind features.
 
     Parameters
     ----------
     settings
-        Of its scenario.
+        The settings of its scenario.
     outcomes
-        Its verdicts.
+        The outcomes of its claims.
     """
     tuned = {s.name: twin(s, settings) for s in settings if s.tuned}
     blind = {
@@ -80,7 +83,7 @@ def survival(settings: Sequence[Setting], outcomes: Sequence[Outcome]) -> tuple[
 
 
 def twin(variant: Setting, settings: Sequence[Setting]) -> str | None:
-    """Return the setting that differs from a variant by its tuning or its exclusion alone; None without one.
+    """Return the setting that differs from a variant only by its tuning or exclusion; None if there is none.
 
     Examples
     --------
@@ -98,45 +101,42 @@ def twin(variant: Setting, settings: Sequence[Setting]) -> str | None:
 def _answer(
     question: Literal["tuning", "blind"], twins: dict[str, str | None], outcomes: Iterable[Outcome]
 ) -> Survival:
-    by = {(o.claim, o.setting): o for o in outcomes}
-    verdicts = {key: o.verdict for key, o in by.items()}
-    asked = {
-        (claim, setting): (verdicts[claim, own], verdict)
-        for (claim, setting), verdict in verdicts.items()
-        if (own := twins.get(setting)) is not None and (claim, own) in verdicts
+    outcome = {(o.claim, o.setting): o for o in outcomes}
+    both = {
+        (claim, setting): (outcome[claim, other].verdict, o.verdict)
+        for (claim, setting), o in outcome.items()
+        if (other := twins.get(setting)) is not None and (claim, other) in outcome
     }
-    if not asked:
-        return Survival(question, "not asked", "no claim is asked in a setting with it and in one without")
-    same = [(c, s) for c, s in asked if same_runs(by[c, s], by[c, twins[s] or ""])]
-    pairs = {key: both for key, both in asked.items() if key not in same}
+    if not both:
+        return Survival(question, "not asked", "no claim is tested both with it and without it")
+    same = [(c, s) for c, s in both if same_runs(outcome[c, s], outcome[c, twins[s] or ""])]
+    pairs = {key: verdicts for key, verdicts in both.items() if key not in same}
     if not pairs:
-        return Survival(question, "undecided", "it chose the same constants: the runs are the same")
+        return Survival(question, "undecided", _SAME[question])
+    tested = f"of {len(pairs)} tested both ways"
     held = {key: after for key, (before, after) in pairs.items() if before == "reproduced"}
-    alike = f"; in {len(same)} more it chose the same constants: the runs are the same" * bool(same)
-    new = [claim for (claim, _), both in pairs.items() if both[0] in FELL and both[1] == "reproduced"]
-    more = f"; {listed(new)} did not hold without it and {'do' if len(new) > 1 else 'does'} with it" * bool(
-        new
-    )
+    new = [c for (c, _), (before, after) in pairs.items() if before in FAILED and after == "reproduced"]
+    rest = ""
+    if new:
+        rest += f"; {listed(new)} did not hold without it but {'do' if len(new) > 1 else 'does'} with it"
+    if same:
+        rest += f"; for {len(same)} more, {_SAME[question]}"
     if not held:
-        open_ = sum(before == "undecided" for before, _ in pairs.values())
-        if open_:
-            return Survival(
-                question,
-                "undecided",
-                f"of {len(pairs)} asked both ways, {open_} undecided without it{alike}",
-            )
-        return Survival(
-            question,
-            "nothing to survive",
-            f"of {len(pairs)} asked both ways, none held without it{more}{alike}",
-        )
+        undecided = sum(before == "undecided" for before, _ in pairs.values())
+        if undecided:
+            return Survival(question, "undecided", f"{tested}, {undecided} undecided without it{rest}")
+        return Survival(question, "nothing to survive", f"{tested}, none held without it{rest}")
     kept = sum(after == "reproduced" for after in held.values())
-    fell = [claim for (claim, _), after in held.items() if after == "contradicted"]
-    lost = [claim for (claim, _), after in held.items() if after == "not reproduced"]
-    told = f"of {len(pairs)} asked both ways, {len(held)} held without it and {kept} of these with it"
-    told += f"; contradicted with it: {listed(fell)}" * bool(fell)
-    told += f"; not shown with it: {listed(lost)}" * bool(lost) + more + alike
-    if fell:
-        return Survival(question, "no", told, kept, len(held))
-    unsure: Answer = "undecided (not shown with it)" if lost else "undecided"
-    return Survival(question, "yes" if kept == len(held) else unsure, told, kept, len(held))
+    contradicted = [claim for (claim, _), after in held.items() if after == "contradicted"]
+    not_shown = [claim for (claim, _), after in held.items() if after == "not reproduced"]
+    why = f"{tested}, {len(held)} held without it and {kept} of these with it"
+    if contradicted:
+        why += f"; contradicted with it: {listed(contradicted)}"
+    if not_shown:
+        why += f"; not shown with it: {listed(not_shown)}"
+    answer: Answer = "undecided (not shown with it)" if not_shown else "undecided"
+    if contradicted:
+        answer = "no"
+    elif kept == len(held):
+        answer = "yes"
+    return Survival(question, answer, why + rest, kept, len(held))

@@ -1,11 +1,11 @@
-"""Refutation by tuning: every ε chooses its own constants, on records that are declared public.
+"""Tuning: every ε chooses its own constants on records that are declared public.
 
-Does a toll gap come from privacy, or from constants that were fit for ε = ∞ alone? (De Oliveira et al. 2023
-and Demelius et al. 2025 disagree.) The choice is made with seeds of its own, and it is not free: every
-candidate is trained on private records, and picking among K models costs the composition of all K, which is
-NOT counted in the ε that is shown. The validation part is public, the same for every seed and setting:
-nobody trains on it and no seed tests it, and the setting that is held against lacks it too. At ε = ∞ nothing
-is clipped, so that it chooses among fewer candidates and tolls lean down.
+Does a toll gap come from privacy, or from constants that suit only ε = ∞? (De Oliveira et al. 2023 and
+Demelius et al. 2025 disagree.) The choice uses its own seeds, and it is not free: every candidate is trained
+on private records, and choosing among K models costs the composition of all K, which is NOT counted in the ε
+shown. The validation part is public and the same for every seed and setting: nobody trains on it, no seed
+tests on it, and the untuned setting leaves it out too. At ε = ∞ nothing is clipped, so ∞ chooses among fewer
+candidates, which biases tolls downwards.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fedtoll.findings.failures import naming
-from fedtoll.scenarios.atomic import write_bytes
+from fedtoll.findings import cache
+from fedtoll.findings.failures import errors_name_run
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.numbers import write_number
@@ -29,16 +29,15 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
-from fedtoll.server.workers import spread
 
 Losses = dict[str, float]
-"""Mean log-loss on the validation part by group, and of everybody."""
+"""The mean log-loss on the validation part, by group and for everybody."""
 
 
-def tuned(
+def tune(
     name: str, planned: Plan, folder: Path, workers: int | None = None
 ) -> tuple[Plan, dict[str, tuple[str, ...]]]:
-    """Return a plan whose every ε has the constants that it chose, and what each chose.
+    """Return a plan in which every ε has the constants that it chose, and these constants.
 
     Parameters
     ----------
@@ -47,74 +46,69 @@ def tuned(
     planned
         The setting before tuning.
     folder
-        The setting's results folder: what was trained to choose is kept in it, and found by the next command.
+        The folder with the losses of every candidate; candidates stored there are not trained again.
     workers
-        Processes, by default one a core.
+        The number of processes, by default one per core.
+
+    Returns
+    -------
+    tuple
+        The plan, and for each ε (as a string) the overrides that it chose.
 
     Raises
     ------
     RunError
-        If at some ε no candidate can be chosen.
+        If every candidate diverged at some ε, a candidate fails, or the folder cannot be written.
     """
-    how = planned.scenario.tune
-    if how is None:
+    grid, epsilons = planned.scenario.tune, planned.scenario.privacy.epsilons
+    if grid is None:
         raise ScenarioError(f"{name}: a tuned setting needs [tune]")
-    candidates = {e: combinations(how, e) for e in planned.scenario.privacy.epsilons}
-    plans: dict[tuple[float | str, tuple[str, ...]], Plan] = {}
-    for epsilon in planned.scenario.privacy.epsilons:
-        for overrides in candidates[epsilon]:
-            plans[epsilon, overrides] = _with(planned, epsilon, overrides, how.seeds)
-    losses = _losses(
-        [run for made in plans.values() for run in made.runs], folder / "tuning", planned.federation, workers
-    )
+    plans = {e: {c: _plan_with(planned, e, c, grid.seeds) for c in candidates(grid, e)} for e in epsilons}
+    runs = [run for by_constants in plans.values() for p in by_constants.values() for run in p.runs]
+    losses = _losses(runs, folder, planned.federation, workers)
     chosen: dict[float | str, tuple[str, ...]] = {}
-    for epsilon in planned.scenario.privacy.epsilons:
-        scores = {
-            c: _score([losses[r.hash] for r in plans[epsilon, c].runs], how) for c in candidates[epsilon]
-        }
-        # NaN, of a run that diverged, is greater than nothing: it would win if it came first.
+    for epsilon, by_constants in plans.items():
+        scores = {c: _score([losses[run.hash] for run in p.runs], grid) for c, p in by_constants.items()}
+        # A diverged run scores NaN. No number is less than NaN, so min would choose it if it came first.
         finite = {c: score if math.isfinite(score) else math.inf for c, score in scores.items()}
         if min(finite.values()) == math.inf:
             raise RunError(f"{name}: tuning at ε = {epsilon}: every candidate diverged or failed")
-        chosen[epsilon] = min(candidates[epsilon], key=finite.__getitem__)
-    seeds = planned.scenario.seeds
-    parts = {e: _with(planned, e, overrides, seeds) for e, overrides in chosen.items()}
-    runs = tuple(run for part in parts.values() for run in part.runs)
-    words = {str(write_number(e)): overrides for e, overrides in chosen.items()}
-    return Plan(planned.scenario, runs, planned.federation), words
+        chosen[epsilon] = min(finite, key=finite.__getitem__)
+    parts = [_plan_with(planned, e, overrides, planned.scenario.seeds) for e, overrides in chosen.items()]
+    plan = Plan(planned.scenario, tuple(run for part in parts for run in part.runs), planned.federation)
+    return plan, {str(write_number(e)): overrides for e, overrides in chosen.items()}
 
 
-def combinations(how: Tune, epsilon: float | str) -> list[tuple[str, ...]]:
-    """Return every combination as overrides, in the order of the file; at ε = ∞ nothing is clipped.
+def candidates(grid: Tune, epsilon: float | str) -> list[tuple[str, ...]]:
+    """Return every combination of constants as overrides, in the order of the file; ε = ∞ has no clip.
 
     Examples
     --------
-    >>> how = Tune(learning_rates=(0.5, 2.0), clips=(1.0,))
-    >>> combinations(how, 1.0)
+    >>> grid = Tune(learning_rates=(0.5, 2.0), clips=(1.0,))
+    >>> candidates(grid, 1.0)
     [('training.learning_rate=0.5', 'training.clip=1.0'), ('training.learning_rate=2.0', 'training.clip=1.0')]
-    >>> combinations(how, math.inf)
+    >>> candidates(grid, math.inf)
     [('training.learning_rate=0.5',), ('training.learning_rate=2.0',)]
     """
     axes = {
-        "training.learning_rate": how.learning_rates,
-        "training.clip": () if epsilon == math.inf else how.clips,
-        "training.batch_size": how.batch_sizes,
+        "training.learning_rate": grid.learning_rates,
+        "training.clip": () if epsilon == math.inf else grid.clips,
+        "training.batch_size": grid.batch_sizes,
     }
     stated = [[f"{key}={value}" for value in values] for key, values in axes.items() if values]
     return list(itertools.product(*stated))
 
 
-def _with(planned: Plan, epsilon: float | str, overrides: Sequence[str], seeds: Sequence[int]) -> Plan:
-    """Return the plan of one ε with other constants."""
+def _plan_with(planned: Plan, epsilon: float | str, overrides: Sequence[str], seeds: Sequence[int]) -> Plan:
+    """Return the plan of one ε with other constants and seeds."""
     from fedtoll.server.plan import plan
 
     scenario = planned.scenario
     training = scenario.training.model_dump()
     for override in overrides:
-        key, _, value = override.partition("=")
-        word = key.removeprefix("training.")
-        training[word] = int(value) if word == "batch_size" else float(value)
-        if word == "batch_size":
+        key, _, value = override.removeprefix("training.").partition("=")
+        training[key] = int(value) if key == "batch_size" else float(value)
+        if key == "batch_size":
             training["sampling_rate"] = None
     narrowed = scenario.model_copy(
         update={
@@ -126,43 +120,38 @@ def _with(planned: Plan, epsilon: float | str, overrides: Sequence[str], seeds: 
     return plan(narrowed, f"{scenario.name} (tuned)", like=planned.federation)
 
 
-def _score(losses: Sequence[Losses], how: Tune) -> float:
-    """Return what is made least: the mean over seeds of everybody's loss, or of the worst group's."""
+def _score(losses: Sequence[Losses], grid: Tune) -> float:
+    """Return the quantity to minimise: the mean over seeds of everybody's loss, or of the worst group's."""
     from fedtoll.scenarios.measures import EVERYBODY
 
-    each = [
+    by_seed = [
         loss[EVERYBODY]
-        if how.by == "everybody"
+        if grid.by == "everybody"
         else float(np.max([v for k, v in loss.items() if k != EVERYBODY], initial=loss[EVERYBODY]))
         for loss in losses
     ]
-    return float(np.mean(each))
+    return float(np.mean(by_seed))
 
 
 def _losses(
     runs: Sequence[Run], folder: Path, federation: Federation, workers: int | None
 ) -> dict[str, Losses]:
-    """Return the losses of every run on the validation part, trained or found."""
-    known = {}
-    for run in runs:
-        file = folder / f"{run.hash}.json"
-        if file.exists():
-            known[run.hash] = json.loads(file.read_text(encoding="utf-8"))
-    todo = {run.hash: run for run in runs if run.hash not in known}
-    if not todo:
-        return known
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = [run.to_json() for run in sorted(todo.values(), key=lambda r: r.seed)]
-    for _, (name, losses) in spread(partial(validation_losses, Trainer(federation)), texts, workers):
-        write_bytes(folder / f"{name}.json", json.dumps(losses).encode())
-        known[name] = losses
-    return known
+    """Return the losses of every run on the validation part, by the hash of the run."""
+    ordered = sorted(runs, key=lambda run: run.seed)  # runs of one seed share records and draws
+    found = cache.complete(
+        {folder / f"{run.hash}.json": run.to_json() for run in ordered},
+        partial(validation_losses, Trainer(federation)),
+        load=lambda file: json.loads(file.read_text(encoding="utf-8")),
+        save=lambda file, losses: file.write_text(json.dumps(losses), encoding="utf-8"),
+        workers=workers,
+    )
+    return {file.stem: losses for file, losses in found.items()}
 
 
-def validation_losses(trainer: Trainer, text: str) -> tuple[str, Losses]:
-    """Train one run, given as JSON, and return its hash and its model's losses on the validation part.
+def validation_losses(trainer: Trainer, text: str) -> Losses:
+    """Train one run, given as JSON, and return its losses on the validation part.
 
-    Of a run that diverged everybody's loss is NaN.
+    If the run diverged, the loss of everybody is NaN.
     """
     import torch
 
@@ -173,20 +162,20 @@ def validation_losses(trainer: Trainer, text: str) -> tuple[str, Losses]:
     run = Run.from_json(text)
     last: dict[str, Any] = {}
     try:
-        with naming(run):
-            trainer.train(run, lambda round, made: last.update(model=made))
+        with errors_name_run(run):
+            trainer.train(run, lambda round, parameters: last.update(parameters=parameters))
     except RunError as error:
-        if error.__cause__ is not None:  # no divergence, but an error in somebody's code
+        if error.__cause__ is not None:  # an error in the code of a strategy or model, not divergence
             raise
-        return run.hash, {EVERYBODY: math.nan}
-    of = trainer.clients.federation(run).records(run.seed)
-    features = torch.from_numpy(of.table.features[of.validation]).to(model.DTYPES[run.precision])
+        return {EVERYBODY: math.nan}
+    records = trainer.clients.federation(run).records(run.seed)
+    features = torch.from_numpy(records.table.features[records.validation]).to(model.DTYPES[run.precision])
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
-    model.put(module, last["model"])
+    model.put(module, last["parameters"])
     with torch.no_grad():
-        labels = torch.from_numpy(of.table.label[of.validation])
+        labels = torch.from_numpy(records.table.label[records.validation])
         nats = losses.per_example(module(features), labels).double().numpy()
-    codes = of.groups.codes[of.validation]
-    there = [(code, name) for code, name in enumerate(of.groups.names) if (codes == code).any()]
-    by_group = {name: float(nats[codes == code].mean()) for code, name in there}
-    return run.hash, {**by_group, EVERYBODY: float(nats.mean())}
+    codes = records.groups.codes[records.validation]
+    present = [(code, name) for code, name in enumerate(records.groups.names) if (codes == code).any()]
+    by_group = {name: float(nats[codes == code].mean()) for code, name in present}
+    return {**by_group, EVERYBODY: float(nats.mean())}

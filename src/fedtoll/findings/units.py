@@ -1,4 +1,4 @@
-"""How figures of claims are written: in points where they are differences of shares, as sources do."""
+"""Units of the numbers in claims: differences of rates are written in percentage points, as papers do."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.measures import FLAGS
 
 SHARES = ("accuracy", "balanced_accuracy", "tpr", "fpr", "auroc", "selection_rate")
-"""Measures whose differences are told in points, hundredths."""
+"""Measures whose differences are written in points (hundredths)."""
 
 
-def of_figure(claim: Claim) -> str:
-    """Return the unit of a claim's figure: ``points``, ``nats``, ``of seeds`` or none.
+def figure_unit(claim: Claim) -> str:
+    """Return the unit of a claim's figure: ``points``, ``nats``, ``of seeds`` or an empty string.
 
     Examples
     --------
-    >>> of_figure(Claim(name="x", says="x", kind="order", measure="accuracy", b=Term()))
+    >>> figure_unit(Claim(name="x", says="x", kind="order", measure="accuracy", b=Term()))
     'points'
-    >>> of_figure(Claim(name="x", says="x", kind="ratio", measure="accuracy", b=Term(), at_least=2.0))
+    >>> figure_unit(Claim(name="x", says="x", kind="ratio", measure="accuracy", b=Term(), at_least=2.0))
     ''
     """
     if claim.kind in {"ratio", "correlation"}:
         return ""
     term = claim.terms(claim.settings[0])[0]
-    return of_side(term) if claim.kind == "threshold" else _unit(term)
+    return side_unit(term) if claim.kind == "threshold" else _unit(term)
 
 
-def of_side(term: Term) -> str:
-    """Return the unit of one side: a toll, a price and a spread are differences, a value is none."""
+def side_unit(term: Term) -> str:
+    """Return the unit of one side: tolls, prices and spreads are differences, a value is not."""
     if term.measure in FLAGS:
         return "of seeds"
     return _unit(term) if term.of in {"toll", "price", "spread"} else ""
@@ -41,12 +41,12 @@ def _unit(term: Term) -> str:
     return "nats" if term.measure == "log_loss" else ""
 
 
-def bound(value: float, unit: str = "") -> str:
-    """Write a bound as it was fixed, with its unit.
+def format_bound(value: float, unit: str = "") -> str:
+    """Return a bound as the claim states it, with its unit.
 
     Examples
     --------
-    >>> bound(-0.01, "points"), bound(2.0)
+    >>> format_bound(-0.01, "points"), format_bound(2.0)
     ('−1 points', '2')
     """
     if unit == "of seeds":
@@ -54,12 +54,12 @@ def bound(value: float, unit: str = "") -> str:
     return f"{100 * value if unit == 'points' else value:g} {unit}".rstrip().replace("-", "−")
 
 
-def written(value: float, unit: str = "") -> str:
-    """Write one number in its unit, without the unit's name.
+def format_value(value: float, unit: str = "") -> str:
+    """Return a number in its unit, without the unit's name.
 
     Examples
     --------
-    >>> written(0.0123, "points"), written(0.0123), written(float("nan"))
+    >>> format_value(0.0123, "points"), format_value(0.0123), format_value(float("nan"))
     ('1.23', '0.0123', '–')
     """
     if unit == "of seeds" and not math.isnan(value):
@@ -67,17 +67,17 @@ def written(value: float, unit: str = "") -> str:
     return number(100 * value, 2) if unit == "points" else number(value, 4)
 
 
-def interval(mean: float, low: float, high: float, unit: str = "") -> str:
-    """Write a figure with its interval and unit.
+def format_interval(mean: float, low: float, high: float, unit: str = "") -> str:
+    """Return a figure with its interval and unit.
 
     Examples
     --------
-    >>> interval(3.25, 2.5, 4.0), interval(0.5, float("nan"), float("nan"))
+    >>> format_interval(3.25, 2.5, 4.0), format_interval(0.5, float("nan"), float("nan"))
     ('3.2500 (2.5000 to 4.0000)', '0.5000')
-    >>> interval(-0.01, -0.02, 0.0, "points")
+    >>> format_interval(-0.01, -0.02, 0.0, "points")
     '−1.00 points (−2.00 to 0.00)'
     """
-    told = f"{written(mean, unit)} {unit}".rstrip() if not math.isnan(mean) else written(mean)
+    figure = f"{format_value(mean, unit)} {unit}".rstrip() if not math.isnan(mean) else format_value(mean)
     if math.isnan(low) or math.isnan(high):
-        return told
-    return f"{told} ({written(low, unit)} to {written(high, unit)})"
+        return figure
+    return f"{figure} ({format_value(low, unit)} to {format_value(high, unit)})"

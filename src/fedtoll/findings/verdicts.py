@@ -1,17 +1,18 @@
-"""Verdicts on claims, from paired differences over seeds: the toll's intervals, sign flips and Holm.
+"""Verdicts on claims, from paired differences over seeds: t intervals, sign-flip tests and Holm's correction.
 
-A claim names a region for one seed-mean or several. It is *reproduced* where the mean lies inside and its
-95% t interval too; *contradicted* where both lie outside; in either case the sign-flip test at the bound must
-reject at .05 after Holm over all claims of the finding. Else it is *not reproduced*: the figures agree with
-the claim and with its opposite. Where no test can decide it is *undecided*, with the reason.
+A claim states a region for one seed-mean or several. It is *reproduced* if the mean and its 95% t interval
+lie inside the region, and *contradicted* if both lie outside; in either case the sign-flip test at the bound
+must reject at .05 after Holm's correction over all claims of the finding. Otherwise it is *not reproduced*:
+the results are compatible with the claim and with its opposite. If no test can decide, it is *undecided*,
+with the reason.
 
-A share of seeds has the exact binomial test and interval instead; a correlation must hold over groups too.
+A share of seeds uses the exact binomial test and interval instead. A correlation must also hold over groups.
 
 Examples
 --------
 >>> import numpy as np
->>> apart = Part(np.array([3.0, 4, 5, 4, 3, 4, 5, 4, 3, 4]), low=0.0)
->>> judge([Case((apart,))])[0].verdict
+>>> contrast = Part(np.array([3.0, 4, 5, 4, 3, 4, 5, 4, 3, 4]), low=0.0)
+>>> judge([Case((contrast,))])[0].verdict
 'reproduced'
 """
 
@@ -30,24 +31,25 @@ from fedtoll.scenarios.compare import LEVEL, unreachable
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
 from fedtoll.toll.shares import against, clopper_pearson
 
-Word = Literal["reproduced", "not reproduced", "contradicted", "undecided"]
-VERDICTS: tuple[Word, ...] = ("reproduced", "not reproduced", "contradicted", "undecided")
+Verdict = Literal["reproduced", "not reproduced", "contradicted", "undecided"]
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "contradicted", "undecided")
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One paired contrast, and the region in which its mean must lie.
+    """One paired contrast, and the region that must contain its mean.
 
     Parameters
     ----------
     x
-        One value a seed; NaN is dropped.
+        One value per seed; NaN is dropped.
     low, high
-        The region.
+        The bounds of the region.
     guard
-        A step of a curve: its mean must lie inside, and it contradicts where it is outside beyond doubt.
+        Whether this is a step of a curve. A guard cannot establish the claim, but its mean must lie inside,
+        and it contradicts the claim if it lies outside significantly.
     share
-        The values are 0 and 1, and the mean is a share of seeds.
+        Whether the values are 0 and 1, so that the mean is a share of seeds.
     """
 
     x: NDArray[np.float64]
@@ -63,13 +65,13 @@ class Part:
 
     @property
     def seeds(self) -> int:
-        """How many seeds have a value."""
+        """The number of seeds with a value."""
         return len(self.known)
 
     def interval(self) -> tuple[float, float, float]:
-        """Return mean, low and high of the 95% interval: Student's, of a share Clopper and Pearson's.
+        """Return the mean and the 95% interval: Student's t, or Clopper and Pearson's for a share.
 
-        NaN where all seeds are equal, of which t knows no width: that is no certainty.
+        The t interval is NaN if all seeds are equal: its width would be 0, which is not certainty.
         """
         known = self.known
         if not known.size:
@@ -79,14 +81,14 @@ class Part:
         mean, low, high = (float(v) for v in t_interval(known))
         return mean, low, high
 
-    def against(self, bound: float, *, above: bool) -> float:
-        """Return p, two-sided, that the mean lies on that side of a bound by chance."""
+    def p_value(self, bound: float, *, above: bool) -> float:
+        """Return the two-sided p-value of the mean against a bound."""
         if self.share:
             return against(int(self.known.sum()), self.seeds, bound, above=above)
         return sign_flip(self.x - bound)
 
-    def place(self) -> tuple[bool, bool, float]:
-        """Return whether the mean lies inside, whether all of its interval lies on that side too, and p."""
+    def locate(self) -> tuple[bool, bool, float]:
+        """Return whether the mean lies inside, whether its whole interval lies on the same side, and p."""
         mean, low, high = self.interval()
         if math.isnan(mean):
             return False, False, math.nan
@@ -94,39 +96,40 @@ class Part:
         if self.low <= mean <= self.high:
             clear = (low > self.low or self.low == -math.inf) and (high < self.high or self.high == math.inf)
             sure = clear and not math.isnan(low)
-            return True, sure, max((self.against(b, above=above) for b, above in bounds), default=0.0)
+            return True, sure, max((self.p_value(b, above=above) for b, above in bounds), default=0.0)
         above = mean > self.high
         clear = high < self.low or low > self.high
-        return False, clear, self.against(self.high if above else self.low, above=above)
+        return False, clear, self.p_value(self.high if above else self.low, above=above)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A claim ready to be judged.
+    """A claim in one setting, ready to be judged.
 
     Parameters
     ----------
     parts
-        All of them must lie inside.
-    barred
-        Why it cannot be decided; empty where it can.
-    void
-        Why the claim has no sense with these figures (a ratio to nothing): then it is not reproduced.
+        The contrasts; all must lie inside their regions.
+    undecidable
+        Why the claim cannot be decided; empty if it can.
+    undefined
+        Why the claim is meaningless for these results, e.g. a ratio to 0; it is then not reproduced.
     over
-        Of a correlation, what it is over; and p of shuffling them, which must be at most .05 as well.
+        For a correlation, the groups that it is over and their permutation p-value, which must be at most
+        .05.
     """
 
     parts: tuple[Part, ...]
-    barred: str = ""
-    void: str = ""
+    undecidable: str = ""
+    undefined: str = ""
     over: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, the reason in words, and the p-value before and after Holm."""
+    """A verdict, its reason in words, and the p-value before and after Holm's correction."""
 
-    verdict: Word
+    verdict: Verdict
     why: str
     p: float
     p_holm: float
@@ -134,18 +137,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one claim in one setting: everything that the page and ``--json`` show.
+    """The outcome of one claim in one setting: everything that the page and ``--json`` show.
 
-    ``mean``, ``low`` and ``high`` are of the figure that ``figure`` names (a difference, a ratio, a value),
-    and ``sides`` gives the seed-mean of every side with what it is. ``over`` and ``p_over`` are of a
-    correlation: over how many groups it is, and p of shuffling them.
+    ``mean``, ``low`` and ``high`` belong to the quantity that ``figure`` names (a difference, a ratio, a
+    value). ``sides`` has the description and seed-mean of every side. For a correlation, ``over`` says how
+    many groups it is over and ``p_over`` is their permutation p-value. ``runs`` identifies the runs that the
+    claim reads.
     """
 
     claim: str
     says: str
     kind: str
     setting: str
-    verdict: Word
+    verdict: Verdict
     why: str
     published: str
     region: str
@@ -160,90 +164,93 @@ class Outcome:
     p_holm: float
     over: str = ""
     p_over: float = math.nan
+    runs: str = ""
 
 
 @dataclass(frozen=True)
-class _Leaning:
+class _Evidence:
+    """Whether a mean lies inside, whether its interval lies on the same side, p, and any other objection."""
+
     inside: bool
     clear: bool
     p: float
-    doubt: str = ""
+    objection: str = ""
 
 
 def judge(cases: Sequence[Case]) -> list[Judged]:
     """Return the verdict of every case; together they are the family of Holm's correction."""
-    leanings = [_lean(case.parts) for case in cases]
-    adjusted = holm([leaning.p for leaning in leanings])
-    made = []
-    for case, leaning, p_holm in zip(cases, leanings, adjusted, strict=True):
+    evidence = [_combine(case.parts) for case in cases]
+    adjusted = holm([one.p for one in evidence])
+    judged = []
+    for case, one, p_holm in zip(cases, evidence, adjusted, strict=True):
         seeds = min((part.seeds for part in case.parts), default=0)
-        bare = Judged("undecided", "", leaning.p, float(p_holm))
-        if why := case.barred or _undecided(case.parts, seeds, len(cases), leaning.p):
-            made.append(replace(bare, why=why))
-        elif case.void:
-            made.append(replace(bare, verdict="not reproduced", why=case.void))
+        undecided = Judged("undecided", "", one.p, float(p_holm))
+        if why := case.undecidable or _why_undecided(case.parts, seeds, len(cases), one.p):
+            judged.append(replace(undecided, why=why))
+        elif case.undefined:
+            judged.append(replace(undecided, verdict="not reproduced", why=case.undefined))
         else:
-            verdict, why = _decided(leaning, float(p_holm), case.over)
-            made.append(replace(bare, verdict=verdict, why=why))
-    return made
+            verdict, why = _decide(one, float(p_holm), case.over)
+            judged.append(replace(undecided, verdict=verdict, why=why))
+    return judged
 
 
-def _undecided(parts: Sequence[Part], seeds: int, family: int, p: float) -> str:
+def _why_undecided(parts: Sequence[Part], seeds: int, family: int, p: float) -> str:
     if seeds == 0:
         return "undefined in every seed"
     if seeds < LEAST_SEEDS:
-        return f"too few seeds: {seeds}, and {LEAST_SEEDS} are the fewest"
+        return f"too few seeds: {seeds}, at least {LEAST_SEEDS} are needed"
     if why := unreachable(family, seeds) or ("undefined" if math.isnan(p) else ""):
         return why
     if any(not part.guard and math.isnan(part.interval()[1]) for part in parts):
-        return "the same value in every seed, so that there is no interval"
+        return "the same value in every seed, so there is no interval"
     return ""
 
 
-def _decided(leaning: _Leaning, p_holm: float, over: tuple[str, float] | None) -> tuple[Word, str]:
+def _decide(evidence: _Evidence, p_holm: float, over: tuple[str, float] | None) -> tuple[Verdict, str]:
     what, p_over = over or ("", 0.0)
-    if leaning.clear and p_holm <= LEVEL and p_over <= LEVEL:
-        if leaning.inside:
-            return "reproduced", "mean and interval lie where the claim says"
-        return "contradicted", "mean and interval lie where the claim says they do not"
-    which = "agree" if leaning.inside else "disagree"
-    doubt = leaning.doubt or "its interval reaches over the bound"
-    if leaning.clear:
-        doubt = "p is above .05 after Holm" if p_holm > LEVEL else f"p over {what} is above .05"
-    return "not reproduced", f"the mean would {which}, but {doubt}"
+    if evidence.clear and p_holm <= LEVEL and p_over <= LEVEL:
+        if evidence.inside:
+            return "reproduced", "mean and interval lie inside the claimed region"
+        return "contradicted", "mean and interval lie outside the claimed region"
+    which = "agrees" if evidence.inside else "disagrees"
+    objection = evidence.objection or "its interval includes the bound"
+    if evidence.clear:
+        objection = "p is above .05 after Holm" if p_holm > LEVEL else f"p over {what} is above .05"
+    return "not reproduced", f"the mean {which}, but {objection}"
 
 
-def _lean(parts: Sequence[Part]) -> _Leaning:
-    """Return towards what the parts of a claim lean together.
+def _combine(parts: Sequence[Part]) -> _Evidence:
+    """Return the joint evidence of the parts of a claim.
 
-    Inside: all parts are, and all but the guards clearly, so p is the largest of these (an intersection-union
-    test). Outside: one is, or one guard is beyond doubt, so p is the smallest times the number of those that
-    could have been.
+    Inside: all parts lie inside, and all but the guards must do so clearly, so p is the largest of theirs (an
+    intersection-union test). Outside: one part does, or one guard significantly, so p is the smallest times
+    the number of parts that could have.
     """
-    placed = [(part, _Leaning(*part.place())) for part in parts]
-    own = [leaning for part, leaning in placed if not part.guard]
-    guards = [leaning for part, leaning in placed if part.guard]
-    fallen = [g for g in guards if not g.inside and g.clear and g.p * len(guards) <= LEVEL]
-    if fallen:
-        worst = min(fallen, key=lambda g: g.p)
-        return _Leaning(False, True, min(1.0, worst.p * len(guards)))
-    if any(math.isnan(leaning.p) for leaning in own) or not own:
-        return _Leaning(False, False, math.nan)
-    if all(leaning.inside for leaning in own):
+    located = [(part, _Evidence(*part.locate())) for part in parts]
+    main = [one for part, one in located if not part.guard]
+    guards = [one for part, one in located if part.guard]
+    broken = [g for g in guards if not g.inside and g.clear and g.p * len(guards) <= LEVEL]
+    if broken:
+        worst = min(broken, key=lambda g: g.p)
+        return _Evidence(False, True, min(1.0, worst.p * len(guards)))
+    if any(math.isnan(one.p) for one in main) or not main:
+        return _Evidence(False, False, math.nan)
+    if all(one.inside for one in main):
         if not all(g.inside for g in guards):
-            p = max(leaning.p for leaning in own)
-            return _Leaning(True, False, p, "the mean of one of its steps goes the other way")
-        return _Leaning(True, all(leaning.clear for leaning in own), max(leaning.p for leaning in own))
-    out = [leaning for leaning in own if not leaning.inside]
-    worst = min(out, key=lambda leaning: (not leaning.clear, leaning.p))
-    return _Leaning(False, worst.clear, min(1.0, worst.p * len(own)))
+            p = max(one.p for one in main)
+            return _Evidence(True, False, p, "the mean of one of its steps goes the other way")
+        return _Evidence(True, all(one.clear for one in main), max(one.p for one in main))
+    outside = [one for one in main if not one.inside]
+    worst = min(outside, key=lambda one: (not one.clear, one.p))
+    return _Evidence(False, worst.clear, min(1.0, worst.p * len(main)))
 
 
 def fieller(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the ratio of two seed-means and its 95% interval (Fieller 1954), paired.
+    """Return the ratio of two paired seed-means and its 95% interval (Fieller 1954).
 
-    The interval holds every r at which the t interval of a − r·b covers 0. It is unbounded, and NaN is
-    returned, where b itself is not clear of 0.
+    The interval contains every r for which the t interval of a − r·b covers 0. It is unbounded, and returned
+    as NaN, if the interval of b itself covers 0.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What was spent? Accounting, calibration, the ledger of releases, and what each part of it costs."""
+"""What was spent? Accounting, calibration, the ledger of releases, and the ε of each part of it."""

@@ -1,19 +1,17 @@
-"""From ε to noise and back: composition of subsampled Gaussian releases.
+"""Privacy accounting and noise calibration for compositions of subsampled Gaussian mechanisms.
 
-Everything here takes public constants only: sampling rates, noise
-multipliers and counts. The privacy unit is one record of one client,
-neighbours differ by adding or removing it, and sampling is Poisson.
+Every function takes public constants only: sampling rates, noise multipliers and counts. The privacy unit is
+one record of one client, neighbouring data sets differ by adding or removing it, and sampling is Poisson.
 
-Two accountants: ``rdp`` (Rényi DP; Mironov 2017, Mironov, Talwar and Zhang
-2019; conversion of Balle et al. 2020, theorem 21) and ``prv`` (numerical
-composition of privacy-loss random variables; Gopi, Lee and Wutschitz 2021),
-both computed by Opacus. Both are bounds; approximations such as GDP are
-refused. RDP is linear in the number of releases, so one curve a (q, σ) serves
-every client and every round. PRV is never reported above RDP, for both hold.
+Two accountants, both computed by Opacus: ``rdp`` (Rényi DP; Mironov 2017, Mironov, Talwar and Zhang 2019;
+conversion of Balle et al. 2020, theorem 21) and ``prv`` (numerical composition of privacy-loss random
+variables; Gopi, Lee and Wutschitz 2021). Both are upper bounds; approximations such as GDP are rejected. RDP
+is linear in the number of releases, so one curve per (q, σ) serves all clients and rounds. Because both
+bounds hold, ``prv`` returns the smaller of the two.
 
-Opacus composes PRV in one direction alone: the loss of a record's removal, log(with/without) over outputs
-with it. RDP bounds both (Mironov, Talwar and Zhang 2019). That the removal is the worse one of a *composed*
-sampled Gaussian is not proved; tests/peers/test_pld.py compares with an oracle of both directions.
+Opacus composes PRV in one direction only: the loss of removing a record, log(with/without) over outputs with
+it. RDP bounds both directions (Mironov, Talwar and Zhang 2019). It is not proved that removal is the worse
+direction for a *composed* sampled Gaussian; tests/peers/test_pld.py compares with an oracle of both.
 """
 
 from __future__ import annotations
@@ -40,49 +38,43 @@ ORDERS: tuple[float, ...] = (
     *range(11, 64),
     *(64, 72, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024),
 )
-"""Rényi orders; Opacus's own end at 63, under which no ε below .103 can be reached at δ = 1e-5."""
+"""Rényi orders. Opacus's defaults end at 63, with which no ε below .103 can be reached at δ = 1e-5."""
 
 LIMITS = (0.2, 1e6)
-"""Noise multipliers that calibration searches."""
+"""Smallest and largest noise multiplier that calibration considers."""
 
 ACCOUNTANTS = ("rdp", "prv")
 
 FINEST = 2**21
-"""Points of the grid on which PRV composes, at most: some seconds, and 100 MB."""
+"""Maximum number of grid points for PRV: a few seconds and 100 MB."""
 
 _RDP = "opacus.accountants.analysis.rdp"
-_NO_BOUND = {"gdp": "Gaussian DP", "clt": "the central limit", "ma": "the old moments accountant"}
-_VERSION = 1  # raised when this arithmetic changes: part of every cached calibration's key
+_NO_BOUND = {"gdp": "Gaussian DP", "clt": "the central limit theorem", "ma": "the old moments accountant"}
+_VERSION = 1  # part of the key of cached calibrations; raise it when this arithmetic changes
 
 
 def check_accountant(name: str) -> None:
-    """Refuse what is no bound, or unknown, in one line.
-
-    Raises
-    ------
-    ScenarioError
-        With why, and what to use.
-    """
+    """Raise ``ScenarioError`` unless an accountant is known and returns an upper bound."""
     if name in ACCOUNTANTS:
         return
     if name in _NO_BOUND:
-        why = f"{_NO_BOUND[name]} is an approximation here and no bound"
+        why = f"{_NO_BOUND[name]} is an approximation, not an upper bound"
         raise ScenarioError(f"accountant {name!r}: {why}; use 'rdp' or 'prv'")
     raise ScenarioError(f"accountant {name!r}: must be 'rdp' or 'prv'")
 
 
 @dataclass(frozen=True)
 class Event:
-    """``count`` releases of one Gaussian mechanism on a Poisson sample.
+    """``count`` releases of one Gaussian mechanism on Poisson samples.
 
     Parameters
     ----------
     noise_multiplier
-        Standard deviation of the noise in units of the L2 sensitivity.
+        σ: the standard deviation of the noise divided by the L2 sensitivity.
     sampling_rate
-        Probability q with which each record enters; 1 for a release over all records.
+        q: the probability with which each record is sampled; 1 for a release over all records.
     count
-        How many times.
+        Number of releases.
     """
 
     noise_multiplier: float
@@ -92,17 +84,17 @@ class Event:
 
 @lru_cache(maxsize=65536)
 def _curve(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
-    """Return the RDP of one release at these orders."""
+    """Return the RDP of one release at each order."""
     curve = _opacus_rdp().compute_rdp(
         q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)
     )
-    # An order at which the series overflows bounds nothing; it must not win the minimum either.
+    # Where the series overflows the order gives no bound, and must not win the minimum over orders.
     return np.where(np.isfinite(curve), curve, np.inf)
 
 
 @lru_cache(maxsize=1)
 def _opacus_rdp() -> Any:
-    """Return Opacus's module of Rényi curves by itself: the whole package takes seconds to import."""
+    """Import Opacus's RDP module without the rest of Opacus, which takes seconds to import."""
     if (loaded := sys.modules.get(_RDP)) is not None:
         return loaded
     package = importlib.util.find_spec("opacus")
@@ -119,32 +111,38 @@ def _opacus_rdp() -> Any:
 
 @lru_cache(maxsize=16)
 def _conversion(delta: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
-    """Return what turns the RDP at each order into ε at this δ (Balle et al. 2020, theorem 21)."""
+    """Return the terms that convert RDP at each order to ε at δ (Balle et al. 2020, theorem 21)."""
     alpha = np.array(orders)
     return np.asarray(np.log1p(-1 / alpha) - (math.log(delta) + np.log(alpha)) / (alpha - 1))
 
 
 def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> float:
-    """Return the ε that the composition of these events spends at this δ.
+    """Return an upper bound of the ε of a composition: its output is (ε, δ)-differentially private.
 
     Parameters
     ----------
     events
-        All releases of one client, of all rounds and kinds.
+        All releases of one client, over all rounds, training and statistics together.
     delta
         The δ of (ε, δ)-differential privacy.
     accountant
         ``rdp`` or ``prv``.
 
-    Returns
-    -------
-    float
-        0 for no events, infinity as soon as one is not noised.
+    Notes
+    -----
+    ==============================================  =========================
+    Edge case                                       ε
+    ==============================================  =========================
+    no events, or all with q = 0 or ``count`` = 0   0
+    any event with σ = 0 (and q, ``count`` > 0)     ∞
+    ``prv`` where RDP gives more than 100           RDP's
+    ``prv`` where PRV fails or is too inaccurate    RDP's
+    ==============================================  =========================
 
     Raises
     ------
     ScenarioError
-        For another accountant.
+        If the accountant is not one of these.
 
     Examples
     --------
@@ -164,47 +162,47 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
     return _compose(merged, delta, accountant)
 
 
-def of_a_record(
+def record_epsilon(
     clients: Sequence[Sequence[Event]], copies: int, delta: float, accountant: str = "rdp"
 ) -> float:
-    """Return an ε that no record exceeds, each of which any ``copies`` of the clients hold.
+    """Return an upper bound of the ε of any record when ``copies`` of the clients hold each record.
 
     Parameters
     ----------
     clients
         All releases of each client.
     copies
-        How many clients hold a record; its ledgers add.
+        Number of clients that hold a record; their releases compose.
     delta, accountant
         As in :func:`epsilon`.
 
     Returns
     -------
     float
-        For one copy the largest client's ε; for several and clients that all release the same, the ε of
-        that many times what one releases. Else RDP's, whatever the accountant: at every order the
-        ``copies`` largest curves are added. (The largest ε of a client's own releases taken ``copies``
-        times is no bound: two clients' best orders may differ.)
+        For one copy, the largest ε of a client. For several copies and clients with equal releases, the ε
+        of one client's releases repeated ``copies`` times. Otherwise the ε of RDP, whatever the accountant,
+        from the sum of the ``copies`` largest curves at each order. (The largest ε of a client's own
+        releases repeated ``copies`` times is not a bound, since the clients' best orders may differ.)
 
     Examples
     --------
-    >>> many, loud = [Event(2.0, 0.02, 1000)], [Event(5.0)]
-    >>> of_a_record([many, loud], 1, 1e-5) == max(epsilon(many, 1e-5), epsilon(loud, 1e-5))
+    >>> a, b = [Event(2.0, 0.02, 1000)], [Event(5.0)]
+    >>> record_epsilon([a, b], 1, 1e-5) == max(epsilon(a, 1e-5), epsilon(b, 1e-5))
     True
-    >>> math.isclose(of_a_record([many, loud], 2, 1e-5), epsilon(many + loud, 1e-5))
+    >>> math.isclose(record_epsilon([a, b], 2, 1e-5), epsilon(a + b, 1e-5))
     True
     """
     check_accountant(accountant)
-    kinds = {_merged(events) for events in clients}
-    if copies == 1 or len(kinds) <= 1 or any(noise == 0 for kind in kinds for noise, _, _ in kind):
+    distinct = {_merged(events) for events in clients}
+    if copies == 1 or len(distinct) <= 1 or any(noise == 0 for merged in distinct for noise, _, _ in merged):
         return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
     curve_KA = np.array([_rdp(_merged(events), ORDERS) for events in clients])
-    most_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
-    return max(0.0, float(np.min(most_A + _conversion(delta, ORDERS))))
+    largest_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
+    return max(0.0, float(np.min(largest_A + _conversion(delta, ORDERS))))
 
 
 def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
-    """Return distinct (σ, q, count), in order; without what releases nothing."""
+    """Return the distinct (σ, q, count), sorted, without events that release nothing."""
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
@@ -213,24 +211,24 @@ def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
 
 
 def _rdp(events: tuple[tuple[float, float, int], ...], orders: tuple[float, ...]) -> NDArray[np.float64]:
-    """Return the RDP of a composition at these orders."""
+    """Return the RDP of a composition at each order."""
     return sum((count * _curve(noise, rate, orders) for noise, rate, count in events), np.zeros(len(orders)))
 
 
 @lru_cache(maxsize=65536)
 def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
-    """Return ε of distinct (σ, q, count): equal clients share one computation a round."""
+    """Return the ε of distinct (σ, q, count), cached because many clients have the same."""
     rdp = max(0.0, float(np.min(_rdp(events, ORDERS) + _conversion(delta, ORDERS))))
-    if accountant == "rdp" or rdp > 100:  # beyond that PRV takes minutes, and no number matters
+    if accountant == "rdp" or rdp > 100:  # above 100 PRV takes minutes, and no ε is meaningful
         return rdp
     return min(rdp, _prv(events, delta))
 
 
 def _prv(events: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    """Return PRV's upper bound; infinity where its arithmetic gives up and RDP's has to do.
+    """Return the upper bound of PRV, or infinity where its computation fails and RDP is used.
 
-    The grid is as fine as an error of .01 in ε asks for. Where that is finer than ``FINEST`` the error
-    allowed is more; it is part of the bound.
+    The grid is as fine as an error of .01 in ε needs. If that takes more than ``FINEST`` points, a larger
+    error is allowed; the error is part of the bound.
     """
     from opacus.accountants import PRVAccountant
     from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
@@ -247,12 +245,12 @@ def _prv(events: tuple[tuple[float, float, int], ...], delta: float) -> float:
             half = compute_safe_domain_size(prvs, counts, fine, slack)
             points = 2 * half * math.sqrt(sum(counts) * math.log(12 / slack) / 2) / fine
             error = fine * max(1.0, points / FINEST)
-            if not error < 1:  # its guarantee is for small errors
+            if not error < 1:  # the guarantee needs a small error
                 return math.inf
             bound = float(accountant.get_epsilon(delta=delta, eps_error=error))
         except (RuntimeError, ValueError, OverflowError):
             return math.inf
-    return bound if bound >= 0 else math.inf  # not a number is no bound
+    return bound if bound >= 0 else math.inf  # NaN is no bound
 
 
 def calibrate(
@@ -262,30 +260,31 @@ def calibrate(
     count: int,
     delta: float,
     accountant: str = "rdp",
-    beside: Sequence[Event] = (),
+    others: Sequence[Event] = (),
 ) -> float:
-    """Return the least noise multiplier of DP-SGD at which the *total* stays within ``target``.
+    """Return the smallest noise multiplier of DP-SGD whose *total* ε is at most ``target``.
 
     Parameters
     ----------
     target
         The ε of one client over all rounds.
     sampling_rate, count
-        q, and the number of DP-SGD steps over all rounds.
+        q and the number of DP-SGD steps over all rounds.
     delta, accountant
         As in :func:`epsilon`.
-    beside
-        What the same client releases beside its training (statistics): it is paid from ``target`` too.
+    others
+        The client's other releases (statistics), paid from ``target`` too.
 
     Returns
     -------
     float
-        σ, rounded up to five significant digits, so that the same σ follows on every machine.
+        σ with ``epsilon([Event(σ, sampling_rate, count), *others], delta, accountant) <= target``, rounded
+        up to five significant digits so that every machine returns the same. At least ``LIMITS[0]``.
 
     Raises
     ------
     ScenarioError
-        When the statistics alone exceed ``target``, or no noise multiplier reaches it.
+        If the statistics alone exceed ``target``, or no σ up to ``LIMITS[1]`` reaches it.
 
     Examples
     --------
@@ -295,48 +294,48 @@ def calibrate(
     check_accountant(accountant)
     key = [
         *(_VERSION, ORDERS, target, sampling_rate, count, delta, accountant),
-        *([e.noise_multiplier, e.sampling_rate, e.count] for e in beside),
+        *([e.noise_multiplier, e.sampling_rate, e.count] for e in others),
     ]
 
     def events(sigma: float) -> list[Event]:
-        return [Event(sigma, sampling_rate, count), *beside]
+        return [Event(sigma, sampling_rate, count), *others]
 
-    def spends(sigma: float) -> float:
+    def spent(sigma: float) -> float:
         return epsilon(events(sigma), delta, accountant)
 
     cached = calibration_cache.recall(key)
-    if cached is not None and LIMITS[0] <= cached <= LIMITS[1] and spends(cached) <= target:
+    if cached is not None and LIMITS[0] <= cached <= LIMITS[1] and spent(cached) <= target:
         return cached
     if accountant == "rdp":
-        sigma = _round_up(_rdp_root(events, target, beside, delta))
-    else:  # a dear function: begin where the cheap one, which lies above it, ends
+        sigma = _round_up(_rdp_root(events, target, others, delta))
+    else:  # PRV is expensive: start at the σ of RDP, which is an upper bound
         start = 1.0
         with suppress(ScenarioError):
-            start = calibrate(target, sampling_rate=sampling_rate, count=count, delta=delta, beside=beside)
-        sigma = _round_up(_root(spends, target, beside, delta, accountant, start))
-    while spends(sigma) > target:
+            start = calibrate(target, sampling_rate=sampling_rate, count=count, delta=delta, others=others)
+        sigma = _round_up(_root(spent, target, others, delta, accountant, start))
+    while spent(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
     calibration_cache.remember(key, sigma)
     return sigma
 
 
 def _rdp_root(
-    events: Callable[[float], Sequence[Event]], target: float, beside: Sequence[Event], delta: float
+    events: Callable[[float], Sequence[Event]], target: float, others: Sequence[Event], delta: float
 ) -> float:
-    """Return where RDP's ε crosses ``target``, from few of its orders: a curve of all is dear.
+    """Return the σ at which the ε of RDP crosses ``target``, evaluating few orders: all of them are slow.
 
-    There ε is that of one order, the best one, which is sought among every eighth, then among those around
-    it. All together confirm it, or are asked instead.
+    At the crossing a single order attains the minimum. It is searched for among every eighth order, then
+    among its neighbours, and confirmed with all orders; if that fails, all orders are searched.
     """
 
     def at(sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
         return _rdp(_merged(events(sigma)), orders) + _conversion(delta, orders)
 
     def root(orders: tuple[float, ...], start: float) -> float:
-        return _root(lambda sigma: float(np.min(at(sigma, orders))), target, beside, delta, "rdp", start)
+        return _root(lambda sigma: float(np.min(at(sigma, orders))), target, others, delta, "rdp", start)
 
     def follow(orders: tuple[float, ...], sigma: float) -> tuple[float, int]:
-        """Go down from where ε is within the target, along the best order, until it stays the best."""
+        """Lower σ along the best order until that order stays the best; start with ε within the target."""
         best, seen = int(np.argmin(at(sigma, orders))), set[int]()
         while best not in seen:
             seen.add(best)
@@ -346,47 +345,47 @@ def _rdp_root(
 
     if not _merged(events(1.0)):
         return LIMITS[0]
-    every, sigma = (*ORDERS[::8], ORDERS[-1]), 1.0
-    while np.min(at(sigma, every)) > target:
+    coarse, sigma = (*ORDERS[::8], ORDERS[-1]), 1.0
+    while np.min(at(sigma, coarse)) > target:
         if (sigma := 2 * sigma) > LIMITS[1]:
             return root(ORDERS, 1.0)
-    sigma, best = follow(every, sigma)
-    around = ORDERS[max(0, best - 8) : best + 9]
-    sigma, _ = follow(around, sigma)
-    if ORDERS[int(np.argmin(at(_round_up(sigma), ORDERS)))] in around:
+    sigma, best = follow(coarse, sigma)
+    near = ORDERS[max(0, best - 8) : best + 9]
+    sigma, _ = follow(near, sigma)
+    if ORDERS[int(np.argmin(at(_round_up(sigma), ORDERS)))] in near:
         return sigma
     return root(ORDERS, sigma)
 
 
 def _root(
-    spends: Callable[[float], float],
+    spent: Callable[[float], float],
     target: float,
-    beside: Sequence[Event],
+    others: Sequence[Event],
     delta: float,
     accountant: str,
     start: float,
 ) -> float:
-    """Return where ``spends`` crosses ``target``: a bracket by doubling, then Brent's method."""
+    """Return the σ at which ``spent`` crosses ``target``: a bracket by doubling, then Brent's method."""
     low = high = start
-    while spends(high) > target:
+    while spent(high) > target:
         low, high = high, 2 * high
         if high > LIMITS[1]:
-            alone = epsilon(beside, delta, accountant)
-            because = f": the statistics alone spend {alone:.3g}" if alone > target else ""
+            alone = epsilon(others, delta, accountant)
+            reason = f": the statistics alone spend {alone:.3g}" if alone > target else ""
             raise ScenarioError(
-                f"privacy.epsilons: ε = {target:g} cannot be reached at δ = {delta:g}{because}"
+                f"privacy.epsilons: ε = {target:g} cannot be reached at δ = {delta:g}{reason}"
             )
-    shorter = 1.5 if accountant == "rdp" else 1.1
-    while low >= LIMITS[0] and spends(low) <= target:
-        low, high = low / shorter, low
+    factor = 1.5 if accountant == "rdp" else 1.1
+    while low >= LIMITS[0] and spent(low) <= target:
+        low, high = low / factor, low
     if low < LIMITS[0]:
         low = LIMITS[0]
-        if spends(low) <= target:
+        if spent(low) <= target:
             return low
     from scipy.optimize import brentq
 
     crossing = brentq(
-        lambda x: math.log(min(max(spends(math.exp(x)), 1e-300), 1e300) / target),
+        lambda x: math.log(min(max(spent(math.exp(x)), 1e-300), 1e300) / target),
         math.log(low),
         math.log(high),
         xtol=1e-9 if accountant == "rdp" else 1e-6,

@@ -1,8 +1,8 @@
-"""What each part of a client's releases spends: training, and every statistic.
+"""The ε of each part of a client's releases: training and every statistic.
 
-Parts do not add up in ε. The accountant composes curves (or distributions), and the ε of the whole is less
-than the sum of the parts' own. So each part has two numbers: what it would spend *alone*, and what it
-*adds*: the whole's ε less that of the whole without the part.
+The ε of the parts do not sum to the total. The accountant composes curves (or distributions), and the total
+is less than the sum. Each part therefore has two numbers: the ε it would spend *alone*, and the ε it *adds*,
+which is the total minus the ε of all other parts.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from fedtoll.scenarios.run import ClientPlan, Run
 
 @dataclass(frozen=True)
 class Part:
-    """One part of what a client releases.
+    """One part of a client's releases.
 
     Parameters
     ----------
     what
-        ``dp-sgd``, or the name of a statistic.
+        ``dp-sgd`` or the name of a statistic.
     event
-        Its releases.
+        The releases of this part.
     alone
-        Its ε if nothing else were released.
+        The ε of this part if nothing else were released.
     adds
-        The ε of everything less the ε without it; undefined (NaN) where something is not noised.
+        The total ε minus the ε without this part; undefined (NaN) if any release has no noise.
     """
 
     what: str
@@ -40,12 +40,12 @@ class Part:
 
 
 def breakdown(events: Mapping[str, Event], delta: float, accountant: str = "rdp") -> tuple[Part, ...]:
-    """Return every part of one client's releases with the ε that it spends alone and that it adds.
+    """Return the parts of one client's releases, each with the ε it spends alone and the ε it adds.
 
     Parameters
     ----------
     events
-        The releases of all rounds by what they are of.
+        The releases of all rounds, keyed by ``dp-sgd`` or the name of the statistic.
     delta, accountant
         As in :func:`fedtoll.privacy.accounting.epsilon`.
 
@@ -55,23 +55,23 @@ def breakdown(events: Mapping[str, Event], delta: float, accountant: str = "rdp"
     >>> [(p.what, round(p.alone, 2), round(p.adds, 2)) for p in parts]
     [('dp-sgd', 9.09, 7.83), ('mean_loss', 1.48, 0.21)]
     """
-    whole = epsilon(tuple(events.values()), delta, accountant)
-    made = []
+    total = epsilon(tuple(events.values()), delta, accountant)
+    parts = []
     for what, event in events.items():
         rest = epsilon(tuple(e for name, e in events.items() if name != what), delta, accountant)
-        adds = whole - rest if math.isfinite(whole) else math.nan
-        made.append(Part(what, event, epsilon([event], delta, accountant), adds))
-    return tuple(made)
+        adds = total - rest if math.isfinite(total) else math.nan
+        parts.append(Part(what, event, epsilon([event], delta, accountant), adds))
+    return tuple(parts)
 
 
 Spending = dict[str, Any]
-"""What :func:`spending` returns: plain values, ready for JSON but for infinities."""
+"""The return type of :func:`spending`: plain values, ready for JSON except for infinities."""
 
 
 def spending(
     events: Mapping[str, Event], delta: float, accountant: str, target: float | None = None
 ) -> Spending:
-    """Return what releases spend: each part alone and added, the whole, and what is left of ``target``.
+    """Return the ε that releases spend: of each part, in total, and what is left of ``target``.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def spending(
         ``delta``, ``accountant``; with a target also ``epsilon`` and ``left``.
     """
     spent = epsilon(tuple(events.values()), delta, accountant)
-    made: Spending = {
+    content: Spending = {
         "delta": delta,
         "accountant": accountant,
         "parts": [
@@ -96,11 +96,11 @@ def spending(
         ],
         "spent": spent,
     }
-    return made if target is None else {**made, "epsilon": target, "left": target - spent}
+    return content if target is None else {**content, "epsilon": target, "left": target - spent}
 
 
 def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[str, Event]:
-    """Return everything that a client of a run releases in all its rounds, by what it is of."""
+    """Return all that a client releases over all rounds, by part; ``sigma`` replaces its noise multiplier."""
     noise = client.noise_multiplier if sigma is None else sigma
     events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds)}
     for s in run.statistics:

@@ -1,4 +1,4 @@
-"""Calibrations kept on disk: noise multipliers by everything that determines them."""
+"""A cache of calibrated noise multipliers on disk, keyed by everything that determines them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedtoll.scenarios.data.archive import cache_folder
 
 
 def recall(key: list[Any]) -> float | None:
-    """Return the noise multiplier that was kept under a key, or ``None``. It is for the caller to check."""
+    """Return the noise multiplier cached under a key, or ``None``. The caller must check it."""
     try:
         return float(json.loads(_file(key).read_text())["noise_multiplier"])
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
@@ -20,7 +20,7 @@ def recall(key: list[Any]) -> float | None:
 
 
 def remember(key: list[Any], sigma: float) -> None:
-    """Write one calibration beside and rename it; a cache that cannot be written costs time only."""
+    """Cache one calibration atomically; do nothing if the cache cannot be written."""
     file = _file(key)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
-"""The ledger: every release of every client, and the ε it adds up to.
+"""The ledger: every release of every client, and the ε that they compose to.
 
-One ledger serves a whole run: it composes over all rounds, DP-SGD steps and
-statistics alike, and never resets. The server charges every instruction that
-it sends, from public constants, whether or not the reply arrives; each client
-keeps its own from what it did. The two must be equal.
+A run has one ledger. It composes DP-SGD steps and statistics over all rounds and never resets. The server
+charges every instruction it sends, from public constants, whether or not a reply arrives. Each client records
+its own releases as it makes them. The two must be equal.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from fedtoll.privacy.accounting import Event, epsilon
 from fedtoll.scenarios.run import ClientPlan, Run
 
 DP_SGD = "dp-sgd"
-"""The name of the training's releases; statistics go by their own names."""
+"""The name of the training's releases; a statistic's releases have its name."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """What one client let out in one round: ``count`` Gaussian releases of one kind."""
+    """``count`` Gaussian releases of one kind by one client in one round."""
 
     client: int
     round: int
@@ -32,11 +31,11 @@ class Release:
 
 
 COLUMNS = ("round", "what", "sampling_rate", "noise_multiplier", "count")
-"""What a client reports of each of its releases."""
+"""The fields that a client reports for each of its releases."""
 
 
 class Ledger:
-    """An append-only account of releases.
+    """An append-only record of releases.
 
     Examples
     --------
@@ -58,7 +57,7 @@ class Ledger:
         self._counts: dict[int, dict[tuple[float, float], int]] = {}
 
     def charge(self, releases: Iterable[Release]) -> None:
-        """Enter releases; an empty batch was released too."""
+        """Record releases; a step with an empty batch counts too."""
         for release in releases:
             self.releases.append(release)
             self._by_client.setdefault(release.client, []).append(release)
@@ -69,16 +68,16 @@ class Ledger:
             kind = (release.noise_multiplier, release.sampling_rate)
             counts[kind] = counts.get(kind, 0) + release.count
 
-    def of(self, client: int) -> tuple[Release, ...]:
-        """Return all releases of one client, in their order."""
+    def releases_of(self, client: int) -> tuple[Release, ...]:
+        """Return all releases of one client in the order they were charged."""
         return tuple(self._by_client.get(client, ()))
 
     def columns(self, client: int) -> dict[str, list[int | float | str]]:
-        """Return all releases of one client as columns: the form in which clients report theirs."""
+        """Return all releases of one client as columns, the form in which clients report them."""
         return self._columns.get(client, {name: [] for name in COLUMNS})
 
     def epsilon(self, client: int) -> float:
-        """Return the ε that a client has spent so far; infinity where nothing is noised."""
+        """Return the ε that a client has spent so far; infinity if any release has no noise."""
         events = [Event(*kind, count) for kind, count in self._counts.get(client, {}).items()]
         if self.delta is None or self.accountant is None:  # nothing is noised
             return math.inf if events else 0.0
@@ -86,7 +85,7 @@ class Ledger:
 
 
 def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
-    """Return what an instruction to train will release, from public constants alone."""
+    """Return the releases that one training instruction causes, from public constants alone."""
     statistics = tuple(
         Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(round)
     )
@@ -94,8 +93,8 @@ def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
     return (*statistics, training)
 
 
-def first_uncharged(theirs: Sequence[Release], ours: Sequence[Release]) -> Release | None:
-    """Return the first release in a client's ledger that was not charged, in this order and as often.
+def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:
+    """Return the first reported release that was not charged, comparing order and multiplicity.
 
     Examples
     --------
@@ -103,16 +102,16 @@ def first_uncharged(theirs: Sequence[Release], ours: Sequence[Release]) -> Relea
     >>> first_uncharged([b], [a, b]) is None, first_uncharged([a, a], [a, b]) == a
     (True, True)
     """
-    charged = iter(ours)
-    return next((claimed for claimed in theirs if claimed not in charged), None)
+    remaining = iter(charged)  # ``in`` consumes it up to the match
+    return next((release for release in reported if release not in remaining), None)
 
 
 def first_missing(
-    theirs: Sequence[Release], ours: Sequence[Release], skipped: Container[int]
+    reported: Sequence[Release], charged: Sequence[Release], skipped: Container[int]
 ) -> Release | None:
-    """Return the first release that is charged and not in a client's ledger, the skipped rounds' apart.
+    """Return the first charged release that was not reported, ignoring the ``skipped`` rounds.
 
-    ``theirs`` holds nothing beyond ``ours``.
+    ``reported`` must hold only charged releases.
 
     Examples
     --------
@@ -120,5 +119,5 @@ def first_missing(
     >>> first_missing([b], [a, b], {1}) is None, first_missing([b], [a, b], {}) == a
     (True, True)
     """
-    entered = set(theirs)
-    return next((r for r in ours if r.round not in skipped and r not in entered), None)
+    known = set(reported)
+    return next((r for r in charged if r.round not in skipped and r not in known), None)

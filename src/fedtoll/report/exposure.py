@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.audit.attacks import FEWEST
-from fedtoll.audit.subject import differs, settings, things, value, verdict
+from fedtoll.audit.attacks import MIN_MEMBERS
+from fedtoll.audit.subject import fingerprint, mismatch, settings, value, verdict
 from fedtoll.formatting import attribute, budget, count, general, group_label, number
 from fedtoll.report.tables.table import (
     Cell,
@@ -67,7 +67,7 @@ def _mismatch(content: dict[str, Any], results: ResultsLike) -> str:
         file = results.folder / "runs" / run["hash"] / "run.json"
         if file.is_file():
             runs.append(json.loads(file.read_text(encoding="utf-8")))
-    other = differs(content, things(runs))
+    other = mismatch(content, fingerprint(runs))
     return f"The audit in this folder is of {other} than these results, so it is not shown." if other else ""
 
 
@@ -146,7 +146,7 @@ def _membership(content: dict[str, Any], label: Callable[[str], str]) -> Table:
                 number_cell(value(by_loss[*_key(row)[:3], row["group"]]["advantage"])),
                 number_cell(value(row["ceiling"])),
             ),
-            too_few=min(value(row["members"]), value(row["others"])) < FEWEST,
+            too_few=min(value(row["members"]), value(row["others"])) < MIN_MEMBERS,
             everybody=not row["group"],
         )
         for row in content["membership"]

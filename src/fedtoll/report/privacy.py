@@ -217,7 +217,7 @@ def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
     together: dict[float, float] = {}
     for _, run in ledger.groupby(["epsilon", "strategy", "seed"]):
         epsilon = float(run["epsilon"].iloc[0])
-        spent = accounting.of_a_record(
+        spent = accounting.record_epsilon(
             [_events(rows) for _, rows in run.groupby("client")],
             copies,
             float(run["delta"].iloc[0]),
