@@ -117,10 +117,13 @@ def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path
         tune("x", lost, tmp_path / "two", workers=1)
 
 
-def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(planned, monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(
+    planned, monkeypatch, error
+):
     def broken(self, run, seen):
-        raise ZeroDivisionError("in\ntwo lines")
+        raise error("in\ntwo lines")
 
     monkeypatch.setattr(Trainer, "train", broken)
-    with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 0: ZeroDivisionError: in two lines$"):
+    with pytest.raises(RunError, match=rf"^fedavg, ε = ∞, seed 0: {error.__name__}: in two lines$"):
         validation_losses(Trainer(), planned.runs[0].to_json())
