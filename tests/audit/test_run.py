@@ -54,7 +54,7 @@ def test_what_is_written_is_what_is_returned(audited):
     assert len(list((folder / "audit/models").glob("*.parquet"))) == 12
 
 
-def test_every_group_is_bounded_beside_its_claim(audited):
+def test_every_group_has_a_bound_and_the_claim(audited):
     rows = audited[1]["canary"]
     assert [r["group"] for r in rows] == ["Female", "Male"] or [r["group"] for r in rows] == [
         "Male",
@@ -78,7 +78,7 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
     assert everybody["members"].to_numpy() == pytest.approx(everybody["others"].to_numpy(), rel=0.02)
 
 
-def test_again_trains_nothing_and_says_the_same(audited, scenario, monkeypatch):
+def test_a_second_audit_trains_nothing_and_gives_the_same(audited, scenario, monkeypatch):
     folder, content = audited
     monkeypatch.setattr(models, "train_target", lambda *a: pytest.fail("trained again"))
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
@@ -175,7 +175,7 @@ def _check_other_subjects(results):
         file.write_text(original, encoding="utf-8")
 
 
-def test_an_audit_says_what_it_is_of(audited, scenario):
+def test_an_audit_names_its_subject(audited, scenario):
     content = audited[1]
     run = prepare(str(scenario), QUICK, "0:6").private[0]
     assert content["checksums"] == [run.checksum]
@@ -188,7 +188,7 @@ def test_an_audit_says_what_it_is_of(audited, scenario):
         assert mismatch({**own, **other}, own) != ""
 
 
-def test_a_row_that_shows_nothing_is_undefined_and_told(audited):
+def test_a_row_that_shows_nothing_is_undefined_and_reported(audited):
     content = json.loads(json.dumps(audited[1]))
     content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
     sentence = verdict(content)
@@ -223,7 +223,7 @@ def test_settings_leave_out_which_epsilon_and_where_records_lie():
 
 
 @pytest.mark.slow
-def test_over_processes_it_is_the_same(audited, scenario, tmp_path):
+def test_several_processes_give_the_same(audited, scenario, tmp_path):
     _, content = audited
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), tmp_path, workers=2) == content
 

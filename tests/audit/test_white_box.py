@@ -192,7 +192,7 @@ def test_a_canary_that_the_model_ignores_is_not_the_one_that_audits():
     assert 0.7 * found.claim < found.bound < found.claim
 
 
-def test_where_every_canary_is_ignored_the_audit_is_undefined():
+def test_the_audit_is_undefined_if_every_canary_is_ignored():
     run = full_batch_run("cohort")
     crafted = ignoring(craft(run, run.clients[0]), slice(None))
     found = one_step(run, run.clients[0], 3, canaries=crafted, observations=2000)

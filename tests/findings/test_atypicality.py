@@ -106,7 +106,7 @@ def test_a_planted_rise_is_found_over_the_groups_with_enough_records(sign, verdi
     assert "over 7 groups of the toll in accuracy of each group, ε = 1" in found.sides[0][0]
 
 
-def test_what_goes_with_size_alone_does_not_hold_given_size():
+def test_a_correlation_due_to_size_vanishes_given_size():
     rng = np.random.default_rng(2)
     size = np.arange(8.0)
     atypical = size + rng.normal(0, 1.5, 8)
@@ -119,7 +119,7 @@ def test_what_goes_with_size_alone_does_not_hold_given_size():
     assert abs(given.mean) < alone.mean / 2
 
 
-def test_seeds_do_not_make_groups_more():
+def test_more_seeds_are_not_more_groups():
     """A weak correlation over twelve groups, the same in every seed: certain over seeds, not over groups."""
     names = [f"g{i}" for i in range(12)]
     order = [4, 2, 8, 0, 9, 5, 1, 11, 3, 6, 10, 7]
@@ -160,7 +160,7 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     assert np.isnan(group_permutation_p(pd.DataFrame([strong[:3]]), strong))
 
 
-def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
+def test_shuffling_given_a_trait_removes_its_effect():
     rng = np.random.default_rng(4)
     names = [f"g{i}" for i in range(30)]
     size = pd.Series(np.arange(30.0), index=names)

@@ -148,7 +148,7 @@ def test_a_family_of_curves_that_the_seeds_cannot_decide_is_refused(seeds, refus
         assert "\n" not in why
 
 
-def test_words_and_published_figures_are_no_wider_than_what_is_tested():
+def test_claims_say_no_more_than_is_tested():
     claims = {name: {c.name: c for c in read(name).claim} for name in findings()}
     for one in claims["private-reductions"].values():  # of no paper
         assert not one.published or one.published.startswith("an earlier project's ")
@@ -164,7 +164,7 @@ def test_words_and_published_figures_are_no_wider_than_what_is_tested():
                     assert "average" in one.says, one.name
 
 
-def test_what_is_public_belongs_to_all_settings(tmp_path):
+def test_the_public_part_belongs_to_all_settings(tmp_path):
     """Else a tuned setting would train on fewer records than the one that it is held against."""
     file = tmp_path / "mine.json"
     for own, split_, words in (
@@ -198,7 +198,7 @@ def test_what_is_public_belongs_to_all_settings(tmp_path):
         ("data.source", '"credit"'),
     ],
 )
-def test_no_setting_of_a_tuned_finding_has_other_public_records(tmp_path, setting, key, value):
+def test_all_settings_of_a_tuned_finding_share_the_public_records(tmp_path, setting, key, value):
     """Neither the tuned one nor any that it may be held against."""
     file = tmp_path / "mine.json"
     table = changed()
@@ -229,7 +229,7 @@ def test_without_tuning_settings_may_split_as_they_like(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["", *(s["name"] for s in tomllib.loads(TEXT)["setting"])])
-def test_a_finding_skips_nobody(here, tmp_path, where):
+def test_a_finding_rejects_skips(here, tmp_path, where):
     """Every skip must be shown, and neither tuning nor a verdict shows any."""
     table = changed()
     if where:

@@ -48,7 +48,7 @@ class Page(html.parser.HTMLParser):
         self.words += f" {data}"
 
 
-def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkeypatch):
+def test_a_finding_runs_and_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     code, out, err = here("findings", small, "--quick", "--json")
     assert (code, err) == (0, "")
     first = json.loads(out)
@@ -107,7 +107,7 @@ def test_mistakes_are_one_line(here, arguments, words, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
+def test_two_findings_with_one_name_are_rejected(small, here, tmp_path):
     code, out, err = here("findings", NAME, small, "--quick")
     assert (code, out) == (2, "")
     assert f"name = '{NAME}' is also the name of '{NAME}'" in err
@@ -198,7 +198,7 @@ def test_the_page_says_what_survives_and_draws_the_front(made):
     assert "so their parity means nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.words
 
 
-def test_no_command_is_given_that_would_run_something_else(made):
+def test_the_page_shows_no_command_that_would_run_something_else(made):
     """``fedtoll run`` supports neither tuning nor grids."""
     for name, told in (
         ("exact-fairness-is-trivial", {"tuned": "chooses its constants first"}),
@@ -229,7 +229,7 @@ def test_the_same_outcomes_give_the_same_bytes(made, tmp_path):
         write([made], tmp_path / "c.html", "x")
 
 
-def test_what_is_left_out_is_said_with_its_reason(made):
+def test_the_page_gives_the_reason_for_what_is_left_out(made):
     for name in findings():
         scenario = read(name)
         asked = {s.name for s in scenario.setting}
@@ -256,7 +256,7 @@ def test_figures_are_written_as_sources_write_them(made):
 
 
 @pytest.mark.slow
-def test_from_a_cold_start_elsewhere_json_and_page_are_the_same_bytes(tuned, here, tmp_path, monkeypatch):
+def test_a_cold_start_in_another_folder_gives_the_same_bytes(tuned, here, tmp_path, monkeypatch):
     told = []
     for place in ("first", "second"):
         (tmp_path / place).mkdir()
@@ -281,7 +281,7 @@ def tuned(tmp_path_factory):
     return file
 
 
-def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch):
+def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     from fedtoll.server import executor
 
     code, whole, _ = here("findings", small, "--quick", "--json")
@@ -313,7 +313,7 @@ def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkeypatch):
+def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monkeypatch):
     """A failed run gives exit code 1, as in ``fedtoll run``, and the page names the missing finding."""
     from fedtoll.server import executor
 

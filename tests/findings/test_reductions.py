@@ -63,7 +63,7 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
         ),
     ],
 )
-def test_where_it_has_no_sense_it_is_refused(overrides, words):
+def test_unsupported_settings_are_rejected(overrides, words):
     with pytest.raises(ScenarioError, match=words):
         check_supported(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
 

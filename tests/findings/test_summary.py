@@ -41,7 +41,7 @@ def test_the_status_of_a_claim_follows_its_verdicts(verdicts, status, where):
     assert not_held([one]) == [one] * (status in NOT_HELD)
 
 
-def test_a_curve_over_settings_is_asked_over_them_and_in_none_alone():
+def test_a_curve_over_settings_belongs_to_no_single_setting():
     ((finding, o),) = with_finding(("a", "base", "contradicted"))
     curve = dataclasses.replace(o, region="a − b rises over base, half, tenth")
     (one,) = by_claim([(finding, curve)])

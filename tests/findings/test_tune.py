@@ -27,7 +27,7 @@ def planned():
     return plan(read("adult-central", TUNE, "0:2"), "x")
 
 
-def test_the_loss_is_that_of_the_public_part_alone(planned):
+def test_the_loss_is_computed_on_the_public_part_alone(planned):
     run = planned.runs[0]
     losses = validation_losses(Trainer(), run.to_json())
     seen = []
@@ -45,7 +45,7 @@ def test_the_loss_is_that_of_the_public_part_alone(planned):
         assert losses[group] == pytest.approx(nats[codes == code].mean(), rel=1e-5)
 
 
-def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypatch):
+def test_every_epsilon_uses_its_choice_and_tuning_resumes(planned, tmp_path, monkeypatch):
     made, chosen = tune("x", planned, tmp_path, workers=1)
     assert list(chosen) == ["inf", "1.0", "0.05"]
     assert len(list(tmp_path.glob("*.json"))) == 6
@@ -101,7 +101,7 @@ def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
         assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}
 
 
-def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path):
+def test_a_diverging_candidate_is_dropped_and_it_is_an_error_if_all_diverge(tmp_path):
     """For real: with a learning rate of 10^300 the weights are not finite."""
     wild = [t.replace("0.01, 2.0", "1e300, 2.0") for t in TUNE if "epsilons" not in t]
     made = plan(read("adult-central", [*wild, 'privacy.epsilons=["inf"]'], "0:1"), "x")
@@ -117,7 +117,7 @@ def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path
         tune("x", lost, tmp_path / "two", workers=1)
 
 
-def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(planned, monkeypatch):
+def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(planned, monkeypatch):
     def broken(self, run, seen):
         raise ZeroDivisionError("in\ntwo lines")
 

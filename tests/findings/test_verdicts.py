@@ -245,7 +245,7 @@ def test_a_spread_over_fewer_than_two_groups_is_undefined(few, dropped):
     assert f"too few records: {', '.join(dropped)}" in outcome.why
 
 
-def test_a_step_whose_mean_goes_the_other_way_takes_the_curve_away():
+def test_a_step_in_the_other_direction_rules_out_reproduced():
     """The mean of every step must lie on the right side, even if it does not contradict the claim."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1.0, 10)

@@ -59,7 +59,7 @@ def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
     assert run.hash != hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
+def test_the_other_runs_of_a_scenario_are_not_in_the_hash(before):
     hashes = {
         run.hash
         for run in plan(

@@ -167,7 +167,7 @@ def test_the_server_app_stores_what_the_executor_does(tmp_path, capsys):
         "epsilon": "2.0",
         "seed": 0,
     }
-    assert plan.one(config).runs[0].hash == run.hash
+    assert plan.from_config(config).runs[0].hash == run.hash
     app.main(LocalGrid(run), context(**config, out=str(out)))
     assert files(out) == files(tmp_path / "ours")
     shown = capsys.readouterr().out

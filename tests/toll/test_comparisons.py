@@ -164,7 +164,7 @@ def test_what_the_seeds_cannot_reach_is_no_test_but_has_its_figures(seeds, reaso
         ("(strategy == 'fedavg') == (seed < 5) and mechanism == 'dp-sgd'", "no seed in which"),
     ],
 )
-def test_where_there_is_nothing_to_compare_a_reason_stands(made, drop, reason):
+def test_a_comparison_without_data_gives_the_reason(made, drop, reason):
     made.groups = made.groups.query(f"not ({drop})")
     row = comparisons(made).iloc[0]
     assert row["reason"].startswith(reason) or row["reason"].endswith("to take tolls from")

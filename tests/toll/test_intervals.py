@@ -127,7 +127,7 @@ def test_a_rate_of_nothing_has_no_interval():
     assert np.isnan(wilson(0, 0)).all()
 
 
-def test_where_the_extremes_stand_apart_the_interval_is_the_t_interval():
+def test_with_clear_extremes_the_interval_is_the_t_interval():
     rng = np.random.default_rng(6)
     a, b = rng.normal([0.1, 0.2, 0.9], 0.03, (10, 3)), rng.normal([0.1, 0.8, 0.2], 0.03, (10, 3))
     apart = (a[:, 2] - a[:, 0]) - (b[:, 1] - b[:, 0])
