@@ -49,8 +49,8 @@ def test_what_is_written_is_what_is_returned(audited):
     assert json.loads((folder / "audit/audit.json").read_text(encoding="utf-8")) == content
     for name in ("canary", "membership", "disparity"):
         assert len(pd.read_parquet(folder / f"audit/{name}.parquet")) == len(content[name])
-    left = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
-    assert left == []
+    leftovers = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
+    assert leftovers == []
     assert len(list((folder / "audit/models").glob("*.parquet"))) == 12
 
 
@@ -102,10 +102,10 @@ def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, mon
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
     prepared = prepare(str(scenario), QUICK, "0:6")
-    one, other = (models.train_target(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
-    assert (one.rows_N == other.rows_N).all()
-    assert 0.49 < one.member_N.mean() < 0.51
-    assert 0.45 < (one.member_N == other.member_N).mean() < 0.55
+    a, b = (models.train_target(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
+    assert (a.rows_N == b.rows_N).all()
+    assert 0.49 < a.member_N.mean() < 0.51
+    assert 0.45 < (a.member_N == b.member_N).mean() < 0.55
 
 
 def test_the_text_for_the_terminal(audited):
@@ -129,9 +129,9 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
     assert 'id="exposed"' in page
     assert "Membership inference by group" in page
     _check_other_subjects(results)
-    other = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
+    changed = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
     results.resolved.clear()
-    results.resolved.update(other)
+    results.resolved.update(changed)
     elsewhere = audit_section(results)
     assert elsewhere is not None
     assert elsewhere["tables"] == []
@@ -181,11 +181,15 @@ def test_an_audit_names_its_subject(audited, scenario):
     assert content["checksums"] == [run.checksum]
     assert content["model_digests"] == [run.model_digest]
     assert content["strategies"]["fedavg"]["digest"] == run.strategy.digest
-    own = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
-    assert mismatch(own, own) == ""
-    others: list[dict[str, Any]] = [{"checksums": ["0"]}, {"model_digests": ["0"]}, {"strategies": {"x": {}}}]
-    for other in others:
-        assert mismatch({**own, **other}, own) != ""
+    subject = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
+    assert mismatch(subject, subject) == ""
+    changes: list[dict[str, Any]] = [
+        {"checksums": ["0"]},
+        {"model_digests": ["0"]},
+        {"strategies": {"x": {}}},
+    ]
+    for change in changes:
+        assert mismatch({**subject, **change}, subject) != ""
 
 
 def test_a_row_that_shows_nothing_is_undefined_and_reported(audited):

@@ -30,8 +30,13 @@ def test_the_example_is_a_claim_of_the_built_in_finding():
     validate({**scenario, **example, "tune": None}, "docs/findings.md")
     (claim,) = example["claim"]
     ours = next(c for c in read("imbalance-makes-it").claim if c.says == claim["says"])
-    told = Claim.model_validate(claim)
-    assert (told.published, told.a, told.b, told.epsilon) == (ours.published, ours.a, ours.b, ours.epsilon)
+    parsed = Claim.model_validate(claim)
+    assert (parsed.published, parsed.a, parsed.b, parsed.epsilon) == (
+        ours.published,
+        ours.a,
+        ours.b,
+        ours.epsilon,
+    )
 
 
 def test_the_python_example_uses_names_that_exist():
@@ -41,8 +46,8 @@ def test_the_python_example_uses_names_that_exist():
 
     (code,) = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
     assert "from fedtoll.sklearn import DPClassifier" in code
-    made = DPClassifier(epsilon=1.0, public_size=39_073)
-    assert GridSearch(made, DemographicParity(), grid_size=71).grid_size == 71
+    classifier = DPClassifier(epsilon=1.0, public_size=39_073)
+    assert GridSearch(classifier, DemographicParity(), grid_size=71).grid_size == 71
 
 
 def test_it_says_what_tuning_costs_and_how_it_biases():

@@ -16,8 +16,8 @@ SPREAD = Claim(name="s", says="s", kind="threshold", of="spread", measure="accur
 TOLLS = {1.0: {"a": 0.0, "b": 0.1}, 0.1: {"a": 0.1, "b": 0.2}}
 
 
-def by_epsilon(made, strategy="fedavg"):
-    return {p.epsilon: p for p in made if p.strategy == strategy}
+def by_epsilon(points, strategy="fedavg"):
+    return {p.epsilon: p for p in points if p.strategy == strategy}
 
 
 def test_a_point_is_the_seed_mean_with_its_interval():
@@ -69,8 +69,8 @@ def test_a_finding_without_a_spread_has_no_front():
 
 def test_the_front_has_the_settings_of_its_claims():
     claim = SPREAD.model_copy(update={"settings": ("blind",)})
-    made = front.front([claim], {"base": study(TOLLS), "blind": study(TOLLS)})
-    assert {p.setting for p in made} == {"blind"}
+    points = front.front([claim], {"base": study(TOLLS), "blind": study(TOLLS)})
+    assert {p.setting for p in points} == {"blind"}
 
 
 def test_the_drawing_is_an_svg_without_script_address_or_users_markup():
