@@ -54,7 +54,7 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "expected"),
     [
         (['partition={kind="iid", clients=2}'], "needs one client"),
         (

@@ -33,7 +33,7 @@ def verdict(stated, **planted):
 
 
 @pytest.mark.parametrize(
-    ("one", "expected"),
+    ("stated", "expected"),
     [
         (claim("order"), "reproduced"),
         (claim("order", a=Term(groups=("big",)), b=Term(groups=("small",))), "contradicted"),
