@@ -17,7 +17,7 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.server.plan import check, from_config, plan
 from tests.server.federation import FEDAVG, TERM, TOML, planned, scenario
-from tests.server.federation import one as run_of
+from tests.server.federation import single_run as run_of
 
 EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
 RULES: dict[str, dict[str, Any]] = {
@@ -53,10 +53,10 @@ def assert_calibrated(run: Run) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_rate_batch_and_steps_follow_from_the_public_size(rule):
     training = RULES[rule]
-    made = planned(FEDAVG, training=training)
-    (run,) = made.runs
+    scenario_plan = planned(FEDAVG, training=training)
+    (run,) = scenario_plan.runs
     assert [(c.id, c.group, c.size) for c in run.clients] == [
-        (c.id, c.group, c.size) for c in made.federation.layout.clients
+        (c.id, c.group, c.size) for c in scenario_plan.federation.layout.clients
     ]
     assert len({c.size for c in run.clients}) == 2  # women and men
     for c in run.clients:

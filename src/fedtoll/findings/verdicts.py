@@ -223,7 +223,7 @@ def _decide(evidence: _Evidence, p_holm: float, over: tuple[str, float] | None) 
 def _combine(parts: Sequence[Part]) -> _Evidence:
     """Return the joint evidence of the parts of a claim.
 
-    Inside: all parts lie inside, and all but the guards must do so clearly, so p is the largest of theirs (an
+    Inside: all parts lie inside, and all but the guards must do so clearly, so p is their largest (an
     intersection-union test). Outside: one part does, or one guard significantly, so p is the smallest times
     the number of parts that could have.
     """
