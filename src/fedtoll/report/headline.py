@@ -24,8 +24,8 @@ def headline(results: ResultsLike | Digest) -> str:
     """Return who pays most and least at the tightest ε, what other strategies change, and how sure that is.
 
     The measure is log-loss, under FedAvg or else the scenario's first strategy. Groups with too few records
-    are not named, and a strategy whose model is useless for everybody is described as such. If there is no finite ε,
-    no reference at ε = ∞, no interval or no test, the text says so.
+    are not named, and a strategy whose model is useless for everybody is described as such. If there is no
+    finite ε, no reference at ε = ∞, no interval or no test, the text says so.
 
     Parameters
     ----------
