@@ -135,18 +135,22 @@ def _strata_by_client(table: Table, groups: Attribute, spec: Partition) -> tuple
     for name in spec.clients:
         if name != OTHERS and name not in strata.names:
             raise ScenarioError(f"partition: no group {name!r} of {strata.name}{nearest(name, strata.names)}")
+    numbers = {name: spec.clients.get(name, spec.clients.get(OTHERS, 1)) for name in strata.names}
     for name, count in zip(strata.names, strata.counts, strict=True):
         if count == 0:
             raise ScenarioError(
                 f"partition: group {name!r} of {strata.name} has no records in {table.source!r}"
             )
-    stratum_of_client = tuple(
-        name for name in strata.names for _ in range(spec.clients.get(name, spec.clients.get(OTHERS, 1)))
-    )
-    for name in strata.names:
-        if (number := stratum_of_client.count(name)) < spec.copies:
+        if numbers[name] > count:
             raise ScenarioError(
-                f"partition.copies = {spec.copies}: {name!r} has {number} clients; "
+                f"partition: group {name!r} of {strata.name} has {count} records: "
+                f"too few for {numbers[name]} clients"
+            )
+    stratum_of_client = tuple(name for name, number in numbers.items() for _ in range(number))
+    for name in strata.names:
+        if numbers[name] < spec.copies:
+            raise ScenarioError(
+                f"partition.copies = {spec.copies}: {name!r} has {numbers[name]} clients; "
                 f"give at least {spec.copies}"
             )
     return strata, stratum_of_client

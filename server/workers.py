@@ -8,12 +8,13 @@ import os
 import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from fedtoll.scenarios.errors import RunError, one_line
+from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 
 PATIENCE = 3
 """Number of workers that may die in a row, with no job finished in between, before giving up."""
@@ -78,6 +79,8 @@ def spread(
     ------
     RunError
         If workers keep dying. The job of a worker that died is repeated by a new one.
+    Exception
+        What ``work`` raises. An unexpected error in a worker has its traceback as a note.
     """
     count = min(workers or cores(), len(jobs))
     if count <= 1:
@@ -186,15 +189,21 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
         job = pipe.recv()
         try:
             outcome: tuple[Any, Exception | None] = work(job), None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             outcome = None, _portable(error)
         pipe.send(outcome)
 
 
-def _portable(error: Exception) -> Exception:
-    """Return the error itself, or a one-line ``RunError`` if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RunError(one_line(f"{type(error).__name__}: {error}"))
-    return error
+def _portable(error: Exception | SystemExit) -> Exception:
+    """Return the error, with its traceback as a note unless it is a ``FedtollError``.
+
+    An error that cannot be pickled, or that would end the driver, becomes a one-line ``RunError``.
+    """
+    sent: Exception = RunError(one_line(f"{type(error).__name__}: {error}"))
+    if isinstance(error, Exception):
+        with suppress(Exception):
+            sent = pickle.loads(pickle.dumps(error))
+    if not isinstance(error, FedtollError):
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        sent.add_note(f"In a worker process:\n{trace}")  # pickling keeps notes, but no traceback
+    return sent

@@ -117,10 +117,11 @@ def test_a_diverging_candidate_is_dropped_and_it_is_an_error_if_all_diverge(tmp_
         tune("x", lost, tmp_path / "two", workers=1)
 
 
-def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(planned, monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(planned, monkeypatch, error):
     def broken(self, run, seen):
-        raise ZeroDivisionError("in\ntwo lines")
+        raise error("in\ntwo lines")
 
     monkeypatch.setattr(Trainer, "train", broken)
-    with pytest.raises(RunError, match=r"^fedavg, ε = ∞, seed 0: ZeroDivisionError: in two lines$"):
+    with pytest.raises(RunError, match=rf"^fedavg, ε = ∞, seed 0: {error.__name__}: in two lines$"):
         validation_losses(Trainer(), planned.runs[0].to_json())

@@ -72,9 +72,3 @@ def state(folder: Path) -> dict[str, Any]:
         str(p.relative_to(folder)): p.readlink() if p.is_symlink() else p.read_bytes() if p.is_file() else 0
         for p in sorted(folder.rglob("*"))
     }
-
-
-def _content(path: Path) -> Any:
-    if path.is_symlink():
-        return path.readlink()
-    return path.read_bytes() if path.is_file() else None

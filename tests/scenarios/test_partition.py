@@ -299,6 +299,9 @@ WRONG = [
     ({"kind": "iid", "clients": 700}, "client 0 of 700 would hold none of 576 training records"),
     ({"kind": "iid", "clients": 10**13}, "clients = 10000000000000: more than the 720 records of 'made'"),
     ({"kind": "dirichlet", "clients": 10**13, "alpha": 1.0}, "more than the 720 records of 'made'"),
+    ({"clients": {"d": 10**13}}, "group 'd' of group has 40 records: too few for 10000000000000 clients"),
+    ({"clients": {"*": 10**13}, "copies": 10**13}, "too few for 10000000000000 clients"),
+    ({"kind": "column", "column": "place", "clients": {"*": 10**13}}, "too few for 10000000000000 clients"),
     ({"keep": {"e": 0.5}}, "partition.keep: no group 'e'"),
     ({"copies": 2}, "'a' has 1 clients; give at least 2"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -16,7 +17,7 @@ from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.tables import Tables
 from fedtoll.server.trainer import Trainer
-from tests.server.federation import FEDAVG, TERM, TOML, YOGI, planned, single_run
+from tests.server.federation import FEDAVG, TERM, TOML, YOGI, parquet, planned, single_run
 
 RAISES = '''
 from dataclasses import dataclass
@@ -89,6 +90,25 @@ def test_two_processes_give_the_same_bytes_and_the_same_failure(runs, serial, tm
     assert files(tmp_path) == files(folder)
     assert other == line.replace(str(folder), str(tmp_path))
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("engine", ["cohort", "opacus"])
+def test_a_process_that_trains_several_federations_mixes_neither_records_nor_draws(engine):
+    """One seed, other records: no cache returns the records, batches or noise of another run."""
+    options = {"training": {"engine": engine}, "statistics": {"noise_multiplier": 50.0}}
+    others: list[dict[str, Any]] = [
+        {},
+        {"partition": {"keep": {"Male": 0.5}}},
+        {"partition": {"clients": {"Male": 1, "Female": 2}}},
+        {"split": {"validation": 0.2}},
+    ]
+    runs = [single_run(TERM, 2.0, **options, **other) for other in others]
+    runs.append(runs[0].model_copy(update={"noise_seed": 7}))
+    fresh = [parquet(Trainer().train(run)) for run in runs]
+    assert len({str(tables) for tables in fresh}) == len(runs)
+    shared = Trainer()
+    for i in (0, 1, 2, 3, 4, 0, 3, 1, 4, 2):
+        assert parquet(shared.train(runs[i])) == fresh[i]
 
 
 def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):

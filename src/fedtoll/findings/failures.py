@@ -16,12 +16,12 @@ def errors_name_run(run: Run) -> Iterator[None]:
     Raises
     ------
     RunError
-        If the block raises an error that is not a ``FedtollError``.
+        If the block raises an error that is not a ``FedtollError``, or exits.
     """
     try:
         yield
     except FedtollError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = one_line(f"{type(error).__name__}: {error}")
         raise RunError(f"{run.label}: {line}") from error
