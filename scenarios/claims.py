@@ -27,7 +27,7 @@ LEAST_SEEDS = 10
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1)]
-Of = Literal["toll", "price", "value", "spread", "weight"]
+QuantityName = Literal["toll", "price", "value", "spread", "weight"]
 Kind = Literal["order", "ratio", "difference", "threshold", "shape", "correlation"]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -77,7 +77,7 @@ class Term(Section):
     """
 
     groups: tuple[str, ...] = ()
-    of: Of | None = None
+    of: QuantityName | None = None
     measure: MeasureName | None = None
     strategy: str | None = None
     epsilon: Epsilon | None = None
@@ -134,7 +134,7 @@ class Claim(Section):
     name: Slug
     says: Text
     kind: Kind
-    of: Of = "toll"
+    of: QuantityName = "toll"
     measure: MeasureName = "log_loss"
     strategy: str | None = None
     epsilon: Epsilon | None = None

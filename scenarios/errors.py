@@ -23,20 +23,20 @@ class RunError(FedtollError):
     """A run started and did not finish (exit code 1)."""
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Return a suggestion from ``words`` to end an error line with.
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """Return a suggestion from ``candidates`` for the end of an error line.
 
     Parameters
     ----------
     word
         What the user wrote.
-    words
+    candidates
         What is accepted.
 
     Returns
     -------
     str
-        ``"; did you mean 'x'?"`` if a word is close, else a list of all words.
+        ``"; did you mean 'x'?"`` if one is close, else a list of all candidates.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     >>> nearest("zzz", ["race", "sex"])
     '; known: race, sex'
     """
-    known = sorted(words)
+    known = sorted(candidates)
     lowered = {k.lower(): k for k in reversed(known)}
     close = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
     if close:

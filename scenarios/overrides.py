@@ -56,12 +56,12 @@ def assignment(text: str, example: str) -> tuple[tuple[str, ...], Any]:
         raise ScenarioError(f"--set {key[:200]}: is nested too deeply") from None
     except ValueError as error:  # not TOML, or a number of thousands of digits
         if all(c.isalnum() or c in " _-./:" for c in literal):
-            why = " (a string needs quotes)"
+            hint = " (a string needs quotes)"
         elif "=" in literal.splitlines()[0] and literal[0] not in "\"'[{":
-            why = """ (a key that holds "=" needs quotes, e.g. 'partition.keep."<=29"=0.5')"""
+            hint = """ (a key that holds "=" needs quotes, e.g. 'partition.keep."<=29"=0.5')"""
         else:
-            why = f": {error}"
-        raise ScenarioError(f"--set {text}: {literal!r} is not a TOML literal{why}") from None
+            hint = f": {error}"
+        raise ScenarioError(f"--set {text}: {literal!r} is not a TOML literal{hint}") from None
 
 
 def _literal(text: str) -> Any:

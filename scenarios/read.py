@@ -85,8 +85,8 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
-        why = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {why}") from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {reason}") from None
     if not isinstance(table, dict):
         raise ScenarioError(f"{path.name}: must be a table of sections")
     for pair in overrides:
@@ -170,5 +170,5 @@ def _check_family(scenario: Scenario, section: Compare) -> None:
     comparisons = family(section, labels, scenario.privacy.epsilons)
     if not comparisons:
         raise ScenarioError("compare: nothing to compare; needs two strategies and a finite ε")
-    if why := unreachable(len(comparisons), len(scenario.seeds)):
-        raise ScenarioError(f"compare: {why}; take more seeds or a smaller family")
+    if reason := unreachable(len(comparisons), len(scenario.seeds)):
+        raise ScenarioError(f"compare: {reason}; take more seeds or a smaller family")

@@ -108,11 +108,11 @@ def public(table: Table, groups: Attribute, kind: Kind, share: float) -> Rows:
     strata = _strata(table, groups)
     if _is_canonical(kind):
         strata = np.where(_canonical_test(table), -1, strata)
-    taken = []
+    chosen = []
     for code in np.unique(strata[strata >= 0]):
         order = stream(0, Purpose.VALIDATION, int(code)).permutation(np.flatnonzero(strata == code))
-        taken.append(order[: round(share * len(order))])
-    return np.sort(np.concatenate(taken))
+        chosen.append(order[: round(share * len(order))])
+    return np.sort(np.concatenate(chosen))
 
 
 def training_share(

@@ -186,11 +186,11 @@ def build(run: Run, strict: Strict) -> FlowerStrategy:
     return _adapt(_instantiate(cls, len(run.clients), run.strategy.parameters))
 
 
-def _instantiate(cls: Any, clients: int, given: Mapping[str, Any]) -> FlowerStrategy:
+def _instantiate(cls: Any, clients: int, parameters: Mapping[str, Any]) -> FlowerStrategy:
     """Return one of Flower's strategies, set to train every client in every round and evaluate none."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     fixed = {**_FRACTIONS, **dict.fromkeys(_COUNTS, clients)}
-    strategy: FlowerStrategy = cls(**fixed, **given)
+    strategy: FlowerStrategy = cls(**fixed, **parameters)
     return strategy
 
 
@@ -255,7 +255,7 @@ _REFUSED = {
 """Prefixes of the names of Flower's strategies that cannot run here, with the reason."""
 
 
-def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_flower(cls: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Check one of Flower's strategies and its parameters by instantiating it.
 
     Every client trains in every round, none evaluates, and replies have one form. A scenario therefore
@@ -281,7 +281,7 @@ def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     if missing := [p for p in (*_FRACTIONS, *_COUNTS) if p not in known]:
         raise ScenarioError(f"{where} cannot run here: it has no parameter {missing[0]!r}")
     settable = set(known) - _PLUMBING
-    for key, value in given.items():
+    for key, value in parameters.items():
         if key not in settable:
             raise ScenarioError(f"{where}: unknown parameter {key!r}{nearest(key, settable)}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -290,12 +290,12 @@ def check_flower(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(default, int | float) and not isinstance(value, type(default) | int):
             raise ScenarioError(f"{where}: {key} = {value!r}: must be a number such as {default!r}")
     try:
-        _instantiate(cls, 2, given)
+        _instantiate(cls, 2, parameters)
     except (ValueError, TypeError) as error:
         raise ScenarioError(f"{where}: {error}") from None
     except Exception as error:
         raise ScenarioError(f"{where}: cannot be instantiated: {error!r}") from None
-    return dict(given)
+    return dict(parameters)
 
 
 def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:

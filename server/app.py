@@ -36,7 +36,7 @@ def main(grid: Grid, context: Context) -> None:
     out = str(context.run_config.get("out", ""))
     if out and not Path(out).is_absolute():
         raise ScenarioError(f"out = {out!r}: must be an absolute path, because Flower runs a copy of the app")
-    planned = plan.one(context.run_config)
+    planned = plan.from_config(context.run_config)
     (run,) = planned.runs
     stored = federate(grid, run, federation=planned.federation)
     if out:

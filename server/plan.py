@@ -258,7 +258,7 @@ def _model_digest(scenario: Scenario) -> str:
     return digest(scenario.model)
 
 
-def one(config: Mapping[str, Any]) -> Plan:
+def from_config(config: Mapping[str, Any]) -> Plan:
     """Return the plan of the single run that a Flower run configuration describes.
 
     Parameters

@@ -116,6 +116,6 @@ def shrink(estimates: Sequence[Estimate]) -> list[Estimate]:
     mean = share @ value
     factor = np.where(exact, 1.0, between / np.where(exact, 1.0, total))
     shrunk = mean + factor * (value - mean)
-    left = factor**2 * variance + (1 - factor) ** 2 * (share**2 @ variance)  # noise of F̃_k and of F̄
-    left += 2 * factor * (1 - factor) * share * variance  # their covariance
-    return [Estimate(float(v), float(s)) for v, s in zip(shrunk, np.sqrt(left), strict=True)]
+    remaining = factor**2 * variance + (1 - factor) ** 2 * (share**2 @ variance)  # noise of F̃_k and of F̄
+    remaining += 2 * factor * (1 - factor) * share * variance  # their covariance
+    return [Estimate(float(v), float(s)) for v, s in zip(shrunk, np.sqrt(remaining), strict=True)]

@@ -117,8 +117,8 @@ def skipped_replies(folder: Path, run: Run) -> int:
 
 def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
     """Return a one-line error for a results folder whose files cannot be read."""
-    why = one_line(f"{type(error).__name__}: {error}")[:200]
-    return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({why})")
+    reason = one_line(f"{type(error).__name__}: {error}")[:200]
+    return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({reason})")
 
 
 def _joined(store: Store, resolved: dict[str, Any]) -> Results:

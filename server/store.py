@@ -90,12 +90,12 @@ class Store:
                 waiting()
                 lock.acquire()
         except (OSError, ValueError) as error:  # a NUL is a ValueError
-            why = getattr(error, "strerror", None) or error
-            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {why}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {reason}") from None
         try:
-            # What a killed command left.
-            for left in (*runs.glob(f"{TEMPORARY}*"), *self.folder.glob(f"{TEMPORARY}*")):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            # A killed command leaves temporary files behind.
+            for leftover in (*runs.glob(f"{TEMPORARY}*"), *self.folder.glob(f"{TEMPORARY}*")):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()

@@ -88,7 +88,7 @@ class Strict(SynchronousGrid):
             found[index] = node
         for index, plan in enumerate(self._plan.clients):
             if index not in found:
-                raise RunError(f"roll call: {self._who(plan.id)} did not answer")
+                raise RunError(f"roll call: {self._label(plan.id)} did not answer")
         self.node_of = {self._plan.clients[i].id: found[i] for i in range(expected)}
         self.client_of = {node: client for client, node in self.node_of.items()}
 
@@ -113,7 +113,7 @@ class Strict(SynchronousGrid):
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             replies[self._replied(round, reply, addressed)].append(reply)
         for client, message in addressed.items():
-            where = f"round {round}, {self._who(client)}"
+            where = f"round {round}, {self._label(client)}"
             if len(replies[client]) > 1:
                 raise RunError(f"{where}: {len(replies[client])} replies")
             fault = self._fault(client, round, message, next(iter(replies[client]), None))
@@ -126,7 +126,7 @@ class Strict(SynchronousGrid):
         if not any(replies.values()):
             first = next(iter(addressed))
             raise RunError(
-                f"round {round}: every reply was skipped; {self._who(first)}: {self.skipped[first][round]}"
+                f"round {round}: every reply was skipped; {self._label(first)}: {self.skipped[first][round]}"
             )
         return [reply for received in replies.values() for reply in received]
 
@@ -169,7 +169,7 @@ class Strict(SynchronousGrid):
         """
         if clients.LEDGER not in content:
             return  # reported as a malformed reply
-        where = f"round {round}, {self._who(client)}"
+        where = f"round {round}, {self._label(client)}"
         try:
             if dict(content[clients.LEDGER]) == self.ledger.columns(client):
                 return
@@ -200,7 +200,7 @@ class Strict(SynchronousGrid):
             if node not in self.client_of:
                 raise RunError(f"the strategy sends to node {node}, which is not a client")
             client = self.client_of[node]
-            where = f"round {round}, {self._who(client)}"
+            where = f"round {round}, {self._label(client)}"
             if kind != MessageType.TRAIN:
                 raise RunError(f"{where}: a {kind!r} message would return numbers without noise")
             if client in addressed:
@@ -209,12 +209,12 @@ class Strict(SynchronousGrid):
         for client in self._clients:
             if client not in addressed:
                 raise RunError(
-                    f"round {round}, {self._who(client)}: the strategy leaves it out, "
+                    f"round {round}, {self._label(client)}: the strategy leaves it out, "
                     "but every client must train in every round"
                 )
         return {client: addressed[client] for client in self._clients}
 
-    def _who(self, client: int) -> str:
+    def _label(self, client: int) -> str:
         group = self._clients[client].group
         return f"client {client} ({group})" if group else f"client {client}"
 

@@ -76,7 +76,7 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
         with superlink(home) as flwr:
             for run in todo:
                 try:
-                    line, log = _one(plan, run, store, home, flwr)
+                    line, log = _train(plan, run, store, home, flwr)
                 except RunError as error:
                     line, log = str(error), (home / "superlink.log").read_text(errors="replace")
                 if line:
@@ -148,8 +148,8 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         except subprocess.TimeoutExpired:
             raise RunError(f"flwr {arguments[0]}: timed out after 300 s") from None
         if done.returncode:
-            why = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise RunError(f"flwr {arguments[0]} failed: {why}")
+            reason = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise RunError(f"flwr {arguments[0]} failed: {reason}")
         return done.stdout
 
     try:
@@ -160,7 +160,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         log.close()
 
 
-def _one(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
+def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
     """Train one run; return the reason for a failure in one line (else an empty string) and its log."""
     from fedtoll import __version__
 
@@ -239,17 +239,17 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and its descendants: an interrupted simulation leaves processes and Ray behind."""
     groups = _groups_of(child.pid)
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for signum in (signal.SIGTERM, signal.SIGKILL):
         for group in groups:
             with suppress(ProcessLookupError):
-                os.killpg(group, sign)
+                os.killpg(group, signum)
         deadline = time.monotonic() + 20
-        while left := _running(groups):
+        while running := _running(groups):
             child.poll()
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        if not left:
+        if not running:
             break
     child.wait()
 

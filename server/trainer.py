@@ -26,7 +26,7 @@ class Trainer:
     """
 
     def __init__(self, federation: Federation | None = None) -> None:
-        self._given = federation
+        self._federation = federation
         self._clients: Clients | None = None
 
     def __reduce__(self) -> tuple[type[Trainer], tuple[()]]:
@@ -39,7 +39,7 @@ class Trainer:
         if self._clients is None:
             from fedtoll.clients.train import Clients
 
-            self._clients = Clients(self._given)
+            self._clients = Clients(self._federation)
         return self._clients
 
     def train(self, run: Run, look: Look | None = None) -> Tables:

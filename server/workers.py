@@ -159,8 +159,8 @@ class _Worker:
         self, jobs: Sequence[Any], keys: Sequence[Any], todo: list[int], team: Sequence[_Worker]
     ) -> None:
         """Send the next job: preferably one with this worker's key, then one with a key nobody has."""
-        taken = [w.key for w in team if w is not self and w.position is not None]
-        self.position = min(todo, key=lambda i: (keys[i] != self.key, keys[i] in taken), default=None)
+        busy_keys = [w.key for w in team if w is not self and w.position is not None]
+        self.position = min(todo, key=lambda i: (keys[i] != self.key, keys[i] in busy_keys), default=None)
         if self.position is not None:
             todo.remove(self.position)
             self.key = keys[self.position]

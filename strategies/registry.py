@@ -187,7 +187,7 @@ def _hints(cls: type[Strategy]) -> dict[str, Any]:
         raise _error(f"{cls.__name__}: the type of a parameter cannot be resolved: {error}") from None
 
 
-def check(cls: type[Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
+def check(cls: type[Strategy], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return all parameters of a strategy, with defaults filled in and types checked.
 
     Raises
@@ -199,10 +199,10 @@ def check(cls: type[Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
     hints = _hints(cls)
     known = parameters(cls)
     prefix = f"strategies: {cls.__name__}"
-    for key in given:
+    for key in values:
         if key not in known:
             raise ScenarioError(f"{prefix}: unknown parameter {key!r}{nearest(key, known)}")
-    resolved = {k: given.get(k, default) for k, default in known.items()}
+    resolved = {k: values.get(k, default) for k, default in known.items()}
     for key, value in resolved.items():
         if value is inspect.Parameter.empty:
             raise ScenarioError(f"{prefix}: parameter {key!r} is missing")
@@ -223,17 +223,17 @@ def _value(what: str, value: Any, hint: Any) -> Any:
         raise _error(f"{what}: {form}, as in a scenario file") from None
 
 
-def build(path: str, given: Mapping[str, Any]) -> Strategy:
+def build(path: str, values: Mapping[str, Any]) -> Strategy:
     """Return an instance of the strategy at a path; an invalid parameter raises a one-line ScenarioError."""
     cls = load(path)
     if not issubclass(cls, Strategy):
         raise ScenarioError(f"strategies: {path!r} is not a fedtoll.strategies.base.Strategy")
-    return instantiate(cls, given)
+    return instantiate(cls, values)
 
 
-def instantiate(cls: type[Strategy], given: Mapping[str, Any]) -> Strategy:
+def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
     """Return an instance of a strategy's class; whatever goes wrong raises a one-line ScenarioError."""
-    resolved = check(cls, given)
+    resolved = check(cls, values)
     try:
         return cls(**resolved)
     except ScenarioError:

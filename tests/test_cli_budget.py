@@ -27,7 +27,7 @@ def test_from_epsilon_to_sigma_and_back(here):
     assert back["spent"] == epsilon([Event(sigma, 0.02, 300)], 1e-5)
 
 
-def test_statistics_beside_are_paid_from_the_same_epsilon(here):
+def test_statistics_are_paid_from_the_same_epsilon(here):
     arguments = ("budget", "--epsilon", 2, "--rate", 0.02, "--steps", 300, "--statistic", "100:30", "--json")
     row = json.loads(here(*arguments)[1])
     training, statistic = row["parts"]

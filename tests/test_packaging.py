@@ -32,7 +32,7 @@ def test_the_readme_prints_commands_that_exist():
 
 
 @pytest.mark.slow
-def test_sdist_wheel_and_an_installation_apart(tmp_path):
+def test_sdist_wheel_and_a_separate_installation(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,

@@ -200,7 +200,7 @@ def test_it_is_pickled_and_cloned(adult):
         ({"classes": [0, 2]}, "y contains .*1.*, which is not among"),
     ],
 )
-def test_mistakes_are_told(parameters, words):
+def test_mistakes_are_reported(parameters, words):
     X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
     with pytest.raises(ValueError, match=words):
         DPClassifier(**parameters).fit(X, y)

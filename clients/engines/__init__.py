@@ -43,16 +43,16 @@ def choose(
     if ":" in model.kind:
         from fedtoll.clients.engines import opacus
 
-        if why := opacus.refusal(module, inputs):
-            raise ScenarioError(f"model.kind = {model.kind!r}: DP-SGD cannot train it: {why}")
+        if reason := opacus.refusal(module, inputs):
+            raise ScenarioError(f"model.kind = {model.kind!r}: DP-SGD cannot train it: {reason}")
     reason = "clients train in separate processes" if separate else refusal(module)
     if training.engine == "cohort" and reason:
         raise ScenarioError(f"training.engine = 'cohort': cannot train here: {reason}; use 'opacus'")
     name: Name = "opacus" if reason or training.engine == "opacus" else "cohort"
     cuda = torch.cuda.is_available()
     if training.device == "cuda" and not (cuda and name == "cohort"):
-        why = "no GPU found" if not cuda else "the opacus engine runs on the processor"
-        raise ScenarioError(f"training.device = 'cuda': {why}; use 'cpu'")
+        reason = "no GPU found" if not cuda else "the opacus engine runs on the processor"
+        raise ScenarioError(f"training.device = 'cuda': {reason}; use 'cpu'")
     device: Device = "cuda" if name == "cohort" and cuda and training.device != "cpu" else "cpu"
     return name, device
 

@@ -145,7 +145,7 @@ def acs(states: tuple[str, ...] = STATES) -> Source:
     """Return the source of some states, each given by its two letters."""
     records = _Records(states)
     vocabularies = {
-        name: tuple(dict.fromkeys(words.values())) for name, (_, words) in {**_CODES, **_BLOCKS}.items()
+        name: tuple(dict.fromkeys(labels.values())) for name, (_, labels) in {**_CODES, **_BLOCKS}.items()
     }
     return Source(
         name="acs",
@@ -168,7 +168,7 @@ def acs(states: tuple[str, ...] = STATES) -> Source:
         classes=("<=50K", ">50K"),
         columns=(
             *(Numeric.bounded(name, low, high) for name, (_, low, high) in _NUMBERS.items()),
-            *(Categorical(name, words) for name, words in vocabularies.items()),
+            *(Categorical(name, labels) for name, labels in vocabularies.items()),
         ),
         counts={
             "race": dict.fromkeys(vocabularies["race"], 0),
@@ -262,10 +262,10 @@ def _download(states: tuple[str, ...]) -> pd.DataFrame:
             warnings.simplefilter("ignore")  # fairlearn warns at every attempt
             parts = [fetch_acs_income(states=[s], data_home=scratch).frame.assign(state=s) for s in states]
     except Exception as error:  # the network, OpenML and the parser of its reply may raise anything
-        why = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ScenarioError(
             f"data 'acs' is not in the cache {archive.cache_folder()} and could not be fetched through "
-            f"fairlearn ({why}); connect once and run the same command again"
+            f"fairlearn ({reason}); connect once and run the same command again"
         ) from error
     raw: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return raw
@@ -278,8 +278,8 @@ def clean(raw: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame({"state": raw["state"].astype(str)})
     for name, (code, _, _) in _NUMBERS.items():
         frame[name] = raw[code].astype(np.float64)
-    for name, (code, words) in _CODES.items():
-        frame[name] = raw[code].astype(np.float64).map(words).fillna("(unknown code)")
+    for name, (code, labels) in _CODES.items():
+        frame[name] = raw[code].astype(np.float64).map(labels).fillna("(unknown code)")
     for name, (code, blocks) in _BLOCKS.items():
         block = np.searchsorted(list(blocks), raw[code].astype(np.float64))
         frame[name] = np.array([*blocks.values(), "(unknown code)"])[block]

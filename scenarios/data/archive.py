@@ -185,11 +185,11 @@ def _summary(stderr: str) -> str:
     return summary if len(summary) <= 300 else f"{summary[:299]}…"
 
 
-def _unreachable(source: Source, why: str, *, damaged: bool) -> ScenarioError:
+def _unreachable(source: Source, reason: str, *, damaged: bool) -> ScenarioError:
     path = cache_file(source)
     state = "is damaged in" if damaged else "is not in"
     return ScenarioError(
-        f"data {source.name!r} {state} the cache {path.parent} and could not be fetched (uv: {why}); "
+        f"data {source.name!r} {state} the cache {path.parent} and could not be fetched (uv: {reason}); "
         "connect once and run the same command again (uv reads UV_DEFAULT_INDEX, not pip's settings), "
         f"or set FEDTOLL_DATA to a folder that holds {path.name}"
     )

@@ -33,7 +33,7 @@ _RESERVED_COLUMN = "canonical_test"  # marks the test set of a built-in source
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-def _word(value: object) -> object:
+def _label(value: object) -> object:
     """Convert a whole number or a boolean to a string; reject blank, overlong or unprintable strings."""
     if isinstance(value, int):
         value = str(value)
@@ -47,7 +47,7 @@ def _word(value: object) -> object:
     return value
 
 
-Word = Annotated[str, BeforeValidator(_word)]
+Label = Annotated[str, BeforeValidator(_label)]
 """The name of a column, or a value in one."""
 
 
@@ -72,7 +72,7 @@ class ColumnFacts(Section):
     centre: Finite | None = None
     scale: Positive | None = None
     transform: Literal["identity", "log1p"] = "identity"
-    values: tuple[Word, ...] = ()
+    values: tuple[Label, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> ColumnFacts:
@@ -100,7 +100,7 @@ class AttributeFacts(Section):
     With ``missing = "category"``, list ``"(missing)"`` among the values for the group of records without one.
     """
 
-    values: tuple[Word, ...] = ()
+    values: tuple[Label, ...] = ()
     bins: tuple[Finite, ...] = ()
 
     @model_validator(mode="after")
@@ -157,11 +157,11 @@ class TableFacts(Section):
         is always an error.
     """
 
-    label: Word
-    positive: Word
-    negative: tuple[Word, ...] = Field(min_length=1)
-    columns: dict[Word, ColumnFacts] = Field(min_length=1)
-    attributes: dict[Word, AttributeFacts] = Field(min_length=1)
+    label: Label
+    positive: Label
+    negative: tuple[Label, ...] = Field(min_length=1)
+    columns: dict[Label, ColumnFacts] = Field(min_length=1)
+    attributes: dict[Label, AttributeFacts] = Field(min_length=1)
     missing: Literal["error", "category"] = "error"
 
     @model_validator(mode="after")
@@ -240,7 +240,7 @@ class SyntheticGroup(Section):
 class Synthetic(Section):
     """Synthetic records: the groups, the number of features, all of them informative, and the seed."""
 
-    groups: dict[Word, SyntheticGroup] = Field(min_length=1)
+    groups: dict[Label, SyntheticGroup] = Field(min_length=1)
     features: Annotated[int, Field(strict=True, ge=2, le=500)] = 10
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
 

@@ -50,8 +50,8 @@ def read(folder: Path) -> pd.DataFrame:
     raw = unpickled(file, (_DRINKS, "age", *(code for code, _ in _CODES.values())))
     raw = raw[raw[_DRINKS] != _UNKNOWN].reset_index(drop=True)
     frame = raw[["age"]].copy()
-    for name, (code, words) in _CODES.items():
-        frame[name] = raw[code].map(words)
+    for name, (code, labels) in _CODES.items():
+        frame[name] = raw[code].map(labels)
     frame["drinks"] = raw[_DRINKS].notna().map({False: "no", True: "yes"})
     return frame
 
@@ -76,7 +76,7 @@ NESARC = Source(
     classes=("no", "yes"),
     columns=(
         Numeric.bounded("age", 18, 98),
-        *(Categorical(name, tuple(words.values())) for name, (_, words) in _CODES.items()),
+        *(Categorical(name, tuple(labels.values())) for name, (_, labels) in _CODES.items()),
     ),
     counts={
         "race": {

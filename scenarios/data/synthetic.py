@@ -93,11 +93,11 @@ def _group(
     """Return the features and labels of one group: negatives, then positives, before some are flipped."""
     from sklearn.datasets import make_blobs
 
-    for_direction, for_signs, for_people, for_noise = seed.spawn(4)
+    for_direction, for_signs, for_features, for_noise = seed.spawn(4)
     angle = group.concept_shift * math.pi / 2
-    other = _direction(for_direction, len(shared))
-    other -= (other @ shared) * shared
-    direction = math.cos(angle) * shared + math.sin(angle) * other / np.linalg.norm(other)
+    orthogonal = _direction(for_direction, len(shared))
+    orthogonal -= (orthogonal @ shared) * shared
+    direction = math.cos(angle) * shared + math.sin(angle) * orthogonal / np.linalg.norm(orthogonal)
     signs = np.random.default_rng(for_signs).choice([-1.0, 1.0], len(shared))
     middle, half = group.feature_shift * signs, SEPARATION / 2 * direction
     positives = round(group.base_rate * group.size)
@@ -106,7 +106,7 @@ def _group(
         centers=np.stack([middle - half, middle + half]),
         cluster_std=1.0,
         shuffle=False,
-        random_state=int(for_people.generate_state(1)[0]),
+        random_state=int(for_features.generate_state(1)[0]),
     )
     flips = round(group.label_noise * group.size)
     flipped = np.random.default_rng(for_noise).permutation(group.size) < flips

@@ -277,9 +277,9 @@ def _suggest_column(name: str, present: Sequence[str]) -> str:
     return suggest(name, present)
 
 
-def suggest(word: str, words: Sequence[str]) -> str:
-    """Return which of a file's words was probably meant, ignoring unprintable and overlong ones."""
-    distinct = list(dict.fromkeys(words))
+def suggest(word: str, candidates: Sequence[str]) -> str:
+    """Return a suggestion for a misspelt name, ignoring unprintable and overlong candidates."""
+    distinct = list(dict.fromkeys(candidates))
     shown = [w for w in distinct if w.isprintable() and len(w) <= 60]
     suggestion = nearest(word[:60], shown[:5000])
     if len(suggestion) <= 300:

@@ -158,10 +158,10 @@ def _nan(kit: Kit) -> Verdict:
     The engine rejects such replies, so a strategy never receives one.
     """
     hidden = sorted(set(properties.nan(kit)))
-    words = (
+    message = (
         f"in {' or '.join(hidden)} would go unnoticed" if hidden else "would show in the weights or the model"
     )
-    return Verdict("a NaN", "shown", f"{words}; the engine rejects replies that contain one")
+    return Verdict("a NaN", "shown", f"{message}; the engine rejects replies that contain one")
 
 
 def _lying(strategy: Strategy, seed: int) -> Verdict:
@@ -174,16 +174,16 @@ def _lying(strategy: Strategy, seed: int) -> Verdict:
     lied = replace(honest, rounds=tuple(_ten_times(r, middle) for r in honest.rounds))
     try:
         before, after = (play(strategy, each).steps[-1] for each in (honest, lied))
-        words = (
+        message = (
             f"that reports ten times its {' and '.join(s.name for s in strategy.requests)} for 3 rounds "
             f"has {after.weights[middle]:.2f} of the weight; honest {before.weights[middle]:.2f}"
         )
         for instruction, value in before.instructions.items():
             if np.any(change := np.abs(np.asarray(after.instructions[instruction]) - np.asarray(value))):
-                words += f"; {instruction} changes by up to {change.max():.2f}"
+                message += f"; {instruction} changes by up to {change.max():.2f}"
     except Exception as error:
-        words = f"makes it raise {_line(error)}"
-    return Verdict(name, "shown", " ".join(words.split()))
+        message = f"makes it raise {_line(error)}"
+    return Verdict(name, "shown", " ".join(message.split()))
 
 
 def _ten_times(honest: Round, k: int) -> Round:
@@ -197,11 +197,11 @@ def _speed(strategy: Strategy, seed: int) -> Verdict:
         strategy.requests, seed=seed, clients=20, mixed=True, noise=1.0, rounds=1, shapes=[(100, 100)]
     )
     try:
-        words = f"{1000 * min(_seconds(strategy, large) for _ in range(3)):.2f}"
+        message = f"{1000 * min(_seconds(strategy, large) for _ in range(3)):.2f}"
     except Exception as error:
-        words = f"raises {_line(error)}"
-    words += " for 20 clients of 10,000 parameters"
-    return Verdict("milliseconds a round", "shown", words)
+        message = f"raises {_line(error)}"
+    message += " for 20 clients of 10,000 parameters"
+    return Verdict("milliseconds a round", "shown", message)
 
 
 def _seconds(strategy: Strategy, synthetic: Cohort) -> float:

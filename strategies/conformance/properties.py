@@ -74,20 +74,20 @@ def order(kit: Kit) -> Complaints:
         for i, (inputs, done) in enumerate(zip(played.cohort.rounds, played.steps, strict=True), start=1):
             permutation = rng.permutation(len(inputs.reports))
             permuted = Round(inputs.params, tuple(inputs.reports[k] for k in permutation)).copy()
-            other = step(kit.strategy, i, permuted, state)
-            state = other.state
+            again = step(kit.strategy, i, permuted, state)
+            state = again.state
             where = f"{played.cohort.title}, round {i}"
-            if not _close(other.weights, _permuted(done.weights, permutation)):
+            if not _close(again.weights, _permuted(done.weights, permutation)):
                 yield f"{where}: other weights when the reports arrive in another order"
-            elif not _close(other.coefficients, _permuted(done.coefficients, permutation)):
+            elif not _close(again.coefficients, _permuted(done.coefficients, permutation)):
                 yield f"{where}: other coefficients when the reports arrive in another order"
             elif not all(
                 _close(a, b)
-                for a, b in zip((*other.model, *other.output), (*done.model, *done.output), strict=True)
+                for a, b in zip((*again.model, *again.output), (*done.model, *done.output), strict=True)
             ):
                 yield f"{where}: another model when the reports arrive in another order"
-            elif other.instructions.keys() != done.instructions.keys() or not all(
-                _close(other.instructions[k], done.instructions[k]) for k in done.instructions
+            elif again.instructions.keys() != done.instructions.keys() or not all(
+                _close(again.instructions[k], done.instructions[k]) for k in done.instructions
             ):
                 yield f"{where}: other instructions when earlier reports arrived in another order"
 
@@ -137,17 +137,17 @@ def zero_update(kit: Kit) -> Complaints:
 def model(kit: Kit) -> Complaints:
     """Model and output keep shapes and precision and are finite; every client has a coefficient."""
     for where, federation, inputs, done in kit.rounds():
-        for what, arrays in (("the model", done.model), ("the output", done.output)):
+        for title, arrays in (("the model", done.model), ("the output", done.output)):
             expected = [(p.shape, p.dtype) for p in inputs.params]
             got = [(np.shape(a), np.asarray(a).dtype) for a in arrays]
             if [s for s, _ in got] != [s for s, _ in expected]:
                 shapes = [s for s, _ in expected]
-                yield f"{where}: {what} has shapes {[s for s, _ in got]} instead of {shapes}"
+                yield f"{where}: {title} has shapes {[s for s, _ in got]} instead of {shapes}"
             elif got != expected:
                 wrong = next(i for i in range(len(got)) if got[i] != expected[i])
-                yield f"{where}: {what} has {got[wrong][1]} instead of {expected[wrong][1]}"
+                yield f"{where}: {title} has {got[wrong][1]} instead of {expected[wrong][1]}"
             elif not _finite(arrays):
-                yield f"{where}: {what} is not finite"
+                yield f"{where}: {title} is not finite"
         if np.shape(done.coefficients) != (len(federation.members),):
             shape = np.shape(done.coefficients)
             yield f"{where}: coefficients of shape {shape} for {len(federation.members)} clients"
@@ -177,20 +177,20 @@ def nan(kit: Kit) -> Complaints:
     """Yield each input in which a NaN would still give finite weights and a finite model."""
     for clean in kit.small():
         for k in range(len(clean.members)):
-            for what in (*(s.name for s in kit.strategy.requests), "update"):
-                if not _shows(kit.strategy, clean, _poison(clean.rounds[0], k, what)):
-                    yield what
+            for field in (*(s.name for s in kit.strategy.requests), "update"):
+                if not _is_detected(kit.strategy, clean, _poison(clean.rounds[0], k, field)):
+                    yield field
 
 
-def _poison(clean: Round, k: int, what: str) -> Round:
+def _poison(clean: Round, k: int, field: str) -> Round:
     """Return a round with a NaN in the update or in one statistic of client k."""
     poisoned = clean.copy()
-    if what == "update":
+    if field == "update":
         poisoned.reports[k].update[0].flat[0] = np.nan
         return poisoned
     old = poisoned.reports[k].statistics
-    value = np.where(np.asarray(old[what].sd) > 0, np.nan, old[what].value)
-    answers = Answers({**old, what: Estimate(value if value.ndim else float(value), old[what].sd)})
+    value = np.where(np.asarray(old[field].sd) > 0, np.nan, old[field].value)
+    answers = Answers({**old, field: Estimate(value if value.ndim else float(value), old[field].sd)})
     return replace(poisoned, reports=replaced(poisoned, k, statistics=answers))
 
 
@@ -199,7 +199,7 @@ def replaced(inputs: Round, k: int, **changes: Any) -> tuple[Report, ...]:
     return tuple(replace(r, **changes) if i == k else r for i, r in enumerate(inputs.reports))
 
 
-def _shows(strategy: Strategy, clean: Cohort, poisoned: Round) -> bool:
+def _is_detected(strategy: Strategy, clean: Cohort, poisoned: Round) -> bool:
     """Return whether the poisoned round, or a clean one after it, raises or gives non-finite numbers."""
     try:
         state = strategy.init(clean.members)
@@ -279,8 +279,8 @@ def instructions(kit: Kit) -> Complaints:
             elif numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all() or (numbers < 0).any():
                 yield f"{where}: {name} = {value!r}: must be finite and 0 or greater"
             elif numbers.shape != shape:
-                what = f"{federation.groups} numbers, one per group" if shape else "a number"
-                yield f"{where}: {name} = {value!r}: must be {what}"
+                expected = f"{federation.groups} numbers, one per group" if shape else "a number"
+                yield f"{where}: {name} = {value!r}: must be {expected}"
 
 
 def parameters(kit: Kit) -> Complaints:

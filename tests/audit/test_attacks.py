@@ -23,7 +23,7 @@ def planted(models=20, records=800, effect=(2.0, 0.0), seed=0):
     return logit, member, codes
 
 
-def test_lira_finds_who_leaks_and_by_how_much():
+def test_lira_measures_the_exposure_of_each_group():
     logit, member, codes = planted()
     everybody, leaky, safe = exposures(lira(logit, member), member, codes, GROUPS)
     # The best single threshold tells N(0, 1) from N(2, 1) with Φ(1) − Φ(−1) = .68; shadows cost some of it.
@@ -85,7 +85,7 @@ def exposure(group, advantage, half, members=100.0):
     return Exposure(group, members, members, 0.5, 0.5, advantage, advantage - half, advantage + half, 20)
 
 
-def test_a_disparity_beside_what_chance_gives():
+def test_the_disparity_is_compared_with_chance():
     found = disparity([exposure("", 0.1, 0.01), exposure("a", 0.3, 0.01), exposure("b", 0.1, 0.01)])
     assert (found.most, found.least) == ("a", "b")
     assert found.value == pytest.approx(0.2)
@@ -93,7 +93,7 @@ def test_a_disparity_beside_what_chance_gives():
     assert found.by_chance == pytest.approx(2 * 0.01 / 2.093 / math.sqrt(math.pi), rel=0.05)
 
 
-def test_groups_of_too_few_make_no_disparity():
+def test_too_small_groups_have_no_disparity():
     few = exposure("b", 0.9, 0.5, members=attacks.MIN_MEMBERS - 1)
     assert math.isnan(disparity([exposure("a", 0.3, 0.01), few]).value)
 

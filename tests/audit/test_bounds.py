@@ -51,7 +51,7 @@ def test_a_separation_holds_at_its_confidence(mu, tight):
     assert tight * mu < bounds.mean() < mu
 
 
-def test_nothing_to_tell_apart_and_everything():
+def test_inseparable_and_perfectly_separable_samples():
     rng = np.random.default_rng(1)
     assert separation(rng.normal(size=5000), rng.normal(size=5000)).mu < 0.05
     clear = separation(np.zeros(5000), np.ones(5000))

@@ -49,12 +49,12 @@ def test_what_is_written_is_what_is_returned(audited):
     assert json.loads((folder / "audit/audit.json").read_text(encoding="utf-8")) == content
     for name in ("canary", "membership", "disparity"):
         assert len(pd.read_parquet(folder / f"audit/{name}.parquet")) == len(content[name])
-    left = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
-    assert left == []
+    leftovers = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
+    assert leftovers == []
     assert len(list((folder / "audit/models").glob("*.parquet"))) == 12
 
 
-def test_every_group_is_bounded_beside_its_claim(audited):
+def test_every_group_has_a_bound_and_the_claim(audited):
     rows = audited[1]["canary"]
     assert [r["group"] for r in rows] == ["Female", "Male"] or [r["group"] for r in rows] == [
         "Male",
@@ -78,7 +78,7 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
     assert everybody["members"].to_numpy() == pytest.approx(everybody["others"].to_numpy(), rel=0.02)
 
 
-def test_again_trains_nothing_and_says_the_same(audited, scenario, monkeypatch):
+def test_a_second_audit_trains_nothing_and_gives_the_same(audited, scenario, monkeypatch):
     folder, content = audited
     monkeypatch.setattr(models, "train_target", lambda *a: pytest.fail("trained again"))
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
@@ -102,10 +102,10 @@ def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, mon
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
     prepared = prepare(str(scenario), QUICK, "0:6")
-    one, other = (models.train_target(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
-    assert (one.rows_N == other.rows_N).all()
-    assert 0.49 < one.member_N.mean() < 0.51
-    assert 0.45 < (one.member_N == other.member_N).mean() < 0.55
+    a, b = (models.train_target(Trainer(), run.to_json()) for run in prepared.halves.runs[:2])
+    assert (a.rows_N == b.rows_N).all()
+    assert 0.49 < a.member_N.mean() < 0.51
+    assert 0.45 < (a.member_N == b.member_N).mean() < 0.55
 
 
 def test_the_text_for_the_terminal(audited):
@@ -129,9 +129,9 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
     assert 'id="exposed"' in page
     assert "Membership inference by group" in page
     _check_other_subjects(results)
-    other = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
+    changed = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}
     results.resolved.clear()
-    results.resolved.update(other)
+    results.resolved.update(changed)
     elsewhere = audit_section(results)
     assert elsewhere is not None
     assert elsewhere["tables"] == []
@@ -175,20 +175,24 @@ def _check_other_subjects(results):
         file.write_text(original, encoding="utf-8")
 
 
-def test_an_audit_says_what_it_is_of(audited, scenario):
+def test_an_audit_names_its_subject(audited, scenario):
     content = audited[1]
     run = prepare(str(scenario), QUICK, "0:6").private[0]
     assert content["checksums"] == [run.checksum]
     assert content["model_digests"] == [run.model_digest]
     assert content["strategies"]["fedavg"]["digest"] == run.strategy.digest
-    own = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
-    assert mismatch(own, own) == ""
-    others: list[dict[str, Any]] = [{"checksums": ["0"]}, {"model_digests": ["0"]}, {"strategies": {"x": {}}}]
-    for other in others:
-        assert mismatch({**own, **other}, own) != ""
+    subject = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
+    assert mismatch(subject, subject) == ""
+    changes: list[dict[str, Any]] = [
+        {"checksums": ["0"]},
+        {"model_digests": ["0"]},
+        {"strategies": {"x": {}}},
+    ]
+    for change in changes:
+        assert mismatch({**subject, **change}, subject) != ""
 
 
-def test_a_row_that_shows_nothing_is_undefined_and_told(audited):
+def test_a_row_that_shows_nothing_is_undefined_and_reported(audited):
     content = json.loads(json.dumps(audited[1]))
     content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
     sentence = verdict(content)
@@ -223,7 +227,7 @@ def test_settings_leave_out_which_epsilon_and_where_records_lie():
 
 
 @pytest.mark.slow
-def test_over_processes_it_is_the_same(audited, scenario, tmp_path):
+def test_several_processes_give_the_same(audited, scenario, tmp_path):
     _, content = audited
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), tmp_path, workers=2) == content
 

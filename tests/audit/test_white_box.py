@@ -15,7 +15,7 @@ from fedtoll.audit.canaries import Canaries, craft
 from fedtoll.audit.white_box import one_run, one_step
 from fedtoll.clients.engines import cohort, draws, make_engine, opacus
 from fedtoll.scenarios.run import Run
-from tests.server.federation import FEDAVG, one
+from tests.server.federation import FEDAVG, single_run
 
 ENGINES = ("cohort", "opacus")
 SEEDS = 20
@@ -23,7 +23,7 @@ SEEDS = 20
 
 def full_batch_run(engine: str, sigma: float = 0.5, **changes) -> Run:
     """Return a run whose clients use every record in each step, with noise multiplier ``sigma``."""
-    run = one(FEDAVG, 2.0, training={"engine": engine, "clip": 0.7, **changes})
+    run = single_run(FEDAVG, 2.0, training={"engine": engine, "clip": 0.7, **changes})
     clients = tuple(
         c.model_copy(update={"sampling_rate": 1.0, "batch_size": float(c.size), "noise_multiplier": sigma})
         for c in run.clients
@@ -70,7 +70,7 @@ def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(en
 
 
 def test_a_model_whose_canaries_overlap_is_audited_by_one():
-    run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [8]})
+    run = single_run(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [8]})
     crafted = craft(run, run.clients[0])
     assert not crafted.orthogonal
     found = one_step(run, run.clients[0], 3, canaries=crafted, observations=400)
@@ -142,7 +142,7 @@ def test_a_broken_mechanism_shows_more_than_it_claims(engine, broken, monkeypatc
 
 
 def test_one_run_is_loose_and_not_above_its_claim():
-    run = one(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 10})
+    run = single_run(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 10})
     for seed in range(5):
         found = one_run(run, run.clients[0], seed)
         assert found.guesses == 2 * (found.canaries // 4)
@@ -150,7 +150,7 @@ def test_one_run_is_loose_and_not_above_its_claim():
 
 
 def test_one_run_sees_that_there_is_no_noise():
-    run = one(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 20, "local_steps": 10})
+    run = single_run(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 20, "local_steps": 10})
     client = run.clients[0]
     quiet = client.model_copy(update={"noise_multiplier": 0.05})
     found = one_run(run, quiet, 0)
@@ -160,7 +160,7 @@ def test_one_run_sees_that_there_is_no_noise():
 
 def test_an_mlp_is_audited_in_little_memory():
     """The releases of all steps at once would be several arrays of 2,000 by 5,953 doubles."""
-    run = one(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
+    run = single_run(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]})
     crafted = craft(run, run.clients[0])
     assert crafted.directions_MP.shape[1] > 5000
     trainer: Any = make_engine(run.engine, run.device)
@@ -192,7 +192,7 @@ def test_a_canary_that_the_model_ignores_is_not_the_one_that_audits():
     assert 0.7 * found.claim < found.bound < found.claim
 
 
-def test_where_every_canary_is_ignored_the_audit_is_undefined():
+def test_the_audit_is_undefined_if_every_canary_is_ignored():
     run = full_batch_run("cohort")
     crafted = ignoring(craft(run, run.clients[0]), slice(None))
     found = one_step(run, run.clients[0], 3, canaries=crafted, observations=2000)

@@ -42,18 +42,20 @@ def test_a_small_group_is_not_atypical_by_chance():
 
 
 def test_atypicality_is_the_planted_squared_distance():
-    made = pd.concat([traits(*people([50, 50, 400], [2.0, 0.0, 0.0], salt)) for salt in range(100)])
-    mean = made.groupby(level=0)["atypicality"].mean()
+    samples = pd.concat([traits(*people([50, 50, 400], [2.0, 0.0, 0.0], salt)) for salt in range(100)])
+    mean = samples.groupby(level=0)["atypicality"].mean()
     assert mean["a"] == pytest.approx(4.0, abs=0.15)
     assert mean["b"] == pytest.approx((2.0 * 50 / 450) ** 2, abs=0.05)  # the rest includes the shifted group
-    assert made["size"].max() == 400
+    assert samples["size"].max() == 400
 
 
 def test_the_label_counts_and_what_is_undefined_is_nan():
     table, groups = people([1, 300, 300], [0.0, 0.0, 0.0], 0)
     assert np.isnan(traits(table, groups)["atypicality"]["a"])
-    whole = replace(table, label=(groups.codes == 1).astype(np.int64), features=np.zeros_like(table.features))
-    assert traits(whole, groups)["atypicality"]["b"] == pytest.approx(1.0, abs=0.01)
+    labelled = replace(
+        table, label=(groups.codes == 1).astype(np.int64), features=np.zeros_like(table.features)
+    )
+    assert traits(labelled, groups)["atypicality"]["b"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_rank_correlation_is_spearmans():
@@ -98,36 +100,36 @@ def test_a_planted_rise_is_found_over_the_groups_with_enough_records(sign, verdi
     tolls = {g: 0.1 + sign * 0.02 * i for i, g in enumerate(NAMES)}
     tolls["h"] = 0.1 - sign * 0.5  # against the trend, but with too few records
     about = pd.DataFrame({"atypicality": range(8), "size": [5, 3, 8, 1, 7, 2, 6, 4]}, index=list(NAMES))
-    made = replace(study({1.0: tolls}, n={"h": 5}), traits=about.astype(float))
-    (found,) = outcomes([CLAIM], {"base": made})
+    planted_study = replace(study({1.0: tolls}, n={"h": 5}), traits=about.astype(float))
+    (found,) = outcomes([CLAIM], {"base": planted_study})
     assert (found.verdict, found.figure) == (verdict, "ρ")
     assert found.mean == pytest.approx(sign, abs=0.1)
     assert found.region == "ρ is at least 0"
     assert "over 7 groups of the toll in accuracy of each group, ε = 1" in found.sides[0][0]
 
 
-def test_what_goes_with_size_alone_does_not_hold_given_size():
+def test_a_correlation_due_to_size_vanishes_given_size():
     rng = np.random.default_rng(2)
     size = np.arange(8.0)
     atypical = size + rng.normal(0, 1.5, 8)
     tolls = {g: 0.02 * size[i] for i, g in enumerate(NAMES)}
     about = pd.DataFrame({"atypicality": atypical, "size": size}, index=list(NAMES))
-    made = replace(study({1.0: tolls}, noise=0.05), traits=about)
-    alone, given = outcomes([CLAIM, CLAIM.model_copy(update={"given": "size"})], {"base": made})
+    planted_study = replace(study({1.0: tolls}, noise=0.05), traits=about)
+    alone, given = outcomes([CLAIM, CLAIM.model_copy(update={"given": "size"})], {"base": planted_study})
     assert alone.verdict == "reproduced"
     assert given.verdict != "reproduced"
     assert abs(given.mean) < alone.mean / 2
 
 
-def test_seeds_do_not_make_groups_more():
+def test_more_seeds_are_not_more_groups():
     """A weak correlation over twelve groups, the same in every seed: certain over seeds, not over groups."""
     names = [f"g{i}" for i in range(12)]
     order = [4, 2, 8, 0, 9, 5, 1, 11, 3, 6, 10, 7]
     assert 0.3 < stats.spearmanr(order, range(12)).statistic < 0.5
     tolls = {f"g{g}": 0.1 + 0.02 * i for i, g in enumerate(order)}
     about = pd.DataFrame({"atypicality": np.arange(12.0), "size": 1.0}, index=names)
-    made = replace(study({1.0: tolls}, noise=0.02), traits=about)
-    (found,) = outcomes([CLAIM], {"base": made})
+    planted_study = replace(study({1.0: tolls}, noise=0.02), traits=about)
+    (found,) = outcomes([CLAIM], {"base": planted_study})
     assert found.low > 0
     assert found.p_holm < 0.05
     assert (found.over, found.verdict) == ("12 groups", "not reproduced")
@@ -142,8 +144,8 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     every = [
         abs(stats.spearmanr(values.mean(), list(order)).statistic) for order in itertools.permutations(along)
     ]
-    seen = abs(stats.spearmanr(values.mean(), along).statistic)
-    assert group_permutation_p(values, along) == pytest.approx(np.mean(np.array(every) >= seen - 1e-9))
+    observed = abs(stats.spearmanr(values.mean(), along).statistic)
+    assert group_permutation_p(values, along) == pytest.approx(np.mean(np.array(every) >= observed - 1e-9))
     names = [f"g{i}" for i in range(20)]
     drawn = [
         group_permutation_p(
@@ -160,7 +162,7 @@ def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     assert np.isnan(group_permutation_p(pd.DataFrame([strong[:3]]), strong))
 
 
-def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
+def test_shuffling_given_a_trait_removes_its_effect():
     rng = np.random.default_rng(4)
     names = [f"g{i}" for i in range(30)]
     size = pd.Series(np.arange(30.0), index=names)
@@ -168,8 +170,8 @@ def test_shuffling_given_a_trait_takes_out_what_goes_with_it():
     values = pd.DataFrame([size + rng.normal(0, 3, 30)])
     assert group_permutation_p(values, atypical) < 0.001
     assert group_permutation_p(values, atypical, size) > 0.05
-    own = pd.DataFrame([size + 3 * (atypical - size)])
-    assert group_permutation_p(own, atypical, size) < 0.001
+    losses = pd.DataFrame([size + 3 * (atypical - size)])
+    assert group_permutation_p(losses, atypical, size) < 0.001
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_cache_without_a_stamp_has_the_versions_of_its_results(tmp_path, upgra
         cache.check(folder, resolved)
 
 
-def test_a_damaged_file_is_made_again_and_the_others_are_not(tmp_path):
+def test_only_a_damaged_file_is_computed_again(tmp_path):
     files = {tmp_path / f"{name}.json": name for name in "abc"}
     done = []
 

@@ -1,4 +1,4 @@
-"""Claims as files state them: mistakes in one line, and the built-in findings whole."""
+"""Claims as files state them: mistakes are one line, and the built-in findings are complete."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def changed(**change):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         ({"claim__0__kind": "oder"}, "claim[0].kind = 'oder': unknown; did you mean 'order'?"),
         ({"claim__0__b": None}, "b: kind = 'order' needs it"),
@@ -63,11 +63,11 @@ def changed(**change):
         ({"tune": {"rates": [1.0]}}, "tune.rates: unknown key"),
     ],
 )
-def test_mistakes_are_one_line(change, words):
+def test_mistakes_are_one_line(change, expected):
     with pytest.raises(ScenarioError) as caught:
         validate(changed(**change), "x.toml")
     assert "\n" not in str(caught.value)
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def flagged(key, bound):
@@ -75,7 +75,7 @@ def flagged(key, bound):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "expected"),
     [
         ({"claim__0__epsilon": 3}, "epsilon = 3.0: not in privacy.epsilons of base: inf, 2.0"),
         ({"claim__0__a__strategy": "fairfd"}, "strategy = 'fairfd': not in setting 'base'"),
@@ -92,7 +92,7 @@ def flagged(key, bound):
         ({"setting__0__set": ["training.round=3"]}, "training.round: unknown key"),
     ],
 )
-def test_claims_are_checked_before_anything_is_trained(change, words, tmp_path):
+def test_claims_are_checked_before_anything_is_trained(change, expected, tmp_path):
     import json
 
     file = tmp_path / "mine.json"
@@ -101,7 +101,7 @@ def test_claims_are_checked_before_anything_is_trained(change, words, tmp_path):
         prepare(str(file))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("mine.json: ")
-    assert words in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_names_are_looked_up():
@@ -124,16 +124,16 @@ def test_a_built_in_finding_is_whole(name):
     scenario = read(name)
     assert scenario.name == name
     assert len(scenario.seeds) >= 10
-    asked = [(c, s) for c in scenario.claim for s in c.settings]
-    assert 1 < len(asked) * max(c.parts for c in scenario.claim) <= most(len(scenario.seeds))
-    read_in = {t.setting for c, s in asked for t in c.terms(s)}
+    cases = [(c, s) for c in scenario.claim for s in c.settings]
+    assert 1 < len(cases) * max(c.parts for c in scenario.claim) <= most(len(scenario.seeds))
+    read_in = {t.setting for c, s in cases for t in c.terms(s)}
     assert read_in >= {s.name for s in scenario.setting}  # no setting is run for nothing
     twin = {"federated", "central", "mixed", "federated-men-99"}
     assert read_in & twin, "asked of one curator and of a federation"
-    for one in scenario.claim:
-        assert one.published or one.reason, one.name  # the source's figure, or why it is ours
-        if one.at_least is not None or one.at_most is not None or one.margin is not None:
-            assert one.reason or BASE not in one.settings, one.name
+    for claim in scenario.claim:
+        assert claim.published or claim.reason, claim.name  # the source's figure, or why it is ours
+        if claim.at_least is not None or claim.at_most is not None or claim.margin is not None:
+            assert claim.reason or BASE not in claim.settings, claim.name
 
 
 @pytest.mark.parametrize(("seeds", "refused"), [(11, True), (12, False)])
@@ -141,33 +141,33 @@ def test_a_family_of_curves_that_the_seeds_cannot_decide_is_refused(seeds, refus
     scenario = read("exact-fairness-is-trivial")
     assert sum(len(c.settings) for c in scenario.claim) * 4 == 80  # curves of four steps, in a family of 20
     assert (2 / 2**seeds * 80 > 0.05) == refused
-    why = why_undecidable(scenario.claim, seeds)
-    assert bool(why) == refused
+    reason = why_undecidable(scenario.claim, seeds)
+    assert bool(reason) == refused
     if refused:
-        assert why.startswith("family too large: 20 verdicts, one of them with 4 parts, need p ≤ .05 / 80")
-        assert "\n" not in why
+        assert reason.startswith("family too large: 20 verdicts, one of them with 4 parts, need p ≤ .05 / 80")
+        assert "\n" not in reason
 
 
-def test_words_and_published_figures_are_no_wider_than_what_is_tested():
+def test_claims_say_no_more_than_is_tested():
     claims = {name: {c.name: c for c in read(name).claim} for name in findings()}
-    for one in claims["private-reductions"].values():  # of no paper
-        assert not one.published or one.published.startswith("an earlier project's ")
-        assert not one.published or one.published.endswith("(unpublished)")
+    for claim in claims["private-reductions"].values():  # of no paper
+        assert not claim.published or claim.published.startswith("an earlier project's ")
+        assert not claim.published or claim.published.endswith("(unpublished)")
     about = claims["poor-become-poorer"]["about-three-times"]
     assert (about.at_least, about.at_most) == (2.0, 5.0)  # three times, and not any more than twice
     more = claims["imbalance-and-privacy"]["more-imbalance-more-gap"]
     assert (more.published, "do not rise" in more.reason) == ("", True)
-    for own in claims.values():
-        for one in own.values():
-            for side in (one.a, one.b or one.a):
-                if len(side.groups) > 1 and (side.of or one.of) == "toll":
-                    assert "average" in one.says, one.name
+    for by_name in claims.values():
+        for claim in by_name.values():
+            for side in (claim.a, claim.b or claim.a):
+                if len(side.groups) > 1 and (side.of or claim.of) == "toll":
+                    assert "average" in claim.says, claim.name
 
 
-def test_what_is_public_belongs_to_all_settings(tmp_path):
-    """Else a tuned setting would train on fewer records than the one that it is held against."""
+def test_the_public_part_belongs_to_all_settings(tmp_path):
+    """Else a tuned setting would train on fewer records than the one that it is compared with."""
     file = tmp_path / "mine.json"
-    for own, split_, words in (
+    for overrides, split_, expected in (
         (["split.validation=0.2"], {}, "setting 'tuned': set: split.validation belongs in [split]"),
         (["split={validation=0.2}"], {}, "setting 'tuned': set: split.validation belongs in [split]"),
         (
@@ -178,11 +178,11 @@ def test_what_is_public_belongs_to_all_settings(tmp_path):
     ):
         table = changed()
         table["split"] |= split_
-        next(s for s in table["setting"] if s["name"] == "tuned")["set"] = own
+        next(s for s in table["setting"] if s["name"] == "tuned")["set"] = overrides
         file.write_text(json.dumps(table))
         with pytest.raises(ScenarioError) as caught:
             prepare(str(file))
-        assert str(caught.value).startswith(f"mine.json: {words}")
+        assert str(caught.value).startswith(f"mine.json: {expected}")
         assert "\n" not in str(caught.value)
 
 
@@ -198,20 +198,20 @@ def test_what_is_public_belongs_to_all_settings(tmp_path):
         ("data.source", '"credit"'),
     ],
 )
-def test_no_setting_of_a_tuned_finding_has_other_public_records(tmp_path, setting, key, value):
-    """Neither the tuned one nor any that it may be held against."""
+def test_all_settings_of_a_tuned_finding_share_the_public_records(tmp_path, setting, key, value):
+    """Neither the tuned one nor any that it may be compared with."""
     file = tmp_path / "mine.json"
     table = changed()
-    one = next(s for s in table["setting"] if s["name"] == setting)
-    one["set"] = ['partition={kind="iid", clients=13}', f"{key}={value}"]
+    variant = next(s for s in table["setting"] if s["name"] == setting)
+    variant["set"] = ['partition={kind="iid", clients=13}', f"{key}={value}"]
     if key == "data.source":
-        one["set"].append('data.groups=["sex"]')
+        variant["set"].append('data.groups=["sex"]')
     file.write_text(json.dumps(table))
     section = key.split(".")[0]
     if key == "data.source":
-        key = "data.(?:source|groups)"  # the first that is told
-    words = f"mine.json: setting {setting!r}: set: {key} belongs in \\[{section}\\]"
-    with pytest.raises(ScenarioError, match=words) as caught:
+        key = "data.(?:source|groups)"  # the first that is reported
+    message = f"mine.json: setting {setting!r}: set: {key} belongs in \\[{section}\\]"
+    with pytest.raises(ScenarioError, match=message) as caught:
         prepare(str(file))
     assert "\n" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_without_tuning_settings_may_split_as_they_like(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["", *(s["name"] for s in tomllib.loads(TEXT)["setting"])])
-def test_a_finding_skips_nobody(here, tmp_path, where):
+def test_a_finding_rejects_skips(here, tmp_path, where):
     """Every skip must be shown, and neither tuning nor a verdict shows any."""
     table = changed()
     if where:

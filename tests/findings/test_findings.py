@@ -38,17 +38,17 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
+        self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        self.words += f" {data}"
+        self.text += f" {data}"
 
 
-def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkeypatch):
+def test_a_finding_runs_and_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     code, out, err = here("findings", small, "--quick", "--json")
     assert (code, err) == (0, "")
     first = json.loads(out)
@@ -89,7 +89,7 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["nothing"], "no such finding"),
         (["exact-fairness-is-trivia"], "did you mean 'exact-fairness-is-trivial'?"),
@@ -99,15 +99,15 @@ def test_a_finding_runs_resumes_and_gives_the_same(small, here, tmp_path, monkey
         ([NAME, "adult-race"], "no such finding"),
     ],
 )
-def test_mistakes_are_one_line(here, arguments, words, tmp_path):
+def test_mistakes_are_one_line(here, arguments, expected, tmp_path):
     code, out, err = here("findings", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert words in err
+    assert expected in err
     assert not (tmp_path / "results").exists()
 
 
-def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
+def test_two_findings_with_one_name_are_rejected(small, here, tmp_path):
     code, out, err = here("findings", NAME, small, "--quick")
     assert (code, out) == (2, "")
     assert f"name = '{NAME}' is also the name of '{NAME}'" in err
@@ -116,60 +116,60 @@ def test_two_findings_of_one_name_would_share_a_folder(small, here, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(small, tmp_path_factory):
+def trained(small, tmp_path_factory):
     return run_finding(prepare(str(small), quick=True), tmp_path_factory.mktemp("finding"))
 
 
-def decided(made):
+def decided(trained):
     """Return the finding with verdicts, as from a full run; its first claim is published."""
     from dataclasses import replace
 
-    words = ("reproduced", "contradicted", "not reproduced", "undecided")
-    claims = list(dict.fromkeys(o.claim for o in made.outcomes))
+    verdicts = ("reproduced", "contradicted", "not reproduced", "undecided")
+    claims = list(dict.fromkeys(o.claim for o in trained.outcomes))
     outcomes = tuple(
         replace(
             o,
-            verdict=words[i % 4],
+            verdict=verdicts[i % 4],
             why=f"reason {i}",
             says=f"<b>claim</b> {claims.index(o.claim)}",
             published="as there" if o.claim == claims[0] else "",
         )
-        for i, o in enumerate(made.outcomes)
+        for i, o in enumerate(trained.outcomes)
     )
-    return replace(made, outcomes=outcomes)
+    return replace(trained, outcomes=outcomes)
 
 
-def test_the_page_says_plainly_what_did_not_hold(made):
+def test_the_page_says_plainly_what_did_not_hold(trained):
     """One line per claim names the settings in which it did not hold and those in which it did."""
-    finding = decided(made)
+    finding = decided(trained)
     text = render([finding], "fedtoll findings")
     page = Page(text)
     failures = text[text.index('id="not-held"') : text.index('id="held"')]
     names = list(dict.fromkeys(o.claim for o in finding.outcomes))
     assert len(names) == 2
     assert failures.count("<li>") == 2
-    said = " ".join(Page(failures).words.split())
-    assert said.index("Published claims") < said.index("claim</b> 0") < said.index("Our own claims")
-    assert "Contradicted in federated; reproduced in base." in said
-    assert "Not reproduced in base; undecided in federated." in said
+    listed = " ".join(Page(failures).text.split())
+    assert listed.index("Published claims") < listed.index("claim</b> 0") < listed.index("Our own claims")
+    assert "Contradicted in federated; reproduced in base." in listed
+    assert "Not reproduced in base; undecided in federated." in listed
     for o in finding.outcomes:
-        assert (o.why in page.words) == (o.verdict in {"not reproduced", "undecided"})
+        assert (o.why in page.text) == (o.verdict in {"not reproduced", "undecided"})
     assert "<b>" not in text
-    header = " ".join(Page(text[text.index("<header>") : text.index("</header>")]).words.split())
+    header = " ".join(Page(text[text.index("<header>") : text.index("</header>")]).text.split())
     assert "Of 1 published claim, 1 was contradicted in at least one setting." in header
     assert "Of 1 claim of our own, 1 could not be shown in any." in header
     source = finding.scenario.source
-    for words in (source.paper, source.setting, source.differs, source.constants):
-        assert words in page.words
-    assert "10% of the records are public" in page.words
-    assert "published: as there" in said
-    assert "as there" in page.words
+    for part in (source.paper, source.setting, source.differs, source.constants):
+        assert part in page.text
+    assert "10% of the records are public" in page.text
+    assert "published: as there" in listed
+    assert "as there" in page.text
     for claim in finding.scenario.claim:
-        assert claim.reason in page.words
+        assert claim.reason in page.text
 
 
-def test_the_page_is_self_contained(made):
-    text = render([made], "fedtoll findings")
+def test_the_page_is_self_contained(trained):
+    text = render([trained], "fedtoll findings")
     page = Page(text)
     policy = next(t[1]["content"] for t in page.tags if t[1].get("http-equiv"))
     assert policy is not None
@@ -180,92 +180,92 @@ def test_the_page_is_self_contained(made):
     assert links <= {a["id"] for _, a in page.tags if a.get("id")}
 
 
-def test_the_page_says_what_survives_and_draws_the_front(made):
+def test_the_page_says_what_survives_and_draws_the_front(trained):
     from dataclasses import replace
 
     from fedtoll.findings.survival import Survival
 
     survives = (Survival("tuning", "no", "of 3 it lost 1"), Survival("blind", "yes", "of 3 it kept 3"))
-    constant = replace(made.front[-1], collapsed=0.9, standing="collapsed")
-    text = render([replace(made, survives=survives, front=(*made.front[:-1], constant))], "x")
+    constant = replace(trained.front[-1], collapsed=0.9, standing="collapsed")
+    text = render([replace(trained, survives=survives, front=(*trained.front[:-1], constant))], "x")
     page = Page(text)
-    assert "Survives tuning? No : of 3 it lost 1." in " ".join(page.words.split())
-    assert "Survives blind? Yes : of 3" in " ".join(page.words.split())
+    assert "Survives tuning? No : of 3 it lost 1." in " ".join(page.text.split())
+    assert "Survives blind? Yes : of 3" in " ".join(page.text.split())
     images = [a for tag, a in page.tags if tag == "img"]
     assert [str(a["src"])[:26] for a in images] == ["data:image/svg+xml;base64,"] * 2
     assert "ε = 0.03: accuracy" in str(images[1]["alt"])
     assert str(images[1]["alt"]).endswith(", collapsed.")
-    assert "so their parity means nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.words
+    assert "so their parity means nothing: federated, fedavg at ε = 0.03 (90% of seeds)." in page.text
 
 
-def test_no_command_is_given_that_would_run_something_else(made):
+def test_the_page_shows_no_command_that_would_run_something_else(trained):
     """``fedtoll run`` supports neither tuning nor grids."""
-    for name, told in (
+    for name, commands in (
         ("exact-fairness-is-trivial", {"tuned": "chooses its constants first"}),
         ("private-reductions", dict.fromkeys(("parity", "odds"), "also trains its grid")),
     ):
         scenario = read(name)
-        text = render([dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})], "x")
+        text = render([dataclasses.replace(trained, scenario=scenario, outcomes=(), front=(), tuned={})], "x")
         settings = dict(re.findall(r"<dt>([\w-]+)</dt><dd>(.*?)</dd>", text, re.S))
         for setting in scenario.setting:
             alone = f"<code>fedtoll run {name} --set" in settings[setting.name]
-            assert alone == (setting.name not in told)
+            assert alone == (setting.name not in commands)
             if not alone:
-                assert f"fedtoll findings {name}</code> {told[setting.name]}." in settings[setting.name]
+                assert f"fedtoll findings {name}</code> {commands[setting.name]}." in settings[setting.name]
 
 
-def test_the_page_says_that_choosing_costs_privacy(made):
-    words = " ".join(Page(render([made], "x")).words.split())
-    assert "the ε shown does not count that" in words
-    assert "At ∞ there are fewer candidates, which biases tolls downwards" in words
+def test_the_page_says_that_choosing_costs_privacy(trained):
+    text = " ".join(Page(render([trained], "x")).text.split())
+    assert "the ε shown does not count that" in text
+    assert "At ∞ there are fewer candidates, which biases tolls downwards" in text
 
 
-def test_the_same_outcomes_give_the_same_bytes(made, tmp_path):
-    write([made], tmp_path / "a.html", "x")
-    write([made], tmp_path / "b.html", "x")
+def test_the_same_outcomes_give_the_same_bytes(trained, tmp_path):
+    write([trained], tmp_path / "a.html", "x")
+    write([trained], tmp_path / "b.html", "x")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     (tmp_path / "c.html").mkdir()
     with pytest.raises(ScenarioError, match=r"c\.html: cannot be written"):
-        write([made], tmp_path / "c.html", "x")
+        write([trained], tmp_path / "c.html", "x")
 
 
-def test_what_is_left_out_is_said_with_its_reason(made):
+def test_the_page_gives_the_reason_for_what_is_left_out(trained):
     for name in findings():
         scenario = read(name)
-        asked = {s.name for s in scenario.setting}
-        one = dataclasses.replace(made, scenario=scenario, outcomes=(), front=(), tuned={})
-        words = Page(render([one], "x")).words
-        assert ("What is not tested, and why" in words) == bool(scenario.source and scenario.source.left_out)
-        if not any(s.tuned for s in scenario.setting) or not any("blind" in setting for setting in asked):
+        names = {s.name for s in scenario.setting}
+        shown = dataclasses.replace(trained, scenario=scenario, outcomes=(), front=(), tuned={})
+        text = Page(render([shown], "x")).text
+        assert ("What is not tested, and why" in text) == bool(scenario.source and scenario.source.left_out)
+        if not any(s.tuned for s in scenario.setting) or not any("blind" in setting for setting in names):
             assert scenario.source is not None
             assert scenario.source.left_out
-            assert scenario.source.left_out.rstrip(".") in words
+            assert scenario.source.left_out.rstrip(".") in text
 
 
-def test_figures_are_written_as_sources_write_them(made):
+def test_figures_are_written_as_sources_write_them(trained):
     """A difference of accuracies in points, a share of seeds in percent; a bound likewise."""
     finding = dataclasses.replace(
-        made,
-        outcomes=tuple(dataclasses.replace(o, mean=0.123, low=0.1, high=0.2) for o in made.outcomes),
+        trained,
+        outcomes=tuple(dataclasses.replace(o, mean=0.123, low=0.1, high=0.2) for o in trained.outcomes),
     )
-    words = " ".join(Page(render([finding], "x")).words.split())
-    assert "a = 12.30 points (10.00 to 20.00)" in words
-    assert "a is at most 2 points" in words
-    assert "a = 12% of seeds (10% to 20%)" in words
-    assert "a is at most 50% of seeds" in words
+    text = " ".join(Page(render([finding], "x")).text.split())
+    assert "a = 12.30 points (10.00 to 20.00)" in text
+    assert "a is at most 2 points" in text
+    assert "a = 12% of seeds (10% to 20%)" in text
+    assert "a is at most 50% of seeds" in text
 
 
 @pytest.mark.slow
-def test_from_a_cold_start_elsewhere_json_and_page_are_the_same_bytes(tuned, here, tmp_path, monkeypatch):
-    told = []
+def test_a_cold_start_in_another_folder_gives_the_same_bytes(tuned, here, tmp_path, monkeypatch):
+    outputs = []
     for place in ("first", "second"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
         code, out, err = here("findings", tuned, "--quick", "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["findings"][0]["tuned"]["tuned"].keys() == {"inf", "0.03"}
-        told.append((out, (tmp_path / place / json.loads(out)["page"]).read_bytes()))
-    assert told[0] == told[1]
+        outputs.append((out, (tmp_path / place / json.loads(out)["page"]).read_bytes()))
+    assert outputs[0] == outputs[1]
 
 
 @pytest.fixture(scope="module")
@@ -281,10 +281,10 @@ def tuned(tmp_path_factory):
     return file
 
 
-def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch):
+def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     from fedtoll.server import executor
 
-    code, whole, _ = here("findings", small, "--quick", "--json")
+    code, uninterrupted, _ = here("findings", small, "--quick", "--json")
     assert code == 0
     (tmp_path / "results").rename(tmp_path / "whole")
     train = executor._train
@@ -306,14 +306,14 @@ def test_an_interrupt_is_resumed_to_the_same(small, here, tmp_path, monkeypatch)
     )
     code, out, _ = here("findings", small, "--quick", "--json")
     assert code == 0
-    assert out == whole
+    assert out == uninterrupted
     assert len(trained) == len(set(trained)) == 8
     page = "findings-quick/findings.html"
     assert (tmp_path / "results" / page).read_bytes() == (tmp_path / "whole" / page).read_bytes()
 
 
 @pytest.mark.slow
-def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkeypatch):
+def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monkeypatch):
     """A failed run gives exit code 1, as in ``fedtoll run``, and the page names the missing finding."""
     from fedtoll.server import executor
 
@@ -333,11 +333,11 @@ def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkey
     assert re.fullmatch(
         r"fedtoll: failed: .*other\.json: setting 'base': 4 of 4 runs failed, first .*it broke.*\n", err
     )
-    told = json.loads(out)
-    assert [f["name"] for f in told["findings"]] == [NAME]
-    assert list(told["failed"]) == ["other"]
-    words = Page((tmp_path / told["page"]).read_text()).words
-    assert "Missing because a run failed: other." in words
+    printed = json.loads(out)
+    assert [f["name"] for f in printed["findings"]] == [NAME]
+    assert list(printed["failed"]) == ["other"]
+    text = Page((tmp_path / printed["page"]).read_text()).text
+    assert "Missing because a run failed: other." in text
     code, out, err = here("findings", file, "--quick", "--json", "--out", "alone")
     assert (code, out) == (1, "")
     assert "it broke" in err
@@ -350,15 +350,15 @@ def test_one_finding_fails_and_the_other_is_judged(small, here, tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_real_browser_shows_it_and_asks_for_nothing(made, tmp_path):
-    write([decided(made)], tmp_path / "findings.html", "fedtoll findings")
+def test_a_real_browser_shows_it_and_asks_for_nothing(trained, tmp_path):
+    write([decided(trained)], tmp_path / "findings.html", "fedtoll findings")
     for width in (390, 1280):
         with Browser(tmp_path / str(width)) as browser:
             browser.open(tmp_path / "findings.html", width=width, height=900)
             assert browser.logged == []
             assert [a for a in browser.requested if not a.startswith(("file:", "data:"))] == []
             shown = browser.run("document.querySelectorAll('.verdict').length")
-            assert shown > len(made.outcomes)  # failed claims are listed twice
+            assert shown > len(trained.outcomes)  # failed claims are listed twice
             assert browser.run("document.documentElement.scrollWidth") <= width
 
 
@@ -366,7 +366,7 @@ def test_a_real_browser_shows_it_and_asks_for_nothing(made, tmp_path):
 def test_every_finding_runs_quickly(here):
     code, out, err = here("findings", "--quick", "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert [f["name"] for f in told["findings"]] == list(findings())
-    assert {o["verdict"] for f in told["findings"] for o in f["outcomes"]} == {"undecided"}
-    assert all(o["mean"] is not None for f in told["findings"] for o in f["outcomes"])
+    printed = json.loads(out)
+    assert [f["name"] for f in printed["findings"]] == list(findings())
+    assert {o["verdict"] for f in printed["findings"] for o in f["outcomes"]} == {"undecided"}
+    assert all(o["mean"] is not None for f in printed["findings"] for o in f["outcomes"])

@@ -16,8 +16,8 @@ SPREAD = Claim(name="s", says="s", kind="threshold", of="spread", measure="accur
 TOLLS = {1.0: {"a": 0.0, "b": 0.1}, 0.1: {"a": 0.1, "b": 0.2}}
 
 
-def by_epsilon(made, strategy="fedavg"):
-    return {p.epsilon: p for p in made if p.strategy == strategy}
+def by_epsilon(points, strategy="fedavg"):
+    return {p.epsilon: p for p in points if p.strategy == strategy}
 
 
 def test_a_point_is_the_seed_mean_with_its_interval():
@@ -30,7 +30,7 @@ def test_a_point_is_the_seed_mean_with_its_interval():
     assert {p.standing for p in points.values()} == {"on the front"}  # each is the most private, or better
 
 
-def test_who_is_beaten_is_not_on_the_front():
+def test_a_beaten_point_is_not_on_the_front():
     fine = study(TOLLS)
     worse = fine.groups.assign(strategy="worse")
     lower = (worse["group"] == "b") | (worse["group"] == "(all)")
@@ -44,7 +44,7 @@ def test_who_is_beaten_is_not_on_the_front():
 @pytest.mark.parametrize(
     ("flag", "standing"), [("collapsed", "collapsed"), ("below_majority", "no better than the majority")]
 )
-def test_what_is_fair_for_nothing_neither_stands_on_the_front_nor_beats_anybody(flag, standing):
+def test_a_constant_model_is_not_on_the_front_and_beats_nobody(flag, standing):
     planted = study({1.0: {"a": 0.3, "b": 0.1}, 0.1: {"a": 0.1, "b": 0.1}}, start={"a": 0.9, "b": 0.9})
     tight = planted.groups["epsilon"] == 0.1
     planted.groups.loc[tight, flag] = planted.groups.loc[tight, "seed"] < 5  # half of the seeds
@@ -67,10 +67,10 @@ def test_a_finding_without_a_spread_has_no_front():
     assert front.front([other], {"base": study(TOLLS)}) == ()
 
 
-def test_the_settings_are_those_of_its_claims():
+def test_the_front_has_the_settings_of_its_claims():
     claim = SPREAD.model_copy(update={"settings": ("blind",)})
-    made = front.front([claim], {"base": study(TOLLS), "blind": study(TOLLS)})
-    assert {p.setting for p in made} == {"blind"}
+    points = front.front([claim], {"base": study(TOLLS), "blind": study(TOLLS)})
+    assert {p.setting for p in points} == {"blind"}
 
 
 def test_the_drawing_is_an_svg_without_script_address_or_users_markup():

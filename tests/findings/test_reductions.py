@@ -39,8 +39,8 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
     assert set(table["strategy"]) == {ACCURATE, FAIR}
     assert set(table["mechanism"]) == {"none", "dp-sgd"}
     assert len(table) == 2 * 2 * 3  # ε, model, and two sexes with everybody
-    for _, one in table.groupby("mechanism"):
-        by = one.set_index(["strategy", "group"])
+    for _, rows in table.groupby("mechanism"):
+        by = rows.set_index(["strategy", "group"])
         gap = {
             s: abs(np.diff(by.loc[s]["selection_rate"].loc[["Male", "Female"]])[0]) for s in (ACCURATE, FAIR)
         }
@@ -54,7 +54,7 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "expected"),
     [
         (['partition={kind="iid", clients=2}'], "needs one client"),
         (
@@ -63,8 +63,8 @@ def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, mo
         ),
     ],
 )
-def test_where_it_has_no_sense_it_is_refused(overrides, words):
-    with pytest.raises(ScenarioError, match=words):
+def test_unsupported_settings_are_rejected(overrides, expected):
+    with pytest.raises(ScenarioError, match=expected):
         check_supported(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
 
 

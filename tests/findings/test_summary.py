@@ -33,36 +33,36 @@ def with_finding(*rows: tuple[str, str, str], published: str = "") -> list[tuple
 )
 def test_the_status_of_a_claim_follows_its_verdicts(verdicts, status, where):
     rows = [("a", f"s{i}", verdict) for i, verdict in enumerate(verdicts)]
-    (one,) = by_claim(with_finding(*rows))
-    assert (one.status, one.where) == (status, where)
-    assert one.worst.verdict == min(
+    (summary,) = by_claim(with_finding(*rows))
+    assert (summary.status, summary.where) == (status, where)
+    assert summary.worst.verdict == min(
         verdicts, key=["contradicted", "not reproduced", "undecided", "reproduced"].index
     )
-    assert not_held([one]) == [one] * (status in NOT_HELD)
+    assert not_held([summary]) == [summary] * (status in NOT_HELD)
 
 
-def test_a_curve_over_settings_is_asked_over_them_and_in_none_alone():
+def test_a_curve_over_settings_belongs_to_no_single_setting():
     ((finding, o),) = with_finding(("a", "base", "contradicted"))
     curve = dataclasses.replace(o, region="a − b rises over base, half, tenth")
-    (one,) = by_claim([(finding, curve)])
-    assert one.where == "contradicted over base, half, tenth"
+    (summary,) = by_claim([(finding, curve)])
+    assert summary.where == "contradicted over base, half, tenth"
     budgets = dataclasses.replace(o, region="a rises over ∞, 2, 1")
     assert by_claim([(finding, budgets)])[0].where == "contradicted in base"
 
 
 def test_published_claims_come_first_and_each_once():
     ours = with_finding(("ours", "base", "contradicted"), ("fine", "base", "reproduced"))
-    theirs = with_finding(
+    published = with_finding(
         ("theirs", "base", "not reproduced"),
         ("theirs", "blind", "reproduced"),
         ("lost", "base", "contradicted"),
         published=".5",
     )
-    assert headlines(by_claim([*ours, *theirs])) == [
+    assert headlines(by_claim([*ours, *published])) == [
         "Of 2 published claims, 1 held in some settings and 1 was contradicted in at least one setting.",
         "Of 2 claims of our own, 1 held wherever decided and 1 was contradicted in at least one setting.",
     ]
-    assert report_not_held([*ours, *theirs]).splitlines()[2:] == [
+    assert report_not_held([*ours, *published]).splitlines()[2:] == [
         "Published claims that did not hold here:",
         "- Says lost (f): contradicted in base",
         "- Says theirs (f): not reproduced in base; reproduced in blind",

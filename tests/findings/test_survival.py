@@ -64,7 +64,7 @@ def planted(*rows: tuple[str, str, str]) -> list[Outcome]:
         ),
     ],
 )
-def test_the_answer_is_of_what_held_without_it(verdicts, answer, why):
+def test_the_answer_is_about_claims_that_held_without_the_change(verdicts, answer, why):
     rows = [
         (f"c{i}", setting, verdict)
         for i, both in enumerate(verdicts)
@@ -78,7 +78,7 @@ def test_the_answer_is_of_what_held_without_it(verdicts, answer, why):
     assert answer in ANSWERS
 
 
-def test_a_claim_that_is_asked_in_one_of_the_two_only_does_not_count():
+def test_a_claim_checked_in_only_one_of_the_two_does_not_count():
     rows = planted(
         ("a", "base", "reproduced"), ("b", "blind", "contradicted"), ("a", "federated", "contradicted")
     )

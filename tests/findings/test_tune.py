@@ -27,41 +27,41 @@ def planned():
     return plan(read("adult-central", TUNE, "0:2"), "x")
 
 
-def test_the_loss_is_that_of_the_public_part_alone(planned):
+def test_the_loss_is_computed_on_the_public_part_alone(planned):
     run = planned.runs[0]
     losses = validation_losses(Trainer(), run.to_json())
-    seen = []
-    simulate(run, lambda round, made: seen.append(made))
-    of = records(run)
-    assert len(of.validation) == pytest.approx(0.1 * 48_842, rel=0.01)
-    assert not set(of.validation) & ({*of.test} | {*np.concatenate(of.held)})
-    weight, bias = seen[-1]
-    logit = of.table.features[of.validation].astype(float) @ weight[0].astype(float) + float(bias[0])
-    label = of.table.label[of.validation]
+    models = []
+    simulate(run, lambda round, parameters: models.append(parameters))
+    data = records(run)
+    assert len(data.validation) == pytest.approx(0.1 * 48_842, rel=0.01)
+    assert not set(data.validation) & ({*data.test} | {*np.concatenate(data.held)})
+    weight, bias = models[-1]
+    logit = data.table.features[data.validation].astype(float) @ weight[0].astype(float) + float(bias[0])
+    label = data.table.label[data.validation]
     nats = np.logaddexp(0, np.where(label == 1, -logit, logit))
     assert losses["(all)"] == pytest.approx(nats.mean(), rel=1e-5)
-    codes = of.groups.codes[of.validation]
-    for code, group in enumerate(of.groups.names):
+    codes = data.groups.codes[data.validation]
+    for code, group in enumerate(data.groups.names):
         assert losses[group] == pytest.approx(nats[codes == code].mean(), rel=1e-5)
 
 
-def test_every_epsilon_has_what_it_chose_and_resumes(planned, tmp_path, monkeypatch):
-    made, chosen = tune("x", planned, tmp_path, workers=1)
+def test_every_epsilon_uses_its_choice_and_tuning_resumes(planned, tmp_path, monkeypatch):
+    tuned, chosen = tune("x", planned, tmp_path, workers=1)
     assert list(chosen) == ["inf", "1.0", "0.05"]
     assert len(list(tmp_path.glob("*.json"))) == 6
     assert planned.scenario.tune is not None
     assert all(c in candidates(planned.scenario.tune, float(e)) for e, c in chosen.items())
     assert chosen["inf"] == ("training.learning_rate=2.0",)  # at ∞ there is no clip to choose
     assert chosen["inf"][0] == "training.learning_rate=2.0"  # .01 hardly moves in 20 steps
-    assert {(r.epsilon, r.seed) for r in made.runs} == {
+    assert {(r.epsilon, r.seed) for r in tuned.runs} == {
         (e, s) for e in (float("inf"), 1.0, 0.05) for s in (0, 1)
     }
-    for run in made.runs:
+    for run in tuned.runs:
         word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
         assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
     monkeypatch.setattr("fedtoll.findings.tune.validation_losses", lambda *a: pytest.fail("trained again"))
     again, same = tune("x", planned, tmp_path, workers=1)
-    assert (again.runs, same) == (made.runs, chosen)
+    assert (again.runs, same) == (tuned.runs, chosen)
 
 
 def test_the_choice_is_the_least_loss(planned, tmp_path):
@@ -101,12 +101,12 @@ def test_a_run_that_diverged_is_never_chosen(planned, tmp_path):
         assert {c[0] for c in chosen.values()} == {"training.learning_rate=2.0"}
 
 
-def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path):
+def test_a_diverging_candidate_is_dropped_and_it_is_an_error_if_all_diverge(tmp_path):
     """For real: with a learning rate of 10^300 the weights are not finite."""
     wild = [t.replace("0.01, 2.0", "1e300, 2.0") for t in TUNE if "epsilons" not in t]
-    made = plan(read("adult-central", [*wild, 'privacy.epsilons=["inf"]'], "0:1"), "x")
+    planned = plan(read("adult-central", [*wild, 'privacy.epsilons=["inf"]'], "0:1"), "x")
     (tmp_path / "one").mkdir()
-    _, chosen = tune("x", made, tmp_path / "one", workers=1)
+    _, chosen = tune("x", planned, tmp_path / "one", workers=1)
     assert chosen == {"inf": ("training.learning_rate=2.0",)}
     scores = [json.loads(f.read_text())["(all)"] for f in (tmp_path / "one").glob("*.json")]
     assert sorted(map(np.isfinite, scores)) == [False, True]
@@ -118,9 +118,7 @@ def test_a_candidate_that_diverges_is_lost_and_where_all_are_it_is_told(tmp_path
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
-def test_an_error_in_somebodys_code_is_told_in_one_line_and_not_taken_for_divergence(
-    planned, monkeypatch, error
-):
+def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(planned, monkeypatch, error):
     def broken(self, run, seen):
         raise error("in\ntwo lines")
 

@@ -27,13 +27,13 @@ def claim(kind, **fields):
     return Claim(**{**usual, **fields})
 
 
-def verdict(one, **planted):
-    (outcome,) = outcomes([one], {"base": study(PLANTED, **planted)})
+def verdict(stated, **planted):
+    (outcome,) = outcomes([stated], {"base": study(PLANTED, **planted)})
     return outcome
 
 
 @pytest.mark.parametrize(
-    ("one", "expected"),
+    ("stated", "expected"),
     [
         (claim("order"), "reproduced"),
         (claim("order", a=Term(groups=("big",)), b=Term(groups=("small",))), "contradicted"),
@@ -58,8 +58,8 @@ def verdict(one, **planted):
     ],
     ids=lambda x: "" if isinstance(x, str) else f"{x.kind}-{x.shape or ''}{x.at_least}{x.at_most}",
 )
-def test_each_kind_of_claim_gets_each_verdict(one, expected):
-    outcome = verdict(one)
+def test_each_kind_of_claim_gets_each_verdict(stated, expected):
+    outcome = verdict(stated)
     assert outcome.verdict == expected, outcome
     assert outcome.seeds == 10
     assert (outcome.why == "the same value in every seed, so there is no interval") == (
@@ -71,19 +71,19 @@ def test_each_kind_of_claim_gets_each_verdict(one, expected):
 def test_a_curve_that_peaks_and_one_with_a_step_the_other_way():
     tolls = {e: {"g": t} for e, t in ((8.0, 0.05), (2.0, 0.2), (1.0, 0.1))}
     over = (8, 2, 1)
-    made = {
+    verdicts = {
         shape: outcomes(
             [claim("shape", shape=shape, over=over, a=Term(groups=("g",)), b=None, **more)],
             {"base": study(tolls)},
         )[0]
         for shape, more in (("peaks", {"peak": 2}), ("rises", {}), ("falls", {}))
     }
-    assert made["peaks"].verdict == "reproduced"
-    assert made["rises"].verdict == "contradicted"  # from first to last it rises, but its last step falls
-    assert made["falls"].verdict == "contradicted"
-    assert made["peaks"].figure == "peak − higher end"
-    assert made["peaks"].region == "a peaks at 2 over 8, 2, 1"
-    assert made["peaks"].mean == pytest.approx(0.1, abs=0.02)
+    assert verdicts["peaks"].verdict == "reproduced"
+    assert verdicts["rises"].verdict == "contradicted"  # from first to last it rises, but its last step falls
+    assert verdicts["falls"].verdict == "contradicted"
+    assert verdicts["peaks"].figure == "peak − higher end"
+    assert verdicts["peaks"].region == "a peaks at 2 over 8, 2, 1"
+    assert verdicts["peaks"].mean == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_shape_over_settings_pairs_seeds_between_them():
@@ -145,8 +145,8 @@ def test_holm_is_over_all_claims_and_can_take_a_verdict_away():
 
 def test_verdicts_rest_on_the_tolls_own_statistics():
     outcome = verdict(claim("order"))
-    made = study(PLANTED)
-    small, big = (made.quantity(claim("order").terms("base")[i]).seeds for i in (0, 1))
+    planted_study = study(PLANTED)
+    small, big = (planted_study.quantity(claim("order").terms("base")[i]).seeds for i in (0, 1))
     assert (outcome.mean, outcome.low, outcome.high) == pytest.approx(
         [float(v) for v in t_interval(small - big)]
     )
@@ -155,9 +155,9 @@ def test_verdicts_rest_on_the_tolls_own_statistics():
 
 
 def test_a_ratio_to_nothing_is_not_reproduced():
-    one = claim("ratio", at_least=2.0)
+    stated = claim("ratio", at_least=2.0)
     none = {1.0: {"small": 0.2, "big": 0.0}}
-    (outcome,) = outcomes([one], {"base": study(none)})
+    (outcome,) = outcomes([stated], {"base": study(none)})
     assert outcome.verdict == "not reproduced"
     assert "there is no ratio" in outcome.why
     assert math.isnan(outcome.low)
@@ -202,10 +202,10 @@ def test_false_claims_are_seldom_reproduced():
 )
 @pytest.mark.parametrize("measure", FLAGS)
 def test_a_share_of_seeds_has_the_exact_binomial_test(ones, bound, expected, measure):
-    made = study(PLANTED)
-    made.groups[measure] = made.groups["seed"] < ones
-    one = claim("threshold", of="value", measure=measure, a=Term(), **bound)
-    (outcome,) = outcomes([one], {"base": made})
+    planted_study = study(PLANTED)
+    planted_study.groups[measure] = planted_study.groups["seed"] < ones
+    stated = claim("threshold", of="value", measure=measure, a=Term(), **bound)
+    (outcome,) = outcomes([stated], {"base": planted_study})
     (limit,) = bound.values()
     above = ones / 10 >= limit
     exact = stats.binomtest(ones, 10, limit, alternative="greater" if above else "less")
@@ -224,10 +224,10 @@ def test_a_share_that_lies_on_its_bound_is_seldom_shown():
 
 
 def test_the_same_value_in_every_seed_is_no_certainty():
-    made = study({1.0: {"small": 0.1, "big": 0.1}}, noise=0.0)
-    made.groups["selection_rate"] = 0.25
-    one = claim("threshold", of="spread", measure="selection_rate", a=Term(), at_most=0.02)
-    (outcome,) = outcomes([one], {"base": made})
+    planted_study = study({1.0: {"small": 0.1, "big": 0.1}}, noise=0.0)
+    planted_study.groups["selection_rate"] = 0.25
+    stated = claim("threshold", of="spread", measure="selection_rate", a=Term(), at_most=0.02)
+    (outcome,) = outcomes([stated], {"base": planted_study})
     assert outcome.verdict == "undecided"
     assert "the same value in every seed" in outcome.why
     assert math.isnan(outcome.low)
@@ -236,24 +236,24 @@ def test_the_same_value_in_every_seed_is_no_certainty():
 
 @pytest.mark.parametrize(("few", "dropped"), [(("small",), ("small",)), (("big", "small"), ("big", "small"))])
 def test_a_spread_over_fewer_than_two_groups_is_undefined(few, dropped):
-    made = study(PLANTED, n=dict.fromkeys(few, 15))
+    planted_study = study(PLANTED, n=dict.fromkeys(few, 15))
     term = Term(of="spread", measure="accuracy", epsilon=1.0, setting="base")
-    assert made.quantity(term).seeds.isna().all()
-    assert made.quantity(term).too_few == dropped
-    (outcome,) = outcomes([claim("threshold", of="spread", a=Term(), at_most=0.9)], {"base": made})
+    assert planted_study.quantity(term).seeds.isna().all()
+    assert planted_study.quantity(term).too_few == dropped
+    (outcome,) = outcomes([claim("threshold", of="spread", a=Term(), at_most=0.9)], {"base": planted_study})
     assert outcome.verdict == "undecided"
     assert f"too few records: {', '.join(dropped)}" in outcome.why
 
 
-def test_a_step_whose_mean_goes_the_other_way_takes_the_curve_away():
+def test_a_step_in_the_other_direction_rules_out_reproduced():
     """The mean of every step must lie on the right side, even if it does not contradict the claim."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1.0, 10)
     noise -= noise.mean()
-    whole = Part(1.0 + rng.normal(0, 0.1, 10), low=0.0)
+    overall = Part(1.0 + rng.normal(0, 0.1, 10), low=0.0)
 
     def curve(mean):
-        return judge([Case((whole, Part(mean + noise, low=0.0, guard=True)))])[0]
+        return judge([Case((overall, Part(mean + noise, low=0.0, guard=True)))])[0]
 
     assert curve(0.05).verdict == "reproduced"
     assert curve(-0.05).verdict == "not reproduced"
@@ -263,11 +263,13 @@ def test_a_step_whose_mean_goes_the_other_way_takes_the_curve_away():
 
 @pytest.mark.parametrize("of", ["toll", "price", "value", "spread", "weight"])
 def test_every_quantity_is_what_it_says(of):
-    made = study({**PLANTED, "clip-only": LOOSE}, noise=0.0, start={"big": 0.9, "small": 0.7})
+    planted_study = study({**PLANTED, "clip-only": LOOSE}, noise=0.0, start={"big": 0.9, "small": 0.7})
     groups = ("small",) if of != "spread" else ("small", "big")
     term = Term(groups=groups, of=of, measure="accuracy", epsilon=1.0, setting="base")
-    rows = made.groups.query("mechanism == 'dp-sgd' and epsilon == 1 and group == 'small'").set_index("seed")
-    found = made.quantity(term).seeds
+    rows = planted_study.groups.query(
+        "mechanism == 'dp-sgd' and epsilon == 1 and group == 'small'"
+    ).set_index("seed")
+    found = planted_study.quantity(term).seeds
     if of in {"toll", "price"}:
         assert found.to_numpy() == pytest.approx(0.15)
     elif of == "value":
@@ -275,10 +277,12 @@ def test_every_quantity_is_what_it_says(of):
     elif of == "weight":
         assert found.to_numpy() == pytest.approx(0.5)
     else:
-        big = made.groups.query("mechanism == 'dp-sgd' and epsilon == 1 and group == 'big'").set_index("seed")
+        big = planted_study.groups.query(
+            "mechanism == 'dp-sgd' and epsilon == 1 and group == 'big'"
+        ).set_index("seed")
         spread = (big["accuracy"] - rows["accuracy"]).abs()
         assert found.to_numpy() == pytest.approx(spread.to_numpy())
-    clipped = made.quantity(
+    clipped = planted_study.quantity(
         term.model_copy(update={"epsilon": "clip-only", "of": "toll", "groups": ("big",)})
     )
     assert clipped.seeds.to_numpy() == pytest.approx(0.01)

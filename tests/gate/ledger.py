@@ -75,9 +75,9 @@ def tapped(system: System) -> tuple[Run, Tap, pd.DataFrame]:
 
 
 def rows_of(ledger: pd.DataFrame, client: int) -> list[Row]:
-    own = ledger[ledger["client"] == client]
+    rows = ledger[ledger["client"] == client]
     return list(
-        own[["round", "release", "sampling_rate", "noise_multiplier", "count"]].itertuples(
+        rows[["round", "release", "sampling_rate", "noise_multiplier", "count"]].itertuples(
             index=False, name=None
         )
     )
@@ -88,14 +88,14 @@ def composition(system: System) -> None:
     """After R rounds, a client has spent the ε of one ledger of R·T steps and statistics."""
     run, _, ledger = tapped(system)
     for client in range(len(run.clients)):
-        own = ledger[ledger["client"] == client]
+        rows = ledger[ledger["client"] == client]
         assert rows_of(ledger, client) == due(run, client), f"client {client}: the ledger has other releases"
-        assert set(own["delta"]) == {DELTA}
-        spent = own.groupby("round")["epsilon_spent"].agg(["min", "max"])
+        assert set(rows["delta"]) == {DELTA}
+        spent = rows.groupby("round")["epsilon_spent"].agg(["min", "max"])
         assert (spent["min"] == spent["max"]).all()
         for round in range(1, ROUNDS + 1):
-            one = _merged(due(run, client, round))
-            expected, claimed = integrated(one, DELTA), float(spent["max"][round])
+            merged = _merged(due(run, client, round))
+            expected, claimed = integrated(merged, DELTA), float(spent["max"][round])
             assert math.isclose(claimed, expected, rel_tol=1e-6), (
                 f"client {client}, round {round}: ε = {claimed:.4g} in the ledger, {expected:.4g} spent"
             )
@@ -135,9 +135,9 @@ def wire(system: System) -> None:
         assert released == entered, f"round {round}, client {client}: sent {released}, charged {entered}"
         steps = sum(count for _, what, _, _, count in charged if what == DP_SGD)
         assert steps == STEPS, f"round {round}, client {client}: {steps} steps charged, not {STEPS}"
-        own: Any = content[clients.LEDGER]
-        assert set(own) == set(COLUMNS)
-        entries = list(zip(*(own[c] for c in COLUMNS), strict=True))
+        columns: Any = content[clients.LEDGER]
+        assert set(columns) == set(COLUMNS)
+        entries = list(zip(*(columns[c] for c in COLUMNS), strict=True))
         assert repr(entries) == repr([row for row in lines if row[0] <= round]), (
             f"client {client} has a different ledger"
         )

@@ -42,20 +42,22 @@ INSTRUCTIONS: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value
 """What clients receive in addition to the model: nothing, all instructions, and each by itself."""
 
 
-def close(z: NDArray[np.float64], what: str) -> None:
+def close(z: NDArray[np.float64], title: str) -> None:
     """Assert that standardised draws have a standard deviation of 1."""
     sd = math.sqrt(float(np.mean(z**2)))
     low, high = (math.sqrt(chi2.ppf(p, z.size) / z.size) for p in (FALSE_ALARM / 2, 1 - FALSE_ALARM / 2))
-    assert low < sd < high, f"{what}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
+    assert low < sd < high, f"{title}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
 
 
-def independent(vectors: NDArray[np.float64], what: str, single: bool = False) -> None:
+def independent(vectors: NDArray[np.float64], title: str, single: bool = False) -> None:
     """Assert that the rows of a matrix are uncorrelated and, unless in single precision, all draws differ."""
     found = np.abs(np.corrcoef(vectors) - np.eye(len(vectors))).max()
     within = 5.5 / math.sqrt(vectors.shape[1])
-    assert found < within, f"{what}: two of {len(vectors)} have a correlation of {found:.3f} (± {within:.3f})"
+    assert found < within, (
+        f"{title}: two of {len(vectors)} have a correlation of {found:.3f} (± {within:.3f})"
+    )
     gap = np.diff(np.sort(vectors.ravel())).min()
-    assert single or gap > 1e-13, f"{what}: two draws are equal"
+    assert single or gap > 1e-13, f"{title}: two draws are equal"
 
 
 def long(at: System, *, asks: bool = True) -> tuple[Run, Run]:
@@ -80,7 +82,7 @@ def drawn(
     ]
 
 
-def of_steps(
+def summed_noise(
     private: Run, parameters: Parameters, steps: int, round: int = 1, **instructions: Any
 ) -> NDArray[np.float64]:
     """Return the summed noise of several steps of the client without records, in units of one step's sd."""
@@ -94,16 +96,16 @@ def training(system: System) -> None:
     kinds = [(at, instructions) for at in precisions(system) for instructions in INSTRUCTIONS]
     for i, (at, instructions) in enumerate(kinds):
         private, clipped = long(at, asks=False)
-        parameters, what = start(private), f"{at.precision}, instructions {sorted(instructions)}"
+        parameters, title = start(private), f"{at.precision}, instructions {sorted(instructions)}"
         count = sum(a.size for a in parameters)
         rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // (count * len(private.clients)))
         z = [np.concatenate(drawn(private, clipped, parameters, r, **instructions)) for r in rounds]
-        close(np.concatenate(z), f"one step, {what}")
+        close(np.concatenate(z), f"one step, {title}")
         rounds = range(1 + i, 2 + i + DRAWS // len(kinds) // count // (1 if system.full else 4))
         decay = 1 - STEP * instructions.get("proximal_mu", 0.0)  # FedProx's term shrinks earlier noise
         sd = math.sqrt(sum(decay ** (2 * t) for t in range(4)))
-        sums = [of_steps(private, parameters, 4, r, **instructions) for r in rounds]
-        close(np.concatenate(sums) / sd, f"four steps, {what}")
+        sums = [summed_noise(private, parameters, 4, r, **instructions) for r in rounds]
+        close(np.concatenate(sums) / sd, f"four steps, {title}")
 
 
 @check("freshness of training's noise")
@@ -120,7 +122,7 @@ def fresh(system: System) -> None:
             for v in drawn(run, clipped, parameters, r, **instructions)
         ]
         for round in (1, 2):
-            sums = [of_steps(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
+            sums = [summed_noise(private, parameters, steps, round) for steps in (1, 2, 3, 4)]
             vectors += list(np.diff(sums, axis=0))  # the first is included above
         independent(np.array(vectors), f"noise of training, {at.precision}", at.precision == "float32")
 
@@ -176,14 +178,14 @@ def in_full(system: System, name: str) -> None:
     """Check 10⁵ draws of one statistic from the mechanism itself: over the wire they would take minutes."""
     private, _ = runs(system)
     (index,) = (i for i, s in enumerate(private.statistics) if s.name == name)
-    plan, none = private.statistics[index], np.zeros(0, dtype=np.int64)
-    held = mechanisms.EvaluatedRecords(
-        np.zeros(0), none, none, none, 20, len(private.groups), private.classes
+    plan, empty = private.statistics[index], np.zeros(0, dtype=np.int64)
+    evaluated = mechanisms.EvaluatedRecords(
+        np.zeros(0), empty, empty, empty, 20, len(private.groups), private.classes
     )
-    cells = plan.declaration.shape(held.groups, held.classes)
+    cells = plan.declaration.shape(evaluated.groups, evaluated.classes)
     draws = [
         mechanisms.release(
-            plan, held, group=None, seed=system.seed, client=client, round=round, index=index
+            plan, evaluated, group=None, seed=system.seed, client=client, round=round, index=index
         ).value
         for client in range(10)
         for round in range(1, 1 + math.ceil(DRAWS / 10 / math.prod(cells)))

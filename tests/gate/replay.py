@@ -76,10 +76,10 @@ def pairs(system: System, group: str = "") -> list[Pair]:
             at = replace(system, precision=precision)
             known: dict[str, list[Answer]] = {}
             for moved in moves(system):
-                whole, without = (with_plans(run, group=group) for run in neighbours(at, moved))
-                parameters = [sign * a for a in start(whole, seed)]
+                full, without = (with_plans(run, group=group) for run in neighbours(at, moved))
+                parameters = [sign * a for a in start(full, seed)]
                 if not known:
-                    known[""] = ask(whole, parameters, **instructions)
+                    known[""] = ask(full, parameters, **instructions)
                 answers = ask(without, parameters, **instructions)
                 found.append((moved, known[""], answers, ROUNDING[precision]))
     return found
@@ -99,15 +99,15 @@ def touched(moved: str) -> set[int]:
 def training(system: System) -> None:
     """One record moves its client's step by at most the clip, and the steps of other clients not at all."""
     reached = dict.fromkeys(moves(system), 0.0)
-    for moved, whole, without, rounding in pairs(system):
-        for a, b in zip(whole, without, strict=True):
+    for moved, full, without, rounding in pairs(system):
+        for a, b in zip(full, without, strict=True):
             limit = CLIP if a.client in touched(moved) else 0.0
             found = distance(a, b)
             assert found <= limit + rounding, (
                 f"{moved}: client {a.client} moves by {found:.4g}, more than {limit:g}"
             )
         client = PLACE[tables.MOVES[moved]]
-        reached[moved] = max(reached[moved], distance(whole[client], without[client]))
+        reached[moved] = max(reached[moved], distance(full[client], without[client]))
     for moved, most in reached.items():
         assert most > CLIP / 10, f"{moved}: the record moves its client by {most:.4g} only: nothing is tested"
 
@@ -117,8 +117,8 @@ def statistics(system: System) -> None:
     """One record changes a statistic, before noise, by at most the sensitivity that is charged."""
     reached = dict.fromkeys(SENSITIVITY, 0.0)
     declared = [pair for group in tables.SEXES * system.full for pair in pairs(system, group)]
-    for moved, whole, without, rounding in [*pairs(system), *declared]:
-        for a, b in zip(whole, without, strict=True):
+    for moved, full, without, rounding in [*pairs(system), *declared]:
+        for a, b in zip(full, without, strict=True):
             for name, bound in SENSITIVITY.items():
                 limit = bound(tables.SIZES[a.client]) if a.client in touched(moved) else 0.0
                 found = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
@@ -144,12 +144,12 @@ HUGE = {"float64": 1e303, "float32": 1e35}
 
 def _not_finite(system: System) -> None:
     rounding = ROUNDING[system.precision]
-    whole, without = neighbours(system, "outlier")
-    parameters = start(whole)
+    full, without = neighbours(system, "outlier")
+    parameters = start(full)
     parameters[0][:, -1] *= HUGE[system.precision]  # x3 is 0 for all records but the outlier
     with masks(everybody):
-        one, other = ask(whole, parameters), ask(without, parameters)
-    for a, b in zip(one, other, strict=True):
+        with_record, without_record = ask(full, parameters), ask(without, parameters)
+    for a, b in zip(with_record, without_record, strict=True):
         limit = CLIP if a.client in touched("outlier") else 0.0
         assert distance(a, b) <= limit + rounding, f"client {a.client} moves by {distance(a, b):.4g}"
         for name, bound in SENSITIVITY.items():

@@ -18,16 +18,16 @@ from tests.gate.system import System, ask, check, runs, send, start
 def once(system: System) -> None:
     """A client answers one broadcast per round; the same broadcast again gets the same reply, uncharged."""
     private, _ = runs(system, rounds=3)
-    model, other = start(private), start(private, seed=2)
-    another = private.model_copy(update={"seed": private.seed + 2})
+    model, unrelated = start(private), start(private, seed=2)
+    resplit = private.model_copy(update={"seed": private.seed + 2})
     reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
     grid = LocalGrid(private)
     for round in (1, 2):
         first = [(a, _ledger(a.content)) for a in ask(private, model, round, grid=grid)]
         changed: list[tuple[str, Any, Any, dict[str, Any]]] = [
-            ("another model", private, other, {}),
+            ("another model", private, unrelated, {}),
             *((f"with {key}", private, model, {key: value}) for key, value in WEIGHED.items()),
-            ("records of another seed", another, model, {}),
+            ("records of another seed", resplit, model, {}),
             ("noise of another seed", reseeded, model, {}),
         ]
         for what, run, parameters, instructions in changed:
@@ -37,7 +37,7 @@ def once(system: System) -> None:
             assert np.array_equal(a.update, b.update), f"client {a.client}: a retry uses different draws"
             assert a.metrics == b.metrics, f"client {a.client}: a retry releases different statistics"
             assert _ledger(b.content) == ledger, f"client {a.client}: a retry is charged"
-    for parameters in (model, other):
+    for parameters in (model, unrelated):
         for reply in send(grid, private, parameters, 1):
             assert reply.has_error(), "round 1 is answered after round 2"
     _at_once(system)

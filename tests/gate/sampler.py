@@ -38,14 +38,14 @@ def read(run: Run, round: int) -> list[BITS]:
         once = TINY * CLIP * 0.5 / (math.sqrt(0.5) + 1e-6) / (RATE * tables.SIZES[plan.id])
         sign = 2 * data.table.label[rows] - 1
         digits = sign * answer.update[rows] / once * 2 ** (STEPS - 1)
-        whole = np.rint(digits).astype(np.int64)
-        assert np.abs(digits - whole).max(initial=0) < 0.05, (
+        integers = np.rint(digits).astype(np.int64)
+        assert np.abs(digits - integers).max(initial=0) < 0.05, (
             f"client {plan.id}: a step is not a clipped gradient"
         )
-        assert ((whole >= 0) & (whole < 2**STEPS)).all(), (
+        assert ((integers >= 0) & (integers < 2**STEPS)).all(), (
             f"client {plan.id}: not {STEPS} steps, or a record twice in one"
         )
-        bits.append(whole[:, None] >> np.arange(STEPS) & 1)
+        bits.append(integers[:, None] >> np.arange(STEPS) & 1)
         others = np.delete(answer.update[:features], rows)
         assert not (np.abs(others) > 1e-9 * once).any(), (
             f"client {plan.id}: its batch has records of other clients"
@@ -56,9 +56,9 @@ def read(run: Run, round: int) -> list[BITS]:
 def drawn(system: System) -> list[NDArray[np.int64]]:
     """Return for every client whether a record was in a batch, ``[round, step, record]``."""
     small = System(system.engine, "logistic", 2, system.seed)
-    other = tuple(c for c in tables.COLUMNS if c != "code")
+    unused = tuple(c for c in tables.COLUMNS if c != "code")
     rounds = 16 if system.full else 4
-    private, _ = runs(small, asks=False, rounds=rounds, steps=STEPS, step=TINY, exclude=other)
+    private, _ = runs(small, asks=False, rounds=rounds, steps=STEPS, step=TINY, exclude=unused)
     run = with_plans(private, noise_multiplier=1e-14)  # still DP-SGD, but noise below the last digit
     by_round = [read(run, r) for r in range(1, 1 + rounds)]
     return [np.array([bits[k].T for bits in by_round]) for k in range(len(run.clients))]
@@ -96,20 +96,20 @@ def poisson(system: System) -> None:
     _uncorrelated([shared], "two clients")
 
 
-def _near(bits: NDArray[np.int64], rate: float, what: str) -> None:
+def _near(bits: NDArray[np.int64], rate: float, title: str) -> None:
     within = 5.5 * math.sqrt(rate * (1 - rate) / bits.size)
-    assert abs(bits.mean() - rate) < within, f"{what} is {bits.mean():.3f}, not {rate} (± {within:.3f})"
+    assert abs(bits.mean() - rate) < within, f"{title} is {bits.mean():.3f}, not {rate} (± {within:.3f})"
 
 
-def _uncorrelated(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], what: str) -> None:
+def _uncorrelated(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], title: str) -> None:
     a, b = (np.concatenate([p[i].ravel() for p in pairs]) - RATE for i in (0, 1))
     found, within = float((a * b).mean() / (RATE * (1 - RATE))), 5.5 / math.sqrt(len(a))
-    assert abs(found) < within, f"the batches of {what} have a correlation of {found:.3f} (± {within:.3f})"
+    assert abs(found) < within, f"the batches of {title} have a correlation of {found:.3f} (± {within:.3f})"
 
 
-def _pairs(bits: NDArray[np.int64], what: str) -> None:
+def _pairs(bits: NDArray[np.int64], title: str) -> None:
     """Assert that no two rows correlate. Products of bits are skewed: the limit is wider than a normal's."""
     z = (bits - RATE) / math.sqrt(RATE * (1 - RATE))
     found = float(np.abs(z @ z.T / z.shape[1] - np.diag((z**2).mean(axis=1))).max())
     within = 8 / math.sqrt(z.shape[1])
-    assert found < within, f"the batches of {what} have a correlation of {found:.3f} (± {within:.3f})"
+    assert found < within, f"the batches of {title} have a correlation of {found:.3f} (± {within:.3f})"

@@ -33,10 +33,10 @@ def public(system: System) -> None:
     """q, T, B and all sizes sent come from the public size, with more records than that, fewer or none."""
     compared = 0
     for moved in ("outlier", "few", "one"):
-        whole, without = neighbours(system, moved, steps=STEPS)
-        parameters = start(whole)
+        full, without = neighbours(system, moved, steps=STEPS)
+        parameters = start(full)
         answers = []
-        for run in (whole, without):
+        for run in (full, without):
             rates: list[float] = []
 
             def spy(

@@ -154,10 +154,10 @@ def runs(
 
 def neighbours(system: System, moved: str, **options: Any) -> tuple[Run, Run]:
     """Return the runs with and without one record, after checking that their public parts are equal."""
-    whole, without = runs(system, **options)[0], runs(system, moved, **options)[0]
-    assert whole.clients == without.clients, "the plan of neighbours differs"
-    assert tuple(c.size for c in whole.clients) == tables.SIZES, "public sizes are not ⌊count / 2⌋"
-    return whole, without
+    full, without = runs(system, **options)[0], runs(system, moved, **options)[0]
+    assert full.clients == without.clients, "the plan of neighbours differs"
+    assert tuple(c.size for c in full.clients) == tables.SIZES, "public sizes are not ⌊count / 2⌋"
+    return full, without
 
 
 @dataclass(frozen=True)

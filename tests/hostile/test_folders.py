@@ -74,7 +74,7 @@ RESOLVED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("case", RESOLVED)
-def test_what_stands_in_resolved_json_is_not_trusted(refused, elsewhere, folder, case):
+def test_the_content_of_resolved_json_is_not_trusted(refused, elsewhere, folder, case):
     for table in TABLES:
         assert not (elsewhere / f"{table}.parquet").exists()
     changed(folder, RESOLVED[case])

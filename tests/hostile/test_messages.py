@@ -13,14 +13,14 @@ from fedtoll.clients import model
 from fedtoll.clients import train as clients
 from fedtoll.server.grid import LocalGrid
 from tests.hostile.traps import ESCAPE, bytes_of
-from tests.server.federation import FEDAVG, Replies, Wrapped, one, refusal
+from tests.server.federation import FEDAVG, Replies, Wrapped, refusal, single_run
 
 # Messages.
 
 
 def answered(change: Callable[[Message], None]) -> str:
     """Return the error of a run in which one client's reply is changed."""
-    run = one(FEDAVG, 2.0, training={"rounds": 1, "local_steps": 1})
+    run = single_run(FEDAVG, 2.0, training={"rounds": 1, "local_steps": 1})
 
     def all_of(replies: Replies, round: int) -> Replies:
         change(replies[1])
@@ -86,7 +86,7 @@ def test_numbers_that_are_too_large(value):
 @pytest.mark.parametrize("round", [0, -1, 3, 2**62, -(2**62)])
 def test_a_client_answers_no_round_that_its_run_does_not_have(round):
     """The plan charges no batches and noise for such a round."""
-    run = one(FEDAVG, 2.0, training={"rounds": 2, "local_steps": 1})
+    run = single_run(FEDAVG, 2.0, training={"rounds": 2, "local_steps": 1})
     start = ArrayRecord(model.initial(run.model, 91, 2, "float32", 0))
     config = ConfigRecord({"run": run.to_json(), "server-round": round})
     grid = LocalGrid(run)
@@ -98,7 +98,7 @@ def test_a_client_answers_no_round_that_its_run_does_not_have(round):
 
 
 def test_the_reason_of_a_failure_is_one_line_without_escapes():
-    run = one(FEDAVG, 2.0, training={"rounds": 1, "local_steps": 1})
+    run = single_run(FEDAVG, 2.0, training={"rounds": 1, "local_steps": 1})
     reason = f"{ESCAPE}\nfedtoll: all is well\0"
 
     def fail(replies: Replies, round: int) -> Replies:

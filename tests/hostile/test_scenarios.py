@@ -50,7 +50,7 @@ def test_a_scenarios_own_name_makes_no_path(refused, elsewhere, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a\0b", "x\ny", "class", ESCAPE, "json"])
-def test_a_new_strategy_goes_where_it_is_told(refused, elsewhere, name):
+def test_a_new_strategy_goes_where_requested(refused, elsewhere, name):
     refused("new-strategy", name)
 
 

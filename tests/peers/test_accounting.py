@@ -29,7 +29,7 @@ from scipy.special import logsumexp
 from fedtoll.privacy import accounting
 from fedtoll.server.trainer import simulate
 from tests.peers.conftest import WHOLE
-from tests.server.federation import FEDAVG, TERM, one, planned
+from tests.server.federation import FEDAVG, TERM, planned, single_run
 
 ADD_OR_REMOVE = NeighboringRelation.ADD_OR_REMOVE_ONE
 
@@ -162,7 +162,7 @@ def test_at_all_orders_it_is_at_most_dp_accountings_and_near_it(case):
     ("noise", "rate", "steps"), [(0.6, 0.02, 4), (1.0, 0.1, 10), (5.0, 1.0, 3), (40.0, 0.5, 2)]
 )
 def test_a_given_noise_multiplier_without_calibration(noise, rate, steps, whole_orders):
-    run = one(FEDAVG, 2.0)
+    run = single_run(FEDAVG, 2.0)
     stated = {"noise_multiplier": noise, "sampling_rate": rate, "steps": steps}
     clients = tuple(c.model_copy(update={**stated, "batch_size": rate * c.size}) for c in run.clients)
     ledger = simulate(run.model_copy(update={"clients": clients}))["ledger"]
@@ -172,7 +172,7 @@ def test_a_given_noise_multiplier_without_calibration(noise, rate, steps, whole_
 def test_the_tight_accountant_is_near_the_exact_epsilon():
     """PRV against dp-accounting's PLD, both upper bounds: within .02, and below RDP's."""
     ledger, _ = ledger_of("term")
-    run = one(TERM, 2.0).model_copy(update={"accountant": "prv"})
+    run = single_run(TERM, 2.0).model_copy(update={"accountant": "prv"})
     tight = simulate(run)["ledger"]
     pld = google(lambda: PLDAccountant(neighboring_relation=ADD_OR_REMOVE))
     for key, theirs in recomputed(tight, pld, last_only=True).items():
@@ -182,7 +182,7 @@ def test_the_tight_accountant_is_near_the_exact_epsilon():
 
 @pytest.mark.parametrize("epsilon", ["inf", "clip-only"])
 def test_releases_without_noise_cost_infinity(epsilon):
-    ledger = simulate(one(TERM, epsilon))["ledger"]
+    ledger = simulate(single_run(TERM, epsilon))["ledger"]
     assert (ledger["noise_multiplier"] == 0).all()
     assert (ledger["epsilon_spent"] == math.inf).all()
     assert set(ledger["accountant"]) == {"none"}

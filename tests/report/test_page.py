@@ -242,7 +242,7 @@ def test_the_alternative_of_the_others_names_no_payer_where_nobody_pays(eight):
     assert re.search(r"uniform: no group pays: [\w-]+ gains least, 0\.\d{3}, [\w-]+ most, \d\.\d{3}", text)
 
 
-def test_write_replaces_and_leaves_nothing_beside(fake_digest, unprivate, tmp_path):
+def test_write_replaces_the_file_and_leaves_no_other(fake_digest, unprivate, tmp_path):
     file = tmp_path / "report.html"
     file.write_text("old")
     write(fake_digest(epsilons=(INF,), seeds=(0, 1)), file)

@@ -85,7 +85,7 @@ def test_an_archive_is_fetched_once_and_then_read_offline(pinned, cache, monkeyp
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_cold_cache_without_network_is_told_in_one_line(offline):
+def test_a_cold_cache_without_network_is_reported_in_one_line(offline):
     with pytest.raises(ScenarioError) as caught:
         archive.frame(ADULT)
     text = told(caught)
@@ -168,7 +168,7 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(pinned, cache):
     assert found > 10
 
 
-def test_a_cache_folder_that_cannot_be_made_is_told_before_the_download(pinned, cache, monkeypatch):
+def test_a_cache_folder_that_cannot_be_made_is_reported_before_the_download(pinned, cache, monkeypatch):
     cache.parent.mkdir()
     cache.write_text("a file, not a folder")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("it downloaded"))
@@ -180,7 +180,7 @@ def test_a_cache_folder_that_cannot_be_made_is_told_before_the_download(pinned, 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_cache_folder_without_permission_is_told(pinned, cache):
+def test_a_cache_folder_without_permission_is_reported(pinned, cache):
     cache.mkdir(parents=True)
     cache.chmod(0o500)
     with pytest.raises(ScenarioError) as caught:
@@ -188,7 +188,7 @@ def test_a_cache_folder_without_permission_is_told(pinned, cache):
     assert "Permission denied" in told(caught)
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_file(pinned, cache, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_half_file(pinned, cache, monkeypatch):
     def fill(frame: pd.DataFrame, path: Path, **options: object) -> None:
         Path(path).write_bytes(b"PAR1 and then no more")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -224,7 +224,7 @@ def test_fetches_at_once_are_fine(pinned, cache, monkeypatch):
     assert names(cache) == [archive.cache_file(pinned).name]
 
 
-def test_the_cache_folder_is_the_users_unless_told(monkeypatch, tmp_path):
+def test_the_cache_folder_is_the_users_by_default(monkeypatch, tmp_path):
     monkeypatch.setenv("FEDTOLL_DATA", "")
     assert archive.cache_folder().name == "fedtoll"
     monkeypatch.setenv("FEDTOLL_DATA", "~/records")

@@ -215,7 +215,7 @@ def test_counts_are_checked():
 # --- Sources --------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_source_is_told_with_the_nearest():
+def test_an_unknown_source_suggests_the_nearest():
     with pytest.raises(ScenarioError, match="no data source 'adlt'; did you mean 'adult'"):
         data.builtin("adlt")
 

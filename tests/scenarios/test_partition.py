@@ -130,13 +130,13 @@ def test_held_and_public_sizes_do_differ(adult):
         ({"Other": 400}, "group 'Other' of race has 406 records, 324 for training: too few for 400 clients"),
     ],
 )
-def test_mistakes_are_told_in_one_line(adult, per_group, told):
+def test_mistakes_are_reported_in_one_line(adult, per_group, told):
     with pytest.raises(ScenarioError, match=told) as caught:
         clients(adult, adult.groups(["race"]), per_group, "folds", 5)
     assert "\n" not in str(caught.value)
 
 
-def test_too_few_is_told_without_the_public_part(places):
+def test_too_few_is_reported_without_the_public_part(places):
     """30 clients can share 40 · 4 / 5 records, and not what is left when half are public."""
     groups = places.groups(["group"])
     how = Partition(clients={"d": 30})
@@ -163,13 +163,13 @@ def test_by_column_the_public_part_is_still_that_of_the_groups(places):
         plan(north + 1)
 
 
-def test_a_group_without_records_is_told(make_table):
+def test_a_group_without_records_is_reported(make_table):
     table = make_table([0, 0, 1, 1, 2, 2])
     with pytest.raises(ScenarioError, match="group 'd' of group has no records in 'made'"):
         clients(table, table.groups(["group"]), {}, "folds", 2)
 
 
-def test_a_group_that_the_canonical_split_only_tests_is_told(make_table):
+def test_a_group_that_the_canonical_split_only_tests_is_reported(make_table):
     table = make_table([0, 1, 2, 3, 3], test=[False, False, False, True, True])
     with pytest.raises(ScenarioError, match="group 'd' of group has 2 records, 0 for training"):
         clients(table, table.groups(["group"]), {}, "canonical", 2)
@@ -308,7 +308,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("how", "told"), WRONG)
-def test_other_mistakes_are_told_in_one_line(places, how, told):
+def test_other_mistakes_are_reported_in_one_line(places, how, told):
     with pytest.raises(ScenarioError) as caught:
         layout(places, places.groups(["group"]), Partition(**how), Split())
     assert told in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import plan
-from tests.server.federation import FEDAVG, TERM, one, scenario
+from tests.server.federation import FEDAVG, TERM, scenario, single_run
 
 
 def _hashes(*overrides, seeds="0:1", name="adult-race"):
@@ -59,7 +59,7 @@ def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
     assert run.hash != hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def test_the_company_that_a_run_keeps_is_not_in_its_hash(before):
+def test_the_other_runs_of_a_scenario_are_not_in_the_hash(before):
     hashes = {
         run.hash
         for run in plan(
@@ -132,14 +132,14 @@ def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
 
 def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_written():
     """Golden hashes: results folders from before ``on_failure`` existed can be resumed."""
-    run = one(FEDAVG, training={"device": "cpu"})
+    run = single_run(FEDAVG, training={"device": "cpu"})
     assert run.hash == "be32f045149def89"
-    assert one(TERM, "clip-only", training={"device": "cpu"}).hash == "ba98732eba650e6b"
-    stated = one(FEDAVG, training={"device": "cpu", "on_failure": "abort"})
+    assert single_run(TERM, "clip-only", training={"device": "cpu"}).hash == "ba98732eba650e6b"
+    stated = single_run(FEDAVG, training={"device": "cpu", "on_failure": "abort"})
     assert stated == run
     assert "on_failure" not in run.to_json()
     assert "on_failure" not in scenario().model_dump(mode="json")["training"]
-    skips = one(FEDAVG, training={"on_failure": "skip"})
+    skips = single_run(FEDAVG, training={"on_failure": "skip"})
     assert '"on_failure":"skip"' in skips.to_json()
     assert Run.from_json(skips.to_json()) == skips
     assert (
@@ -152,6 +152,6 @@ def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_writte
 )
 def test_a_mechanism_that_is_not_what_it_says_is_refused(change):
     """Otherwise a finite ε would be charged without clipping or noise."""
-    run = one(FEDAVG, 2.0)
+    run = single_run(FEDAVG, 2.0)
     with pytest.raises(ValueError, match="does not go with this clip and noise"):
         Run.model_validate({**run.model_dump(), **change})

@@ -244,7 +244,7 @@ def test_sizes_and_base_rates_are_exact():
     assert table.classes == CLASSES
 
 
-def test_noise_turns_exactly_its_share_of_the_labels_round():
+def test_label_noise_flips_exactly_its_share_of_labels():
     clean, noisy = (people(a={"base_rate": 0.25, "label_noise": noise}) for noise in (0.0, 0.1))
     np.testing.assert_array_equal(clean.features, noisy.features)
     assert (clean.label != noisy.label).sum() == 400
@@ -419,7 +419,7 @@ def test_acs_is_fetched_once_and_cached_in_one_file(fetches, tmp_path):
         ),
     ],
 )
-def test_a_damaged_or_changed_file_of_acs_is_told(fetches, tmp_path, damage, words):
+def test_a_damaged_or_changed_file_of_acs_is_reported(fetches, tmp_path, damage, words):
     archive.frame(acs(("GA",)))
     (file,) = (tmp_path / "cache").iterdir()
     damage(file)
@@ -440,7 +440,7 @@ def test_acs_without_a_connection_is_one_clear_line_and_nothing_is_kept(fetches,
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_folder_that_cannot_keep_acs_is_told_before_the_download(fetches, tmp_path):
+def test_a_folder_that_cannot_keep_acs_is_reported_before_the_download(fetches, tmp_path):
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(ScenarioError) as caught:
         archive.frame(acs(("GA",)))
@@ -448,7 +448,7 @@ def test_a_folder_that_cannot_keep_acs_is_told_before_the_download(fetches, tmp_
     assert fetches == []
 
 
-def test_an_unknown_code_of_acs_is_told(fetches, monkeypatch):
+def test_an_unknown_code_of_acs_is_reported(fetches, monkeypatch):
     monkeypatch.setattr(f"{__name__}.RAW", RAW.assign(RAC1P=[1.0, 1.0, 10.0]))
     with pytest.raises(ScenarioError, match="column 'race' holds the undeclared value"):
         data.load_table(acs(("GA",)))

@@ -103,7 +103,7 @@ def test_canonical_needs_a_canonical_test_set(make_table):
         split(table, table.groups(["group"]), "canonical", 2, 0)
 
 
-def test_an_unknown_kind_is_told_with_the_nearest(make_table):
+def test_an_unknown_kind_suggests_the_nearest(make_table):
     table = make_table([0, 0, 1, 1])
     for asked in (
         lambda kind: split(table, table.groups(["group"]), kind, 2, 0),

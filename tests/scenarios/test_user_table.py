@@ -230,7 +230,7 @@ def test_nothing_is_fitted_on_records(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".parquet"])
-def test_a_value_that_does_not_fit_is_told_with_its_place(tmp_path, column, value, expected, suffix):
+def test_a_value_that_does_not_fit_is_reported_with_its_place(tmp_path, column, value, expected, suffix):
     if suffix == ".parquet" and column in {"age", "income"}:
         frame = people().astype({column: str})
         frame.loc[2, column] = value
@@ -269,7 +269,7 @@ def test_a_column_of_another_type_is_refused(tmp_path, suffix, column, values, e
     assert expected in line
 
 
-def test_a_group_without_a_declared_name_for_the_missing_is_told_what_to_add(tmp_path):
+def test_a_group_without_a_declared_name_for_the_missing_is_an_error_that_says_what_to_add(tmp_path):
     line = refusal(changed(tmp_path, "race", 7, None), missing="category")
     assert "column 'race' has no value in row 7; add '(missing)' to data.own.attributes.race.values" in line
 
@@ -366,7 +366,7 @@ def test_what_is_too_large_is_refused_with_the_limit(tmp_path, monkeypatch):
 # --- Mistakes in the name of the file -------------------------------------------------------------------
 
 
-def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path):
+def test_a_file_that_is_not_there_suggests_the_nearest(tmp_path):
     write(people(), tmp_path / "people.csv")
     (tmp_path / "people.txt").write_text("x")
     (tmp_path / "folder.csv").mkdir()
@@ -389,7 +389,7 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path):
     assert "a device, not a file" in refusal(tmp_path / "pipe.csv")
 
 
-def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_reported(tmp_path, monkeypatch):
     path = write(people(), tmp_path / "people.csv")
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may read all
     assert refusal(path).endswith("cannot be read (Permission denied)")
@@ -401,7 +401,7 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\\u0000b.csv", "~nobody-has-this-name/x.csv"])
-def test_a_path_that_is_none_is_told(here, tmp_path, name):
+def test_a_path_that_is_none_is_reported(here, tmp_path, name):
     text = TOML.replace('"people.csv"', f'"{name}"')
     (tmp_path / "mine.toml").write_text(text)
     code, _, err = here("check", "mine.toml")
@@ -551,7 +551,7 @@ def test_a_worker_that_finds_other_bytes_says_so(tmp_path):
     )
 
 
-def test_a_file_that_changes_between_two_looks_is_told(tmp_path):
+def test_a_file_that_changes_between_two_looks_is_reported(tmp_path):
     path = write(people(), tmp_path / "people.csv")
     source = source_of(declare(path).data)
     assert source.checksum

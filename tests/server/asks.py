@@ -39,5 +39,5 @@ class Tells(FedAvg):
 
     def instructions(self, round: int, state: State) -> Instructions:
         """Return the given weights and μ."""
-        told: dict[str, float | Sequence[float]] = {"proximal_mu": self.mu} if self.mu else {}
-        return {**told, "group_weights": self.weights} if self.weights else told
+        sent: dict[str, float | Sequence[float]] = {"proximal_mu": self.mu} if self.mu else {}
+        return {**sent, "group_weights": self.weights} if self.weights else sent

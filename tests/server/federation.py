@@ -67,7 +67,7 @@ def planned(*strategies: dict[str, Any], **changes: Any) -> Plan:
     return plan(scenario(*strategies, **changes), "sex.toml")
 
 
-def one(strategy: dict[str, Any], epsilon: float | str = "inf", **changes: Any) -> Run:
+def single_run(strategy: dict[str, Any], epsilon: float | str = "inf", **changes: Any) -> Run:
     """Return the single run of the scenario with this strategy and ε."""
     (run,) = planned(strategy, privacy={"epsilons": [epsilon]}, **changes).runs
     return run

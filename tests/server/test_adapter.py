@@ -18,14 +18,14 @@ from fedtoll.server.plan import strategy_plan
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies.base import Arrays, Report, State, Strategy, Weights, sizes
 from fedtoll.strategies.fedavg import FedAvg
-from tests.server.federation import FEDAVG, TERM, one, with_strategy
+from tests.server.federation import FEDAVG, TERM, single_run, with_strategy
 
 FLOWER = "flwr.serverapp.strategy:"
 
 
 @pytest.fixture(scope="module")
 def plain() -> Run:
-    return one(FEDAVG)
+    return single_run(FEDAVG)
 
 
 def ending(run: Run, cls: type[Strategy], **parameters: Any) -> str:
@@ -118,16 +118,16 @@ class Makes(FedAvg):
     def combine(
         self, params: Arrays, reports: Any, weights: Weights, state: State
     ) -> tuple[Any, State, Weights]:
-        made, state, coefficients = super().combine(params, reports, weights, state)
+        model, state, coefficients = super().combine(params, reports, weights, state)
         if self.kind == "coefficients":
-            return made, state, coefficients[:2]
-        return (self._spoil(made) if self.where == "combine" else made), state, coefficients
+            return model, state, coefficients[:2]
+        return (self._spoil(model) if self.where == "combine" else model), state, coefficients
 
     def output(self, params: Arrays, state: State) -> Any:
         return self._spoil(params) if self.where == "output" else params
 
-    def _spoil(self, made: Arrays) -> Any:
-        weight, bias = made
+    def _spoil(self, model: Arrays) -> Any:
+        weight, bias = model
         return {
             "nan": (weight * math.nan, bias),
             "overflow": (weight, bias.astype(np.float64) + 1e300),
@@ -157,8 +157,8 @@ def test_a_model_of_another_form_or_not_finite_ends_the_run(plain, kind, problem
 @pytest.mark.parametrize("where", ["combine", "output"])
 @pytest.mark.parametrize("kind", ["float64", "lists"])
 def test_a_model_in_another_precision_is_taken_in_the_runs(plain, kind, where):
-    made = simulate(with_strategy(plain, f"{__name__}:Makes", kind=kind, where=where))
-    assert made["predictions"].equals(simulate(plain)["predictions"])
+    tables = simulate(with_strategy(plain, f"{__name__}:Makes", kind=kind, where=where))
+    assert tables["predictions"].equals(simulate(plain)["predictions"])
 
 
 def test_every_update_has_a_coefficient(plain):
@@ -206,7 +206,7 @@ class Keeps(FedAvg):
 
 def test_a_report_is_the_update_what_was_spent_and_its_noise():
     REPORTS.clear()
-    run = with_strategy(one(FEDAVG, 2.0), f"{__name__}:Keeps")
+    run = with_strategy(single_run(FEDAVG, 2.0), f"{__name__}:Keeps")
     tables = simulate(run)
     spent = tables["ledger"].set_index(["client", "round"])["epsilon_spent"]
     for round, reports in enumerate(REPORTS, 1):
@@ -224,16 +224,16 @@ def test_a_report_is_the_update_what_was_spent_and_its_noise():
 
 
 def test_the_noise_that_reaches_the_model_is_recorded():
-    run = one(TERM, 2.0)
+    run = single_run(TERM, 2.0)
     tables = simulate(run)
     clients, rounds = tables["clients"], tables["rounds"]
     assert np.allclose(clients["weight"], clients["coefficient"])
     for t, recorded in rounds.set_index("round").iterrows():
-        of = clients[clients["round"] == t]
-        noise = (of["coefficient"] ** 2 * of["noise_variance"]).sum()
+        rows = clients[clients["round"] == t]
+        noise = (rows["coefficient"] ** 2 * rows["noise_variance"]).sum()
         assert recorded["effective_noise"] == pytest.approx(noise)
         assert recorded["replies"] == 3
-    assert (simulate(one(TERM))["rounds"]["effective_noise"] == 0).all()
+    assert (simulate(single_run(TERM))["rounds"]["effective_noise"] == 0).all()
 
 
 # Flower's own.
@@ -256,7 +256,7 @@ def test_the_noise_that_reaches_the_model_is_recorded():
     ],
 )
 def test_flowers_own_strategies_run_unchanged(name, parameters):
-    run = one({"name": FLOWER + name, **parameters}, 2.0)
+    run = single_run({"name": FLOWER + name, **parameters}, 2.0)
     tables = simulate(run)
     groups = tables["groups"]
     first, last = (groups[groups["round"] == t].reset_index() for t in (1, 2))
@@ -268,17 +268,17 @@ def test_flowers_own_strategies_run_unchanged(name, parameters):
 
 
 def test_flowers_fedavg_is_ours_up_to_rounding():
-    theirs, ours = simulate(one({"name": FLOWER + "FedAvg"}, 2.0)), simulate(one(FEDAVG, 2.0))
+    flower, ours = simulate(single_run({"name": FLOWER + "FedAvg"}, 2.0)), simulate(single_run(FEDAVG, 2.0))
     np.testing.assert_allclose(
-        theirs["predictions"]["score"], ours["predictions"]["score"], rtol=0, atol=1e-5
+        flower["predictions"]["score"], ours["predictions"]["score"], rtol=0, atol=1e-5
     )
-    assert theirs["ledger"].equals(ours["ledger"])
+    assert flower["ledger"].equals(ours["ledger"])
 
 
 def test_flowers_fedprox_reaches_the_clients():
-    average = simulate(one({"name": FLOWER + "FedAvg"}))["predictions"]["score"]
+    average = simulate(single_run({"name": FLOWER + "FedAvg"}))["predictions"]["score"]
     free, held = (
-        simulate(one({"name": FLOWER + "FedProx", "proximal_mu": mu}))["predictions"]["score"]
+        simulate(single_run({"name": FLOWER + "FedProx", "proximal_mu": mu}))["predictions"]["score"]
         for mu in (0.0, 0.9)
     )
     assert free.equals(average)
@@ -287,14 +287,14 @@ def test_flowers_fedprox_reaches_the_clients():
 
 def test_a_strategy_of_flowers_that_makes_no_model_ends_the_run():
     """Flower would continue with the old model silently."""
-    run = one({"name": FLOWER + "Bulyan", "num_malicious_nodes": 1})
+    run = single_run({"name": FLOWER + "Bulyan", "num_malicious_nodes": 1})
     with pytest.raises(RunError, match=r"^round 1: Bulyan returned no model"):
         simulate(run)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
-    run = one({"name": FLOWER + "FedAvgM", "server_learning_rate": 1e300})
+    run = single_run({"name": FLOWER + "FedAvgM", "server_learning_rate": 1e300})
     with pytest.raises(RunError, match=r"^round 1: FedAvgM returned a model that is not finite$"):
         simulate(run)
 
@@ -371,10 +371,10 @@ def mine(tmp_path):
 
 
 def test_a_flower_strategy_of_the_users_own_runs(mine):
-    run = one({"name": mine("Half"), "share": 0.5})
+    run = single_run({"name": mine("Half"), "share": 0.5})
     assert run.strategy.parameters == {"share": 0.5}
     assert len(run.strategy.digest) == 64
-    flowers = simulate(one({"name": FLOWER + "FedAvg"}))
+    flowers = simulate(single_run({"name": FLOWER + "FedAvg"}))
     assert simulate(run)["predictions"].equals(flowers["predictions"])
 
 
@@ -401,14 +401,14 @@ def test_a_flower_strategy_of_the_users_own_is_checked_as_flowers(mine, name, pa
 )
 def test_a_flower_strategy_can_neither_leave_out_nor_evaluate(mine, name, line):
     with pytest.raises(RunError, match=line):
-        simulate(one({"name": mine(name)}))
+        simulate(single_run({"name": mine(name)}))
 
 
 def test_the_noise_of_an_update_is_that_of_its_steps():
-    run = one(FEDAVG, 2.0, training={"local_steps": 3})
+    run = single_run(FEDAVG, 2.0, training={"local_steps": 3})
     for plan in run.clients:
         v = adapter.noise_variance(run, plan)
         assert v == pytest.approx(3 * (1.0 * plan.noise_multiplier * 1.0 / plan.batch_size) ** 2, rel=1e-12)
     for epsilon in ("clip-only", "inf"):
-        run = one(FEDAVG, epsilon)
+        run = single_run(FEDAVG, epsilon)
         assert adapter.noise_variance(run, run.clients[0]) == 0

@@ -24,7 +24,7 @@ from scipy.stats import norm
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.server.evaluate import Auroc, HeldOut, _rates, auroc
 from fedtoll.server.trainer import simulate
-from tests.server.federation import FEDAVG, one
+from tests.server.federation import FEDAVG, single_run
 
 NAMES = ("a", "b", "c")
 UNDEFINED = ("tpr", "fpr", "selection_rate", "auroc", "auroc_low", "auroc_high")
@@ -68,7 +68,7 @@ def test_every_rate_is_fairlearns_and_scikit_learns(records):
         y_pred=predicted,
         sensitive_features=np.array(NAMES)[codes],
     )
-    theirs = {**frame.by_group.to_dict("index"), EVERYBODY: frame.overall.to_dict()}
+    fairlearn_rates = {**frame.by_group.to_dict("index"), EVERYBODY: frame.overall.to_dict()}
     for name, row in ours.items():
         members = np.ones(len(codes), bool) if name == EVERYBODY else codes == NAMES.index(name)
         y, s, p = labels[members], scores[members], predicted[members]
@@ -77,9 +77,9 @@ def test_every_rate_is_fairlearns_and_scikit_learns(records):
             "fpr": not y.all(),
             **dict.fromkeys(("accuracy", "selection_rate"), len(y)),
         }
-        for measure, there in defined.items():
-            if there:
-                assert row[measure] == pytest.approx(theirs[name][measure], abs=1e-12)
+        for measure, is_defined in defined.items():
+            if is_defined:
+                assert row[measure] == pytest.approx(fairlearn_rates[name][measure], abs=1e-12)
             else:  # fairlearn returns 0
                 assert math.isnan(row[measure])
         assert (row["n"], row["positives"]) == (len(y), y.sum())
@@ -135,9 +135,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize("label", [0, 1])
 def test_without_positives_or_negatives_their_rates_are_undefined(label):
     row = measured([0, 0], [label, label], [0.3, 0.8], names=("a",))["a"]
-    absent, there = ("fpr", "tpr") if label else ("tpr", "fpr")
+    absent, defined = ("fpr", "tpr") if label else ("tpr", "fpr")
     assert math.isnan(row[absent])
-    assert row[there] == 0.5
+    assert row[defined] == 0.5
     assert math.isnan(row["balanced_accuracy"])
     assert all(math.isnan(row[k]) for k in ("auroc", "auroc_low", "auroc_high"))
     assert row["accuracy"] == row["selection_rate"] == 0.5
@@ -230,18 +230,18 @@ def test_more_than_two_classes_have_accuracies_and_no_positive_class(seed, n, cl
         assert row["n"] == members.sum()
         assert all(math.isnan(row[k]) for k in UNDEFINED)
         if members.any():
-            y, said = labels[members], p[members].argmax(axis=1)
-            assert row["accuracy"] == pytest.approx(np.mean(y == said))
+            y, predicted = labels[members], p[members].argmax(axis=1)
+            assert row["accuracy"] == pytest.approx(np.mean(y == predicted))
             expected = peers.log_loss(y, p[members], labels=range(classes))
             assert row["log_loss"] == pytest.approx(expected, rel=1e-9)
             if len(set(y)) == classes:
-                assert row["balanced_accuracy"] == pytest.approx(peers.balanced_accuracy_score(y, said))
+                assert row["balanced_accuracy"] == pytest.approx(peers.balanced_accuracy_score(y, predicted))
             else:
                 assert math.isnan(row["balanced_accuracy"])
 
 
 def test_the_tables_of_a_run_agree_with_its_predictions():
-    run = one(FEDAVG, 2.0)
+    run = single_run(FEDAVG, 2.0)
     tables = simulate(run)
     groups, predictions = tables["groups"], tables["predictions"]
     assert list(groups["round"]) == [0] * 3 + [1] * 3 + [2] * 3
@@ -260,8 +260,8 @@ def test_the_tables_of_a_run_agree_with_its_predictions():
         y_pred=(score >= 0.5).astype(int),
         sensitive_features=predictions["group"],
     )
-    theirs = pd.concat([frame.by_group, frame.overall.to_frame(EVERYBODY).T])
-    for name, row in theirs.iterrows():
+    fairlearn_rates = pd.concat([frame.by_group, frame.overall.to_frame(EVERYBODY).T])
+    for name, row in fairlearn_rates.iterrows():
         for measure, value in row.items():
             assert last.loc[name, measure] == pytest.approx(value, abs=1e-12)
         members = slice(None) if name == EVERYBODY else predictions["group"] == name
@@ -272,7 +272,7 @@ def test_the_tables_of_a_run_agree_with_its_predictions():
 
 
 def test_a_groups_share_of_the_weight_is_its_clients():
-    run = one(FEDAVG)
+    run = single_run(FEDAVG)
     tables = simulate(run)
     sizes = {g: sum(c.size for c in run.clients if c.group == g) for g in ("Male", "Female")}
     share = tables["groups"].set_index(["round", "group"])["weight"]

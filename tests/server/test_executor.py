@@ -17,7 +17,7 @@ from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.tables import Tables
 from fedtoll.server.trainer import Trainer
-from tests.server.federation import FEDAVG, TERM, TOML, YOGI, one, parquet, planned
+from tests.server.federation import FEDAVG, TERM, TOML, YOGI, parquet, planned, single_run
 
 RAISES = '''
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ def runs(tmp_path_factory) -> tuple[Run, ...]:
     file = tmp_path_factory.mktemp("strategy") / "raises.py"
     file.write_text(RAISES)
     good = planned(FEDAVG, TERM, privacy={"epsilons": [2.0]}).runs
-    bad = one({"name": f"{file}:Raises"}, 2.0)
-    return (good[0], bad, good[1], one(YOGI))
+    bad = single_run({"name": f"{file}:Raises"}, 2.0)
+    return (good[0], bad, good[1], single_run(YOGI))
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def test_every_run_but_the_failing_one_is_there(runs, serial):
 
 def test_a_failure_is_one_line_and_its_traceback_a_file(runs, serial):
     folder, (line,), _ = serial
-    kept = folder / "errors" / f"{runs[1].hash}.txt"
-    assert line == f"Raises, ε = 2, seed 0: RuntimeError: no weights (traceback in {kept})"
-    assert [p.name for p in (folder / "errors").iterdir()] == [kept.name]
-    text = kept.read_text()
+    traceback_file = folder / "errors" / f"{runs[1].hash}.txt"
+    assert line == f"Raises, ε = 2, seed 0: RuntimeError: no weights (traceback in {traceback_file})"
+    assert [p.name for p in (folder / "errors").iterdir()] == [traceback_file.name]
+    text = traceback_file.read_text()
     assert text.startswith("Raises, ε = 2, seed 0\n\nTraceback (most recent call last):")
     assert 'raise RuntimeError("no\\nweights")' in text
 
@@ -102,7 +102,7 @@ def test_a_process_that_trains_several_federations_mixes_neither_records_nor_dra
         {"partition": {"clients": {"Male": 1, "Female": 2}}},
         {"split": {"validation": 0.2}},
     ]
-    runs = [one(TERM, 2.0, **options, **other) for other in others]
+    runs = [single_run(TERM, 2.0, **options, **other) for other in others]
     runs.append(runs[0].model_copy(update={"noise_seed": 7}))
     fresh = [parquet(Trainer().train(run)) for run in runs]
     assert len({str(tables) for tables in fresh}) == len(runs)
@@ -149,11 +149,11 @@ class One(Strategy):
 def test_a_strategy_that_was_edited_while_the_sweep_ran_is_not_run(tmp_path):
     file = tmp_path / "one.py"
     file.write_text(LARGEST.format(which=0))
-    run = one({"name": f"{file}:One"}, 2.0)
+    run = single_run({"name": f"{file}:One"}, 2.0)
     file.write_text(LARGEST.format(which=1))
     (line,) = executor.execute([run], Store(tmp_path / "out"), executor="serial")
     assert "one.py:One: changed since the sweep was planned; run the command again" in line
-    again = one({"name": f"{file}:One"}, 2.0)
+    again = single_run({"name": f"{file}:One"}, 2.0)
     assert again.hash != run.hash
     assert executor.execute([again], Store(tmp_path / "out"), executor="serial") == []
 
@@ -161,7 +161,7 @@ def test_a_strategy_that_was_edited_while_the_sweep_ran_is_not_run(tmp_path):
 def test_a_strategy_that_leaves_python_is_a_failed_run(tmp_path):
     file = tmp_path / "leaves.py"
     file.write_text(RAISES.replace('raise RuntimeError("no\\nweights")', "raise SystemExit(3)"))
-    run = one({"name": f"{file}:Raises"}, 2.0)
+    run = single_run({"name": f"{file}:Raises"}, 2.0)
     (line,) = executor.execute([run], Store(tmp_path / "out"), executor="serial")
     assert "SystemExit: 3" in line
 
@@ -177,7 +177,8 @@ def context(**config: str | int) -> Context:
 
 
 def test_the_server_app_stores_what_the_executor_does(tmp_path, capsys):
-    run = one(TERM, 2.0, training={"engine": "opacus"})  # the engine of separate clients, as under Flower
+    # The engine of separate clients, as under Flower.
+    run = single_run(TERM, 2.0, training={"engine": "opacus"})
     assert executor.execute([run], Store(tmp_path / "ours"), executor="serial") == []
     (tmp_path / "sex.toml").write_text(TOML + '[[strategies]]\nname = "term"\nt = 5.0\n')
     out = tmp_path / "out"
@@ -187,7 +188,7 @@ def test_the_server_app_stores_what_the_executor_does(tmp_path, capsys):
         "epsilon": "2.0",
         "seed": 0,
     }
-    assert plan.one(config).runs[0].hash == run.hash
+    assert plan.from_config(config).runs[0].hash == run.hash
     app.main(LocalGrid(run), context(**config, out=str(out)))
     assert files(out) == files(tmp_path / "ours")
     shown = capsys.readouterr().out
@@ -202,7 +203,7 @@ def test_the_server_app_takes_no_relative_folder(runs):
 
 def test_an_alias_of_a_strategy_is_the_same_run():
     path = {"name": "fedtoll.strategies.fedavg:FedAvg"}
-    assert one(path).hash == one(FEDAVG).hash
+    assert single_run(path).hash == single_run(FEDAVG).hash
     assert StrategySpec(**path).label == "FedAvg"
 
 

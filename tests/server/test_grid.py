@@ -23,12 +23,12 @@ from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.strict import Strict
-from tests.server.federation import FEDAVG, TERM, YOGI, Wrapped, one, parquet
+from tests.server.federation import FEDAVG, TERM, YOGI, Wrapped, parquet, single_run
 
 
 @pytest.fixture(scope="module")
 def plain() -> Run:
-    return one(FEDAVG)
+    return single_run(FEDAVG)
 
 
 # What LocalGrid relies on in Flower: private names, or behaviour that an upgrade could change.
@@ -100,7 +100,7 @@ def test_the_loop_asks_a_grid_for_nodes_and_replies_only(plain, monkeypatch):
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(Strict, name, spy)
-    run = one(YOGI)
+    run = single_run(YOGI)
     federate(LocalGrid(run), run)
     assert called == {"get_node_ids", "send_and_receive"}
 
@@ -143,7 +143,7 @@ def test_a_round_reaches_the_handler_at_once(plain):
     assert sizes == [(3, 3), (3, 3)]
 
 
-def apart(messages, contexts):
+def one_at_a_time(messages, contexts):
     """Answer one message at a time, as Flower's own clients do."""
     train = clients.Clients().train
     return [train([m], [c])[0] for m, c in zip(messages, contexts, strict=True)]
@@ -152,13 +152,13 @@ def apart(messages, contexts):
 @pytest.mark.parametrize("hidden", [(), (4,)])
 def test_a_client_alone_gives_the_same_bits_as_in_its_cohort_with_opacus(hidden):
     kind = {"kind": "mlp", "hidden": list(hidden)} if hidden else {}
-    run = one(TERM, 2.0, model=kind, training={"engine": "opacus"})
-    assert parquet(federate(LocalGrid(run, apart), run)) == parquet(federate(LocalGrid(run), run))
+    run = single_run(TERM, 2.0, model=kind, training={"engine": "opacus"})
+    assert parquet(federate(LocalGrid(run, one_at_a_time), run)) == parquet(federate(LocalGrid(run), run))
 
 
 def test_a_client_alone_gives_the_same_numbers_as_in_its_cohort_with_the_cohort_engine():
-    run = one(TERM, 2.0, training={"engine": "cohort"})
-    a, b = federate(LocalGrid(run, apart), run), federate(LocalGrid(run), run)
+    run = single_run(TERM, 2.0, training={"engine": "cohort"})
+    a, b = federate(LocalGrid(run, one_at_a_time), run), federate(LocalGrid(run), run)
     assert a["ledger"].equals(b["ledger"])
     np.testing.assert_allclose(a["predictions"]["score"], b["predictions"]["score"], rtol=1e-4)
 
@@ -188,8 +188,8 @@ def test_a_client_answers_a_round_to_one_broadcast_only(plain):
     grid = LocalGrid(plain)
     start = model.initial(plain.model, 91, 2, "float32", 0)
 
-    def ask(round, arrays, run=plain, **told):
-        config = ConfigRecord({"run": run.to_json(), "server-round": round, **told})
+    def ask(round, arrays, run=plain, **instructions):
+        config = ConfigRecord({"run": run.to_json(), "server-round": round, **instructions})
         message = Message(RecordDict({"arrays": ArrayRecord(arrays), "config": config}), 1, MessageType.TRAIN)
         (reply,) = grid.send_and_receive([message])
         return reply.error.reason if reply.has_error() else len(clients.releases_in(reply.content, 0))
@@ -238,7 +238,7 @@ def shuffled(run: Run) -> Wrapped:
     ("strategy", "epsilon"), [(FEDAVG, "inf"), (TERM, 2.0), (YOGI, 2.0)], ids=["fedavg", "term", "fedyogi"]
 )
 def test_the_order_of_replies_changes_no_byte(strategy, epsilon):
-    run = one(strategy, epsilon, partition={"clients": {"Male": 4, "Female": 3}})
+    run = single_run(strategy, epsilon, partition={"clients": {"Male": 4, "Female": 3}})
     tables = parquet(federate(LocalGrid(run), run))
     for _ in range(2):  # Flower's own Grid, too, samples nodes in another order each time
         assert parquet(federate(shuffled(run), run)) == tables

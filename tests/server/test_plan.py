@@ -15,9 +15,9 @@ from fedtoll.privacy.ledger import DP_SGD, Ledger, owed
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
-from fedtoll.server.plan import check, one, plan
+from fedtoll.server.plan import check, from_config, plan
 from tests.server.federation import FEDAVG, TERM, TOML, planned, scenario
-from tests.server.federation import one as run_of
+from tests.server.federation import single_run as run_of
 
 EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
 RULES: dict[str, dict[str, Any]] = {
@@ -53,10 +53,10 @@ def assert_calibrated(run: Run) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_rate_batch_and_steps_follow_from_the_public_size(rule):
     training = RULES[rule]
-    made = planned(FEDAVG, training=training)
-    (run,) = made.runs
+    scenario_plan = planned(FEDAVG, training=training)
+    (run,) = scenario_plan.runs
     assert [(c.id, c.group, c.size) for c in run.clients] == [
-        (c.id, c.group, c.size) for c in made.federation.layout.clients
+        (c.id, c.group, c.size) for c in scenario_plan.federation.layout.clients
     ]
     assert len({c.size for c in run.clients}) == 2  # women and men
     for c in run.clients:
@@ -71,7 +71,7 @@ def test_every_client_is_calibrated_at_its_own_rate_and_steps(rule):
     assert_calibrated(run_of(FEDAVG, 2.0, training=RULES[rule]))
 
 
-def test_no_record_is_read_and_no_seed_dealt(monkeypatch):
+def test_the_plan_reads_no_record_and_deals_no_seed(monkeypatch):
     """Other features and labels, with the same public sizes, give the same runs."""
     sections = scenario(TERM, privacy={"epsilons": ["inf", 2.0]})
     federation = Federation.resolve(sections.data, sections.split, sections.partition)
@@ -208,14 +208,14 @@ def config(tmp_path) -> dict[str, Any]:
 @pytest.mark.parametrize("word", ["inf", "clip-only", "2", "0.5"])
 @pytest.mark.parametrize(("name", "strategy"), [("term(t=5)", TERM), ("term", TERM), ("fedavg", FEDAVG)])
 def test_a_configuration_names_one_run(config, name, strategy, word):
-    (run,) = one({**config, "strategy": name, "epsilon": word, "seed": 9}).runs
+    (run,) = from_config({**config, "strategy": name, "epsilon": word, "seed": 9}).runs
     target = float(word) if word != "clip-only" else word
     expected = run_of(strategy, target, seeds=[9], training={"engine": "opacus"})
     assert run == expected
 
 
 def test_a_configuration_may_name_a_strategy_that_the_scenario_has_not(config):
-    (run,) = one({**config, "strategy": "uniform"}).runs
+    (run,) = from_config({**config, "strategy": "uniform"}).runs
     assert run.strategy.name == "uniform"
 
 
@@ -234,7 +234,7 @@ def test_a_configuration_may_name_a_strategy_that_the_scenario_has_not(config):
 )
 def test_a_mistake_in_a_configuration_is_one_line(config, change, line):
     with pytest.raises(ScenarioError, match=line) as caught:
-        one({**config, **change})
+        from_config({**config, **change})
     assert "\n" not in str(caught.value)
 
 

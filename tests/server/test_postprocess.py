@@ -20,7 +20,7 @@ from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.postprocess import Released, shrink, smooth
 from fedtoll.server.trainer import simulate
-from tests.server.federation import FEDAVG, TERM, Replies, one, refusal
+from tests.server.federation import FEDAVG, TERM, Replies, refusal, single_run
 from tests.shared import records
 
 EVERYTHING: dict[str, Any] = {"name": "tests.server.asks:Everything"}
@@ -46,8 +46,8 @@ class Tap(LocalGrid):
 
 def exact(run: Run, client: int, parameters: Any) -> dict[str, Any]:
     """Return every statistic of one client without noise, clipped as declared, in full shape."""
-    held = records(run)
-    features, labels, groups = clients._tensors(held, run.precision)[client]
+    data = records(run)
+    features, labels, groups = clients._tensors(data, run.precision)[client]
     module = model.build(run.model, features.shape[1], run.classes, run.precision)
     model.put(module, parameters)
     plan = run.clients[client]
@@ -61,7 +61,7 @@ def exact(run: Run, client: int, parameters: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("change", [{}, MIXED], ids=["one group each", "mixed"])
 def test_every_number_of_every_statistic_leaves_with_the_noise_that_was_charged(change):
-    run = one(EVERYTHING, 2.0, **change, statistics={"noise_multiplier": 30.0})
+    run = single_run(EVERYTHING, 2.0, **change, statistics={"noise_multiplier": 30.0})
     federate(tap := Tap(run), run)
     scores: list[float] = []
     for broadcast, replies in tap.replies:
@@ -89,15 +89,15 @@ def test_every_number_of_every_statistic_leaves_with_the_noise_that_was_charged(
 
 
 def test_a_strategy_sees_full_shapes_with_exact_zeros_where_the_plan_says_empty():
-    run = one(EVERYTHING, 2.0)
+    run = single_run(EVERYTHING, 2.0)
     sd = {s.name: 1.0 for s in run.statistics}
     metrics: list[dict[str, Any]] = []
     for plan in run.clients:
-        told: dict[str, Any] = {f"{name}.sd": s for name, s in sd.items()}
+        metric: dict[str, Any] = {f"{name}.sd": s for name, s in sd.items()}
         for s in run.statistics:
             cells = math.prod(run.released(plan, s))
-            told[s.name] = [float(plan.id + 1)] * cells if s.declaration.shape(2, 2) else 0.5
-        metrics.append(told)
+            metric[s.name] = [float(plan.id + 1)] * cells if s.declaration.shape(2, 2) else 0.5
+        metrics.append(metric)
     for plan, seen in zip(run.clients, Released(run).update(1, metrics), strict=True):
         own = run.groups.index(plan.group)
         for s in run.statistics:
@@ -111,7 +111,7 @@ def test_a_strategy_sees_full_shapes_with_exact_zeros_where_the_plan_says_empty(
 
 
 def test_between_releases_nothing_leaves_nothing_is_charged_and_the_last_is_seen():
-    run = one(TERM, 2.0, training={"rounds": 5}, statistics={"every": 2})
+    run = single_run(TERM, 2.0, training={"rounds": 5}, statistics={"every": 2})
     tables = federate(tap := Tap(run), run)
     released = ["mean_loss" in r[0].content.metric_records["metrics"] for _, r in tap.replies]
     assert released == [True, False, True, False, True]
@@ -127,20 +127,20 @@ def test_between_releases_nothing_leaves_nothing_is_charged_and_the_last_is_seen
 
 def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]]:
     """Return what a strategy sees each round if clients release these mean losses, or nothing (``None``)."""
-    kept = Released(run)
+    statistics_seen = Released(run)
     return [
         [
             seen["mean_loss"]
-            for seen in kept.update(
-                round, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in told]
+            for seen in statistics_seen.update(
+                round, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in losses]
             )
         ]
-        for round, told in enumerate(rounds, start=1)
+        for round, losses in enumerate(rounds, start=1)
     ]
 
 
 def test_a_skipped_client_continues_from_its_last_release():
-    run = one(TERM, 2.0, statistics={"smoothing": 0.5})
+    run = single_run(TERM, 2.0, statistics={"smoothing": 0.5})
     first, second, third = released(run, (1.0, 1.0, 3.0), (2.0, None, 1.0), (2.0, 2.0, 1.0))
     assert math.isnan(second[1].value)
     assert math.isnan(second[1].sd)
@@ -151,7 +151,7 @@ def test_a_skipped_client_continues_from_its_last_release():
 
 
 def test_a_skipped_client_does_not_enter_shrinkage():
-    run = one(TERM, 2.0, statistics={"shrinkage": True})
+    run = single_run(TERM, 2.0, statistics={"shrinkage": True})
     without = released(run, (1.0, 9.0, 4.0), (1.0, None, 4.0))[1]
     assert [without[0], without[2]] == shrink([Estimate(1.0, 0.5), Estimate(4.0, 0.5)])
     assert math.isnan(without[1].value)
@@ -160,8 +160,8 @@ def test_a_skipped_client_does_not_enter_shrinkage():
 
 
 def test_a_moving_average_over_rounds():
-    plain = simulate(one(TERM, 2.0, training={"rounds": 3}))["clients"]
-    run = one(TERM, 2.0, training={"rounds": 3}, statistics={"smoothing": 0.6})
+    plain = simulate(single_run(TERM, 2.0, training={"rounds": 3}))["clients"]
+    run = single_run(TERM, 2.0, training={"rounds": 3}, statistics={"smoothing": 0.6})
     smoothed = simulate(run)["clients"]
     first = smoothed["round"] == 1
     assert smoothed[first]["mean_loss"].equals(plain[first]["mean_loss"])
@@ -212,8 +212,8 @@ def test_shrinking_keeps_what_is_exact_and_is_finite(sds):
 
 
 def test_statistics_that_take_a_share_leave_the_total_as_asked():
-    run = one(EVERYTHING, 1.0, statistics={"budget_share": 0.2})
-    bare = one(FEDAVG, 1.0)
+    run = single_run(EVERYTHING, 1.0, statistics={"budget_share": 0.2})
+    bare = single_run(FEDAVG, 1.0)
     assert {s.noise_multiplier for s in run.statistics} == {run.statistics[0].noise_multiplier}
     for with_, without in zip(run.clients, bare.clients, strict=True):
         assert with_.noise_multiplier > without.noise_multiplier
@@ -233,7 +233,7 @@ def test_statistics_that_take_a_share_leave_the_total_as_asked():
 )
 def test_mistakes_are_one_line(section, words):
     with pytest.raises(ScenarioError) as caught:
-        one(TERM, 2.0, statistics=section)
+        single_run(TERM, 2.0, statistics=section)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -244,17 +244,19 @@ def test_mistakes_are_one_line(section, words):
 def test_group_weights_reach_every_record_in_both_engines():
     """Weight 0 for a group is training without its records; weight 2 doubles their gradients."""
     start = {"training": {"rounds": 1, "precision": "float64"}}
-    told = {}
+    parameters = {}
     for engine in ("cohort", "opacus"):
         for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0)):
             strategy = {"name": TELLS, "weights": list(weights)}
             changed = {"training": {**start["training"], "engine": engine, "local_steps": 1}}
-            run = one(strategy, "inf", **changed, **MIXED)
-            told[engine, weights] = model_of(run)
+            run = single_run(strategy, "inf", **changed, **MIXED)
+            parameters[engine, weights] = model_of(run)
     for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0)):
-        np.testing.assert_allclose(told["cohort", weights], told["opacus", weights], atol=1e-12)
-    np.testing.assert_allclose(told["cohort", (2.0, 2.0)], 2 * told["cohort", (1.0, 1.0)], atol=1e-12)
-    assert np.abs(told["cohort", (0.0, 1.0)] - told["cohort", (1.0, 1.0)]).max() > 1e-3
+        np.testing.assert_allclose(parameters["cohort", weights], parameters["opacus", weights], atol=1e-12)
+    np.testing.assert_allclose(
+        parameters["cohort", (2.0, 2.0)], 2 * parameters["cohort", (1.0, 1.0)], atol=1e-12
+    )
+    assert np.abs(parameters["cohort", (0.0, 1.0)] - parameters["cohort", (1.0, 1.0)]).max() > 1e-3
 
 
 def model_of(run: Run) -> np.ndarray:
@@ -266,7 +268,7 @@ def model_of(run: Run) -> np.ndarray:
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, math.inf]])
 def test_weights_that_cannot_be_are_refused(weights):
-    run = one({"name": TELLS, "weights": [1.0, 1.0]}, "inf")
+    run = single_run({"name": TELLS, "weights": [1.0, 1.0]}, "inf")
     strategy = run.strategy.model_copy(update={"parameters": {"weights": weights, "mu": 0.0}})
     run = run.model_copy(update={"strategy": strategy})
     assert "group_weights" in refusal(run, LocalGrid(run))
@@ -276,7 +278,7 @@ def test_fedprox_draws_back_the_noise_of_earlier_steps():
     """The reported variance is that of the noise, measured from two runs that differ in noise alone."""
     change = {"training": {"rounds": 1, "local_steps": 10, "learning_rate": 0.5, "precision": "float64"}}
     mu = 0.3
-    runs = [one({"name": TELLS, "mu": mu}, e, **change) for e in (0.05, "clip-only")]
+    runs = [single_run({"name": TELLS, "mu": mu}, e, **change) for e in (0.05, "clip-only")]
     noised, clipped = (model_of(run) for run in runs)
     client = runs[0].clients[0]
     stated = adapter.noise_variance(runs[0], client, mu)
@@ -294,7 +296,7 @@ def test_fedprox_draws_back_the_noise_of_earlier_steps():
 
 
 def test_the_average_of_all_models_is_evaluated_and_the_last_one_broadcast():
-    plain, averaged = (one(FEDAVG, 2.0, training={"rounds": 3, "average": a}) for a in (False, True))
+    plain, averaged = (single_run(FEDAVG, 2.0, training={"rounds": 3, "average": a}) for a in (False, True))
     assert plain.hash != averaged.hash
     taps = [Tap(run) for run in (plain, averaged)]
     tables = [federate(tap, run) for tap, run in zip(taps, (plain, averaged), strict=True)]
@@ -313,19 +315,20 @@ def test_the_average_of_all_models_is_evaluated_and_the_last_one_broadcast():
 
 
 def test_mixed_clients_hold_all_groups_and_their_weight_goes_to_groups_as_the_plan_expects():
-    run = one(FEDAVG, "inf", **MIXED)
-    held = records(run)
+    run = single_run(FEDAVG, "inf", **MIXED)
+    data = records(run)
     assert [c.group for c in run.clients] == [""] * 4
-    assert sorted(np.concatenate(held.held)) == sorted(set(range(len(held.table))) - set(held.test))
-    assert max(map(len, held.held)) - min(map(len, held.held)) <= 1
+    assert sorted(np.concatenate(data.held)) == sorted(set(range(len(data.table))) - set(data.test))
+    assert max(map(len, data.held)) - min(map(len, data.held)) <= 1
     rows = simulate(run)["groups"].query("round == 1").set_index("group")["weight"]
-    share = held.groups.counts / held.groups.counts.sum()  # the plan's, and no training record's
-    assert rows[list(held.groups.names)].to_numpy() == pytest.approx(share, abs=1e-12)
+    share = data.groups.counts / data.groups.counts.sum()  # the plan's, and no training record's
+    assert rows[list(data.groups.names)].to_numpy() == pytest.approx(share, abs=1e-12)
     assert rows["(all)"] == pytest.approx(1)
 
 
 def test_mixed_clients_are_dealt_anew_for_every_seed():
-    first, second = (records(one(FEDAVG, "inf", seeds=[s], **MIXED)).held[0] for s in (0, 5))  # the same fold
+    # Seeds 0 and 5 have the same fold.
+    first, second = (records(single_run(FEDAVG, "inf", seeds=[s], **MIXED)).held[0] for s in (0, 5))
     assert len(np.intersect1d(first, second)) < 0.5 * len(first)
 
 
@@ -339,6 +342,6 @@ def test_mixed_clients_are_dealt_anew_for_every_seed():
 )
 def test_partitions_that_cannot_be_are_one_line(section, words):
     with pytest.raises(ScenarioError) as caught:
-        one(FEDAVG, "inf", partition=section)
+        single_run(FEDAVG, "inf", partition=section)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

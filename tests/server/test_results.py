@@ -71,8 +71,8 @@ def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
         assert frame[RUN].to_numpy().tolist() == [
             k for k, n in zip(keys, lengths, strict=True) for _ in range(n)
         ]
-    asked = loaded.clients.groupby("strategy")["mean_loss"].count()
-    assert asked.min() == 0 < asked.max()  # a column that only some runs have
+    released = loaded.clients.groupby("strategy")["mean_loss"].count()
+    assert released.min() == 0 < released.max()  # a column that only some runs have
 
 
 @pytest.mark.parametrize(
@@ -260,9 +260,9 @@ def test_a_traceback_on_a_full_disk_is_one_line(plan, tmp_path, monkeypatch):
 
 def test_a_failure_is_kept_under_its_hash_until_the_run_succeeds(plan, tables, tmp_path):
     store = Store(tmp_path)
-    kept = store.fail(plan.runs[0], "first")
-    assert store.fail(plan.runs[0], "second") == kept == tmp_path / "errors" / f"{plan.runs[0].hash}.txt"
-    assert kept.read_text() == "fedavg, ε = ∞, seed 0\n\nsecond"
+    file = store.fail(plan.runs[0], "first")
+    assert store.fail(plan.runs[0], "second") == file == tmp_path / "errors" / f"{plan.runs[0].hash}.txt"
+    assert file.read_text() == "fedavg, ε = ∞, seed 0\n\nsecond"
     assert not store.has(plan.runs[0])
     store.write(plan.runs[0], tables[plan.runs[0].hash])
-    assert not kept.exists()  # the run succeeded in the end
+    assert not file.exists()  # the run succeeded in the end

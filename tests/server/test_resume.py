@@ -84,8 +84,8 @@ def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path, uninterr
     kills = 0
     for _ in range(5):
         process = start(tmp_path)
-        there = len(list(tmp_path.glob("here/runs/*/groups.parquet")))
-        wait_for_runs(tmp_path, min(there + 1, len(planned.runs) - 1), process)
+        stored = len(list(tmp_path.glob("here/runs/*/groups.parquet")))
+        wait_for_runs(tmp_path, min(stored + 1, len(planned.runs) - 1), process)
         time.sleep(rng.random())
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -153,10 +153,10 @@ def test_an_interrupt_leaves_a_folder_that_resumes_and_exit_130(tmp_path, uninte
     _, expected = uninterrupted
     process = start(tmp_path)
     wait_for_runs(tmp_path, 1, process)
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     assert process.wait(timeout=30) == 130
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - interrupted < 10
     assert process.stderr.read().strip().splitlines()[-1] == "fedtoll: interrupted; the same command resumes"
     assert not _group(process.pid)  # no worker is left
     again = start(tmp_path)
@@ -205,11 +205,13 @@ def _stat(pid):
 def test_two_commands_on_one_folder_neither_duplicate_nor_lose(tmp_path, uninterrupted):
     planned, expected = uninterrupted
     rivals = [start(tmp_path), start(tmp_path)]
-    said = [r.communicate()[1] for r in rivals]
-    assert [r.returncode for r in rivals] == [0, 0], said
+    errors = [r.communicate()[1] for r in rivals]
+    assert [r.returncode for r in rivals] == [0, 0], errors
     assert tables(tmp_path / "here") == expected
-    assert sum("in use by another command" in s for s in said) <= 1
-    assert sum(f"{len(planned.runs)} of {len(planned.runs)} runs are stored already" in s for s in said) == 1
+    assert sum("in use by another command" in s for s in errors) <= 1
+    assert (
+        sum(f"{len(planned.runs)} of {len(planned.runs)} runs are stored already" in s for s in errors) == 1
+    )
 
 
 def test_the_lock_holds_one_command_at_a_time(tmp_path):

@@ -25,9 +25,9 @@ from tests.server.federation import (
     TERM,
     Replies,
     Wrapped,
-    one,
     parquet,
     refusal,
+    single_run,
     with_strategy,
 )
 from tests.server.test_strict import (
@@ -50,7 +50,7 @@ UNREADABLE = {"ledger too long", "ledger without a column", "ledger of a short c
 
 def skipping(strategy: dict[str, Any] = TERM, epsilon: float | str = 2.0, **changes: Any) -> Run:
     training = {"on_failure": "skip", **changes.pop("training", {})}
-    return one(strategy, epsilon, training=training, **changes)
+    return single_run(strategy, epsilon, training=training, **changes)
 
 
 def lost(*places: tuple[int, int]) -> Callable[[Replies, int], Replies]:
@@ -151,11 +151,11 @@ def test_a_lost_reply_has_no_weight_no_statistics_and_its_charge(epsilon):
 
 
 def test_a_run_without_a_fault_is_that_of_an_abort_but_for_one_column(private):
-    plain = one(TERM, 2.0)
+    plain = single_run(TERM, 2.0)
     assert plain.hash != private.hash
-    ours, theirs = simulate(private), simulate(plain)
-    assert (ours["clients"].pop("skipped") == "").all()
-    assert parquet(ours) == parquet(theirs)
+    with_skips, without_skips = simulate(private), simulate(plain)
+    assert (with_skips["clients"].pop("skipped") == "").all()
+    assert parquet(with_skips) == parquet(without_skips)
 
 
 @pytest.mark.parametrize("engine", ["cohort", "opacus"])
@@ -182,22 +182,22 @@ def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
 
 def test_a_lost_reply_is_in_its_clients_ledger_and_a_lost_message_is_not(private):
     run = skipping(training={"rounds": 4})
-    heard = federate(told := Wrapped(run, lost((2, 1), (3, 2))), run)
-    deaf = federate(untold := Deaf(run, (2, 1), (3, 2)), run)
+    heard = federate(reached := Wrapped(run, lost((2, 1), (3, 2))), run)
+    deaf = federate(unreached := Deaf(run, (2, 1), (3, 2)), run)
     assert parquet(heard) == parquet(deaf)  # the server cannot tell them apart
     due = {c.id: [r for t in range(1, 5) for r in owed(run, c, t)] for c in run.clients}
     for client, missed in ((0, 0), (1, 2), (2, 3)):
-        assert own(told, client) == tuple(due[client])
-        assert own(untold, client) == tuple(r for r in due[client] if r.round != missed)
+        assert own(reached, client) == tuple(due[client])
+        assert own(unreached, client) == tuple(r for r in due[client] if r.round != missed)
 
 
 def claims(*rows: int) -> Callable[[Message], None]:
     """Return a fault that keeps these rows of a ledger."""
 
     def damage(reply: Message) -> None:
-        kept = content(reply)[2]
-        for column, values in list(kept.items()):
-            kept[column] = [values[i] for i in rows]
+        ledger = content(reply)[2]
+        for column, values in list(ledger.items()):
+            ledger[column] = [values[i] for i in rows]
 
     return damage
 
@@ -223,9 +223,9 @@ def test_a_ledger_may_lack_skipped_rounds_and_claim_nothing_else(rows, outcome):
 
     def change(replies: Replies, round: int) -> Replies:
         if round == 3:
-            arrays, metrics, kept = content(replies[1])
-            own = ConfigRecord(dict(kept))  # in process, the reply shares the client's ledger
-            replies[1].content = RecordDict({"arrays": arrays, "metrics": metrics, clients.LEDGER: own})
+            arrays, metrics, ledger = content(replies[1])
+            copied = ConfigRecord(dict(ledger))  # in process, the reply shares the client's ledger
+            replies[1].content = RecordDict({"arrays": arrays, "metrics": metrics, clients.LEDGER: copied})
             claims(*rows)(replies[1])
         return lose(replies, round)
 

@@ -35,10 +35,10 @@ def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
     """ε does not depend on which clients replied, neither in the tables nor recomputed from them."""
     plan = planned(TERM, privacy={"epsilons": [2.0]}, training={"rounds": 3, "on_failure": "skip"})
     (run,) = plan.runs
-    whole, partial = simulate(run), federate(Wrapped(run, lost((1, 0), (2, 1), (3, 1), (3, 2))), run)
+    full, partial = simulate(run), federate(Wrapped(run, lost((1, 0), (2, 1), (3, 1), (3, 2))), run)
     assert len(skipped(partial)) == 4
-    assert partial["ledger"].equals(whole["ledger"])
-    assert partial["clients"]["epsilon_spent"].equals(whole["clients"]["epsilon_spent"])
+    assert partial["ledger"].equals(full["ledger"])
+    assert partial["clients"]["epsilon_spent"].equals(full["clients"]["epsilon_spent"])
     store = Store(tmp_path)
     store.write(run, partial)
     ledger = pd.read_parquet(tmp_path / "runs" / run.hash / "ledger.parquet")
@@ -50,8 +50,8 @@ def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):
     plan = planned(FEDAVG, TERM, privacy={"epsilons": ["inf", 2.0]}, training={"on_failure": "skip"})
     send = LocalGrid.send_and_receive
 
-    def lossy(self, messages, **how):
-        replies = send(self, messages, **how)
+    def lossy(self, messages, **options):
+        replies = send(self, messages, **options)
         return replies if "roll-call" in replies[0].content else lost((1, 2))(replies, 1)
 
     monkeypatch.setattr(LocalGrid, "send_and_receive", lossy)

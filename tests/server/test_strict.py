@@ -25,7 +25,7 @@ from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.strict import Strict
-from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, one, refusal, with_strategy
+from tests.server.federation import FEDAVG, TERM, Replies, Wrapped, refusal, single_run, with_strategy
 
 ROUND, CLIENT = 2, 1
 WHERE = "round 2, client 1 (Male): "
@@ -33,12 +33,12 @@ WHERE = "round 2, client 1 (Male): "
 
 @pytest.fixture(scope="module")
 def plain() -> Run:
-    return one(FEDAVG)
+    return single_run(FEDAVG)
 
 
 @pytest.fixture(scope="module")
 def private() -> Run:
-    return one(TERM, 2.0)
+    return single_run(TERM, 2.0)
 
 
 # Strict: every fault of one reply.
@@ -125,23 +125,23 @@ def remove(name: str):
 
 def ledger(column: str, change: Callable[[list[Any]], list[Any]]):
     def fault(reply: Message) -> None:
-        kept = content(reply)[2]
-        kept[column] = change(list(kept[column]))
+        ledger = content(reply)[2]
+        ledger[column] = change(list(ledger[column]))
 
     return fault
 
 
 def reset(reply: Message) -> None:
     """Drop all rounds but the last from a ledger."""
-    kept = content(reply)[2]
-    rounds = list(kept["round"])
-    for column, values in list(kept.items()):
-        kept[column] = [v for v, r in zip(values, rounds, strict=True) if r == ROUND]
+    ledger = content(reply)[2]
+    rounds = list(ledger["round"])
+    for column, values in list(ledger.items()):
+        ledger[column] = [v for v, r in zip(values, rounds, strict=True) if r == ROUND]
 
 
 def short_column(reply: Message) -> None:
-    kept = content(reply)[2]
-    kept["count"] = list(kept["count"])[:-1]
+    ledger = content(reply)[2]
+    ledger["count"] = list(ledger["count"])[:-1]
 
 
 MALFORMED = {
@@ -226,8 +226,8 @@ def test_a_malformed_reply_ends_the_run(private, fault):
     assert words in line
 
 
-def faulty(when: int, change: Callable[[list[Message]], list[Message]]):
-    return lambda replies, round: change(replies) if round == when else replies
+def faulty(at: int, change: Callable[[list[Message]], list[Message]]):
+    return lambda replies, round: change(replies) if round == at else replies
 
 
 def failed(replies):
@@ -447,5 +447,5 @@ class TrainsTwice(FedAvg):
     ],
 )
 def test_a_rounds_batches_and_noise_are_never_used_twice(strategy, words):
-    run = with_strategy(one(FEDAVG, 2.0), f"{__name__}:{strategy.__name__}")
+    run = with_strategy(single_run(FEDAVG, 2.0), f"{__name__}:{strategy.__name__}")
     assert words in refusal(run, LocalGrid(run))

@@ -25,13 +25,13 @@ from fedtoll.server.app import federate
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.grid import LocalGrid
 from fedtoll.strategies.base import Member, Report
-from tests.server.federation import FEDAVG, TERM, YOGI, Replies, Wrapped, one
+from tests.server.federation import FEDAVG, TERM, YOGI, Replies, Wrapped, single_run
 from tests.shared import records
 
 
 @pytest.fixture(scope="module")
 def private() -> Run:
-    return one(TERM, 2.0)
+    return single_run(TERM, 2.0)
 
 
 # The ledgers.
@@ -39,7 +39,7 @@ def private() -> Run:
 
 @pytest.mark.parametrize(("strategy", "epsilon"), [(FEDAVG, 2.0), (TERM, 2.0), (TERM, "clip-only")])
 def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsilon):
-    run = one(strategy, epsilon, training={"rounds": 4, "local_steps": 1})
+    run = single_run(strategy, epsilon, training={"rounds": 4, "local_steps": 1})
     lengths = []
 
     def count(replies, round):
@@ -51,12 +51,12 @@ def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsil
     kinds = 1 + len(run.statistics)
     assert lengths == [[kinds * t] * 3 for t in (1, 2, 3, 4)]
     for plan in run.clients:
-        own = clients.releases_in(grid._contexts[plan.id + 1].state, plan.id)
-        assert own == tuple(r for t in (1, 2, 3, 4) for r in owed(run, plan, t))
+        recorded = clients.releases_in(grid._contexts[plan.id + 1].state, plan.id)
+        assert recorded == tuple(r for t in (1, 2, 3, 4) for r in owed(run, plan, t))
         rows = table[table["client"] == plan.id]
-        told = rows[["client", "round", "release", "sampling_rate", "noise_multiplier", "count"]]
-        assert [tuple(r) for r in told.itertuples(index=False)] == [
-            (r.client, r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count) for r in own
+        entries = rows[["client", "round", "release", "sampling_rate", "noise_multiplier", "count"]]
+        assert [tuple(r) for r in entries.itertuples(index=False)] == [
+            (r.client, r.round, r.what, r.sampling_rate, r.noise_multiplier, r.count) for r in recorded
         ]
         spent = rows.groupby("round")["epsilon_spent"].first()
         if run.mechanism == "dp-sgd":
@@ -71,13 +71,14 @@ def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsil
 
 
 def exact_mean_loss(run: Run, client: int, parameters: Any, clip: float) -> float:
-    held = records(run)
-    rows = held.held[client]
-    module = model.build(run.model, held.table.features.shape[1], run.classes, run.precision)
+    data = records(run)
+    rows = data.held[client]
+    module = model.build(run.model, data.table.features.shape[1], run.classes, run.precision)
     model.put(module, parameters)
     with torch.no_grad():
         losses = per_example(
-            module(torch.from_numpy(held.table.features[rows])), torch.from_numpy(held.table.label[rows])
+            module(torch.from_numpy(data.table.features[rows])),
+            torch.from_numpy(data.table.label[rows]),
         )
     total: float = losses.double().clamp(max=clip).sum().item()
     return total / run.clients[client].size
@@ -95,8 +96,8 @@ class Tap(LocalGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Replies:
         sent = list(messages)
-        told: list[Any] = [m.content.config_records["config"] for m in sent if m.content]
-        self.rounds += [config["server-round"] for config in told]
+        configs: list[Any] = [m.content.config_records["config"] for m in sent if m.content]
+        self.rounds += [config["server-round"] for config in configs]
         replies = super().send_and_receive(sent, timeout=timeout)
         self.sent += [m.content for m in sent]
         self.received += [copy.deepcopy(r.content) for r in replies]  # a copy, because clients change theirs
@@ -106,7 +107,7 @@ class Tap(LocalGrid):
 
 @pytest.mark.parametrize(("strategy", "epsilon"), [(FEDAVG, 2.0), (TERM, 2.0), (YOGI, 0.5)])
 def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
-    run = one(strategy, epsilon)
+    run = single_run(strategy, epsilon)
     tap = Tap(run)
     recorded = federate(tap, run)["clients"].set_index(["client", "round"])
     assert len(tap.received) == 3 + 3 * run.rounds
@@ -115,10 +116,10 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
         assert set(content.config_records["roll-call"]) == {"partition-id", "fedtoll", "numerics"}
     scores = []
     sent = zip(tap.nodes[3:], tap.rounds, tap.sent[3:], tap.received[3:], strict=True)
-    for node, round, asked, content in sent:
+    for node, round, request, content in sent:
         plan = run.clients[node - 1]
         assert set(content) == {"arrays", "metrics", clients.LEDGER}
-        broadcast = asked.array_records["arrays"].to_numpy_ndarrays()
+        broadcast = request.array_records["arrays"].to_numpy_ndarrays()
         returned = content.array_records["arrays"].to_numpy_ndarrays()
         assert [a.shape for a in returned] == [a.shape for a in broadcast]
         metrics: dict[str, Any] = dict(content.metric_records["metrics"])
@@ -156,7 +157,7 @@ def test_a_client_receives_the_model_the_run_and_the_round_alone(private):
 def test_parameters_leave_with_the_noise_that_the_plan_states():
     """After one step, DP-SGD and clip-only differ by N(0, (η σ C / B)²)."""
     change = {"training": {"local_steps": 1, "rounds": 1}}
-    noised, clipped = one(FEDAVG, 2.0, **change), one(FEDAVG, "clip-only", **change)
+    noised, clipped = single_run(FEDAVG, 2.0, **change), single_run(FEDAVG, "clip-only", **change)
     replies = []
     for run in (noised, clipped):
         federate(tap := Tap(run), run)
@@ -230,7 +231,7 @@ def spied(folder: Path, asks: bool) -> Run:
     SEEN.clear()
     (folder / "spy.py").write_text(SPY)
     name = f"{folder / 'spy.py'}:Spy"
-    run = one({"name": name, "asks": asks}, 2.0)
+    run = single_run({"name": name, "asks": asks}, 2.0)
     federate(LocalGrid(run), run)
     return run
 
@@ -248,12 +249,12 @@ def test_a_strategy_sees_public_numbers_noised_updates_and_declared_statistics_a
             assert [u.shape for u in report.update] == [(1, 91), (1,)]
             assert set(report.statistics) == ({"mean_loss"} if asks else set())
             assert 0 < report.epsilon <= 2.0
-    told = {x for x in leaves([list(rest) for _, *rest in SEEN]) if isinstance(x, str)}
-    assert told == {"Male", "Female"}
+    strings = {x for x in leaves([list(rest) for _, *rest in SEEN]) if isinstance(x, str)}
+    assert strings == {"Male", "Female"}
 
 
 def test_held_out_records_change_nothing_but_their_own_measures(monkeypatch):
-    run = one(TERM, 2.0)
+    run = single_run(TERM, 2.0)
     true = federate(LocalGrid(run), run)
     original = HeldOut.__init__
 
@@ -270,6 +271,6 @@ def test_held_out_records_change_nothing_but_their_own_measures(monkeypatch):
 
 
 def test_no_training_row_is_held_out():
-    held = records(one(FEDAVG))
-    rows = np.concatenate([*held.held, held.test])
-    assert len(np.unique(rows)) == len(rows) == len(held.table)
+    data = records(single_run(FEDAVG))
+    rows = np.concatenate([*data.held, data.test])
+    assert len(np.unique(rows)) == len(rows) == len(data.table)

@@ -26,7 +26,7 @@ from fedtoll.strategies.conformance.play import freeze, play, round_trip
 from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.strategies.term import Term
 from fedtoll.strategies.uniform import Uniform
-from tests.server.federation import FEDAVG, one, with_strategy
+from tests.server.federation import FEDAVG, single_run, with_strategy
 
 
 @cache
@@ -655,7 +655,7 @@ class Watched(AFL):
 def test_playing_is_what_the_engine_does():
     """The kit gives the same results for the reports of a real run of AFL as the adapter did."""
     WATCHED.clear()
-    run = one(FEDAVG, 2.0, training={"rounds": 3})
+    run = single_run(FEDAVG, 2.0, training={"rounds": 3})
     asked = (StatisticPlan(name="mean_loss", parameters={"clip": 1.0}, noise_multiplier=20.0),)
     simulate(with_strategy(run.model_copy(update={"statistics": asked}), f"{__name__}:Watched", gamma=0.5))
     seen, rounds = list(WATCHED), tuple(Round(w["params"], w["reports"]) for w in WATCHED)

@@ -12,7 +12,7 @@ from fedtoll.privacy import accounting
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from tests.peers.test_accounting import google, integrated, rdp, recomputed, spent_in
-from tests.server.federation import one
+from tests.server.federation import single_run
 
 MIXED = {"kind": "iid", "clients": 3}
 STRATEGIES = sorted(registry.names())
@@ -32,7 +32,9 @@ def test_a_strategy_runs_everywhere_with_the_total_asked_for(strategy, epsilon, 
     tables: dict[str, Any] = {}
     for engine in ("cohort", "opacus"):
         change = {"training": {"engine": engine, "rounds": 3, "precision": "float64"}}
-        run = one({"name": strategy}, epsilon, **change, **({"partition": partition} if partition else {}))
+        run = single_run(
+            {"name": strategy}, epsilon, **change, **({"partition": partition} if partition else {})
+        )
         tables[engine] = simulate(run)
         groups = tables[engine]["groups"]
         assert np.isfinite(groups["log_loss"]).all()

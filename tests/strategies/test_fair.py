@@ -151,7 +151,7 @@ def test_without_a_step_fedminmax_is_fedavg():
         np.testing.assert_allclose(strategy.instructions(2, state)["group_weights"], [1, 1, 1])
 
 
-def test_mixed_clients_are_told_mu_over_rho_from_the_first_release_on():
+def test_mixed_clients_receive_mu_over_rho_from_the_first_release_on():
     rng = np.random.default_rng(4)
     n_KG = np.array([[40, 10, 5], [0, 20, 25]])
     n, gamma, clip = n_KG.sum(axis=1), 0.3, 2.0

@@ -214,7 +214,7 @@ def test_a_file_that_raises_is_one_line(mine):
         assert "\n" not in str(caught.value)
 
 
-def test_a_file_beside_is_meant_where_a_module_is_missing(mine, tmp_path, monkeypatch):
+def test_a_missing_module_suggests_the_file_of_that_name(mine, tmp_path, monkeypatch):
     mine(DECLARED + WEIGH)
     (tmp_path / "inner").mkdir()
     mine(DECLARED + WEIGH, file="inner/other.py")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tests.toll.tables import INF, Made, resolved
+from tests.toll.tables import INF, FakeResults, resolved
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Components:
 
 
 def differences(
-    rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
+    rng: np.random.Generator, sd: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw a table of ``groups`` independent groups with ``n`` rows per fold, and each seed's differences.
 
@@ -31,15 +31,15 @@ def differences(
     -------
     differences of shape [seeds, groups, n], and each group's mean over all seeds that could be drawn [groups]
     """
-    row_FGN = of.row * (rng.exponential(size=(folds, groups, n)) - 1)
-    seed_SG = of.seed * rng.normal(size=(len(fold_S), groups))
-    rest_SGN = of.rest * rng.normal(size=(len(fold_S), groups, n))
-    apart = of.mean + seed_SG[:, :, None] + row_FGN[fold_S] + rest_SGN
-    return apart, of.mean + row_FGN.mean(axis=(0, 2))
+    row_FGN = sd.row * (rng.exponential(size=(folds, groups, n)) - 1)
+    seed_SG = sd.seed * rng.normal(size=(len(fold_S), groups))
+    rest_SGN = sd.rest * rng.normal(size=(len(fold_S), groups, n))
+    drawn = sd.mean + seed_SG[:, :, None] + row_FGN[fold_S] + rest_SGN
+    return drawn, sd.mean + row_FGN.mean(axis=(0, 2))
 
 
 def rates(
-    rng: np.random.Generator, of: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
+    rng: np.random.Generator, sd: Components, groups: int, n: int, fold_S: np.ndarray, folds: int = 5
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Draw hits at ∞ minus hits at ε per seed and row; return them with the means of table and population.
 
@@ -47,25 +47,25 @@ def rates(
     """
     from scipy.special import ndtr
 
-    row_FGN = of.row * rng.normal(size=(folds, groups, n))
+    row_FGN = sd.row * rng.normal(size=(folds, groups, n))
     hits = []
-    for mean in (0.0, -of.mean):
-        seed_SG1 = of.seed * rng.normal(size=(len(fold_S), groups, 1))
-        rest_SGN = of.rest * rng.normal(size=(len(fold_S), groups, n))
+    for mean in (0.0, -sd.mean):
+        seed_SG1 = sd.seed * rng.normal(size=(len(fold_S), groups, 1))
+        rest_SGN = sd.rest * rng.normal(size=(len(fold_S), groups, n))
         hits.append(mean + seed_SG1 + row_FGN[fold_S] + rest_SGN > 0)
-    rest, whole = np.hypot(of.seed, of.rest), np.sqrt(of.seed**2 + of.row**2 + of.rest**2)
-    table_G = (ndtr(row_FGN / rest) - ndtr((row_FGN - of.mean) / rest)).mean(axis=(0, 2))
-    return hits[0].astype(float) - hits[1], table_G, float(0.5 - ndtr(-of.mean / whole))
+    rest, total = np.hypot(sd.seed, sd.rest), np.sqrt(sd.seed**2 + sd.row**2 + sd.rest**2)
+    table_G = (ndtr(row_FGN / rest) - ndtr((row_FGN - sd.mean) / rest)).mean(axis=(0, 2))
+    return hits[0].astype(float) - hits[1], table_G, float(0.5 - ndtr(-sd.mean / total))
 
 
-def made(apart_SGN: np.ndarray, fold_S: np.ndarray, folds: int = 5) -> Made:
+def as_results(drawn_SGN: np.ndarray, fold_S: np.ndarray, folds: int = 5) -> FakeResults:
     """Return results whose runs have these differences in log-loss; every row has 15 nats at ∞."""
-    seeds, groups, n = apart_SGN.shape
+    seeds, groups, n = drawn_SGN.shape
     rows = groups * n
     group = np.repeat([f"g{i}" for i in range(groups)], n)
     frames = []
     for s in range(seeds):
-        for mechanism, epsilon, more in (("none", INF, 0.0), ("dp-sgd", 0.5, apart_SGN[s].reshape(-1))):
+        for mechanism, epsilon, more in (("none", INF, 0.0), ("dp-sgd", 0.5, drawn_SGN[s].reshape(-1))):
             frames.append(
                 pd.DataFrame(
                     {
@@ -80,14 +80,14 @@ def made(apart_SGN: np.ndarray, fold_S: np.ndarray, folds: int = 5) -> Made:
                     }
                 )
             )
-    return Made(
+    return FakeResults(
         pd.DataFrame(), resolved(("fedavg",), (INF, 0.5), folds), pd.concat(frames, ignore_index=True)
     )
 
 
 def draw(
-    rng: np.random.Generator, of: Components, groups: int, n: int, seeds: int = 10, folds: int = 5
-) -> Made:
+    rng: np.random.Generator, sd: Components, groups: int, n: int, seeds: int = 10, folds: int = 5
+) -> FakeResults:
     """Draw the runs of consecutive seeds on one table."""
     fold_S = np.arange(seeds) % folds
-    return made(differences(rng, of, groups, n, fold_S, folds)[0], fold_S, folds)
+    return as_results(differences(rng, sd, groups, n, fold_S, folds)[0], fold_S, folds)

@@ -48,7 +48,7 @@ def at(frame: pd.DataFrame, mechanism: str = "dp-sgd", **where: Any) -> Any:
 
 
 @dataclass
-class Made:
+class FakeResults:
     """The attributes of results that the toll reads."""
 
     groups: pd.DataFrame

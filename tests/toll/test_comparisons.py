@@ -12,7 +12,7 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.toll import comparisons, toll, toll_gap
 from fedtoll.toll.intervals import holm, sign_flip, t_interval
 from fedtoll.toll.two_gaps import gap_swap
-from tests.toll.tables import INF, NAN, Made, at, resolved
+from tests.toll.tables import INF, NAN, FakeResults, at, resolved
 
 GROUPS = {"a": 0.05, "b": 0.10, "c": 0.25}
 
@@ -24,7 +24,7 @@ def study(
     spread: float = 0.04,
     own: float = 0.01,
     **scenario: Any,
-) -> Made:
+) -> FakeResults:
     """Simulate a study; ``strategies`` gives the relative excess of each strategy's tolls over FedAvg's.
 
     ``spread`` is the standard deviation shared by the strategies of a seed, ``own`` that of each run.
@@ -38,7 +38,7 @@ def study(
         for mechanism, epsilon, loss_SG in (("none", INF, free_SG), ("dp-sgd", 0.5, free_SG + paid_SG)):
             loss = np.column_stack([loss_SG, loss_SG.mean(axis=1)])
             parts.append(rows(name, mechanism, epsilon, (*GROUPS, "(all)"), loss))
-    return Made(pd.concat(parts), resolved(tuple(strategies), (INF, 0.5), **scenario))
+    return FakeResults(pd.concat(parts), resolved(tuple(strategies), (INF, 0.5), **scenario))
 
 
 def rows(
@@ -65,12 +65,12 @@ def rows(
 
 
 @pytest.fixture
-def made() -> Made:
+def results() -> FakeResults:
     return study(np.random.default_rng(0), {"fedavg": 0.0, "term(t=5)": -0.4, "uniform": 0.5})
 
 
-def test_the_default_family_is_everyone_against_fedavg_at_the_tightest(made):
-    frame = comparisons(made)
+def test_the_default_family_is_everyone_against_fedavg_at_the_tightest(results):
+    frame = comparisons(results)
     assert frame[
         ["strategy", "baseline", "measure", "mechanism", "epsilon", "quantity"]
     ].to_numpy().tolist() == [
@@ -83,9 +83,9 @@ def test_the_default_family_is_everyone_against_fedavg_at_the_tightest(made):
     assert frame["significant"].dtype == bool
 
 
-def test_the_difference_is_that_of_the_gaps_and_of_the_utilities(made):
-    frame = comparisons(made)
-    gaps = toll_gap(toll(made.groups))
+def test_the_difference_is_that_of_the_gaps_and_of_the_utilities(results):
+    frame = comparisons(results)
+    gaps = toll_gap(toll(results.groups))
     baseline = at(gaps, strategy="fedavg")
     for name in ("term(t=5)", "uniform"):
         own = at(gaps, strategy=name)
@@ -96,37 +96,37 @@ def test_the_difference_is_that_of_the_gaps_and_of_the_utilities(made):
         assert utility["low"] < utility["difference"] < utility["high"]
 
 
-def test_p_values_are_those_of_the_exact_tests(made):
-    frame = comparisons(made)
-    own = made.groups[made.groups["group"] != "(all)"].set_index(["strategy", "seed", "group"])
+def test_p_values_are_those_of_the_exact_tests(results):
+    frame = comparisons(results)
+    own = results.groups[results.groups["group"] != "(all)"].set_index(["strategy", "seed", "group"])
     loss = {m: own[own["mechanism"] == m]["log_loss"] for m in ("none", "dp-sgd")}
     paid = (loss["dp-sgd"] - loss["none"]).unstack()  # noqa: PD010
-    everybody = made.groups.query("group == '(all)' and mechanism == 'dp-sgd'").set_index(
+    everybody = results.groups.query("group == '(all)' and mechanism == 'dp-sgd'").set_index(
         ["strategy", "seed"]
     )
     for name in ("term(t=5)", "uniform"):
         gap, utility = frame[frame["strategy"] == name]["p"]
         assert gap == pytest.approx(gap_swap(paid.loc[name].to_numpy(), paid.loc["fedavg"].to_numpy()))
-        apart = everybody.loc[name, "log_loss"] - everybody.loc["fedavg", "log_loss"]
-        assert utility == pytest.approx(sign_flip(apart))
+        difference = everybody.loc[name, "log_loss"] - everybody.loc["fedavg", "log_loss"]
+        assert utility == pytest.approx(sign_flip(difference))
 
 
-def test_holm_is_over_the_whole_family(made):
-    frame = comparisons(made)
+def test_holm_is_over_the_whole_family(results):
+    frame = comparisons(results)
     assert frame["p_holm"].min() == pytest.approx(4 * frame["p"].min())
     assert (frame["significant"] == (frame["p_holm"] <= 0.05)).all()
     assert frame.query("quantity == 'toll gap'")["significant"].all()  # planted: .08 and .1 of .2
 
 
-def test_the_family_is_the_declared_one(made):
-    made.resolved["scenario"]["compare"] = {
+def test_the_family_is_the_declared_one(results):
+    results.resolved["scenario"]["compare"] = {
         "baseline": "uniform",
         "strategies": ["term"],
         "measure": "tpr",
         "quantities": ["utility"],
         "epsilons": [0.5],
     }
-    frame = comparisons(made)
+    frame = comparisons(results)
     assert frame[["strategy", "baseline", "measure", "quantity"]].to_numpy().tolist() == [
         ["term(t=5)", "uniform", "tpr", "utility"]
     ]
@@ -134,21 +134,21 @@ def test_the_family_is_the_declared_one(made):
     assert frame[["low", "high"]].isna().all(axis=None)  # tpr does not move: nothing is known of its spread
 
 
-def test_a_declaration_that_names_nothing_is_one_line(made):
-    made.resolved["scenario"]["compare"] = {"baseline": "fedavgg"}
+def test_a_declaration_that_names_nothing_is_one_line(results):
+    results.resolved["scenario"]["compare"] = {"baseline": "fedavgg"}
     with pytest.raises(ScenarioError, match="did you mean 'fedavg'"):
-        comparisons(made)
-    made.resolved["scenario"]["compare"] = {"measures": "tpr"}
+        comparisons(results)
+    results.resolved["scenario"]["compare"] = {"measures": "tpr"}
     with pytest.raises(ScenarioError, match=r"^resolved\.json: compare: "):
-        comparisons(made)
+        comparisons(results)
 
 
 @pytest.mark.parametrize(
     ("seeds", "reason"), [(3, "too few seeds"), (5, "too few seeds"), (6, "family too large")]
 )
 def test_what_the_seeds_cannot_reach_is_no_test_but_has_its_figures(seeds, reason):
-    made = study(np.random.default_rng(0), {"fedavg": 0.0, "term(t=5)": -0.4, "uniform": 0.5}, seeds)
-    frame = comparisons(made)
+    results = study(np.random.default_rng(0), {"fedavg": 0.0, "term(t=5)": -0.4, "uniform": 0.5}, seeds)
+    frame = comparisons(results)
     assert frame["reason"].str.startswith(reason).all()
     assert frame[["p", "p_holm"]].isna().all(axis=None)
     assert not frame["significant"].any()
@@ -164,24 +164,28 @@ def test_what_the_seeds_cannot_reach_is_no_test_but_has_its_figures(seeds, reaso
         ("(strategy == 'fedavg') == (seed < 5) and mechanism == 'dp-sgd'", "no seed in which"),
     ],
 )
-def test_where_there_is_nothing_to_compare_a_reason_stands(made, drop, reason):
-    made.groups = made.groups.query(f"not ({drop})")
-    row = comparisons(made).iloc[0]
+def test_a_comparison_without_data_gives_the_reason(results, drop, reason):
+    results.groups = results.groups.query(f"not ({drop})")
+    row = comparisons(results).iloc[0]
     assert row["reason"].startswith(reason) or row["reason"].endswith("to take tolls from")
     assert row["seeds"] == 0
     assert row[["difference", "p", "p_holm"]].isna().all()
     assert not row["significant"]
 
 
-def test_a_small_group_and_an_undefined_seed_take_no_part(made):
-    before = comparisons(made)
-    tiny = made.groups.query("group == 'a'").assign(group="tiny", n=20, positives=3)
+def test_a_small_group_and_an_undefined_seed_take_no_part(results):
+    before = comparisons(results)
+    tiny = results.groups.query("group == 'a'").assign(group="tiny", n=20, positives=3)
     tiny["log_loss"] += 5.0 * (tiny["strategy"] == "uniform")
-    made.groups = pd.concat([made.groups, tiny])
-    pd.testing.assert_frame_equal(comparisons(made), before)
-    hole = (made.groups["seed"] == 3) & (made.groups["group"] == "b") & (made.groups["strategy"] == "uniform")
-    made.groups.loc[hole, "log_loss"] = NAN
-    after = comparisons(made)
+    results.groups = pd.concat([results.groups, tiny])
+    pd.testing.assert_frame_equal(comparisons(results), before)
+    hole = (
+        (results.groups["seed"] == 3)
+        & (results.groups["group"] == "b")
+        & (results.groups["strategy"] == "uniform")
+    )
+    results.groups.loc[hole, "log_loss"] = NAN
+    after = comparisons(results)
     assert after["seeds"].tolist() == [10, 10, 9, 10]
 
 
@@ -243,7 +247,7 @@ def test_the_planted_difference_is_found_in_results():
         rows(strategy, "dp-sgd", 0.5, ("(all)",), shared + more + rng.normal(0, 0.01, (10, 1)))
         for strategy, more in (("fedavg", 0.0), ("q", 0.02))
     ]
-    told = resolved(("fedavg", "q"), (INF, 0.5), compare={"quantities": ["utility"]})
-    (row,) = comparisons(Made(pd.concat(parts), told)).to_dict("records")
+    shown = resolved(("fedavg", "q"), (INF, 0.5), compare={"quantities": ["utility"]})
+    (row,) = comparisons(FakeResults(pd.concat(parts), shown)).to_dict("records")
     assert row["significant"]
     assert row["low"] < row["difference"] < row["high"] < 0

@@ -9,7 +9,7 @@ from fedtoll.toll import joint_intervals
 from fedtoll.toll.gap import gap_interval
 from fedtoll.toll.intervals import t_interval
 from fedtoll.toll.two_gaps import gap_difference
-from tests.toll.population import Components, differences, made, rates
+from tests.toll.population import Components, as_results, differences, rates
 
 ADULT = {  # measured on the library's scenario with 10 seeds, FedAvg at ε = .5, log-loss
     "White": Components(seed=0.013, row=0.161, rest=0.332, mean=0.052),
@@ -36,37 +36,37 @@ def coverage(low: object, high: object, truth: object) -> float:
 
 
 @pytest.mark.parametrize("n", [20, 60])
-@pytest.mark.parametrize("of", ADULT.values(), ids=ADULT)
-def test_the_t_interval_covers_the_toll_of_this_table(of, n):
+@pytest.mark.parametrize("sd", ADULT.values(), ids=ADULT)
+def test_the_t_interval_covers_the_toll_of_this_table(sd, n):
     """Seeds and their folds are drawn at random; consecutive seeds use folds evenly and cover more."""
     rng = np.random.default_rng(n)
     covered: list[float] = []
     consecutive: list[float] = []
     for _ in range(TABLES):
         for fold_S, into in ((rng.integers(0, FOLDS, SEEDS), covered), (CONSECUTIVE, consecutive)):
-            apart, truth = differences(rng, of, GROUPS, n, fold_S)
-            _, low, high = t_interval(apart.mean(axis=2))
+            drawn, truth = differences(rng, sd, GROUPS, n, fold_S)
+            _, low, high = t_interval(drawn.mean(axis=2))
             into.append(coverage(low, high, truth))
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(consecutive) >= 0.93
 
 
 @pytest.mark.parametrize("n", [10, 20, 100])
-@pytest.mark.parametrize("of", RATES.values(), ids=RATES)
-def test_so_it_does_for_rates(of, n):
+@pytest.mark.parametrize("sd", RATES.values(), ids=RATES)
+def test_so_it_does_for_rates(sd, n):
     rng, covered = np.random.default_rng(n), []
     for _ in range(TABLES):
-        apart, truth, _ = rates(rng, of, GROUPS, n, rng.integers(0, FOLDS, SEEDS))
-        _, low, high = t_interval(apart.mean(axis=2))
+        drawn, truth, _ = rates(rng, sd, GROUPS, n, rng.integers(0, FOLDS, SEEDS))
+        _, low, high = t_interval(drawn.mean(axis=2))
         covered.append(coverage(low, high, truth))
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
-def joint(apart_SGN: np.ndarray, fold_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def joint(drawn_SGN: np.ndarray, fold_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of each group's interval, computed from a table of predictions."""
-    frame = joint_intervals(made(apart_SGN, fold_S))
+    frame = joint_intervals(as_results(drawn_SGN, fold_S))
     frame = frame[frame["group"] != "(all)"]
-    assert len(frame) == apart_SGN.shape[1]
+    assert len(frame) == drawn_SGN.shape[1]
     return frame["low"].to_numpy(), frame["high"].to_numpy()
 
 
@@ -76,18 +76,18 @@ def test_the_joint_interval_covers_the_toll_of_the_population(name, fold_S, n):
     """Holds from 20 test rows in total; an interval over seeds alone covers far less (see below)."""
     rng, covered = np.random.default_rng(n), []
     for _ in range(TABLES):
-        apart, _ = differences(rng, ADULT[name], GROUPS, n, fold_S)
-        covered.append(coverage(*joint(apart, fold_S), ADULT[name].mean))
+        drawn, _ = differences(rng, ADULT[name], GROUPS, n, fold_S)
+        covered.append(coverage(*joint(drawn, fold_S), ADULT[name].mean))
     assert 0.93 - ERROR <= np.mean(covered) <= 0.97
 
 
 @pytest.mark.parametrize(("fold_S", "n"), [(CONSECUTIVE, 20), (ONE, 20)])
-@pytest.mark.parametrize("of", RATES.values(), ids=RATES)
-def test_so_it_does_for_rates_of_the_population(of, fold_S, n):
+@pytest.mark.parametrize("sd", RATES.values(), ids=RATES)
+def test_so_it_does_for_rates_of_the_population(sd, fold_S, n):
     rng, covered = np.random.default_rng(n), []
     for _ in range(TABLES):
-        apart, _, truth = rates(rng, of, GROUPS, n, fold_S)
-        covered.append(coverage(*joint(apart, fold_S), truth))
+        drawn, _, truth = rates(rng, sd, GROUPS, n, fold_S)
+        covered.append(coverage(*joint(drawn, fold_S), truth))
     assert 0.93 - ERROR <= np.mean(covered) <= 0.97
 
 
@@ -95,8 +95,8 @@ def test_so_it_does_for_rates_of_the_population(of, fold_S, n):
 def test_below_twenty_rows_it_is_conservative(n):
     rng, covered = np.random.default_rng(n), []
     for _ in range(TABLES):
-        apart, _ = differences(rng, ADULT["Other"], GROUPS, n, ONE)
-        covered.append(coverage(*joint(apart, ONE), ADULT["Other"].mean))
+        drawn, _ = differences(rng, ADULT["Other"], GROUPS, n, ONE)
+        covered.append(coverage(*joint(drawn, ONE), ADULT["Other"].mean))
     assert np.mean(covered) >= 0.95
 
 
@@ -105,14 +105,14 @@ def test_an_interval_over_seeds_alone_does_not_cover_the_population():
     covered: dict[str, list[float]] = {"one test set": [], "folds": []}
     for _ in range(TABLES):
         for name, fold_S in (("one test set", ONE), ("folds", CONSECUTIVE)):
-            apart, _ = differences(rng, ADULT["Other"], GROUPS, 20, fold_S)
-            _, low, high = t_interval(apart.mean(axis=2))
+            drawn, _ = differences(rng, ADULT["Other"], GROUPS, 20, fold_S)
+            _, low, high = t_interval(drawn.mean(axis=2))
             covered[name].append(coverage(low, high, ADULT["Other"].mean))
     assert np.mean(covered["one test set"]) < 0.6
     assert np.mean(covered["folds"]) < 0.9
 
 
-TOLLS = np.array([of.mean for of in ADULT.values()])
+TOLLS = np.array([sd.mean for sd in ADULT.values()])
 SPREAD = np.array([0.013, 0.088, 0.143, 0.099, 0.077])  # of one seed's toll
 KINDS = {  # the strategy's and the baseline's expected tolls
     "apart": (1.2 * TOLLS, TOLLS),
@@ -131,8 +131,10 @@ def test_intervals_of_gaps_cover_whether_or_not_groups_tie(kind, seeds):
     truth = np.ptp(a) - np.ptp(b)
     of_gap, of_difference = [], []
     for _ in range(repeats):
-        shared, *own = SPREAD * rng.normal(size=(3, seeds, 5))
-        a_SG, b_SG = (m + np.sqrt(0.8) * shared + np.sqrt(0.2) * e for m, e in zip((a, b), own, strict=True))
+        shared, *separate = SPREAD * rng.normal(size=(3, seeds, 5))
+        a_SG, b_SG = (
+            m + np.sqrt(0.8) * shared + np.sqrt(0.2) * e for m, e in zip((a, b), separate, strict=True)
+        )
         low, high = gap_interval(a_SG)
         of_gap.append(low <= np.ptp(a) <= high)
         _, low, high = gap_difference(a_SG, b_SG)

@@ -61,11 +61,11 @@ def test_the_gap_is_taken_anew_for_every_swap():
     def gap(x_SG: np.ndarray) -> float:
         return float(np.ptp(x_SG.mean(axis=0)))
 
-    made = []
+    swapped = []
     for swap in product((False, True), repeat=7):
         mask = np.array(swap)[:, None]
-        made.append(gap(np.where(mask, b, a)) - gap(np.where(mask, a, b)))
-    far = np.abs(made) >= abs(gap(a) - gap(b)) - 1e-12
+        swapped.append(gap(np.where(mask, b, a)) - gap(np.where(mask, a, b)))
+    far = np.abs(swapped) >= abs(gap(a) - gap(b)) - 1e-12
     assert gap_swap(a, b) == pytest.approx(far.mean())
 
 
@@ -127,12 +127,12 @@ def test_a_rate_of_nothing_has_no_interval():
     assert np.isnan(wilson(0, 0)).all()
 
 
-def test_where_the_extremes_stand_apart_the_interval_is_the_t_interval():
+def test_with_clear_extremes_the_interval_is_the_t_interval():
     rng = np.random.default_rng(6)
     a, b = rng.normal([0.1, 0.2, 0.9], 0.03, (10, 3)), rng.normal([0.1, 0.8, 0.2], 0.03, (10, 3))
-    apart = (a[:, 2] - a[:, 0]) - (b[:, 1] - b[:, 0])
-    expected = stats.ttest_1samp(apart, 0).confidence_interval(0.95)
-    assert gap_difference(a, b) == pytest.approx((apart.mean(), expected.low, expected.high))
+    difference = (a[:, 2] - a[:, 0]) - (b[:, 1] - b[:, 0])
+    expected = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    assert gap_difference(a, b) == pytest.approx((difference.mean(), expected.low, expected.high))
 
 
 def test_where_groups_tie_it_is_wider_and_holds_the_difference():

@@ -14,14 +14,14 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.toll import joint_intervals
 from tests.server.fake import adult_race
 from tests.toll.population import Components, draw
-from tests.toll.tables import INF, Made, at
+from tests.toll.tables import INF, FakeResults, at
 
 SOME = Components(seed=0.03, row=0.3, rest=0.2)
 
 
-def slowly(made: Made, group: str) -> tuple[float, float]:
+def slowly(results: FakeResults, group: str) -> tuple[float, float]:
     """Return a group's toll and standard error, computed row by row over all pairs of seeds."""
-    p = made.predictions.assign(loss=-np.log(made.predictions["score"]))
+    p = results.predictions.assign(loss=-np.log(results.predictions["score"]))
     p = p if group == "(all)" else p[p["group"] == group]
     cells = {m: x.set_index(["seed", "record"])["loss"] for m, x in p.groupby("mechanism")}
     d = (cells["dp-sgd"] - cells["none"]).unstack("seed")  # noqa: PD010
@@ -43,9 +43,9 @@ def slowly(made: Made, group: str) -> tuple[float, float]:
 @pytest.mark.parametrize("folds", [1, 3, 10])
 @pytest.mark.parametrize("group", ["g0", "g1", "(all)"])
 def test_toll_and_error_are_those_worked_out_slowly(folds, group):
-    made = draw(np.random.default_rng(folds), SOME, groups=2, n=8, folds=folds)
-    row = at(joint_intervals(made), group=group)
-    toll, se = slowly(made, group)
+    results = draw(np.random.default_rng(folds), SOME, groups=2, n=8, folds=folds)
+    row = at(joint_intervals(results), group=group)
+    toll, se = slowly(results, group)
     assert (row["toll"], row["se"]) == pytest.approx((toll, se))
     assert row["low"] < row["toll"] < row["high"]
     assert row["n"] == 8 * min(folds, 10) * (2 if group == "(all)" else 1)
@@ -53,11 +53,11 @@ def test_toll_and_error_are_those_worked_out_slowly(folds, group):
 
 
 def test_with_a_fold_for_every_seed_it_is_the_t_interval():
-    made = draw(np.random.default_rng(0), SOME, groups=1, n=30, folds=10)
-    p = made.predictions.assign(loss=-np.log(made.predictions["score"]))
+    results = draw(np.random.default_rng(0), SOME, groups=1, n=30, folds=10)
+    p = results.predictions.assign(loss=-np.log(results.predictions["score"]))
     means = p.groupby(["mechanism", "seed"])["loss"].mean()
     expected = stats.ttest_1samp(means["dp-sgd"] - means["none"], 0).confidence_interval(0.95)
-    row = at(joint_intervals(made), group="g0")
+    row = at(joint_intervals(results), group="g0")
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
 
 
@@ -69,18 +69,18 @@ def test_one_test_set_for_all_seeds_widens_it():
 
 
 def test_the_order_of_rows_and_runs_does_not_matter():
-    made = draw(np.random.default_rng(2), SOME, groups=3, n=6)
-    before = joint_intervals(made).sort_values("group", ignore_index=True)
-    made.predictions = made.predictions.sample(frac=1, random_state=0)
-    after = joint_intervals(made).sort_values("group", ignore_index=True)
+    results = draw(np.random.default_rng(2), SOME, groups=3, n=6)
+    before = joint_intervals(results).sort_values("group", ignore_index=True)
+    results.predictions = results.predictions.sample(frac=1, random_state=0)
+    after = joint_intervals(results).sort_values("group", ignore_index=True)
     pd.testing.assert_frame_equal(before, after)
 
 
 @pytest.mark.parametrize("measure", ["accuracy", "tpr", "fpr", "selection_rate"])
 def test_rates_are_means_over_those_they_are_of(measure):
-    made = adult_race(seeds=tuple(range(10)), strategies=("fedavg",), records=600)
-    row = at(joint_intervals(made, measure), group="Black", epsilon=0.5)
-    p = made.predictions.query("group == 'Black'").assign(guess=lambda x: x["score"] >= 0.5)
+    results = adult_race(seeds=tuple(range(10)), strategies=("fedavg",), records=600)
+    row = at(joint_intervals(results, measure), group="Black", epsilon=0.5)
+    p = results.predictions.query("group == 'Black'").assign(guess=lambda x: x["score"] >= 0.5)
     p = {"tpr": p[p["label"] == 1], "fpr": p[p["label"] == 0]}.get(measure, p)
     p = p.assign(hit=(p["guess"] == (p["label"] == 1)) if measure == "accuracy" else p["guess"])
     rate = p.groupby(["mechanism", "epsilon", "seed"])["hit"].mean()
@@ -89,35 +89,35 @@ def test_rates_are_means_over_those_they_are_of(measure):
 
 
 def test_several_classes_have_a_loss_and_no_rate_of_positives():
-    made = draw(np.random.default_rng(3), SOME, groups=2, n=10)
-    score = made.predictions.pop("score")
-    made.predictions = made.predictions.assign(score_0=0.0, score_1=score, score_2=1 - score)
-    loss, tpr = joint_intervals(made), joint_intervals(made, "tpr")
+    results = draw(np.random.default_rng(3), SOME, groups=2, n=10)
+    score = results.predictions.pop("score")
+    results.predictions = results.predictions.assign(score_0=0.0, score_1=score, score_2=1 - score)
+    loss, tpr = joint_intervals(results), joint_intervals(results, "tpr")
     assert at(loss, group="g0")["toll"] == pytest.approx(0.1, abs=0.2)
     assert tpr[["toll", "se", "low", "high"]].isna().all(axis=None)
     assert (tpr["n"] == 0).all()
 
 
 def test_without_a_reference_a_second_seed_or_spread_there_is_no_interval():
-    made = draw(np.random.default_rng(4), SOME, groups=1, n=10)
-    whole = made.predictions
-    made.predictions = whole[whole["mechanism"] == "dp-sgd"]
-    row = at(joint_intervals(made), group="g0")
+    results = draw(np.random.default_rng(4), SOME, groups=1, n=10)
+    predictions = results.predictions
+    results.predictions = predictions[predictions["mechanism"] == "dp-sgd"]
+    row = at(joint_intervals(results), group="g0")
     assert (row["n"], row["seeds"]) == (50, 0)
     assert row[["toll", "se", "low", "high"]].isna().all()
-    made.predictions = whole[whole["seed"] == 0]
-    assert at(joint_intervals(made), group="g0")[["se", "low", "high"]].isna().all()
-    made.predictions = whole.assign(score=0.7)
-    row = at(joint_intervals(made), group="g0")
+    results.predictions = predictions[predictions["seed"] == 0]
+    assert at(joint_intervals(results), group="g0")[["se", "low", "high"]].isna().all()
+    results.predictions = predictions.assign(score=0.7)
+    row = at(joint_intervals(results), group="g0")
     assert row["toll"] == 0
     assert row[["se", "low", "high"]].isna().all()
-    made.predictions = whole[whole["mechanism"] == "none"]
-    assert joint_intervals(made).empty
+    results.predictions = predictions[predictions["mechanism"] == "none"]
+    assert joint_intervals(results).empty
 
 
 def test_one_row_a_fold_has_a_mean_and_no_interval():
-    made = draw(np.random.default_rng(5), SOME, groups=1, n=1)
-    row = at(joint_intervals(made), group="g0")
+    results = draw(np.random.default_rng(5), SOME, groups=1, n=1)
+    row = at(joint_intervals(results), group="g0")
     assert not np.isnan(row["toll"])
     assert row[["se", "low", "high"]].isna().all()
 
@@ -148,9 +148,9 @@ def test_a_sweep_of_150_runs_takes_under_two_seconds():
         for i, value in enumerate((strategy, "none" if epsilon == INF else "dp-sgd", epsilon, seed)):
             run.insert(i, ("strategy", "mechanism", "epsilon", "seed")[i], value)
         frames.append(run)
-    made = Made(pd.DataFrame(), {}, pd.concat(frames, ignore_index=True))
+    results = FakeResults(pd.DataFrame(), {}, pd.concat(frames, ignore_index=True))
     start = time.process_time()
-    frame = joint_intervals(made)
+    frame = joint_intervals(results)
     assert time.process_time() - start < 2
     assert len(frame) == 3 * 4 * 6
     assert frame.notna().all(axis=None)

@@ -12,7 +12,7 @@ from scipy import stats
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import MEASURES
 from fedtoll.toll import folds_of, results_toll, toll
-from tests.toll.tables import INF, NAN, Made, at, pair, table
+from tests.toll.tables import INF, NAN, FakeResults, at, pair, table
 
 
 def test_the_toll_is_the_mean_of_the_paired_differences():
@@ -125,8 +125,8 @@ def test_the_price_is_against_fedavg_without_privacy():
 def test_prices_refer_to_fedtolls_fedavg_whatever_its_label(name, label, price):
     groups = pd.concat([pair([(0.20, 0.25)] * 2, strategy=label), pair([(0.50, 0.50)] * 2, strategy="q")])
     names = [{"name": name, "label": label}, {"name": "q", "label": "q"}]
-    made = Made(groups, {"scenario": {"strategies": names}})
-    assert at(results_toll(made), strategy="q")["price"] == pytest.approx(price, nan_ok=True)
+    results = FakeResults(groups, {"scenario": {"strategies": names}})
+    assert at(results_toll(results), strategy="q")["price"] == pytest.approx(price, nan_ok=True)
 
 
 def test_without_fedavg_there_is_no_price():

@@ -10,7 +10,7 @@ from scipy import stats
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.toll import slopes, toll
 from fedtoll.toll.literature import literature
-from tests.toll.tables import INF, NAN, Made, at, pair, resolved, table
+from tests.toll.tables import INF, NAN, FakeResults, at, pair, resolved, table
 
 
 def curve(slope_of: dict[int, float], epsilons: tuple[float, ...] = (0.5, 2.0, 8.0)) -> pd.DataFrame:
@@ -78,10 +78,10 @@ def test_the_papers_quantities_are_worked_out_by_hand():
         part["accuracy"] = 1 - part["log_loss"] / (2 if group == "b" else 1)
         parts.append(part)
     groups = pd.concat(parts)
-    made = Made(groups, resolved(("fedavg",), (INF, 1.0), folds=5))
-    frame = literature(made)
+    results = FakeResults(groups, resolved(("fedavg",), (INF, 1.0), folds=5))
+    frame = literature(results)
     pd.testing.assert_frame_equal(
-        literature(made, {m: toll(groups, m, 5) for m in ("accuracy", "log_loss")}), frame
+        literature(results, {m: toll(groups, m, 5) for m in ("accuracy", "log_loss")}), frame
     )
     a, b, everybody = (at(frame, group=g) for g in losses)
     assert (a["privacy_cost"], b["privacy_cost"]) == pytest.approx((0.2, 0.05))
@@ -94,6 +94,6 @@ def test_the_papers_quantities_are_worked_out_by_hand():
 
 def test_without_a_reference_the_papers_have_nothing():
     groups = pair([(0.2, 0.3)] * 2).assign(accuracy=0.8).query("mechanism == 'dp-sgd'")
-    frame = literature(Made(groups, {}))
+    frame = literature(FakeResults(groups, {}))
     assert frame[["privacy_cost", "privacy_cost_gap", "excessive_risk", "fairness_gap"]].isna().all(axis=None)
     assert (frame["n"] == 500).all()

@@ -21,7 +21,7 @@ from fedtoll.toll import (
     toll_gap,
 )
 from fedtoll.toll.predictions import ROWS
-from tests.toll.tables import INF, Made, at, resolved
+from tests.toll.tables import INF, FakeResults, at, resolved
 
 GROUPS = {  # name: positives and negatives in one test set
     "empty": (0, 0),
@@ -50,8 +50,8 @@ def defined(measure: str, positives: int, negatives: int) -> bool:
 
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["two classes", "three classes"])
-def made(request) -> Made:
-    """Make results measured by the real evaluation; with three classes, the third resembles the second."""
+def results(request) -> FakeResults:
+    """Return results measured by the real evaluation; with three classes, the third resembles the second."""
     classes = request.param
     codes = np.repeat(np.arange(len(GROUPS)), [p + n for p, n in GROUPS.values()])
     labels = np.concatenate([np.r_[np.ones(p, int), np.zeros(n, int)] for p, n in GROUPS.values()])
@@ -74,31 +74,35 @@ def made(request) -> Made:
         predictions.append(
             pd.DataFrame(key | {"record": np.arange(len(labels)), "group": names, "label": labels} | scores)
         )
-    told = resolved(("fedavg", "uniform"), (INF, "clip-only", 8.0, 0.5))
-    return Made(pd.DataFrame(groups), told, pd.concat(predictions, ignore_index=True))
+    scenario = resolved(("fedavg", "uniform"), (INF, "clip-only", 8.0, 0.5))
+    return FakeResults(pd.DataFrame(groups), scenario, pd.concat(predictions, ignore_index=True))
 
 
-def known(made: Made, measure: str, group: str) -> bool:
-    if "score" in made.predictions:
+def is_defined(results: FakeResults, measure: str, group: str) -> bool:
+    if "score" in results.predictions:
         return defined(measure, *GROUPS[group])
     if measure == "balanced_accuracy":
         return sum(GROUPS[group]) > 1 and min(GROUPS[group]) > 0
     return measure in {"log_loss", "accuracy"} and sum(GROUPS[group]) > 0
 
 
-def small(made: Made, group: str) -> bool:
+def is_small(results: FakeResults, group: str) -> bool:
     """Return whether a group has too few records or positives; with three classes there are no positives."""
-    return sum(GROUPS[group]) < 100 or ("score" in made.predictions and GROUPS[group][0] < 20)
+    return sum(GROUPS[group]) < 100 or ("score" in results.predictions and GROUPS[group][0] < 20)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_toll_is_undefined_exactly_where_its_measure_is(made, measure):
-    frame = toll(made.groups, measure, folds=1)
+def test_a_toll_is_undefined_exactly_where_its_measure_is(results, measure):
+    frame = toll(results.groups, measure, folds=1)
     for group, (positives, negatives) in GROUPS.items():
         row = at(frame, strategy="fedavg", epsilon=0.5, group=group)
-        assert (row["n"], row["runs"], row["too_few"]) == (positives + negatives, SEEDS, small(made, group))
+        assert (row["n"], row["runs"], row["too_few"]) == (
+            positives + negatives,
+            SEEDS,
+            is_small(results, group),
+        )
         numbers = row[["value", "value_sd", "toll", "toll_se", "clipping", "noise", "price", "price_se"]]
-        if known(made, measure, group):
+        if is_defined(results, measure, group):
             assert numbers.notna().all()
             assert (row["seeds"], row["undefined"]) == (SEEDS, 0)
         else:
@@ -109,9 +113,9 @@ def test_a_toll_is_undefined_exactly_where_its_measure_is(made, measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_gap_is_over_groups_that_have_the_measure(made, measure):
-    row = at(toll_gap(toll(made.groups, measure, folds=1)), strategy="fedavg", epsilon=0.5)
-    claimed = [g for g in GROUPS if known(made, measure, g) and not small(made, g)]
+def test_a_gap_is_over_groups_that_have_the_measure(results, measure):
+    row = at(toll_gap(toll(results.groups, measure, folds=1)), strategy="fedavg", epsilon=0.5)
+    claimed = [g for g in GROUPS if is_defined(results, measure, g) and not is_small(results, g)]
     assert row["groups"] == len(claimed)
     assert row[["gap", "gap_low", "gap_high", "disparity"]].isna().all() == (len(claimed) < 2)
     assert row[["gap", "gap_low", "gap_high", "disparity"]].notna().all() == (len(claimed) > 1)
@@ -120,22 +124,26 @@ def test_a_gap_is_over_groups_that_have_the_measure(made, measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_slope_is_undefined_exactly_where_its_measure_is(made, measure):
-    frame = slopes(made.groups, measure, folds=1)
+def test_a_slope_is_undefined_exactly_where_its_measure_is(results, measure):
+    frame = slopes(results.groups, measure, folds=1)
     for group in GROUPS:
         (row,) = frame[(frame["strategy"] == "fedavg") & (frame["group"] == group)].to_dict("records")
         values = np.array([row["slope"], row["slope_low"], row["slope_high"]])
-        assert (row["n"], row["runs"], row["too_few"]) == (sum(GROUPS[group]), SEEDS, small(made, group))
-        assert (np.isfinite(values[0]), row["seeds"]) == (
-            (True, SEEDS) if known(made, measure, group) else (False, 0)
+        assert (row["n"], row["runs"], row["too_few"]) == (
+            sum(GROUPS[group]),
+            SEEDS,
+            is_small(results, group),
         )
-        assert known(made, measure, group) or np.isnan(values).all()
+        assert (np.isfinite(values[0]), row["seeds"]) == (
+            (True, SEEDS) if is_defined(results, measure, group) else (False, 0)
+        )
+        assert is_defined(results, measure, group) or np.isnan(values).all()
 
 
 @pytest.mark.parametrize("measure", ROWS)
-def test_joint_intervals_are_undefined_exactly_where_rows_lack(made, measure):
-    frame = joint_intervals(made, measure)
-    binary = "score" in made.predictions
+def test_joint_intervals_are_undefined_exactly_where_rows_lack(results, measure):
+    frame = joint_intervals(results, measure)
+    binary = "score" in results.predictions
     for group, (positives, negatives) in GROUPS.items():
         rows = frame[(frame["strategy"] == "fedavg") & (frame["epsilon"] == 0.5) & (frame["group"] == group)]
         if group == "empty":
@@ -150,8 +158,8 @@ def test_joint_intervals_are_undefined_exactly_where_rows_lack(made, measure):
         assert row["seeds"] == (SEEDS if n else 0)
 
 
-def test_the_papers_quantities_are_undefined_for_nobody(made):
-    frame = literature(made)
+def test_the_papers_quantities_are_undefined_for_nobody(results):
+    frame = literature(results)
     row = at(frame, strategy="fedavg", epsilon=0.5, group="empty")
     numbers = ["privacy_cost", "privacy_cost_se", "excessive_risk", "excessive_risk_se", "fairness_gap"]
     assert row[numbers].isna().all()
@@ -159,23 +167,23 @@ def test_the_papers_quantities_are_undefined_for_nobody(made):
     assert at(frame, strategy="fedavg", epsilon=0.5, group="large")[numbers].notna().all()
 
 
-def test_fairness_has_no_odds_without_positives_or_negatives(made):
-    row = at(fairness(made.predictions), strategy="fedavg", epsilon=0.5)
+def test_fairness_has_no_odds_without_positives_or_negatives(results):
+    row = at(fairness(results.predictions), strategy="fedavg", epsilon=0.5)
     assert np.isnan(row["equalized_odds_difference"])
     assert row["undefined"] == SEEDS
-    assert np.isnan(row["demographic_parity_difference"]) == ("score" not in made.predictions)
-    large = made.predictions[made.predictions["group"].isin(["large", "larger"])]
+    assert np.isnan(row["demographic_parity_difference"]) == ("score" not in results.predictions)
+    large = results.predictions[results.predictions["group"].isin(["large", "larger"])]
     row = at(fairness(large), strategy="fedavg", epsilon=0.5)
-    assert np.isnan(row["equalized_odds_difference"]) == ("score" not in made.predictions)
+    assert np.isnan(row["equalized_odds_difference"]) == ("score" not in results.predictions)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_two_folders_differ_only_in_what_both_have(made, measure):
-    frame = difference(made, made, measure)
+def test_two_folders_differ_only_in_what_both_have(results, measure):
+    frame = difference(results, results, measure)
     for group in GROUPS:
         row = at(frame, strategy="fedavg", epsilon=0.5, group=group)
         assert (row["n_a"], row["n_b"]) == (sum(GROUPS[group]),) * 2
-        if known(made, measure, group):
+        if is_defined(results, measure, group):
             assert (row["difference"], row["seeds"]) == (0, SEEDS)
         else:
             assert np.isnan(row["difference"])
@@ -184,10 +192,10 @@ def test_two_folders_differ_only_in_what_both_have(made, measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_test_is_made_only_of_what_is_defined(made, measure):
-    made.resolved["scenario"]["compare"] = {"measure": measure, "quantities": ["toll gap", "utility"]}
-    frame = comparisons(made).set_index("quantity")
-    binary = "score" in made.predictions
+def test_a_test_is_made_only_of_what_is_defined(results, measure):
+    results.resolved["scenario"]["compare"] = {"measure": measure, "quantities": ["toll gap", "utility"]}
+    frame = comparisons(results).set_index("quantity")
+    binary = "score" in results.predictions
     exists = binary or measure in {"log_loss", "accuracy", "balanced_accuracy"}
     for quantity in ("toll gap", "utility"):
         row = frame.loc[quantity]

@@ -146,7 +146,7 @@ def releases(
         Directions to project the releases onto, one block of steps at a time. The unprojected releases of an
         MLP would take gigabytes.
     """
-    one = client.model_copy(update={"steps": 1})
+    single_step = client.model_copy(update={"steps": 1})
     before = _flat(start)
     scale = -client.batch_size / (run.learning_rate * (run.clip or 1.0))
     blocks = []
@@ -155,7 +155,7 @@ def releases(
         compute = make_engine(run.engine, run.device)
         last = first + STEPS_PER_CALL
         block = zip(rounds[first:last], batches[first:last], strict=True)
-        tasks = [Task(one, round, start, features, labels) for round, (features, labels) in block]
+        tasks = [Task(single_step, round, start, features, labels) for round, (features, labels) in block]
         block_SP = np.array([_flat(t.parameters) - before for t in compute.train(run, tasks)]) * scale
         blocks.append(block_SP if onto_PM is None else block_SP @ onto_PM)
     return np.concatenate(blocks)

@@ -104,8 +104,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"--seeds {seeds}: {len(scenario.seeds)} models; an attack needs {MIN_TARGETS} or more"
         )
-    one = scenario.model_copy(update={"seeds": scenario.seeds[:1]})
-    planned = plan(one, file)
+    first_seed = scenario.model_copy(update={"seeds": scenario.seeds[:1]})
+    planned = plan(first_seed, file)
     halves = plan_targets(scenario, file, scenario.seeds, planned)
     return Prepared(scenario, planned, halves, scenario.seeds)
 
@@ -259,7 +259,7 @@ def _membership(
         cells.setdefault((run.strategy.name, run.mechanism, run.epsilon), []).append(run)
     for (strategy, mechanism, budget), runs in cells.items():
         logit_TN, member_TN, codes_N = _common([models[run.hash] for run in runs], prepared.halves.federation)
-        bound = replaced_ceiling(_of_a_record(runs[0]), runs[0].guarantee[0])
+        bound = replaced_ceiling(_epsilon_of_record(runs[0]), runs[0].guarantee[0])
         key = {"strategy": strategy, "mechanism": mechanism, "epsilon": budget}
         for attack in attacks.ATTACKS:
             score_TN = attacks.lira(logit_TN, member_TN) if attack == "lira" else attacks.loss(logit_TN)
@@ -284,7 +284,7 @@ def _common(models: Sequence[Target], federation: Federation) -> tuple[Any, Any,
     return logit_TN, member_TN, federation.groups.codes[rows_N]
 
 
-def _of_a_record(run: Run) -> float:
+def _epsilon_of_record(run: Run) -> float:
     """Return a record's ε: its client's, or the sum over all clients that hold a copy of it."""
     if run.mechanism != "dp-sgd":
         return math.inf

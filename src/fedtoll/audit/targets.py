@@ -109,7 +109,7 @@ def train_targets(
     ScenarioError
         If the folder cannot be written; models stored before that remain.
     """
-    with _errors_in_one_line(folder):
+    with _errors_name_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
     suffix = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]  # no model of other versions
     files = {run.hash: folder / f"{run.hash}-{suffix}.parquet" for run in planned.runs}
@@ -124,7 +124,7 @@ def train_targets(
     train = partial(train_target, Trainer(planned.federation))
     for i, result in spread(train, [run.to_json() for run in todo], workers):
         run = todo[i]
-        with _errors_in_one_line(folder):
+        with _errors_name_folder(folder):
             _save(files[run.hash], result)
         models[run.hash] = result
         finished()
@@ -132,7 +132,7 @@ def train_targets(
 
 
 @contextmanager
-def _errors_in_one_line(folder: Path) -> Iterator[None]:
+def _errors_name_folder(folder: Path) -> Iterator[None]:
     """Raise a ScenarioError that names the folder in place of an OSError."""
     try:
         yield

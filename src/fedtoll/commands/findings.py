@@ -60,17 +60,17 @@ def findings(
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
     prepared = [package.prepare(name, quick=quick) for name in package.resolve_names(names or [])]
     package.check_unique(prepared)
-    for one in prepared if not force else ():
-        package.check_versions(one, folder / one.scenario.name)
+    for planned in prepared if not force else ():
+        package.check_versions(planned, folder / planned.scenario.name)
     command = shlex.join(["fedtoll", *sys.argv[1:]])
     judged, failed = [], {}
     with _progress(prepared) as finished:
-        for one in prepared:
+        for planned in prepared:
             try:
                 judged.append(
                     package.run_finding(
-                        one,
-                        folder / one.scenario.name,
+                        planned,
+                        folder / planned.scenario.name,
                         executor=executor,
                         workers=workers,
                         command=command,
@@ -80,7 +80,7 @@ def findings(
                     )
                 )
             except RunError as error:  # judge the other findings nevertheless
-                failed[one.scenario.name] = one_line(str(error))
+                failed[planned.scenario.name] = one_line(str(error))
     for line in failed.values():
         typer.echo(f"fedtoll: failed: {line}", err=True)
     if judged:
@@ -107,7 +107,7 @@ def _show(judged: Sequence[Finding], page: Path, quick: bool, failed: dict[str, 
     for finding in judged:
         console().print(_table(finding))
         for s in finding.survives:
-            typer.echo(f"{s.asks}? {s.answer}: {s.why}")
+            typer.echo(f"{s.text}? {s.answer}: {s.why}")
         typer.echo("")
     typer.echo(package.report_not_held((f.scenario.name, o) for f in judged for o in f.outcomes))
     typer.echo(f"page: {page}")
@@ -182,5 +182,5 @@ def _progress(prepared: Sequence[Prepared]) -> Iterator[Callable[[Run], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("runs", total=sum(one.runs for one in prepared))
+        task = bar.add_task("runs", total=sum(planned.runs for planned in prepared))
         yield lambda run: bar.advance(task)

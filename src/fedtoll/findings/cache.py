@@ -81,7 +81,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], *, force: bool = Fals
         mixed.append(before)
     content = {"versions": installed, "mixed_with": mixed}
     if content != stamp:
-        with _errors_name(folder):
+        with _errors_name_folder(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / STAMP, (json.dumps(content, indent=1) + "\n").encode())
     return folder
@@ -128,7 +128,7 @@ def complete(
 
 
 def _store(file: Path, result: Result, save: Callable[[Path, Result], object]) -> None:
-    with _errors_name(file.parent):
+    with _errors_name_folder(file.parent):
         write_file(file, lambda temporary: save(temporary, result))
 
 
@@ -157,7 +157,7 @@ def _stamp(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _errors_name(folder: Path) -> Iterator[None]:
+def _errors_name_folder(folder: Path) -> Iterator[None]:
     """Replace an OSError by one line that names the folder."""
     try:
         yield

@@ -117,7 +117,7 @@ def _points(setting: str, study: Study, measure: Any) -> list[Point]:
     useful = [_objectives(order, p) for order, p in found if p.standing == "on the front"]
     points = []
     for order, p in sorted(found, key=lambda f: (f[1].strategy, -f[0], f[1].epsilon)):
-        beaten = any(dominates(other, _objectives(order, p)) for other in useful)
+        beaten = any(dominates(q, _objectives(order, p)) for q in useful)
         points.append(replace(p, standing="beaten") if p.standing == "on the front" and beaten else p)
     return points
 
@@ -126,15 +126,15 @@ def _objectives(epsilon: float, point: Point) -> tuple[float, float, float]:
     return point.accuracy[0], point.disparity[0], epsilon
 
 
-def dominates(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Return whether one (accuracy, disparity, ε) is at least as good in all three and better in one.
+def dominates(a: tuple[float, float, float], b: tuple[float, float, float]) -> bool:
+    """Return whether (accuracy, disparity, ε) ``a`` is nowhere worse than ``b`` and somewhere better.
 
     Examples
     --------
     >>> dominates((0.85, 0.1, 1.0), (0.84, 0.2, 1.0)), dominates((0.85, 0.1, 1.0), (0.84, 0.0, 1.0))
     (True, False)
     """
-    signed = [(one[0], other[0]), (-one[1], -other[1]), (-one[2], -other[2])]
+    signed = [(a[0], b[0]), (-a[1], -b[1]), (-a[2], -b[2])]
     return all(a >= b for a, b in signed) and any(a > b for a, b in signed)
 
 
@@ -188,9 +188,9 @@ def _spec(points: Sequence[Point]) -> dict[str, Any]:
     x = alt.X("x:Q", title="accuracy of everybody (better →)", scale=scale, axis=alt.Axis(tickCount=4))
     title = f"disparity of {points[0].measure.replace('_', ' ')} (fairer ↓)"
     y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5))
-    scale_of = alt.Scale(domain=strategies, range=cycle(COLOURS, len(strategies)))
+    colours = alt.Scale(domain=strategies, range=cycle(COLOURS, len(strategies)))
     legend = alt.Undefined if len(strategies) > 1 else None
-    colour = alt.Color("strategy:N", scale=scale_of, legend=legend)
+    colour = alt.Color("strategy:N", scale=colours, legend=legend)
     shapes = alt.Scale(domain=list(STANDINGS), range=["circle", "circle", "cross", "triangle-down"])
     shape = alt.Shape("standing:N", scale=shapes, legend=None)
     on_front = "datum.standing == 'on the front'"
@@ -260,5 +260,5 @@ def collapse_sentence(points: Sequence[Point]) -> str:
     flat = [p for p in points if p.standing == "collapsed"]
     if not flat:
         return "No model collapsed in half of its seeds or more."
-    each = listed(f"{p.setting}, {p.strategy} at ε = {p.epsilon} ({p.collapsed:.0%} of seeds)" for p in flat)
-    return f"Collapsed (a single class, or no better than chance), so their parity means nothing: {each}."
+    cases = listed(f"{p.setting}, {p.strategy} at ε = {p.epsilon} ({p.collapsed:.0%} of seeds)" for p in flat)
+    return f"Collapsed (a single class, or no better than chance), so their parity means nothing: {cases}."

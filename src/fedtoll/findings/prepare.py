@@ -101,11 +101,14 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
     if (why := why_undecidable(scenario.claim, len(scenario.seeds))) and seeds is None and not quick:
         raise ScenarioError(f"{file}: claim: {why}")
     _check_skips(name, file, scenario)
-    overrides_of = {s.name: s.set for s in scenario.setting}
+    changes = {s.name: s.set for s in scenario.setting}
     tuned = {s.name for s in scenario.setting if s.tuned}
     plans: dict[str, Plan] = {}
     for setting in _settings_read(scenario.claim):
-        overrides = (*overrides_of.get(setting, ()), *(_quick(scenario, setting in tuned) if quick else ()))
+        overrides = (
+            *changes.get(setting, ()),
+            *(_quick(scenario, setting in tuned) if quick else ()),
+        )
         like = next(iter(plans.values())).federation if plans else None
         plans[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
     if tuned & plans.keys():

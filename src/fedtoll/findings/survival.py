@@ -50,7 +50,7 @@ class Survival:
     held: int = 0
 
     @property
-    def asks(self) -> str:
+    def text(self) -> str:
         """The question, in words."""
         return {
             "tuning": "survives tuning",
@@ -58,9 +58,9 @@ class Survival:
         }[self.question]
 
 
-def same_runs(one: Outcome, other: Outcome) -> bool:
+def same_runs(a: Outcome, b: Outcome) -> bool:
     """Return whether two settings' outcomes come from the same runs."""
-    return bool(one.runs) and one.runs == other.runs
+    return bool(a.runs) and a.runs == b.runs
 
 
 def survival(settings: Sequence[Setting], outcomes: Sequence[Outcome]) -> tuple[Survival, Survival]:
@@ -103,9 +103,9 @@ def _answer(
 ) -> Survival:
     outcome = {(o.claim, o.setting): o for o in outcomes}
     both = {
-        (claim, setting): (outcome[claim, other].verdict, o.verdict)
+        (claim, setting): (outcome[claim, twin_name].verdict, o.verdict)
         for (claim, setting), o in outcome.items()
-        if (other := twins.get(setting)) is not None and (claim, other) in outcome
+        if (twin_name := twins.get(setting)) is not None and (claim, twin_name) in outcome
     }
     if not both:
         return Survival(question, "not asked", "no claim is tested both with it and without it")

@@ -180,17 +180,17 @@ class _Evidence:
 def judge(cases: Sequence[Case]) -> list[Judged]:
     """Return the verdict of every case; together they are the family of Holm's correction."""
     evidence = [_combine(case.parts) for case in cases]
-    adjusted = holm([one.p for one in evidence])
+    adjusted = holm([e.p for e in evidence])
     judged = []
-    for case, one, p_holm in zip(cases, evidence, adjusted, strict=True):
+    for case, e, p_holm in zip(cases, evidence, adjusted, strict=True):
         seeds = min((part.seeds for part in case.parts), default=0)
-        undecided = Judged("undecided", "", one.p, float(p_holm))
-        if why := case.undecidable or _why_undecided(case.parts, seeds, len(cases), one.p):
+        undecided = Judged("undecided", "", e.p, float(p_holm))
+        if why := case.undecidable or _why_undecided(case.parts, seeds, len(cases), e.p):
             judged.append(replace(undecided, why=why))
         elif case.undefined:
             judged.append(replace(undecided, verdict="not reproduced", why=case.undefined))
         else:
-            verdict, why = _decide(one, float(p_holm), case.over)
+            verdict, why = _decide(e, float(p_holm), case.over)
             judged.append(replace(undecided, verdict=verdict, why=why))
     return judged
 
@@ -223,26 +223,26 @@ def _decide(evidence: _Evidence, p_holm: float, over: tuple[str, float] | None) 
 def _combine(parts: Sequence[Part]) -> _Evidence:
     """Return the joint evidence of the parts of a claim.
 
-    Inside: all parts lie inside, and all but the guards must do so clearly, so p is the largest of theirs (an
+    Inside: all parts lie inside, and all but the guards must do so clearly, so p is their largest (an
     intersection-union test). Outside: one part does, or one guard significantly, so p is the smallest times
     the number of parts that could have.
     """
     located = [(part, _Evidence(*part.locate())) for part in parts]
-    main = [one for part, one in located if not part.guard]
-    guards = [one for part, one in located if part.guard]
+    main = [e for part, e in located if not part.guard]
+    guards = [e for part, e in located if part.guard]
     broken = [g for g in guards if not g.inside and g.clear and g.p * len(guards) <= LEVEL]
     if broken:
         worst = min(broken, key=lambda g: g.p)
         return _Evidence(False, True, min(1.0, worst.p * len(guards)))
-    if any(math.isnan(one.p) for one in main) or not main:
+    if any(math.isnan(e.p) for e in main) or not main:
         return _Evidence(False, False, math.nan)
-    if all(one.inside for one in main):
+    if all(e.inside for e in main):
         if not all(g.inside for g in guards):
-            p = max(one.p for one in main)
+            p = max(e.p for e in main)
             return _Evidence(True, False, p, "the mean of one of its steps goes the other way")
-        return _Evidence(True, all(one.clear for one in main), max(one.p for one in main))
-    outside = [one for one in main if not one.inside]
-    worst = min(outside, key=lambda one: (not one.clear, one.p))
+        return _Evidence(True, all(e.clear for e in main), max(e.p for e in main))
+    outside = [e for e in main if not e.inside]
+    worst = min(outside, key=lambda e: (not e.clear, e.p))
     return _Evidence(False, worst.clear, min(1.0, worst.p * len(main)))
 
 

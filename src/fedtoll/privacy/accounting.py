@@ -58,8 +58,8 @@ def check_accountant(name: str) -> None:
     if name in ACCOUNTANTS:
         return
     if name in _NO_BOUND:
-        why = f"{_NO_BOUND[name]} is an approximation, not an upper bound"
-        raise ScenarioError(f"accountant {name!r}: {why}; use 'rdp' or 'prv'")
+        reason = f"{_NO_BOUND[name]} is an approximation, not an upper bound"
+        raise ScenarioError(f"accountant {name!r}: {reason}; use 'rdp' or 'prv'")
     raise ScenarioError(f"accountant {name!r}: must be 'rdp' or 'prv'")
 
 

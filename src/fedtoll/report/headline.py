@@ -24,8 +24,8 @@ def headline(results: ResultsLike | Digest) -> str:
     """Return who pays most and least at the tightest ε, what other strategies change, and how sure that is.
 
     The measure is log-loss, under FedAvg or else the scenario's first strategy. Groups with too few records
-    are not named, and a strategy whose model is useless for everybody is called so. If there is no finite ε,
-    no reference at ε = ∞, no interval or no test, the text says so.
+    are not named, and a strategy whose model is useless for everybody is described as such. If there is no
+    finite ε, no reference at ε = ∞, no interval or no test, the text says so.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
     others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
     rival = _rival(digest, others)
     if rival:
-        text.append(_what_changes(digest, rival, others))
-    text.append(_how_sure(digest, rival))
+        text.append(_effect(digest, rival, others))
+    text.append(_evidence(digest, rival))
     return [sentence for sentence in text if sentence]
 
 
@@ -69,23 +69,23 @@ def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
         ]
     worst, best = claimed.iloc[-1], claimed.iloc[0]
     if len(claimed) == 1:
-        return [f"{start} {_who(worst, digest)} {_paid(worst)}."]
+        return [f"{start} {_label_with_n(worst, digest)} {_paid(worst)}."]
     if worst["toll"] <= 0:
         return [
-            f"{start} no group pays: {_who(worst, digest)} gains least, {_cost(_gain(worst))}.",
-            f"{_first(_who(best, digest))} gains most: {_cost(_gain(best), short=True)}.",
+            f"{start} no group pays: {_label_with_n(worst, digest)} gains least, {_cost(_gain(worst))}.",
+            f"{_capitalised(_label_with_n(best, digest))} gains most: {_cost(_gain(best), short=True)}.",
         ]
     return [
-        f"{start} {_who(worst, digest)} pays most: {_cost(worst)}.",
-        f"{_first(_who(best, digest))} pays least: {_cost(best, short=True)}.",
+        f"{start} {_label_with_n(worst, digest)} pays most: {_cost(worst)}.",
+        f"{_capitalised(_label_with_n(best, digest))} pays least: {_cost(best, short=True)}.",
     ]
 
 
-def _who(row: pd.Series[Any], digest: Digest) -> str:
+def _label_with_n(row: pd.Series[Any], digest: Digest) -> str:
     return f"{group_label(row['group'], digest.attribute)} (n = {count(row['n'])})"
 
 
-def _first(label: str) -> str:
+def _capitalised(label: str) -> str:
     """Capitalise a label at the start of a sentence; a group's own name keeps its spelling."""
     return label if "“" not in label else label[0].upper() + label[1:]
 
@@ -119,7 +119,7 @@ def _gaps(digest: Digest) -> pd.Series[float]:
     return digest.gaps[here].set_index("strategy")["gap"]
 
 
-def _what_changes(digest: Digest, rival: str, others: list[str]) -> str:
+def _effect(digest: Digest, rival: str, others: list[str]) -> str:
     """Return what the rival changes in the toll gap and in everybody's log-loss."""
     gaps = _gaps(digest)
     everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
@@ -160,7 +160,7 @@ def _seeds(digest: Digest, strategy: str) -> set[int]:
     return set(own.loc[private, "seed"]) & set(own.loc[own["mechanism"] == "none", "seed"])
 
 
-def _how_sure(digest: Digest, rival: str) -> str:
+def _evidence(digest: Digest, rival: str) -> str:
     """Return how many seeds there are, and the result of testing the rival's toll gap."""
     sides = [_seeds(digest, strategy) for strategy in (digest.leader, rival or digest.leader)]
     seeds, common = len(sides[0] & sides[1]), "" if sides[0] == sides[1] else " in common"

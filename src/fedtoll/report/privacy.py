@@ -110,7 +110,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         (
             "Guarantee",
             f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
-            f"client by the {accountant} accountant. {_of_a_record(ledger, copies)} "
+            f"client by the {accountant} accountant. {_record_epsilon_sentence(ledger, copies)} "
             f"Largest ε spent by any client: {largest_spent}.",
         ),
         (
@@ -210,7 +210,7 @@ def _side_channel(skips: bool) -> str:
     )
 
 
-def _of_a_record(ledger: pd.DataFrame, copies: int) -> str:
+def _record_epsilon_sentence(ledger: pd.DataFrame, copies: int) -> str:
     """Return a sentence on the ε of a record, which several clients may hold."""
     if copies == 1:
         return "Clients hold disjoint records, so the ε of a run is the largest that any client spent."
@@ -256,7 +256,7 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
         spent=span(least, most, "general"),
         largest="all equal"
         if general(least) == general(most)
-        else _who(int(by_client.index[int(by_client.argmax())]), clients),
+        else _label(int(by_client.index[int(by_client.argmax())]), clients),
         noise=span(training["noise_multiplier"].min(), training["noise_multiplier"].max(), "general"),
         rate=span(training["sampling_rate"].min(), training["sampling_rate"].max(), "general"),
         steps=span(steps.min(), steps.max(), "count") if len(steps) else "0",
@@ -264,7 +264,7 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
     )
 
 
-def _who(client: int, clients: dict[int, dict[str, Any]]) -> str:
+def _label(client: int, clients: dict[int, dict[str, Any]]) -> str:
     known = clients.get(client, {})
     group = f", {known['group']}" if known.get("group") else ""
     return (
@@ -285,6 +285,7 @@ def _by_client(
     if len(ids) > MOST_CLIENTS:
         return (), ()
     rows = tuple(
-        (_who(i, clients), *(general(float(s.get(i, float("nan"))), 5) for s in spent.values())) for i in ids
+        (_label(i, clients), *(general(float(s.get(i, float("nan"))), 5) for s in spent.values()))
+        for i in ids
     )
     return tuple(spent), rows

@@ -27,10 +27,10 @@ def skips_line(results: ResultsLike | Digest) -> str:
         return ""
     replies, clients = len(digest.results.clients), skipped["client"].nunique()
     runs, all_runs = (len(frame[RUN].drop_duplicates()) for frame in (skipped, digest.results.clients))
-    whose = f"{count(clients)} client{'' if clients == 1 else 's'}{_by_group(skipped, digest)}"
+    senders = f"{count(clients)} client{'' if clients == 1 else 's'}{_by_group(skipped, digest)}"
     return (
         f"{count(len(skipped))} of {count(replies)} replies were skipped, "
-        f"in {count(runs)} of {count(all_runs)} runs, from {whose}."
+        f"in {count(runs)} of {count(all_runs)} runs, from {senders}."
     )
 
 
@@ -44,14 +44,14 @@ def skips_table(digest: Digest) -> Table | None:
     rows = []
     keys: Any
     for keys, part in skipped.groupby([*CELL, by], sort=False):
-        strategy, mechanism, epsilon, who = keys
+        strategy, mechanism, epsilon, sender = keys
         group = str(part["group"].iloc[0])
         rows.append(
             Row(
                 (
                     t.text_cell(strategy),
                     t.budget_cell(mechanism, float(epsilon)),
-                    *((Cell(str(who), float(who)),) if by == "client" else ()),
+                    *((Cell(str(sender), float(sender)),) if by == "client" else ()),
                     t.text_cell(group_label(group, digest.attribute) if group else "any"),
                     Cell(f"{count(len(part))} of {count(replies[keys])}", float(len(part))),
                     Cell(span(part["round"].min(), part["round"].max(), "count"), float(part["round"].min())),
@@ -94,6 +94,7 @@ def _by_group(skipped: pd.DataFrame, digest: Digest) -> str:
     lost = skipped.loc[skipped["group"] != "", "group"].value_counts()
     if lost.empty:
         return ""
+    top = lost.head(MOST_GROUPS)
     more = [f"{len(lost) - MOST_GROUPS} more groups"] if len(lost) > MOST_GROUPS else []
-    each = [f"{group_label(str(g), digest.attribute)}: {count(n)}" for g, n in lost.head(MOST_GROUPS).items()]
-    return f" ({listed([*each, *more])})"
+    counts = [f"{group_label(str(g), digest.attribute)}: {count(n)}" for g, n in top.items()]
+    return f" ({listed([*counts, *more])})"

@@ -121,8 +121,8 @@ def _compared(
     for label in (c.strategy, c.baseline):
         if (label, c.epsilon) not in cells:
             return row | {"reason": f"no run of {label} at ε = {c.epsilon:g}"}
-    one, other = cells[c.strategy, c.epsilon], cells[c.baseline, c.epsilon]
-    outcome = _gaps(one, other, too_few) if c.quantity == "toll gap" else _utilities(one, other)
+    ours, baseline = cells[c.strategy, c.epsilon], cells[c.baseline, c.epsilon]
+    outcome = _gaps(ours, baseline, too_few) if c.quantity == "toll gap" else _utilities(ours, baseline)
     if isinstance(outcome, str):
         return row | {"reason": outcome}
     row["seeds"], (row["difference"], row["low"], row["high"]), p = outcome
@@ -132,27 +132,27 @@ def _compared(
     return row
 
 
-def _utilities(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, tuple[Any, Any, Any], float] | str:
+def _utilities(ours: pd.DataFrame, baseline: pd.DataFrame) -> tuple[int, tuple[Any, Any, Any], float] | str:
     """Return seeds, difference with interval and p of everybody's utility, or why there is no test."""
     sides = [
         part[part["group"] == EVERYBODY].set_index("seed")["utility"].rename(name)
-        for name, part in (("one", one), ("other", other))
+        for name, part in (("ours", ours), ("baseline", baseline))
     ]
     both = pd.concat(sides, axis=1, join="inner").dropna()
     if both.empty:
         return "no seed in which everybody's utility is defined for both"
-    x = (both["one"] - both["other"]).to_numpy()
+    x = (both["ours"] - both["baseline"]).to_numpy()
     return len(x), t_interval(x), sign_flip(x)
 
 
 def _gaps(
-    one: pd.DataFrame, other: pd.DataFrame, too_few: set[tuple[Any, ...]]
+    ours: pd.DataFrame, baseline: pd.DataFrame, too_few: set[tuple[Any, ...]]
 ) -> tuple[int, tuple[Any, Any, Any], float] | str:
     """Return seeds, difference with interval and p of the toll gaps, or why there is no test.
 
     Groups with too few records are left out, and so are seeds in which a toll is undefined.
     """
-    sides = [part[part["group"] != EVERYBODY] for part in (one, other)]
+    sides = [part[part["group"] != EVERYBODY] for part in (ours, baseline)]
     for part in sides:
         if part["reference"].isna().all():
             return f"{part['strategy'].iloc[0]}: no run at ε = ∞ with the same seed to take tolls from"

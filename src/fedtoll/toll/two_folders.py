@@ -66,13 +66,13 @@ def unpaired_reason(a: ResultsLike, b: ResultsLike) -> str:
     They form pairs if records, groups, split and partition are the same: then a seed's clients hold the same
     records, and its runs are tested on the same rows. Columns excluded from the features do not matter.
     """
-    one, other = a.resolved.get("scenario", {}), b.resolved.get("scenario", {})
+    first, second = a.resolved.get("scenario", {}), b.resolved.get("scenario", {})
     checksums = [r.resolved.get("data", {}).get("checksum") for r in (a, b)]
     if checksums[0] != checksums[1]:
         return "other records"
     for section, without in (("data", {"exclude", "file"}), ("split", set()), ("partition", set())):
         left, right = (
-            {k: v for k, v in s.get(section, {}).items() if k not in without} for s in (one, other)
+            {k: v for k, v in s.get(section, {}).items() if k not in without} for s in (first, second)
         )
         for key in dict.fromkeys([*left, *right]):
             if left.get(key) != right.get(key):
@@ -115,17 +115,17 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
     ]
     rows = []
     for key in (k for k in tolls[0] if k in tolls[1]):
-        one, other = (t[key].dropna() for t in tolls)
+        first, second = (t[key].dropna() for t in tolls)
         if not reason:
-            seeds = one.index.intersection(other.index)
-            one, other = one.loc[seeds], other.loc[seeds]
-        interval = _welch(one, other) if reason else tuple(map(float, t_interval(other - one)))
+            seeds = first.index.intersection(second.index)
+            first, second = first.loc[seeds], second.loc[seeds]
+        interval = _welch(first, second) if reason else tuple(map(float, t_interval(second - first)))
         n = [c[key] for c in counts]
         rows.append(
             dict(zip(ROW, key, strict=True))
-            | {"toll_a": one.mean(), "toll_b": other.mean()}
+            | {"toll_a": first.mean(), "toll_b": second.mean()}
             | dict(zip(("difference", "low", "high"), interval, strict=True))
-            | {"seeds_a": len(one), "seeds_b": len(other), "seeds": 0 if reason else len(one)}
+            | {"seeds_a": len(first), "seeds_b": len(second), "seeds": 0 if reason else len(first)}
             | {"n_a": n[0]["n"], "n_b": n[1]["n"], "too_few": bool(n[0]["too_few"] or n[1]["too_few"])}
             | {"unpaired": reason}
         )
