@@ -48,8 +48,8 @@ def test_sdist_wheel_and_a_separate_installation(tmp_path):
         "py.typed",
         "scenarios/library/adult-race.toml",
         "scenarios/library/findings/poor-become-poorer.toml",
-        "src/fedtoll/report/page.html",
-        "src/fedtoll/findings/findings.html",
+        "report/page.html",
+        "findings/findings.html",
     ):
         assert f"fedtoll/{data}" in names
 
