@@ -68,7 +68,7 @@ def test_sdist_wheel_and_a_separate_installation(tmp_path):
         "names = [m.name for m in pkgutil.walk_packages(fedtoll.__path__, 'fedtoll.')]\n"
         "assert len(names) > 30, names\n"
         "[importlib.import_module(n) for n in names]\n"
-        "from fedtoll.scenarios.scenario import library\n"
+        "from fedtoll.scenarios.read import library\n"
         "assert 'adult-race' in library()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
