@@ -66,7 +66,8 @@ def spread(
     Parameters
     ----------
     work
-        A module-level function, so that a process can import it.
+        A module-level function, or a partial of one, so that a process can import it. What a partial holds is
+        sent once per process and kept between jobs.
     jobs
         Strings or tuples of strings; nothing else is sent to a process.
     workers
