@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedtoll.scenarios.compare import DRAWS, EXACT, FEW_SEEDS
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
 _TIE = 1e-9  # relative tolerance: sums of the same numbers in another order count as equal
 
