@@ -9,9 +9,9 @@ group's toll in log-loss at ε = .5.
 **Design.** 4,000 times, ten of the 70 seeds are drawn without replacement, two of each fold, as ten
 consecutive seeds would be. The interval from these ten is asked for the mean of the other 60. That mean has
 an error of its own, which no interval for an expectation allows for: with normal tolls a t interval would
-cover it in 93.4%. So every end is moved away from the mean of the ten by the factor √(1 + 10/60), after which an
-exact interval covers in 95%. Samples of five seeds (one of each fold) and of 20 (four of each) are shown, but
-choose nothing.
+cover it in 93.4%. So every end is moved away from the mean of the ten by the factor √(1 + 10/60), after which
+an exact interval covers in 95%. Samples of five seeds (one of each fold) and of 20 (four of each) are shown,
+but choose nothing.
 
 **Candidates.** ``t``: Student's. ``johnson``: t around the mean shifted by μ₃ / (6 s² n) (Johnson 1978).
 ``hall``: Hall's (1992) monotone cubic transformation of t, inverted, with t quantiles and the moment estimate

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedtoll.toll.intervals import half_width, nan_if_zero, t_interval
+from fedtoll.toll.intervals import half_width, nan_if_zero, seed_interval
 from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
 from fedtoll.toll.tolls import ROW, paired, record_counts, sort_by_privacy
 
@@ -96,7 +96,8 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
         One row per (strategy, mechanism, epsilon, group) in both: ``toll_a``, ``toll_b``; ``difference``,
         b − a, with ``low``, ``high``; ``seeds_a``, ``seeds_b``, and ``seeds``, the number of paired seeds;
         ``n_a``, ``n_b``; ``too_few`` in either; ``unpaired``, why the runs do not form pairs, or ``""``.
-        Paired rows use only the seeds in common, for the tolls as well, with a t interval over these seeds;
+        Paired rows use only the seeds in common, for the tolls as well, with an interval over these seeds,
+        corrected for skewness (:func:`~fedtoll.toll.intervals.seed_interval`);
         unpaired rows use Welch's interval.
 
     Raises
@@ -119,7 +120,7 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
         if not reason:
             seeds = first.index.intersection(second.index)
             first, second = first.loc[seeds], second.loc[seeds]
-        interval = _welch(first, second) if reason else tuple(map(float, t_interval(second - first)))
+        interval = _welch(first, second) if reason else tuple(map(float, seed_interval(second - first)))
         n = [c[key] for c in counts]
         rows.append(
             dict(zip(ROW, key, strict=True))
