@@ -53,7 +53,7 @@ from fedtoll.toll.limits import (
 from fedtoll.toll.literature import literature
 from fedtoll.toll.slopes import slopes
 from fedtoll.toll.tolls import results_toll, toll
-from fedtoll.toll.two_folders import difference, settings
+from fedtoll.toll.two_folders import ambiguous_labels, difference, settings
 
 __all__ = [
     "EVERYBODY",
@@ -65,6 +65,7 @@ __all__ = [
     "RUN",
     "Measure",
     "ResultsLike",
+    "ambiguous_labels",
     "comparisons",
     "difference",
     "fairness",

@@ -70,7 +70,7 @@ def sides(
         parts = [part.assign(selection_rate=selection_rates(part)) for part in parts]
     columns = COLUMNS[quantity]
     tables = [
-        part.set_index(["seed", "group"])[list(columns)].unstack().dropna(axis=1, how="all")  # noqa: PD010
+        part.pivot(index="seed", columns="group", values=list(columns)).dropna(axis=1, how="all")  # noqa: PD010
         for part in parts
     ]
     common = tables[0].columns.intersection(tables[1].columns, sort=False)

@@ -107,9 +107,9 @@ def toll(
     )
     non_private = frame.index.get_level_values("mechanism") == "none"
     for name, seeds in (("toll", "seeds"), ("price", "priced")):
-        mean, se, n = frame[name], frame[f"{name}_se"], frame[seeds]
-        se = np.where(non_private, se, nan_if_zero(se, mean.abs()))
-        moment = frame[f"{name}_skew"].fillna(0) * (n - 2) / np.sqrt(n * (n - 1)).where(n > 2)  # g₁ from G₁
+        mean, n = frame[name], frame[seeds]
+        se = np.where(non_private, frame[f"{name}_se"], nan_if_zero(frame[f"{name}_se"], mean.abs()))
+        moment = frame[f"{name}_skew"].fillna(0) * (n - 2) / (n * (n - 1)).clip(lower=1) ** 0.5  # g₁ from G₁
         ends = hall_ends(mean, se, half_width(1.0, n), mean_skewness(moment, n))
         frame[f"{name}_low"], frame[f"{name}_high"] = ends
     frame = frame.drop(columns=["priced", "toll_skew", "price_skew"]).reset_index()

@@ -19,7 +19,8 @@ def gap(mean_FG: Floats, block_G: Codes | None = None) -> Floats:
     """
     if block_G is None:
         return np.asarray(np.ptp(mean_FG, axis=-1))
-    return np.max([np.ptp(mean_FG[..., block_G == b], axis=-1) for b in np.unique(block_G)], axis=0)
+    blocks = [np.ptp(mean_FG[..., block_G == b], axis=-1) for b in np.unique(block_G)]
+    return np.asarray(np.max(blocks, axis=0))
 
 
 def gap_swap(a_SG: Floats, b_SG: Floats, block_G: Codes | None = None) -> float:
