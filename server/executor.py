@@ -1,4 +1,4 @@
-"""Executors: train runs one after another, in several processes, or with Ray.
+"""Executors: do jobs, most of all runs, one after another, in several processes, or with Ray.
 
 Only strings and tables are sent between processes. Workers return tables, and only the driver writes. The
 executor and the number of workers never change a result.
@@ -21,8 +21,8 @@ from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one
 
 EXECUTORS = ("serial", "processes", "ray")
 
-Outcome = tuple[dict[str, Any] | None, str, str]
-"""The tables of a run; or, if it failed, ``None``, the error in one line and the traceback."""
+Outcome = tuple[Any, str, str]
+"""What a job returned; or, if it failed, ``None``, the error in one line and the traceback."""
 
 
 def execute(
@@ -64,19 +64,13 @@ def execute(
     """
     # Sorted by seed, because runs of one seed share records and draws, which a process caches.
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
-    if not todo:
-        return []
     texts = [run.to_json() for run in todo]
-    trainer = Trainer(federation)
-    if executor == "ray":
-        outcomes = _ray(trainer, texts, workers)
-    else:
-        seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
-        outcomes = spread(
-            partial(_train, trainer), texts, 1 if executor == "serial" else workers, share=seeds.get
-        )
+    seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
+    trained = outcomes(
+        partial(_train, Trainer(federation)), texts, executor=executor, workers=workers, share=seeds.get
+    )
     failures = []
-    for position, (tables, line, trace) in outcomes:
+    for position, (tables, line, trace) in trained:
         run = todo[position]
         if tables is None:
             file = store.fail(run, trace)
@@ -87,8 +81,44 @@ def execute(
     return failures
 
 
-def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outcome]]:
-    """Train each run as a Ray task; Ray restarts the task of a killed worker."""
+def outcomes(
+    work: Callable[[str], Any],
+    texts: Sequence[str],
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    share: Callable[[str], Any] = lambda text: None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Do work on every text with an executor; yield each position and outcome as it finishes, in any order.
+
+    Parameters
+    ----------
+    work
+        A module-level function, or a partial of one. What it returns must not be ``None``.
+    texts
+        The jobs, e.g. runs as JSON.
+    executor, workers
+        As in :func:`execute`.
+    share
+        As in :func:`fedtoll.server.workers.spread`.
+
+    Raises
+    ------
+    RunError
+        If workers keep dying, or Ray cannot be reached.
+    """
+    if not texts:
+        return iter(())
+    guarded = partial(_guarded, work)
+    if executor == "ray":
+        return _ray(guarded, texts, workers)
+    return spread(guarded, texts, 1 if executor == "serial" else workers, share=share)
+
+
+def _ray(
+    work: Callable[[str], Outcome], texts: Sequence[str], workers: int | None
+) -> Iterator[tuple[int, Outcome]]:
+    """Do each job as a Ray task; Ray restarts the task of a killed worker."""
     import logging
 
     import ray
@@ -109,12 +139,12 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
     try:
 
-        def train(text: str) -> Outcome:
+        def job(text: str) -> Outcome:
             one_thread()  # the process may be new
-            return _train(trainer, text)
+            return work(text)
 
         # Ray unpickles a function once per process, and with it the trainer, which caches the records.
-        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(train)
+        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(job)
         waiting = {task.remote(text): position for position, text in enumerate(texts)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -129,10 +159,15 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
             ray.shutdown()
 
 
-def _train(trainer: Trainer, text: str) -> Outcome:
+def _train(trainer: Trainer, text: str) -> dict[str, Any]:
     """Train one run from its JSON, in the driver or in a worker."""
+    return trainer.train(Run.from_json(text))
+
+
+def _guarded(work: Callable[[str], Any], text: str) -> Outcome:
+    """Do one job, and return its result or its error."""
     try:
-        return trainer.train(Run.from_json(text)), "", ""
+        return work(text), "", ""
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except (Exception, SystemExit) as error:

@@ -27,11 +27,31 @@ from fedtoll.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class Plan:
-    """A scenario, its records, and its runs ordered by strategy, ε and seed."""
+    """A scenario, its records, and its runs ordered by strategy, ε and seed.
+
+    Parameters
+    ----------
+    scenario, runs, federation
+        The scenario, its runs and its records.
+    separate
+        Whether each client trains in its own process.
+    recipe
+        The runs with the constants of ``[training]``, if those of ``runs`` were chosen by ``[tune]``.
+    tried
+        What ``[tune]`` tried, one row per candidate, as ``resolved.json`` records it.
+    """
 
     scenario: Scenario
     runs: tuple[Run, ...]
     federation: Federation
+    separate: bool = False
+    recipe: tuple[Run, ...] = ()
+    tried: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def all_runs(self) -> tuple[Run, ...]:
+        """All runs to train, each once."""
+        return tuple({run.hash: run for run in (*self.runs, *self.recipe)}.values())
 
 
 def check(scenario: Scenario, file: str) -> sources.Source:
@@ -95,7 +115,7 @@ def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federat
             for epsilon in scenario.privacy.epsilons
             for run in _runs(scenario, federation, spec, epsilon, separate)
         )
-        return Plan(scenario, runs, federation)
+        return Plan(scenario, runs, federation, separate)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
 
@@ -166,6 +186,7 @@ def _runs(
             smoothing=scenario.statistics.smoothing if statistics else 0.0,
             shrinkage=bool(statistics) and private and scenario.statistics.shrinkage,
             average=training.average,
+            server_schedule=training.server_schedule,
             on_failure=training.on_failure,
             clients=planned,
             seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import pyarrow as pa
 from fedtoll.scenarios.errors import ScenarioError, one_line
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import TABLES, Store
+
+
+class NothingFinished(ScenarioError):
+    """No run of a results folder is finished."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Results:
     resolved
         The content of ``resolved.json``.
     groups
-        Per-group measures on held-out records: one row per run, round and group.
+        Per-group measures on held-out records: one row per run, round and group. In a scenario with
+        ``[tune]`` these are the runs with the constants that were chosen; see ``recipe`` for the others.
     clients
         One row per run, round and client: weight, noise, statistics, ε spent.
     rounds
@@ -51,6 +57,22 @@ class Results:
     ledger: pd.DataFrame
     predictions: pd.DataFrame
     missing: tuple[str, ...] = ()
+
+    @cached_property
+    def recipe(self) -> Results | None:
+        """The results with the constants of ``[training]``, if all others are those that ``[tune]`` chose.
+
+        ``None`` if the scenario has no ``[tune]``, or no run of its recipe is finished.
+        """
+        if not self.resolved.get("recipe"):
+            return None
+        resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "tuning"}}
+        try:
+            return _joined(Store(self.folder), resolved | {"runs": self.resolved["recipe"]})
+        except NothingFinished:
+            return None
+        except Exception as error:  # reading files of unknown origin can raise anything
+            raise unreadable(self.folder, error) from None
 
     def toll(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
@@ -135,7 +157,7 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
         for name, table in store.read(run["hash"]).items():
             tables[name].append(table)
     if not keys:
-        raise ScenarioError(f"{store.folder}: no run is finished yet")
+        raise NothingFinished(f"{store.folder}: no run is finished yet")
     joined = {}
     for name, parts in tables.items():
         frame = _frame(parts)

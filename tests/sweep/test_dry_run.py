@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fedtoll.server import dry_run
+from fedtoll.sweep import dry_run
 from fedtoll.server.trainer import Trainer
 from tests.server.federation import FEDAVG, TERM, planned
 

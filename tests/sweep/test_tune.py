@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fedtoll.findings.tune import _plan_with, candidates, tune, validation_losses
+from fedtoll.sweep.tune import _plan_with, candidates, tune, validation_losses
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.read import read
 from fedtoll.server.plan import Plan, plan
@@ -59,7 +59,7 @@ def test_every_epsilon_uses_its_choice_and_tuning_resumes(planned, tmp_path, mon
     for run in tuned.runs:
         word = "inf" if run.epsilon == float("inf") else str(run.epsilon)
         assert f"training.learning_rate={run.learning_rate}" == chosen[word][0]
-    monkeypatch.setattr("fedtoll.findings.tune.validation_losses", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", lambda *a: pytest.fail("trained again"))
     again, same = tune("x", planned, tmp_path, workers=1)
     assert (again.runs, same) == (tuned.runs, chosen)
 

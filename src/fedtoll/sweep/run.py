@@ -1,4 +1,4 @@
-"""Run a whole scenario: train, store and load its runs. Called by the command line and by users."""
+"""Run a whole scenario: tune, train, store and load its runs. Called by the command line and by users."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
 from fedtoll.server.results import Results, load
 from fedtoll.server.store import Store
+from fedtoll.sweep import cache, tune
 
 GRIDS = ("local", "flower")
 
@@ -34,7 +35,48 @@ def prepare(
         In one line, for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
+    if grid == "flower" and scenario.tune is not None:
+        raise ScenarioError(
+            f"{scenarios.find(name).name}: [tune]: needs --grid local, because `flwr run` reads constants from the file"
+        )
     return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
+
+
+def tuned(
+    planned: plans.Plan,
+    store: Store,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    force: bool = False,
+    finished: Callable[[Run], None] = lambda run: None,
+) -> plans.Plan:
+    """Return the plan with the constants that ``[tune]`` chose; without that section, the plan itself.
+
+    Parameters
+    ----------
+    planned, store
+        The scenario's plan, and its results folder, which keeps the losses of the candidates.
+    executor, workers
+        How candidates are distributed.
+    force
+        Accept candidates that were trained with other versions of the libraries.
+    finished
+        Called for each run of a candidate.
+
+    Raises
+    ------
+    ScenarioError
+        If anything stored in the folder is of other library versions; nothing is trained then.
+    RunError
+        If a candidate fails, or all of a strategy diverge.
+    """
+    if planned.scenario.tune is None:
+        return planned
+    if not force and any((store.folder / "runs").glob("*/run.json")):
+        store.check_versions()
+    folder = cache.open_folder(store.folder / "tuning", store.resolved(), force=force)
+    return tune.tune(planned, folder, executor=executor, workers=workers, finished=finished)
 
 
 def execute(
@@ -52,7 +94,7 @@ def execute(
 
         return superlink.execute(planned, store, finished=finished)
     return executors.execute(
-        planned.runs,
+        planned.all_runs,
         store,
         executor=executor,
         workers=workers,
@@ -109,7 +151,8 @@ def run(
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
     with store.lock():
+        planned = tuned(planned, store, executor=executor, workers=workers, force=force)
         store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
         if failures := execute(planned, store, executor=executor, workers=workers):
-            raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
+            raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
         return load(folder)
