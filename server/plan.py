@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedtoll.clients import engines
@@ -37,8 +37,11 @@ class Plan:
         Whether each client trains in its own process.
     recipe
         The runs with the constants of ``[training]``, if those of ``runs`` were chosen by ``[tune]``.
-    tried
-        What ``[tune]`` tried, one row per candidate, as ``resolved.json`` records it.
+    probe
+        A few runs with other learning rates, if the scenario has no ``[tune]``.
+    facts
+        What ``resolved.json`` records besides: ``tuning`` (what ``[tune]`` tried, one row per candidate) and
+        ``converged`` (the loss of a converged central model).
     """
 
     scenario: Scenario
@@ -46,12 +49,13 @@ class Plan:
     federation: Federation
     separate: bool = False
     recipe: tuple[Run, ...] = ()
-    tried: tuple[dict[str, Any], ...] = ()
+    probe: tuple[Run, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def all_runs(self) -> tuple[Run, ...]:
         """All runs to train, each once."""
-        return tuple({run.hash: run for run in (*self.runs, *self.recipe)}.values())
+        return tuple({run.hash: run for run in (*self.runs, *self.recipe, *self.probe)}.values())
 
 
 def check(scenario: Scenario, file: str) -> sources.Source:

@@ -64,11 +64,23 @@ class Results:
 
         ``None`` if the scenario has no ``[tune]``, or no run of its recipe is finished.
         """
-        if not self.resolved.get("recipe"):
+        return self._other(self.resolved.get("recipe", []))
+
+    @cached_property
+    def probe(self) -> dict[float, Results]:
+        """The results of a few runs with other learning rates, by learning rate, if there was a probe."""
+        runs = self.resolved.get("probe", [])
+        rates = sorted({run["learning_rate"] for run in runs})
+        found = {rate: self._other([run for run in runs if run["learning_rate"] == rate]) for rate in rates}
+        return {rate: results for rate, results in found.items() if results is not None}
+
+    def _other(self, runs: Sequence[dict[str, Any]]) -> Results | None:
+        """Return the results of other runs in this folder; ``None`` if none is finished."""
+        if not runs:
             return None
-        resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "tuning"}}
+        resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "probe", "tuning"}}
         try:
-            return _joined(Store(self.folder), resolved | {"runs": self.resolved["recipe"]})
+            return _joined(Store(self.folder), resolved | {"runs": runs})
         except NothingFinished:
             return None
         except Exception as error:  # reading files of unknown origin can raise anything

@@ -276,7 +276,12 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
         "noise": list(noise.values()),
         "rdp_orders": list(accounting.ORDERS),
         **({"recipe": [_listed(run) for run in planned.recipe]} if planned.recipe else {}),
-        **({"tuning": list(planned.tried)} if planned.tried else {}),
+        **(
+            {"probe": [{**_listed(run), "learning_rate": run.learning_rate} for run in planned.probe]}
+            if planned.probe
+            else {}
+        ),
+        **planned.facts,
     }
 
 

@@ -50,6 +50,9 @@ def run(
         typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
     ] = "local",
     force: Force = False,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Without [tune]: do not probe other learning rates.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run and how long it takes, and stop.")
     ] = False,
@@ -65,6 +68,10 @@ def run(
     planned = sweep.prepare(name, override or (), seeds, grid)
     if dry_run:
         from fedtoll.sweep.dry_run import preview
+        from fedtoll.sweep.probe import with_probe
+
+        if planned.scenario.tune is None and grid == "local" and not no_probe:
+            planned = with_probe(planned)
 
         typer.echo(preview(planned, workers, as_json=as_json))
         return
@@ -77,11 +84,16 @@ def run(
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
-        if planned.scenario.tune is not None:
-            with _tuning(planned) as finished:
-                planned = sweep.tuned(
-                    planned, store, executor=executor, workers=workers, force=force, finished=finished
-                )
+        with _tuning(planned) as finished:
+            planned = sweep.complete(
+                planned,
+                store,
+                executor=executor,
+                workers=workers,
+                force=force,
+                probe=not no_probe and grid == "local",
+                finished=finished,
+            )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
@@ -146,7 +158,9 @@ def _tuning(planned: Plan) -> Iterator[Callable[[Run], None]]:
     """Show the progress of tuning; yield the function to call after each run of a candidate."""
     from fedtoll.sweep.tune import candidate_runs
 
-    assert planned.scenario.tune is not None
+    if planned.scenario.tune is None:
+        yield lambda run: None
+        return
     total = sum(seeds for _, seeds in candidate_runs(planned, planned.scenario.tune))
     with _bar(f"{planned.scenario.name}: tuning", total, 0, "candidates") as (bar, task):
         yield lambda run: bar.advance(task)

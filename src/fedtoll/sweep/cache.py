@@ -19,7 +19,11 @@ from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.server.executor import outcomes
 from fedtoll.server.store import BINDING
 
-PACKAGES = {"tuning": BINDING, "reductions": (*BINDING, "fairlearn", "scikit-learn")}
+PACKAGES = {
+    "tuning": BINDING,
+    "converged": ("numpy", "scikit-learn"),
+    "reductions": (*BINDING, "fairlearn", "scikit-learn"),
+}
 """For each folder, the libraries whose version can change its results."""
 
 STAMP = "versions.json"

@@ -38,6 +38,7 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
         "scenario": plan.scenario.name,
         "runs": len(plan.runs),
         **({"candidates": sum(seeds for _, seeds in counted), "tuned": len(plan.runs)} if counted else {}),
+        **({"probe": len(plan.probe)} if plan.probe else {}),
         "strategies": [s.label for s in plan.scenario.strategies],
         "epsilons": [write_number(e) for e in plan.scenario.privacy.epsilons],
         "seeds": list(plan.scenario.seeds),
@@ -89,7 +90,7 @@ def _expected(plan: Plan, counted: Sequence[tuple[Candidate, int]], processes: i
     """
     one_thread()
     trainer = Trainer(plan.federation)
-    weights = [(run, 1.0) for run in plan.runs]
+    weights = [(run, 1.0) for run in plan.all_runs]
     cells = Counter((candidate.strategy, candidate.epsilon) for candidate, _ in counted)
     for candidate, seeds in counted:
         share = len(plan.scenario.seeds) / cells[candidate.strategy, candidate.epsilon]
@@ -133,6 +134,11 @@ def _text(content: dict[str, Any]) -> str:
         *(
             [f"[tune]      {content['candidates']} runs of candidates, then {content['tuned']} with the best"]
             if "candidates" in content
+            else []
+        ),
+        *(
+            [f"probe       {content['probe']} runs with other learning rates"]
+            if "probe" in content
             else []
         ),
         f"engine      {content['engine']} on {content['device']}",

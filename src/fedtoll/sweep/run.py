@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fedtoll.server import plan as plans
 from fedtoll.server.results import Results, load
 from fedtoll.server.store import Store
 from fedtoll.sweep import cache, tune
+from fedtoll.sweep.converged import converged
+from fedtoll.sweep.probe import with_probe
 
 GRIDS = ("local", "flower")
 
@@ -42,16 +45,19 @@ def prepare(
     return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
 
 
-def tuned(
+def complete(
     planned: plans.Plan,
     store: Store,
     *,
     executor: str = "processes",
     workers: int | None = None,
     force: bool = False,
+    probe: bool = True,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> plans.Plan:
-    """Return the plan with the constants that ``[tune]`` chose; without that section, the plan itself.
+    """Return the plan with the constants that ``[tune]`` chose, or with a probe if there is no ``[tune]``.
+
+    The plan also gets the loss of a converged central model, with which the report compares ε = ∞.
 
     Parameters
     ----------
@@ -61,6 +67,8 @@ def tuned(
         How candidates are distributed.
     force
         Accept candidates that were trained with other versions of the libraries.
+    probe
+        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
     finished
         Called for each run of a candidate.
 
@@ -71,12 +79,18 @@ def tuned(
     RunError
         If a candidate fails, or all of a strategy diverge.
     """
-    if planned.scenario.tune is None:
-        return planned
     if not force and any((store.folder / "runs").glob("*/run.json")):
         store.check_versions()
-    folder = cache.open_folder(store.folder / "tuning", store.resolved(), force=force)
-    return tune.tune(planned, folder, executor=executor, workers=workers, finished=finished)
+    resolved = store.resolved()
+    if planned.scenario.tune is not None:
+        folder = cache.open_folder(store.folder / "tuning", resolved, force=force)
+        planned = tune.tune(planned, folder, executor=executor, workers=workers, finished=finished)
+    elif probe:
+        planned = with_probe(planned)
+    folder = cache.open_folder(store.folder / "converged", resolved, force=force)
+    if (loss := converged(planned, folder)) is not None:
+        planned = dataclasses.replace(planned, facts={**planned.facts, "converged": loss})
+    return planned
 
 
 def execute(
@@ -119,6 +133,7 @@ def run(
     executor: str = "processes",
     workers: int | None = None,
     force: bool = False,
+    probe: bool = True,
 ) -> Results:
     """Run a scenario and return its results; calling it again resumes.
 
@@ -137,6 +152,8 @@ def run(
         script again, so guard it with ``if __name__ == "__main__"``.
     force
         Accept stored runs that were made with other versions of the libraries.
+    probe
+        Whether to probe other learning rates if the scenario has no ``[tune]`` and a probe is cheap.
 
     Raises
     ------
@@ -151,7 +168,7 @@ def run(
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
     with store.lock():
-        planned = tuned(planned, store, executor=executor, workers=workers, force=force)
+        planned = complete(planned, store, executor=executor, workers=workers, force=force, probe=probe)
         store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
         if failures := execute(planned, store, executor=executor, workers=workers):
             raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")

@@ -9,6 +9,7 @@ on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer candidates.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def tune(
     Returns
     -------
     Plan
-        With the runs before tuning as ``recipe``, and one row for every candidate in ``tried``: ``strategy``,
+        With the runs before tuning as ``recipe``, and a row for every candidate in ``facts["tuning"]``: ``strategy``,
         ``mechanism``, ``epsilon``, ``constants``, ``seeds`` (how many it was trained with), ``loss`` (the mean
         over seeds by group and for everybody, in nats; ``None`` if it diverged) and ``chosen``.
 
@@ -88,8 +89,9 @@ def tune(
         for (strategy, epsilon), best in chosen.items()
         for run in with_constants(planned, strategy, epsilon, best.constants, planned.scenario.seeds)
     ]
-    tried = tuple(_row(c, trained, chosen[c.strategy, c.epsilon] is c) for c in all_candidates)
-    return Plan(planned.scenario, tuple(runs), planned.federation, planned.separate, planned.runs, tried)
+    tried = [_row(c, trained, chosen[c.strategy, c.epsilon] is c) for c in all_candidates]
+    facts = {**planned.facts, "tuning": tried}
+    return dataclasses.replace(planned, runs=tuple(runs), recipe=planned.runs, facts=facts)
 
 
 def rungs(section: Tune) -> list[int]:
