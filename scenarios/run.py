@@ -22,8 +22,8 @@ from pydantic import (
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
-from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.scenario import Model, Partition, Split
+from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1

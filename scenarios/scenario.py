@@ -286,7 +286,7 @@ class Scenario(Section):
         if not self.split.validation:
             raise ValueError("tune: needs split.validation, the share of records that is declared public")
         if shared := sorted({*tune.seeds} & {*self.seeds}):
-            raise ValueError(f"tune.seeds: {shared[0]} is also a seed of the scenario; the choice needs its own")
+            raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
         names = {s.label: s.name for s in self.strategies}
         try:
             check_strategies(tune, names, {s.label: s.parameters for s in self.strategies})

@@ -15,7 +15,9 @@ _INVERSE = re.compile(r"inverse-time\((\d+(?:\.\d+)?)\)")
 def _known(value: str) -> str:
     if value in {CONSTANT, "cosine"} or ((match := _INVERSE.fullmatch(value)) and float(match[1]) > 0):
         return value
-    raise ValueError("must be 'constant', 'cosine' or 'inverse-time(τ)' with τ > 0 rounds, as inverse-time(5)")
+    raise ValueError(
+        "must be 'constant', 'cosine' or 'inverse-time(τ)' with τ > 0 rounds, as inverse-time(5)"
+    )
 
 
 Schedule = Annotated[str, AfterValidator(_known)]

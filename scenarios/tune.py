@@ -1,4 +1,4 @@
-"""The section ``[tune]``: constants that every strategy chooses at every ε, on records that are declared public."""
+"""The section ``[tune]``: constants that every strategy chooses at every ε, on public records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tune(Section):
     A candidate is one combination of the values. It is trained under each of ``seeds``, and the one with the
     least mean log-loss on the validation part (``split.validation``, which is declared public) wins: over
     everybody or, with ``by = "worst group"``, in the worst group. An empty list leaves the scenario's value.
-    ``strategies`` has lists of parameters by a strategy's name or label, e.g. ``{ term = { t = [1.0, 5.0] } }``.
+    ``strategies`` has lists of parameters by a strategy's name or label: ``{ term = { t = [1.0, 5.0] } }``.
 
     All strategies try the same number of candidates at one ε: ``candidates``, or as many as the smallest grid
     has. A strategy with more combinations tries a sample, which is the same in every sweep. At ε = ∞ nothing
@@ -41,8 +41,8 @@ class Tune(Section):
     ``method = "halving"`` drops the worse half of the candidates after one seed, then after two, four, ...
     (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource).
 
-    Candidates are trained on private records. With ``charge = "none"``, what the choice reveals is not counted
-    in ε, and the privacy card says so.
+    Candidates are trained on private records. With ``charge = "none"``, what the choice reveals is not
+    counted in ε, and the privacy card says so.
     """
 
     learning_rates: tuple[Positive, ...] = ()
@@ -83,11 +83,14 @@ class Tune(Section):
 
     def parameters(self, label: str, name: str) -> Mapping[str, tuple[Any, ...]]:
         """Return the lists of one strategy's parameters, given its label and its name."""
-        return self.strategies.get(label, self.strategies.get(name, {}))
+        found: Mapping[str, tuple[Any, ...]] = self.strategies.get(label, self.strategies.get(name, {}))
+        return found
 
 
-def check_strategies(tune: Tune, strategies: Mapping[str, str], stated: Mapping[str, Mapping[str, Any]]) -> None:
-    """Reject lists of parameters for a strategy that the scenario does not have, or that states the parameter.
+def check_strategies(
+    tune: Tune, strategies: Mapping[str, str], stated: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Reject lists of parameters of unknown strategies, and of parameters that a strategy states.
 
     Parameters
     ----------
@@ -106,9 +109,8 @@ def check_strategies(tune: Tune, strategies: Mapping[str, str], stated: Mapping[
     for key, parameters in tune.strategies.items():
         labels = [label for label, name in strategies.items() if key in {label, name}]
         if not labels:
-            raise ScenarioError(
-                f"tune.strategies: {key!r}: not a strategy of this scenario{nearest(key, strategies)}"
-            )
+            known = nearest(key, dict.fromkeys([*strategies.values(), *strategies]))
+            raise ScenarioError(f"tune.strategies: {key!r}: not a strategy of this scenario{known}")
         for parameter in parameters:
             for label in labels:
                 if parameter in stated[label]:

@@ -234,7 +234,9 @@ def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
             raise RunError(f"{where} no model: too few clients for its parameters?")
         current = tuple(broadcast.to_numpy_ndarrays())
         new = _like(current, returned.to_numpy_ndarrays(), f"{where} a model")
-        return ArrayRecord(_partly(current, new, step(run.server_schedule, server_round, run.rounds))), metrics
+        return ArrayRecord(
+            _partly(current, new, step(run.server_schedule, server_round, run.rounds))
+        ), metrics
 
     strategy.configure_train, strategy.aggregate_train = configure_train, aggregate_train
     adapted: FlowerStrategy = strategy

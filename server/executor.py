@@ -10,7 +10,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.federation import Federation
@@ -20,6 +20,8 @@ from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one_thread, spread
 
 EXECUTORS = ("serial", "processes", "ray")
+
+Job = TypeVar("Job")
 
 Outcome = tuple[Any, str, str]
 """What a job returned; or, if it failed, ``None``, the error in one line and the traceback."""
@@ -82,21 +84,21 @@ def execute(
 
 
 def outcomes(
-    work: Callable[[str], Any],
-    texts: Sequence[str],
+    work: Callable[[Job], Any],
+    jobs: Sequence[Job],
     *,
     executor: str = "processes",
     workers: int | None = None,
-    share: Callable[[str], Any] = lambda text: None,
+    share: Callable[[Job], Any] = lambda job: None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """Do work on every text with an executor; yield each position and outcome as it finishes, in any order.
+    """Do every job with an executor; yield each position and outcome as it finishes, in any order.
 
     Parameters
     ----------
     work
         A module-level function, or a partial of one. What it returns must not be ``None``.
-    texts
-        The jobs, e.g. runs as JSON.
+    jobs
+        Strings, e.g. runs as JSON, or tuples of strings.
     executor, workers
         As in :func:`execute`.
     share
@@ -107,16 +109,16 @@ def outcomes(
     RunError
         If workers keep dying, or Ray cannot be reached.
     """
-    if not texts:
+    if not jobs:
         return iter(())
     guarded = partial(_guarded, work)
     if executor == "ray":
-        return _ray(guarded, texts, workers)
-    return spread(guarded, texts, 1 if executor == "serial" else workers, share=share)
+        return _ray(guarded, jobs, workers)
+    return spread(guarded, jobs, 1 if executor == "serial" else workers, share=share)
 
 
 def _ray(
-    work: Callable[[str], Outcome], texts: Sequence[str], workers: int | None
+    work: Callable[[Job], Outcome], jobs: Sequence[Job], workers: int | None
 ) -> Iterator[tuple[int, Outcome]]:
     """Do each job as a Ray task; Ray restarts the task of a killed worker."""
     import logging
@@ -139,13 +141,13 @@ def _ray(
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
     try:
 
-        def job(text: str) -> Outcome:
+        def one(job: Job) -> Outcome:
             one_thread()  # the process may be new
-            return work(text)
+            return work(job)
 
         # Ray unpickles a function once per process, and with it the trainer, which caches the records.
-        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(job)
-        waiting = {task.remote(text): position for position, text in enumerate(texts)}
+        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(one)
+        waiting = {task.remote(job): position for position, job in enumerate(jobs)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             position = waiting.pop(done)
@@ -164,10 +166,10 @@ def _train(trainer: Trainer, text: str) -> dict[str, Any]:
     return trainer.train(Run.from_json(text))
 
 
-def _guarded(work: Callable[[str], Any], text: str) -> Outcome:
+def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
     """Do one job, and return its result or its error."""
     try:
-        return work(text), "", ""
+        return work(job), "", ""
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except (Exception, SystemExit) as error:

@@ -5,6 +5,7 @@ All that the plan fixes about a client (size, q, B, T, σ) is public, and nothin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,10 @@ def check(scenario: Scenario, file: str) -> sources.Source:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
             requests(strategy_plan(spec))
+            lists = scenario.tune.parameters(spec.label, spec.name) if scenario.tune else {}
+            for values in itertools.product(*lists.values()) if lists else ():
+                parameters = {**spec.parameters, **dict(zip(lists, values, strict=True))}
+                requests(strategy_plan(StrategySpec(name=spec.name, **parameters)))
         _model_digest(scenario)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None

@@ -17,7 +17,7 @@ from fedtoll.scenarios.run import Run
 from fedtoll.server.store import TABLES, Store
 
 
-class NothingFinished(ScenarioError):
+class NothingFinishedError(ScenarioError):
     """No run of a results folder is finished."""
 
 
@@ -81,7 +81,7 @@ class Results:
         resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "probe", "tuning"}}
         try:
             return _joined(Store(self.folder), resolved | {"runs": runs})
-        except NothingFinished:
+        except NothingFinishedError:
             return None
         except Exception as error:  # reading files of unknown origin can raise anything
             raise unreadable(self.folder, error) from None
@@ -169,7 +169,7 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
         for name, table in store.read(run["hash"]).items():
             tables[name].append(table)
     if not keys:
-        raise NothingFinished(f"{store.folder}: no run is finished yet")
+        raise NothingFinishedError(f"{store.folder}: no run is finished yet")
     joined = {}
     for name, parts in tables.items():
         frame = _frame(parts)

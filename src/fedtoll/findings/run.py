@@ -20,10 +20,10 @@ from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.sweep import cache, tune
-from fedtoll.sweep import run as sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import cache, tune
+from fedtoll.sweep import run as sweep
 from fedtoll.toll import folds_of, price_reference
 
 

@@ -1,4 +1,4 @@
-"""What the constants have to do with the toll: tuned or not, recipe against best constants, and convergence."""
+"""What the constants have to do with the toll: the recipe, the best constants, and convergence."""
 
 from __future__ import annotations
 
@@ -83,8 +83,9 @@ def _recipe(digest: Digest) -> list[str]:
     )
     if not free or not tight:
         return [text]
-    differ = {key for key in stated if free.get(key, stated[key]) != stated[key] or tight.get(key) != stated[key]}
-    why = f"{digest.leader} does best with {describe(free)} at ε = ∞ and {describe(tight)} at ε = {digest.epsilon_text}"
+    differ = any(best.get(key, stated[key]) != stated[key] for best in (free, tight) for key in stated)
+    best_at = f"{describe(free)} at ε = ∞ and {describe(tight)} at ε = {digest.epsilon_text}"
+    why = f"{digest.leader} does best with {best_at}"
     return [text, f"{'They differ because' if differ else 'The recipe is the best one tried:'} {why}."]
 
 
@@ -99,13 +100,15 @@ def _probe(digest: Digest) -> list[str]:
     budgets = [(digest.epsilon, digest.epsilon_text), (math.inf, "∞")]
     better = []
     for epsilon, text in budgets:
-        found = {r: _paired_loss(digest, probe, epsilon) for r, probe in probes.items()}
-        found = {r: pair for r, pair in found.items() if pair is not None}
-        best = min(found, key=lambda r: found[r][1], default=None)
-        if best is not None and found[best][0] - found[best][1] > OFF:
-            here, there = found[best]
+        pairs = {r: _paired_loss(digest, probe, epsilon) for r, probe in probes.items()}
+        found = {r: pair for r, pair in pairs.items() if pair is not None}
+        if not found:
+            continue
+        best, (here, there) = min(found.items(), key=lambda item: item[1][1])
+        if here - there > OFF:
             better.append(
-                f"{general(best)} lowers everybody’s log-loss at ε = {text} from {number(here)} to {number(there)}"
+                f"{general(best)} lowers everybody’s log-loss at ε = {text} from {number(here)} "
+                f"to {number(there)}"
             )
     seeds = min(p.seeds for p in probes.values())
     over = f"{seeds} seed{'' if seeds == 1 else 's'}"
@@ -157,8 +160,8 @@ def _convergence(digest: Digest) -> list[str]:
     if not beyond > OFF:
         return []
     return [
-        f"The reference at ε = ∞ has not converged: its log-loss is {number(beyond)} above that of a converged "
-        "central logistic regression, so differences to it are understated."
+        f"The reference at ε = ∞ has not converged: its log-loss is {number(beyond)} above that of a "
+        "converged central logistic regression, so differences to it are understated."
     ]
 
 

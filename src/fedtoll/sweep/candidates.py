@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,26 +38,6 @@ class Constants:
     def to_dict(self) -> dict[str, Any]:
         """Return the constants by name; a strategy's parameters come after those of training."""
         return {**dict(self.training), **dict(self.strategy)}
-
-    @property
-    def text(self) -> str:
-        """The constants in words, as in ``learning rate 0.5, clip 1``."""
-        return describe(self.to_dict())
-
-
-def describe(constants: Mapping[str, Any]) -> str:
-    """Return constants in words.
-
-    Examples
-    --------
-    >>> describe({"learning_rate": 0.5, "average": True})
-    'learning rate 0.5, average true'
-    """
-    return ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in constants.items())
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -125,10 +105,10 @@ def grid(tune: Tune, spec: StrategySpec, epsilon: float | str) -> list[Constants
     Examples
     --------
     >>> spec, tune = StrategySpec(name="term"), Tune(learning_rates=(0.5, 2.0), clips=(1.0, 3.0))
-    >>> [c.text for c in grid(tune, spec, 1.0)]
-    ['learning rate 0.5, clip 1', 'learning rate 0.5, clip 3', 'learning rate 2, clip 1', 'learning rate 2, clip 3']
-    >>> [c.text for c in grid(tune, spec, math.inf)]
-    ['learning rate 0.5', 'learning rate 2']
+    >>> [list(c.to_dict().values()) for c in grid(tune, spec, 1.0)]
+    [[0.5, 1.0], [0.5, 3.0], [2.0, 1.0], [2.0, 3.0]]
+    >>> [c.to_dict() for c in grid(tune, spec, math.inf)]
+    [{'learning_rate': 0.5}, {'learning_rate': 2.0}]
     """
     training = {key: getattr(tune, name) for name, key in AXES.items() if getattr(tune, name)}
     if epsilon == math.inf:
@@ -153,7 +133,7 @@ def _sample(combinations: Sequence[Constants], count: int) -> list[Constants]:
 def with_constants(
     planned: Plan, label: str, epsilon: float | str, constants: Constants, seeds: Sequence[int]
 ) -> tuple[Run, ...]:
-    """Return the runs of one strategy and ε with other constants and seeds, under the strategy's own label."""
+    """Return the runs of one strategy and ε with other constants and seeds, under the strategy's label."""
     scenario = planned.scenario
     (spec,) = (s for s in scenario.strategies if s.label == label)
     training = scenario.training.model_dump()
@@ -170,8 +150,9 @@ def with_constants(
             "strategies": (StrategySpec(name=spec.name, **parameters),),
         }
     )
-    found = plan(narrowed, f"{scenario.name}: [tune]", separate=planned.separate, like=planned.federation).runs
+    found = plan(
+        narrowed, f"{scenario.name}: [tune]", separate=planned.separate, like=planned.federation
+    ).runs
     return tuple(
-        run.model_copy(update={"strategy": run.strategy.model_copy(update={"name": label})})
-        for run in found
+        run.model_copy(update={"strategy": run.strategy.model_copy(update={"name": label})}) for run in found
     )

@@ -1,6 +1,6 @@
-"""A converged central model: how good could the reference at ε = ∞ be?
+"""A converged central model, which says how good the reference at ε = ∞ could be.
 
-Tolls and prices are differences to ε = ∞. If training stops there before it has converged, they say too little.
+Tolls and prices are differences to ε = ∞. If training stops there before it converges, they say too little.
 Logistic regression is convex, so the model that fits all clients' records best is known up to its tolerance.
 """
 

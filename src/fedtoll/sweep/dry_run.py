@@ -136,11 +136,7 @@ def _text(content: dict[str, Any]) -> str:
             if "candidates" in content
             else []
         ),
-        *(
-            [f"probe       {content['probe']} runs with other learning rates"]
-            if "probe" in content
-            else []
-        ),
+        *([f"probe       {content['probe']} runs with other learning rates"] if "probe" in content else []),
         f"engine      {content['engine']} on {content['device']}",
         "",
     ]

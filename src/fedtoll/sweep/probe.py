@@ -1,4 +1,4 @@
-"""A probe of the learning rate: how far is a recipe that was not tuned from a better one?"""
+"""A probe of the learning rate, which says how far a recipe that was not tuned is from a better one."""
 
 from __future__ import annotations
 

@@ -39,9 +39,8 @@ def prepare(
     """
     scenario = scenarios.read(name, overrides, seeds)
     if grid == "flower" and scenario.tune is not None:
-        raise ScenarioError(
-            f"{scenarios.find(name).name}: [tune]: needs --grid local, because `flwr run` reads constants from the file"
-        )
+        file = scenarios.find(name).name
+        raise ScenarioError(f"{file}: [tune]: needs --grid local; `flwr run` reads constants from the file")
     return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
 
 

@@ -1,10 +1,10 @@
 """Tuning: every strategy chooses its constants at every ε, on records that are declared public.
 
-How much of a toll does privacy cost, and how much a badly chosen constant? De Oliveira et al. 2023 and Demelius
-et al. 2025 disagree; only constants that suit each ε can tell. The choice uses seeds of its own, and it is not
-free: every candidate is trained on private records, so what the choice reveals is NOT counted in the ε shown.
-The validation part is public and the same for every seed and candidate: nobody trains on it and no seed tests
-on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer candidates.
+How much of a toll does privacy cost, and how much a badly chosen constant? De Oliveira et al. 2023 and
+Demelius et al. 2025 disagree; only constants that suit each ε can tell. The choice uses seeds of its own, and
+it is not free: every candidate is trained on private records, and what the choice reveals is NOT counted in
+the ε shown. The validation part is public and the same for every seed and candidate: nobody trains on it and
+no seed tests on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer candidates.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def tune(
     Returns
     -------
     Plan
-        With the runs before tuning as ``recipe``, and a row for every candidate in ``facts["tuning"]``: ``strategy``,
-        ``mechanism``, ``epsilon``, ``constants``, ``seeds`` (how many it was trained with), ``loss`` (the mean
-        over seeds by group and for everybody, in nats; ``None`` if it diverged) and ``chosen``.
+        With the runs before tuning as ``recipe``, and a row for every candidate in ``facts["tuning"]``:
+        ``strategy``, ``mechanism``, ``epsilon``, ``constants``, ``seeds`` (how many it was trained with),
+        ``loss`` (the mean over seeds by group and for everybody, in nats; ``None`` if it diverged) and
+        ``chosen``.
 
     Raises
     ------
