@@ -50,6 +50,9 @@ def run(
         typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
     ] = "local",
     force: Force = False,
+    no_tune: Annotated[
+        bool, typer.Option("--no-tune", help="Ignore [tune]: run the scenario's own constants only.")
+    ] = False,
     no_probe: Annotated[
         bool, typer.Option("--no-probe", help="Without [tune]: do not probe other learning rates.")
     ] = False,
@@ -65,7 +68,7 @@ def run(
     from fedtoll.sweep import run as sweep
 
     sweep.check_options(executor, grid)
-    planned = sweep.prepare(name, override or (), seeds, grid)
+    planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
     if dry_run:
         from fedtoll.sweep.dry_run import preview
         from fedtoll.sweep.probe import with_probe

@@ -14,9 +14,10 @@ from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
 from fedtoll.server.results import Results, load
 from fedtoll.server.store import Store
-from fedtoll.sweep import cache, tune
+from fedtoll.sweep import cache
 from fedtoll.sweep.converged import converged
 from fedtoll.sweep.probe import with_probe
+from fedtoll.sweep.tune import tune as choose
 
 GRIDS = ("local", "flower")
 
@@ -27,10 +28,12 @@ def prepare(
     seeds: str | None = None,
     grid: str = "local",
     like: Federation | None = None,
+    tune: bool = True,
 ) -> plans.Plan:
     """Read a scenario and plan its runs for a grid, without training or writing anything.
 
-    The table of the federation ``like`` is shared if the records are the same.
+    The table of the federation ``like`` is shared if the records are the same. Without ``tune``, the section
+    ``[tune]`` is ignored.
 
     Raises
     ------
@@ -38,9 +41,13 @@ def prepare(
         In one line, for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
+    if not tune:
+        scenario = scenario.model_copy(update={"tune": None})
     if grid == "flower" and scenario.tune is not None:
         file = scenarios.find(name).name
-        raise ScenarioError(f"{file}: [tune]: needs --grid local; `flwr run` reads constants from the file")
+        raise ScenarioError(
+            f"{file}: [tune]: needs --grid local or --no-tune; `flwr run` reads constants from the file"
+        )
     return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
 
 
@@ -83,7 +90,7 @@ def complete(
     resolved = store.resolved()
     if planned.scenario.tune is not None:
         folder = cache.open_folder(store.folder / "tuning", resolved, force=force)
-        planned = tune.tune(planned, folder, executor=executor, workers=workers, finished=finished)
+        planned = choose(planned, folder, executor=executor, workers=workers, finished=finished)
     elif probe:
         planned = with_probe(planned)
     folder = cache.open_folder(store.folder / "converged", resolved, force=force)
@@ -132,6 +139,7 @@ def run(
     executor: str = "processes",
     workers: int | None = None,
     force: bool = False,
+    tune: bool = True,
     probe: bool = True,
 ) -> Results:
     """Run a scenario and return its results; calling it again resumes.
@@ -151,8 +159,10 @@ def run(
         script again, so guard it with ``if __name__ == "__main__"``.
     force
         Accept stored runs that were made with other versions of the libraries.
+    tune
+        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
     probe
-        Whether to probe other learning rates if the scenario has no ``[tune]`` and a probe is cheap.
+        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
 
     Raises
     ------
@@ -162,7 +172,7 @@ def run(
         If a run failed; the others are stored.
     """
     check_options(executor, "local")
-    planned = prepare(scenario, overrides, seeds)
+    planned = prepare(scenario, overrides, seeds, tune=tune)
     folder = Path(out) if out is not None else Path("results") / planned.scenario.name
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
