@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedtoll.findings import cache, reductions, tune
+from fedtoll.findings import reductions
 from fedtoll.findings.atypicality import traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.front import Point, front
@@ -20,9 +20,10 @@ from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server import sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import cache, tune
+from fedtoll.sweep import run as sweep
 from fedtoll.toll import folds_of, price_reference
 
 
@@ -106,7 +107,7 @@ def run_finding(
             ready, resolved = planned, store.resolved()
             if setting in prepared.tuned:
                 tuning = cache.open_folder(store.folder / "tuning", resolved, force=force)
-                ready, chosen[setting] = tune.tune(prepared.name, planned, tuning, workers)
+                ready = tune.tune(planned, tuning, executor=executor, workers=workers)
             store.open(ready, text, command, force=force)
             for run in filter(store.has, ready.runs):
                 finished(run)
