@@ -143,6 +143,12 @@ def test_strategies_are_paired_by_what_they_are_and_not_by_their_labels(first, s
     assert ambiguous_labels(first.resolved, second.resolved) == []
 
 
+def test_a_parameter_may_be_written_with_or_without_a_point(first, second):
+    first, second = renamed(first, "q", "q", power=2), renamed(second, "q", "q", power=2.0)
+    assert "q" in set(difference(first, second)["strategy"])
+    assert ambiguous_labels(first.resolved, second.resolved) == []
+
+
 @pytest.mark.parametrize(("name", "parameters"), [("mine.py:uniform", {}), ("uniform", {"power": 2.0})])
 def test_one_label_for_two_strategies_is_not_compared(first, second, name, parameters):
     other = renamed(second, "uniform", name, **parameters)

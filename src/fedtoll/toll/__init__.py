@@ -15,6 +15,7 @@ paired.
 :func:`fairness`                 demographic parity and equalised odds, by fairlearn's definitions
 :func:`literature`               privacy cost (Esipova et al.) and excessive risk (Tran et al.)
 :func:`difference`               differences between the tolls of two results folders
+:func:`ambiguous_labels`          labels that name different strategies in two results folders
 :func:`wilson`                   the interval of a rate in a single run
 ===============================  ==================================================================
 

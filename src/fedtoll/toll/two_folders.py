@@ -82,12 +82,16 @@ def unpaired_reason(a: ResultsLike, b: ResultsLike) -> str:
 
 
 def identities(resolved: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return what identifies each strategy of a folder, by label: its full name and stated parameters."""
+    """Return what identifies each strategy of a folder, by label: its full name and stated parameters.
+
+    Parameters are compared as JSON, and 5 is the same as 5.0.
+    """
     found = {}
     for spec in resolved.get("scenario", {}).get("strategies", []):
         parameters = {k: v for k, v in spec.items() if k not in {"name", "label"}}
         label = str(spec.get("label", spec["name"]))
-        found[label] = (str(spec["name"]), json.dumps(parameters, sort_keys=True))
+        values = json.loads(json.dumps(parameters), parse_int=float)
+        found[label] = (str(spec["name"]), json.dumps(values, sort_keys=True))
     return found
 
 
