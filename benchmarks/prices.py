@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.prices search|confirm|strategies|tables FOLDER [CELL ...]``
 
-**Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients that
-mix the groups (``iid``), and with a quarter of the smallest group's training records (``keep``). Four strengths
-of concept shift in synthetic records. :func:`cells` lists them.
+**Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
+that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
+strengths of concept shift in synthetic records. :func:`cells` lists them.
 
 **search.** FedAvg alone, ε = ∞, 1, .5 and .1, seeds 0 to 19. Constants: seven learning rates, the scenario's
 recipe times 1/8 to 8, chosen at each ε on the public tenth with seeds 1000 and 1001. The recipe is run, too.
@@ -14,9 +14,9 @@ recipe times 1/8 to 8, chosen at each ε on the public tenth with seeds 1000 and
 **A gap is real** if the conservative 95% interval of the price gap in log-loss (all pairs of groups,
 Bonferroni) lies above 0 in both stages. It matters if it is also at least .01 nats in both.
 
-**strategies.** All fourteen with the parameters in :data:`STRATEGIES`, each with the same seven learning rates,
-at ε = ∞, 1 and .5, seeds 0 to 19. Tests: each against FedAvg at each ε, in the price gap, disparity and
-everybody's utility, with Holm over the whole family of a cell.
+**strategies.** All fourteen with the parameters in :data:`STRATEGIES`, each with the same seven learning
+rates, at ε = ∞, 1 and .5, seeds 0 to 19. Tests: each against FedAvg at each ε, in the price gap, disparity
+and everybody's utility, with Holm over the whole family of a cell.
 
 Nothing here is chosen by its results: a cell that shows no gap stays in the table.
 """
@@ -39,7 +39,7 @@ VARIED = {
     "nesarc-race": (10, "American Indian/Alaska Native"),
     "tv16-race": (14, "Asian"),
 }
-"""The scenarios that are varied: their number of clients, and a small group with enough records for a claim."""
+"""The scenarios that are varied: their number of clients, and a small group with enough records."""
 
 STRATEGIES = (
     '{name="fedavg"}',
