@@ -32,10 +32,13 @@ def planned():
     return plan(read("adult-central", TUNE, "0:2"), "x")
 
 
+def section_of(planned: Plan) -> Tune:
+    assert planned.scenario.tune is not None
+    return planned.scenario.tune
+
+
 def with_tune(planned: Plan, **changes) -> Plan:
-    section = planned.scenario.tune
-    assert section is not None
-    content = {**section.model_dump(), **changes}
+    content = {**section_of(planned).model_dump(), **changes}
     return dataclasses.replace(
         planned, scenario=planned.scenario.model_copy(update={"tune": Tune(**content)})
     )
@@ -44,12 +47,12 @@ def with_tune(planned: Plan, **changes) -> Plan:
 def plant(planned: Plan, folder, losses) -> None:
     """Write the losses of every candidate's runs, so that nothing is trained."""
     folder.mkdir(exist_ok=True)
-    for candidate in candidates(planned, planned.scenario.tune):
+    for candidate in candidates(planned, section_of(planned)):
         for run in candidate.runs:
             (folder / f"{run.hash}.json").write_text(json.dumps(losses(candidate, run)))
 
 
-def chosen(planned: Plan) -> dict:
+def chosen(planned: Plan) -> dict[tuple[str, str, float | str], dict[str, float]]:
     return {
         (row["strategy"], row["mechanism"], row["epsilon"]): row["constants"]
         for row in planned.facts["tuning"]
@@ -172,7 +175,7 @@ def several():
 
 
 def test_every_strategy_tries_the_same_number_and_keeps_its_own_constants(several, tmp_path):
-    section = several.scenario.tune
+    section = section_of(several)
     for epsilon, count in ((math.inf, 2), (0.5, 4)):
         tried = constants_at(several.scenario, section, epsilon)
         assert {label: len(found) for label, found in tried.items()} == dict.fromkeys(tried, count)
@@ -184,8 +187,7 @@ def test_every_strategy_tries_the_same_number_and_keeps_its_own_constants(severa
     plant(several, tmp_path, lambda candidate, run: {"(all)": 1 / (1 + run.strategy.parameters.get("t", 0))})
     tuned = tune(several, tmp_path, executor="serial")
     assert {run.strategy.name for run in tuned.runs} == {"fedavg", "term", "q-fedavg(q=2)"}
-    tried = constants_at(several.scenario, section, 0.5)["term"]
-    most = max(dict(c.strategy)["t"] for c in tried)
+    most = max(dict(c.strategy)["t"] for c in constants_at(several.scenario, section, 0.5)["term"])
     best = chosen(tuned)
     assert best["term", "dp-sgd", 0.5]["t"] == most
     assert {
@@ -194,7 +196,7 @@ def test_every_strategy_tries_the_same_number_and_keeps_its_own_constants(severa
 
 
 def test_fewer_candidates_are_a_sample_that_holds_the_first(several):
-    section = with_tune(several, candidates=2).scenario.tune
+    section = section_of(with_tune(several, candidates=2))
     tried = constants_at(several.scenario, section, 0.5)
     assert {len(found) for found in tried.values()} == {2}
     assert tried["fedavg"][0].to_dict() == {"learning_rate": 0.5, "clip": 1.0}
@@ -204,7 +206,7 @@ def test_fewer_candidates_are_a_sample_that_holds_the_first(several):
 def test_halving_trains_the_better_half_again_and_finds_the_best(planned, tmp_path, monkeypatch):
     rates = (0.125, 0.25, 0.5, 1.0, 2.0)
     changed = with_tune(planned, learning_rates=rates, clips=(), seeds=(1000, 1001, 1002), method="halving")
-    assert rungs(changed.scenario.tune) == [1, 2, 3]
+    assert rungs(section_of(changed)) == [1, 2, 3]
     trained = []
 
     def losses(trainer, text):
@@ -219,7 +221,7 @@ def test_halving_trains_the_better_half_again_and_finds_the_best(planned, tmp_pa
     assert {c["learning_rate"] for c in chosen(tuned).values()} == {0.5}
     by_seed = {seed: [r for e, r, s in trained if s == seed and e == 1.0] for seed in (1000, 1001, 1002)}
     assert [len(by_seed[seed]) for seed in (1000, 1001, 1002)] == [5, 3, 2]
-    assert sum(seeds for _, seeds in candidate_runs(changed, changed.scenario.tune)) == len(trained)
+    assert sum(seeds for _, seeds in candidate_runs(changed, section_of(changed))) == len(trained)
 
 
 def test_all_constants_reach_the_run(several):

@@ -22,13 +22,16 @@ import numpy as np
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
-from fedtoll.scenarios.run import Run, mechanism_of
+from fedtoll.scenarios.run import Run, budget_of, mechanism_of
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep import cache
 from fedtoll.sweep.candidates import Candidate, candidates, with_constants
 from fedtoll.sweep.validate import Losses, validation_losses
+
+Choices = dict[str, dict[str, dict[str, Any]]]
+"""The constants that were chosen, by ε (as text) and strategy."""
 
 Cell = tuple[str, float | str]
 """A strategy's label and an ε."""
@@ -93,6 +96,16 @@ def tune(
     tried = [_row(c, trained, chosen[c.strategy, c.epsilon] is c) for c in all_candidates]
     facts = {**planned.facts, "tuning": tried}
     return dataclasses.replace(planned, runs=tuple(runs), recipe=planned.runs, facts=facts)
+
+
+def choices(planned: Plan) -> Choices:
+    """Return the constants that were chosen in a tuned plan, by ε (as text) and strategy."""
+    found: Choices = {}
+    for row in planned.facts["tuning"]:
+        if row["chosen"]:
+            epsilon = str(write_number(budget_of(row["mechanism"], float(row["epsilon"]))))
+            found.setdefault(epsilon, {})[row["strategy"]] = row["constants"]
+    return found
 
 
 def rungs(section: Tune) -> list[int]:
