@@ -23,7 +23,8 @@ from fedtoll.sweep.run import complete, prepare
 from tests.report.html import Page
 
 SMALL = [
-    "training.rounds=3", "training.local_steps=4",
+    "training.rounds=3",
+    "training.local_steps=4",
     'privacy.epsilons=["inf", 0.5]',
     'strategies=[{name="fedavg"}, {name="uniform"}]',
 ]
@@ -122,6 +123,7 @@ def test_the_same_command_trains_nothing_again_and_another_recipe_keeps_the_pric
     overrides = [*SMALL, RATES, "training.learning_rate=1.0"]
     again = fedtoll.run("compas-race", out=folder, overrides=overrides, seeds="0:3", executor="serial")
     pd.testing.assert_frame_equal(again.groups, tuned.groups)
+    assert again.recipe is not None
     assert not again.recipe.groups["log_loss"].equals(tuned.recipe.groups["log_loss"])
 
 
