@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
@@ -138,6 +139,7 @@ class Run(Section):
     seed: int
     noise_seed: int
     numerics: int = NUMERICS
+    choice: Choice | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -146,12 +148,17 @@ class Run(Section):
         noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
             raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
+        if self.choice is not None:
+            if not private or self.accountant != "rdp":
+                raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
+            if len(self.choice.others) not in {0, len(self.clients)}:
+                raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
         return self
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``on_failure`` if it has its default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), "on_failure", "abort")
+        """Leave out later fields that have their default, so that older runs keep their JSON and hash."""
+        return without_default(without_default(handler(self), "on_failure", "abort"), "choice", None)
 
     @property
     def guarantee(self) -> tuple[float, str]:
