@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedtoll.scenarios.fields import Count, Positive, Rate, Section
 
@@ -114,26 +114,41 @@ def _inverse(uniform: float, smallest: int, first: float, ratio: Callable[[int],
     return k
 
 
-class Schedule(Section):
-    """What DP-SGD with a candidate's constants releases per round, for one client: q, σ and T steps."""
+class Tried(Section):
+    """What one client releases in one training of a candidate: DP-SGD and statistics, over all rounds.
+
+    ``noise_multiplier`` is σ, ``steps`` the number of DP-SGD steps. All statistics have one noise multiplier.
+    """
 
     sampling_rate: Rate
     noise_multiplier: Positive
     steps: Count
+    statistic_noise_multiplier: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = 0.0
+    statistic_releases: Annotated[int, Field(strict=True, ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tried:
+        if (self.statistic_noise_multiplier > 0) != (self.statistic_releases > 0):
+            raise ValueError("statistics need noise, and noise needs statistics")
+        return self
 
 
 class Choice(Section):
     """The public facts of a choice of constants, from which anyone can recompute its price.
 
     The number of candidates has ``distribution``. Each is drawn uniformly, with replacement, from a grid, and
-    trained ``trainings`` times. ``others`` has, for every client in the order of the run, the distinct
-    schedules of the grid's candidates that differ from the client's own; it is empty if no schedule does.
-    Statistics are those of the run.
+    trained ``trainings`` times. ``others`` has, for every client in the order of the run, the grid's
+    candidates that release something else than the run itself, each once. It has one entry if all clients
+    have the same, and none if no candidate differs.
     """
 
     distribution: Annotated[Distribution, Field(discriminator="kind")]
     trainings: Count
-    others: tuple[tuple[Schedule, ...], ...] = ()
+    others: tuple[tuple[Tried, ...], ...] = ()
+
+    def others_of(self, client: int) -> tuple[Tried, ...]:
+        """Return the entry of a client."""
+        return self.others[client if len(self.others) > 1 else 0] if self.others else ()
 
 
 def seeds_of(seeds: Sequence[int], draw: int) -> tuple[int, ...]:

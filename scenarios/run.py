@@ -151,7 +151,7 @@ class Run(Section):
         if self.choice is not None:
             if not private or self.accountant != "rdp":
                 raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
-            if len(self.choice.others) not in {0, len(self.clients)}:
+            if len(self.choice.others) not in {0, 1, len(self.clients)}:
                 raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
         return self
 

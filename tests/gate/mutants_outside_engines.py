@@ -12,12 +12,12 @@ import torch
 from fedtoll.clients import mechanisms, wire
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import cohort, opacus, sampling
-from fedtoll.privacy import accounting, calibration_cache, ledger
+from fedtoll.privacy import accounting, calibration_cache, constants, ledger
 from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import stream
-from fedtoll.server import plan, strict
+from fedtoll.server import strict
 from fedtoll.server.strict import Strict
 from tests.gate import tables
 from tests.gate.mutants import engines, mutant
@@ -181,13 +181,13 @@ def ledger_reset_each_round() -> list[Any]:
 
 @mutant("the noise is calibrated for one round")
 def calibrated_for_one_round() -> list[Any]:
-    original = plan._client
+    original = constants.client_of
 
     def client(scenario: Any, *rest: Any) -> Any:
         training = scenario.training.model_copy(update={"rounds": 1})
         return original(scenario.model_copy(update={"training": training}), *rest)
 
-    return [patch.object(plan, "_client", client)]
+    return [patch.object(constants, "client_of", client)]
 
 
 @mutant("amplification by a secret sample of half the cohort is claimed, but the server sees who takes part")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -65,14 +65,14 @@ def selection_rdp(
     δ̂ follows from the RDP by Canonne, Kamath and Steinke 2020, proposition 12, or is the total variation,
     which is at most √(1 − e^−KL) (Bretagnolle and Huber 1979), whichever is smaller.
     """
-    order = np.asarray(orders, dtype=np.float64)
+    order: NDArray[np.float64] = np.asarray(orders, dtype=np.float64)
     if isinstance(distribution, TruncatedNegativeBinomial):
         each = (1 - 1 / order) * rdp - math.log(distribution.gamma) / order
         repeats: NDArray[np.float64] | float = (1 + distribution.eta) * float(np.min(each))
     else:
         repeats = distribution.mean * _delta(rdp, order, np.log1p(1 / (order - 1)))
     bound = rdp + repeats + math.log(distribution.expected) / (order - 1)
-    return np.minimum.accumulate(bound[::-1])[::-1]
+    return np.asarray(np.minimum.accumulate(bound[::-1])[::-1])
 
 
 def _delta(
@@ -82,7 +82,20 @@ def _delta(
     slope, offset = order - 1, (order - 1) * (rdp + np.log1p(-1 / order)) - np.log(order)
     log_delta = np.min(offset - np.multiply.outer(epsilon, slope), axis=1)
     variation = math.sqrt(-math.expm1(-float(np.min(rdp))))
-    return np.minimum(np.exp(np.minimum(log_delta, 0.0)), variation)
+    return np.asarray(np.minimum(np.exp(np.minimum(log_delta, 0.0)), variation))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one client releases in one training over all rounds: DP-SGD and statistics."""
+
+    steps: Event
+    statistics: tuple[Event, ...] = ()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All releases."""
+        return (self.steps, *self.statistics)
 
 
 @dataclass(frozen=True)
@@ -95,17 +108,13 @@ class Charge:
         Of the number of candidates.
     trainings
         m, the number of trainings of each candidate.
-    schedules
-        DP-SGD of the grid's distinct candidates, each over all rounds of one training; the client's own, with
-        the chosen constants, first.
-    statistics
-        The statistics of one training over all rounds, the same for every candidate.
+    candidates
+        The distinct candidates of the grid; that with the chosen constants first.
     """
 
     distribution: Distribution
     trainings: int
-    schedules: tuple[Event, ...]
-    statistics: tuple[Event, ...] = ()
+    candidates: tuple[Training, ...]
 
 
 def charge_of(run: Run, client: ClientPlan, sigma: float | None = None) -> Charge | None:
@@ -115,33 +124,39 @@ def charge_of(run: Run, client: ClientPlan, sigma: float | None = None) -> Charg
     """
     if run.choice is None:
         return None
-    others = run.choice.others[client.id] if run.choice.others else ()
-    return Charge(
-        run.choice.distribution,
-        run.choice.trainings,
-        tuple(
-            Event(sigma or s.noise_multiplier, s.sampling_rate, s.steps * run.rounds)
-            for s in (client, *others)
-        ),
+    own = Training(
+        Event(sigma or client.noise_multiplier, client.sampling_rate, client.steps * run.rounds),
         tuple(Event(s.noise_multiplier, 1.0, s.releases(run.rounds)) for s in run.statistics),
     )
+    others = (
+        Training(
+            Event(sigma or t.noise_multiplier, t.sampling_rate, t.steps),
+            (Event(t.statistic_noise_multiplier, 1.0, t.statistic_releases),) if t.statistic_releases else (),
+        )
+        for t in run.choice.others_of(client.id)
+    )
+    return Charge(run.choice.distribution, run.choice.trainings, (own, *others))
 
 
 @lru_cache(maxsize=4096)
 def choice_curve(charge: Charge) -> NDArray[np.float64]:
     """Return the RDP of the choice, at each of ``accounting.ORDERS``."""
-    one = largest(charge.schedules) + accounting.rdp_curve(charge.statistics)
+    one = largest([candidate.events for candidate in charge.candidates])
     return selection_rdp(charge.trainings * one, accounting.ORDERS, charge.distribution)
 
 
-def largest(schedules: Sequence[Event]) -> NDArray[np.float64]:
-    """Return the largest RDP of the candidates' trainings, at each of ``accounting.ORDERS``."""
-    return np.max([accounting.rdp_curve([schedule]) for schedule in schedules], axis=0)
+def largest(candidates: Sequence[Sequence[Event]]) -> NDArray[np.float64]:
+    """Return the largest RDP of some compositions, at each of ``accounting.ORDERS``."""
+    return np.asarray(np.max([accounting.rdp_curve(events) for events in candidates], axis=0))
 
 
 @lru_cache(maxsize=65536)
 def epsilon(
-    charge: Charge, delta: float, *, steps: int, statistics: tuple[Event, ...] = (), choices: int = 1
+    charge: Charge,
+    delta: float,
+    steps: int | None = None,
+    statistics: tuple[Event, ...] | None = None,
+    choices: int = 1,
 ) -> float:
     """Return the ε of a choice, and of what its winner has released so far.
 
@@ -152,43 +167,46 @@ def epsilon(
     delta
         The δ of (ε, δ)-differential privacy.
     steps
-        The number of DP-SGD steps of the winner so far. Any other candidate would have trained for as many
-        rounds, and the largest RDP counts.
+        The number of DP-SGD steps of the winner so far, by default all. Any other candidate counts as trained
+        to the same share of its steps, and the largest RDP counts.
     statistics
-        The statistics released so far.
+        The statistics of the winner so far, by default all. If it should have some but has none, other
+        candidates count without theirs, too.
     choices
         How often the choice was made: 0 for the ε without it.
     """
-    curve = steps / charge.schedules[0].count * largest(charge.schedules)
-    curve = curve + accounting.rdp_curve(statistics)
-    return accounting.converted(curve + (choices * choice_curve(charge) if choices else 0.0), delta)
+    own, *others = charge.candidates
+    steps = own.steps.count if steps is None else steps
+    statistics = own.statistics if statistics is None else statistics
+    done = accounting.rdp_curve([replace(own.steps, count=steps), *statistics])
+    if others and steps:
+        silent = own.statistics and not statistics
+        events = [(other.steps,) if silent else other.events for other in others]
+        done = np.maximum(done, steps / own.steps.count * largest(events))
+    return accounting.converted(done + (choices * choice_curve(charge) if choices else 0.0), delta)
+
+
+Schedule = tuple[float, int, tuple[Event, ...]]
+"""q and the number of DP-SGD steps of a candidate, and its statistics, in one training over all rounds."""
 
 
 def base_budget(
-    target: float,
-    *,
-    schedules: Sequence[tuple[float, int]],
-    delta: float,
-    trainings: int,
-    distribution: Distribution,
-    statistics: Sequence[Event] = (),
+    target: float, schedules: Sequence[Schedule], *, delta: float, trainings: int, distribution: Distribution
 ) -> float:
     """Return the largest ε of one training with which a choice and the final training cost ``target``.
 
-    Every candidate is then calibrated to the returned ε, see :func:`fedtoll.privacy.accounting.calibrate`.
+    Every candidate is then calibrated to the returned ε, see :func:`calibrated`.
 
     Parameters
     ----------
     target
         The total ε of one client: the choice, and the winner's training with its statistics.
     schedules
-        q and the number of DP-SGD steps over all rounds, of each candidate.
+        What each candidate of the grid releases.
     delta
         The δ of (ε, δ)-differential privacy. The accountant is ``rdp``.
     trainings, distribution
         m and the distribution of the number of candidates.
-    statistics
-        The client's statistics in one training over all rounds.
 
     Returns
     -------
@@ -203,41 +221,36 @@ def base_budget(
     Examples
     --------
     >>> tries = TruncatedNegativeBinomial.with_expected(8.0)
-    >>> settings = {"schedules": [(0.02, 300)], "delta": 1e-5, "trainings": 1, "distribution": tries}
-    >>> round(base_budget(1.0, **settings), 2)
-    0.36
+    >>> base = base_budget(1.0, [(0.02, 300, ())], delta=1e-5, trainings=1, distribution=tries)
+    >>> sigma = calibrated(base, (0.02, 300, ()), 1e-5)
+    >>> round(base, 2), round(sigma, 2)
+    (0.36, 3.65)
     """
-    kinds, others = tuple(sorted(set(schedules))), tuple(statistics)
-    return _base_budget(target, kinds, delta, trainings, distribution, others)
+    kinds = {(rate, count, tuple(statistics)) for rate, count, statistics in schedules}
+    ordered = sorted(kinds, key=lambda s: (*s[:2], [(e.noise_multiplier, e.count) for e in s[2]]))
+    return _base_budget(target, tuple(ordered), delta, trainings, distribution)
 
 
 @lru_cache(maxsize=4096)
 def _base_budget(
-    target: float,
-    schedules: tuple[tuple[float, int], ...],
-    delta: float,
-    trainings: int,
-    distribution: Distribution,
-    statistics: tuple[Event, ...],
+    target: float, schedules: tuple[Schedule, ...], delta: float, trainings: int, distribution: Distribution
 ) -> float:
     from scipy.optimize import brentq
 
-    key = [
-        *("choice", _VERSION, accounting.ORDERS, target, schedules, delta, trainings),
-        *(distribution.model_dump_json(), [[e.noise_multiplier, e.sampling_rate, e.count] for e in statistics]),
+    stated = [
+        [rate, count, *([e.noise_multiplier, e.sampling_rate, e.count] for e in statistics)]
+        for rate, count, statistics in schedules
     ]
+    limits = [_VERSION, accounting.ORDERS, target, delta]
+    key = ["choice", *limits, trainings, distribution.model_dump(mode="json"), stated]
 
     def spent(base: float) -> float:
         """Return the total if each training costs ``base``; infinity if no noise makes it as small."""
         try:
-            noised = [
-                Event(calibrated(base, rate, count, delta, statistics), rate, count)
-                for rate, count in schedules
-            ]
+            noised = [Training(Event(calibrated(base, s, delta), *s[:2]), s[2]) for s in schedules]
         except ScenarioError:
             return math.inf
-        charge = Charge(distribution, trainings, tuple(noised), statistics)
-        return epsilon(charge, delta, steps=noised[0].count, statistics=statistics)
+        return epsilon(Charge(distribution, trainings, tuple(noised)), delta)
 
     cached = calibration_cache.recall(key)
     if cached is not None and 0 < cached <= target and spent(cached) <= target:
@@ -247,36 +260,30 @@ def _base_budget(
     low = target / 2
     while (total := spent(low)) > target:
         if total == math.inf:
-            raise ScenarioError(_unpaid(target, delta, trainings, distribution, statistics))
+            raise ScenarioError(_unpaid(target, schedules, delta, trainings, distribution))
         low /= 1.5
-    high = min(target, 2 * low)
-    base = math.exp(
-        brentq(
-            lambda x: math.log(min(spent(math.exp(x)), 1e300) / target),
-            *(math.log(low), math.log(high)),
-            xtol=1e-5,
-        )
-    )
-    base = _round_down(base)
+    ends = math.log(low), math.log(min(target, 2 * low))
+    crossing = brentq(lambda x: math.log(min(spent(math.exp(x)), 1e300) / target), *ends, xtol=1e-5)
+    base = _round_down(math.exp(crossing))
     while spent(base) > target:
         base = _round_down(base * (1 - 2e-5))
     calibration_cache.remember(key, base)
     return base
 
 
-def calibrated(base: float, rate: float, count: int, delta: float, statistics: Sequence[Event]) -> float:
+def calibrated(base: float, schedule: Schedule, delta: float) -> float:
     """Return the σ at which one training, with its statistics, costs ``base``."""
+    rate, count, statistics = schedule
     return accounting.calibrate(base, sampling_rate=rate, count=count, delta=delta, others=statistics)
 
 
 def _unpaid(
-    target: float, delta: float, trainings: int, distribution: Distribution, statistics: tuple[Event, ...]
+    target: float, schedules: tuple[Schedule, ...], delta: float, trainings: int, distribution: Distribution
 ) -> str:
     """Return the error of a budget that is too small for the choice."""
-    curve = accounting.rdp_curve(statistics)
-    alone = selection_rdp(trainings * curve, accounting.ORDERS, distribution)
-    least = accounting.converted(alone + curve, delta)
-    with_statistics = " with its statistics" if statistics else ""
+    silent = tuple(Training(Event(1.0, count=0), statistics) for _, _, statistics in schedules)
+    least = epsilon(Charge(distribution, trainings, silent), delta)
+    with_statistics = " with its statistics" if any(training.statistics for training in silent) else ""
     return (
         f"privacy.epsilons: ε = {target:g} cannot pay for the choice of constants at δ = {delta:g}: "
         f"without any training the choice{with_statistics} spends {least:.3g}"
@@ -293,10 +300,11 @@ __all__ = [
     "Charge",
     "Distribution",
     "Poisson",
+    "Training",
     "TruncatedNegativeBinomial",
     "base_budget",
+    "calibrated",
     "charge_of",
-    "choice_curve",
     "epsilon",
     "selection_rdp",
 ]
