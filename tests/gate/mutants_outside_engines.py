@@ -144,7 +144,7 @@ def statistic_without_a_clip() -> list[Any]:
 # The ledger.
 
 
-def _no_memory() -> list[Any]:
+def no_memory() -> list[Any]:
     """Disable the cache of calibrations, so that it holds none of a broken accountant."""
     return [
         patch.object(calibration_cache, "recall", lambda key: None),
@@ -152,7 +152,7 @@ def _no_memory() -> list[Any]:
     ]
 
 
-def _entered(change: Any) -> list[Any]:
+def recorded(change: Any) -> list[Any]:
     """Patch the releases that client and server enter in their ledgers, so that the two agree."""
     owed, enter = ledger.owed, clients._enter
 
@@ -197,17 +197,17 @@ def amplification_for_visible_sampling() -> list[Any]:
     def epsilon(events: Any, *rest: Any) -> float:
         return original([replace(e, sampling_rate=e.sampling_rate / 2) for e in events], *rest)
 
-    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + _no_memory()
+    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + no_memory()
 
 
 @mutant("all steps of a round are charged as one step")
 def steps_charged_once() -> list[Any]:
-    return _entered(lambda rows: [replace(r, count=1) for r in rows])
+    return recorded(lambda rows: [replace(r, count=1) for r in rows])
 
 
 @mutant("statistics are released but not charged")
 def statistic_not_charged() -> list[Any]:
-    return _entered(lambda rows: [r for r in rows if r.what == DP_SGD])
+    return recorded(lambda rows: [r for r in rows if r.what == DP_SGD])
 
 
 @mutant("a step with an empty batch is not charged")
