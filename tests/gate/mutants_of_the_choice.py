@@ -29,7 +29,9 @@ def choice_not_charged() -> list[Any]:
 def choice_listed_but_free() -> list[Any]:
     original = selection.epsilon.__wrapped__
 
-    def epsilon(charge: Any, delta: float, steps: Any = None, statistics: Any = None, choices: int = 1) -> Any:
+    def epsilon(
+        charge: Any, delta: float, steps: Any = None, statistics: Any = None, choices: int = 1
+    ) -> Any:
         return original(charge, delta, steps, statistics, 0)
 
     return _priced(epsilon=epsilon)
