@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from dp_accounting import ComposedDpEvent, GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from dp_accounting.rdp import RdpAccountant
 from scipy.special import logsumexp
@@ -16,7 +16,10 @@ from scipy.special import logsumexp
 from fedtoll.privacy import accounting, selection
 from fedtoll.privacy.accounting import Event
 from fedtoll.scenarios.choice import Distribution, Poisson, TruncatedNegativeBinomial
+from fedtoll.server.plan import Candidates, plan
+from fedtoll.server.trainer import simulate
 from tests.peers.conftest import WHOLE
+from tests.server.federation import TERM, scenario
 
 TRIES: list[tuple[Distribution, float, float]] = [
     *(
@@ -65,7 +68,7 @@ def compare(base: tuple[float, float, int, int], tried: list[tuple[Distribution,
             assert theirs * (1 - 1e-9) <= ours <= theirs * (1 + 1e-3), (tries, done)  # γ has 9 digits there
 
 
-# The best of K runs of a mechanism with few outputs, computed exactly from the probability generating function.
+# The best of K runs of a mechanism with few outputs, exactly, by the probability generating function.
 
 
 def generated(tries: Distribution, x: float) -> float:
@@ -74,8 +77,8 @@ def generated(tries: Distribution, x: float) -> float:
         return math.exp(tries.mean * (x - 1))
     if tries.eta == 0:
         return math.log1p(-(1 - tries.gamma) * x) / math.log(tries.gamma)
-    powers = [(1 - (1 - tries.gamma) * y) ** -tries.eta for y in (0.0, x, 1.0)]
-    return (powers[1] - powers[0]) / (powers[2] - powers[0])
+    none, some, every = (float((1 - (1 - tries.gamma) * y) ** -tries.eta) for y in (0.0, x, 1.0))
+    return (some - none) / (every - none)
 
 
 def best(tries: Distribution, outputs: np.ndarray) -> np.ndarray:
@@ -91,7 +94,7 @@ def renyi(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     order_A1 = np.array(accounting.ORDERS)[:, None]
     a, b = np.log(p[p > 0]), np.log(q[p > 0])
     both = [logsumexp(order_A1 * x + (1 - order_A1) * y, axis=1) for x, y in ((a, b), (b, a))]
-    return np.maximum(*both) / (order_A1[:, 0] - 1)
+    return np.asarray(np.maximum(*both) / (order_A1[:, 0] - 1))
 
 
 EXACT: list[Any] = [
@@ -113,3 +116,27 @@ def test_no_exact_divergence_exceeds_it(tries):
         assert (exact <= bound + 1e-9).all()
         closest = max(closest, float(np.max(exact / bound)))
     assert closest > 0.2
+
+
+def test_the_ledger_of_a_run_equals_dp_accounting(whole_orders):
+    """Candidates that differ in the learning rate alone release the same."""
+    stated = scenario(TERM, privacy={"epsilons": [2.0]})
+    spec, training = stated.strategies[0], stated.training
+    grid = tuple((training.model_copy(update={"learning_rate": lr}), spec) for lr in (0.1, 1.0))
+    tries = TruncatedNegativeBinomial(eta=1.0, gamma=0.25)
+    (run,) = plan(stated, "sex.toml", choice=Candidates(tries, 2, grid)).runs
+    ledger = simulate(run)["ledger"]
+    for client in run.clients:
+        rows = ledger[(ledger["client"] == client.id) & (ledger["round"] > 0)]
+        events = [
+            SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(z)), int(n))
+            for q, z, n in rows[["sampling_rate", "noise_multiplier", "count"]].itertuples(index=False)
+        ]
+        account = RdpAccountant(orders=list(WHOLE))
+        account.compose(RepeatAndSelectDpEvent(ComposedDpEvent([*events, *events]), 4.0, 1.0))
+        for event in events:
+            account.compose(event)
+        theirs = account.get_epsilon(1e-5)
+        ours = float(ledger.loc[ledger["client"] == client.id, "epsilon_spent"].max())
+        assert ours == pytest.approx(theirs, rel=1e-6)
+        assert 1.98 < ours <= 2.0

@@ -7,6 +7,10 @@ Papernot and Steinke 2022 (arXiv 2110.03620): theorem 2 for the truncated negati
 Poisson distribution. tests/peers/test_selection.py compares them with dp-accounting, and with the exact
 divergences of a mechanism with few outputs.
 
+The theorems cover the release of the winner alone: whoever sees the messages of the candidates' trainings
+learns more, namely what all of them release. They hold for independent candidates, see
+:func:`fedtoll.scenarios.choice.seeds_of`.
+
 What one client pays composes two parts. The *choice* repeats a mechanism that trains one random candidate m
 times: its RDP is at most m times the largest of the candidates' curves, at every order, because which
 candidate is drawn is public and independent of the records. The *final training* is that of the winner, which

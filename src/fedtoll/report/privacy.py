@@ -131,9 +131,9 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         else "No strategy asks clients for statistics."
     )
     terms.append(("Statistics", statistics))
-    if (choices := ledger[ledger["release"] == CHOICE])["round"].size:
+    if not (choices := ledger[ledger["release"] == CHOICE]).empty:
         alone = choices.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
-        prices = listed(f"{general(s)} of ε = {general(e)}" for e, s in alone.items())
+        prices = listed(f"{general(s)} of ε = {general(e)}" for e, s in zip(alone.index, alone, strict=True))
         terms.append(
             (
                 "Choice of constants",
@@ -189,6 +189,12 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
         f"noise is also drawn in floating point ({precision}), whose gaps can leak what real-valued noise "
         "would not.",
     ]
+    if charged:
+        items.append(
+            "Messages of the trainings among which the constants were chosen, their number and their losses. "
+            "The choice is charged as if only its winner were released: whoever sees the messages of the "
+            "candidates, as their server does, learns what all of them release."
+        )
     if len(runs) > 1:
         shared = len({r["seed"] for r in runs}) < len(runs)
         items.append(
