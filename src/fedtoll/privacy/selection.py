@@ -228,7 +228,7 @@ def base_budget(
     >>> base = base_budget(1.0, [(0.02, 300, ())], delta=1e-5, trainings=1, distribution=tries)
     >>> sigma = calibrated(base, (0.02, 300, ()), 1e-5)
     >>> round(base, 2), round(sigma, 2)
-    (0.36, 3.65)
+    (0.37, 3.65)
     """
     kinds = {(rate, count, tuple(statistics)) for rate, count, statistics in schedules}
     ordered = sorted(kinds, key=lambda s: (*s[:2], [(e.noise_multiplier, e.count) for e in s[2]]))
