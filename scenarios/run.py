@@ -24,6 +24,7 @@ from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.scenario import Model, Partition, Split
+from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
@@ -134,6 +135,7 @@ class Run(Section):
     smoothing: float = 0.0
     shrinkage: bool = False
     average: bool = False
+    server_schedule: Schedule = CONSTANT
     on_failure: OnFailure = "abort"
     clients: tuple[ClientPlan, ...]
     seed: int
@@ -157,8 +159,8 @@ class Run(Section):
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later fields that have their default, so that older runs keep their JSON and hash."""
-        return without_default(without_default(handler(self), "on_failure", "abort"), "choice", None)
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, choice=None)
 
     @property
     def guarantee(self) -> tuple[float, str]:
