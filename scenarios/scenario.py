@@ -287,6 +287,8 @@ class Scenario(Section):
             raise ValueError("tune: needs split.validation, the share of records that is declared public")
         if shared := sorted({*tune.seeds} & {*self.seeds}):
             raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
+        if tune.charge != "none" and self.privacy.accountant != "rdp":
+            raise ValueError("tune.charge: 'random-stopping' needs privacy.accountant = 'rdp'")
         names = {s.label: s.name for s in self.strategies}
         try:
             check_strategies(tune, names, {s.label: s.parameters for s in self.strategies})

@@ -31,6 +31,7 @@ class Purpose(enum.IntEnum):
     VALIDATION = 9
     MODULE = 10
     NOISE_SEED = 11
+    CHOICE = 12
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedtoll.scenarios.choice import Distribution, TruncatedNegativeBinomial
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.fields import Count, Positive, Rate, Section, Seed
 from fedtoll.scenarios.schedule import Schedule
@@ -42,7 +43,9 @@ class Tune(Section):
     (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource).
 
     Candidates are trained on private records. With ``charge = "none"``, what the choice reveals is not
-    counted in ε, and the privacy card says so.
+    counted in ε, and the privacy card says so. With ``charge = "random-stopping"``, their number is drawn
+    from ``stopping`` (by default, eight on average), each is drawn uniformly from the whole grid, and ε
+    includes the choice (Papernot and Steinke 2022): for those who see its result, not the trainings.
     """
 
     learning_rates: tuple[Positive, ...] = ()
@@ -60,7 +63,8 @@ class Tune(Section):
     by: Literal["everybody", "worst group"] = "everybody"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1000, 1001)
     method: Literal["grid", "halving"] = "grid"
-    charge: Literal["none"] = "none"
+    charge: Literal["none", "random-stopping"] = "none"
+    stopping: Annotated[Distribution, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Tune:
@@ -77,9 +81,21 @@ class Tune(Section):
             raise ValueError("sampling_rates, batch_sizes: give at most one of them")
         if self.candidates == 1:
             raise ValueError("candidates: must be 2 or more")
+        if self.charge == "none" and self.stopping is not None:
+            raise ValueError("stopping: needs charge = 'random-stopping'")
+        for key, stated in (("candidates", self.candidates is not None), ("method", self.method != "grid")):
+            if stated and self.charge != "none":
+                raise ValueError(f"{key}: not with charge = 'random-stopping', whose candidates are drawn")
         if self.method == "halving" and len(self.seeds) < 2:
             raise ValueError("method: 'halving' needs two seeds or more")
         return self
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """The distribution of the number of candidates, if the choice is charged."""
+        if self.charge == "none":
+            return None
+        return self.stopping or TruncatedNegativeBinomial(eta=1.0, gamma=0.125)
 
     def parameters(self, label: str, name: str) -> Mapping[str, tuple[Any, ...]]:
         """Return the lists of one strategy's parameters, given its label and its name."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import Scenario, StrategySpec
+from fedtoll.scenarios.choice import seeds_of
+from fedtoll.scenarios.run import Run, mechanism_of
+from fedtoll.scenarios.scenario import Scenario, StrategySpec, Training
+from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.scenarios.tune import AXES, Tune
-from fedtoll.server.plan import Plan, plan
+from fedtoll.server.plan import Candidates, Plan, plan
 
 ALTERNATIVES = {"sampling_rate": "batch_size", "local_steps": "local_epochs"}
 """Keys of ``[training]`` that state the same thing: exactly one of each pair is given."""
@@ -53,7 +55,8 @@ class Candidate:
     constants
         What is tried.
     runs
-        One run for each seed of ``[tune]``, in that order.
+        One run for each seed of ``[tune]``, in that order. None if nothing is tried: the number of candidates
+        was drawn, and is 0.
     """
 
     strategy: str
@@ -78,12 +81,48 @@ def candidates(planned: Plan, tune: Tune) -> list[Candidate]:
         In one line, if a value is not valid for the strategy or the data.
     """
     epsilons = planned.scenario.privacy.epsilons
+    if tune.distribution is not None:
+        return [
+            candidate
+            for spec in planned.scenario.strategies
+            for epsilon in epsilons
+            for candidate in _drawn(planned, tune, spec, epsilon)
+        ]
     tried = {epsilon: constants_at(planned.scenario, tune, epsilon) for epsilon in epsilons}
     return [
         Candidate(spec.label, epsilon, c, with_constants(planned, spec.label, epsilon, c, tune.seeds))
         for spec in planned.scenario.strategies
         for epsilon in epsilons
         for c in tried[epsilon][spec.label]
+    ]
+
+
+def _drawn(planned: Plan, tune: Tune, spec: StrategySpec, epsilon: float | str) -> list[Candidate]:
+    """Return a random number of candidates, each drawn uniformly from the grid; at ε = ∞, the whole grid.
+
+    The number is the same for every strategy. Each draw has seeds of its own, because the price of the choice
+    holds for independent trainings, even of one candidate that is drawn twice.
+    """
+    combinations = grid(tune, spec, epsilon)
+    if mechanism_of(epsilon) != "dp-sgd":
+        return [
+            Candidate(spec.label, epsilon, c, with_constants(planned, spec.label, epsilon, c, tune.seeds))
+            for c in combinations
+        ]
+    assert tune.distribution is not None
+    rng = stream(tune.seeds[0], Purpose.CHOICE, planned.scenario.privacy.epsilons.index(epsilon))
+    count = tune.distribution.draw(rng)
+    if count == 0:  # the constants must then not depend on any record
+        return [Candidate(spec.label, epsilon, combinations[0], ())]
+    picks = rng.integers(len(combinations), size=count)
+    return [
+        Candidate(
+            spec.label,
+            epsilon,
+            combinations[pick],
+            with_constants(planned, spec.label, epsilon, combinations[pick], seeds_of(tune.seeds, draw)),
+        )
+        for draw, pick in enumerate(picks)
     ]
 
 
@@ -130,29 +169,63 @@ def _sample(combinations: Sequence[Constants], count: int) -> list[Constants]:
     return [combinations[i] for i in (0, *sorted(rest))]
 
 
+def budgeted(planned: Plan) -> tuple[Run, ...]:
+    """Return runs that show what clients spend: the recipe's or, if a choice is charged, a candidate's."""
+    scenario = planned.scenario
+    tune = scenario.tune
+    if tune is None or tune.distribution is None:
+        return planned.runs
+    return tuple(
+        run
+        for spec in scenario.strategies
+        for epsilon in scenario.privacy.epsilons
+        for run in with_constants(
+            planned, spec.label, epsilon, grid(tune, spec, epsilon)[0], scenario.seeds[:1]
+        )
+    )
+
+
 def with_constants(
     planned: Plan, label: str, epsilon: float | str, constants: Constants, seeds: Sequence[int]
 ) -> tuple[Run, ...]:
-    """Return the runs of one strategy and ε with other constants and seeds, under the strategy's label."""
+    """Return the runs of one strategy and ε with other constants and seeds, under the strategy's label.
+
+    If the choice is charged, their noise pays for it.
+    """
     scenario = planned.scenario
     (spec,) = (s for s in scenario.strategies if s.label == label)
+    training, other = _sections(scenario, spec, constants)
+    narrowed = scenario.model_copy(
+        update={
+            "seeds": tuple(seeds),
+            "training": training,
+            "privacy": scenario.privacy.model_copy(update={"epsilons": (epsilon,)}),
+            "strategies": (other,),
+        }
+    )
+    where = f"{scenario.name}: [tune]"
+    choice = _choice(scenario, spec, epsilon)
+    found = plan(narrowed, where, separate=planned.separate, like=planned.federation, choice=choice).runs
+    return tuple(
+        run.model_copy(update={"strategy": run.strategy.model_copy(update={"name": label})}) for run in found
+    )
+
+
+def _sections(scenario: Scenario, spec: StrategySpec, constants: Constants) -> tuple[Training, StrategySpec]:
+    """Return ``[training]`` and the strategy with other constants."""
     training = scenario.training.model_dump()
     for key, value in constants.training:
         training[key] = value
         if (other := ALTERNATIVES.get(key)) is not None:
             training[other] = None
     parameters = {**spec.parameters, **dict(constants.strategy)}
-    narrowed = scenario.model_copy(
-        update={
-            "seeds": tuple(seeds),
-            "training": type(scenario.training)(**training),
-            "privacy": scenario.privacy.model_copy(update={"epsilons": (epsilon,)}),
-            "strategies": (StrategySpec(name=spec.name, **parameters),),
-        }
-    )
-    found = plan(
-        narrowed, f"{scenario.name}: [tune]", separate=planned.separate, like=planned.federation
-    ).runs
-    return tuple(
-        run.model_copy(update={"strategy": run.strategy.model_copy(update={"name": label})}) for run in found
-    )
+    return Training(**training), StrategySpec(name=spec.name, **parameters)
+
+
+def _choice(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> Candidates | None:
+    """Return the grid whose choice the noise pays for; ``None`` if the choice is not charged."""
+    tune = scenario.tune
+    if tune is None or tune.distribution is None or mechanism_of(epsilon) != "dp-sgd":
+        return None
+    sections = tuple(_sections(scenario, spec, constants) for constants in grid(tune, spec, epsilon))
+    return Candidates(tune.distribution, len(tune.seeds), sections)

@@ -20,7 +20,7 @@ from fedtoll.server.plan import Plan
 from fedtoll.server.plan import plan as plan_runs
 from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import cores, one_thread
-from fedtoll.sweep.candidates import Candidate
+from fedtoll.sweep.candidates import Candidate, budgeted
 from fedtoll.sweep.tune import candidate_runs
 
 _STARTUP = 8.0
@@ -58,7 +58,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
     """Return σ, q, T and the ε they spend, one row per strategy, ε and client."""
     rows = []
     seen = set()
-    for run in plan.runs:
+    for run in budgeted(plan):
         key = (run.strategy.name, run.epsilon)
         if key in seen or run.mechanism != "dp-sgd":
             continue
@@ -199,7 +199,7 @@ def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None)
     privacy = scenario.privacy.model_copy(update={"epsilons": finite})
     narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
     entries = []
-    for run in plan_runs(narrowed, file).runs:
+    for run in budgeted(plan_runs(narrowed, file)):
         distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
         for client in run.clients:
             key = (client.sampling_rate, client.steps, client.noise_multiplier, charge_of(run, client))

@@ -3,8 +3,9 @@
 How much of a toll does privacy cost, and how much a badly chosen constant? De Oliveira et al. 2023 and
 Demelius et al. 2025 disagree; only constants that suit each ε can tell. The choice uses seeds of its own, and
 it is not free: every candidate is trained on private records, and what the choice reveals is NOT counted in
-the ε shown. The validation part is public and the same for every seed and candidate: nobody trains on it and
-no seed tests on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer candidates.
+the ε shown, unless ``[tune]`` charges it. The validation part is public and the same for every seed and
+candidate: nobody trains on it and no seed tests on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer
+candidates.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run, budget_of, mechanism_of
@@ -133,7 +135,7 @@ def candidate_runs(planned: Plan, section: Tune) -> list[tuple[Candidate, int]]:
         for count in rungs(section):
             seeds |= dict.fromkeys(range(kept), count)
             kept = -(-kept // 2)
-        counted += [(candidate, seeds[i]) for i, candidate in enumerate(cell)]
+        counted += [(candidate, seeds[i]) for i, candidate in enumerate(cell) if candidate.runs]
     return counted
 
 
@@ -158,6 +160,8 @@ def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, coun
 
     Infinity if a run diverged, because no number is less than NaN.
     """
+    if not candidate.runs:  # no candidate was drawn
+        return 0.0
     by_seed = []
     for run in candidate.runs[:count]:
         loss = trained[run.hash]
@@ -170,11 +174,14 @@ def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, coun
 def _row(candidate: Candidate, trained: dict[str, Losses], chosen: bool) -> dict[str, Any]:
     """Return a candidate as ``resolved.json`` records it."""
     losses = [trained[run.hash] for run in candidate.runs if run.hash in trained]
-    means = {g: float(np.mean([loss.get(g, math.nan) for loss in losses])) for g in losses[0]}
+    groups = losses[0] if losses else {EVERYBODY: math.nan}
+    means = {
+        g: float(np.mean([loss.get(g, math.nan) for loss in losses])) if losses else math.nan for g in groups
+    }
     return {
         "strategy": candidate.strategy,
         "mechanism": mechanism_of(candidate.epsilon),
-        "epsilon": write_number(candidate.runs[0].epsilon),
+        "epsilon": write_number(math.inf if candidate.epsilon == CLIP_ONLY else float(candidate.epsilon)),
         "constants": candidate.constants.to_dict(),
         "seeds": len(losses),
         "loss": {g: value if math.isfinite(value) else None for g, value in means.items()},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedtoll.formatting import count, group_label
 from fedtoll.report.digest import Digest
 from fedtoll.report.sensitivity import candidates
@@ -48,7 +50,7 @@ def sensitivity_text(digest: Digest) -> str:
     frame = candidates(digest)
     per_cell = frame.groupby(["strategy", "mechanism", "epsilon"]).size()
     few, many = int(per_cell.min()), int(per_cell.max())
-    number = f"{few} candidates" if few == many else f"{few} to {many} candidates"
+    number = f"{few if few == many else f'{few} to {many}'} candidate{'' if many == 1 else 's'}"
     by = "worst group" if section.get("by") == "worst group" else "everybody"
     seeds = len(section.get("seeds", []))
     halved = section.get("method") == "halving"
@@ -57,9 +59,14 @@ def sensitivity_text(digest: Digest) -> str:
     return (
         f"Every strategy chose among {number} at every ε, by the least log-loss of {by} on records that are "
         f"declared public, over {seeds} seed{'' if seeds == 1 else 's'} of its own{halving}. "
-        f"All strategies try the same number at one ε{free}. What the choice reveals about private records "
-        "is not counted in ε."
+        f"All strategies try the same number at one ε{free}. {_price(section)}"
     )
+
+
+def _price(section: dict[str, Any]) -> str:
+    if section.get("charge", "none") == "none":
+        return "What the choice reveals about private records is not counted in ε."
+    return "Their number was drawn at random, and ε includes the choice: see the privacy card."
 
 
 def recipe_table(digest: Digest) -> Table | None:
