@@ -63,9 +63,9 @@ OnFailure = Literal["abort", "skip"]
 """What happens to a run when a reply is missing, failed, malformed or not finite."""
 
 
-def without_default(content: dict[str, Any], key: str, default: Any) -> dict[str, Any]:
-    """Return a serialized section without a key that was added later, if it has its default."""
-    return {k: v for k, v in content.items() if k != key or v != default}
+def without_default(content: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Return a serialized section without the keys that were added later and have their default."""
+    return {k: v for k, v in content.items() if k not in defaults or v != defaults[k]}
 
 
 class Section(BaseModel):

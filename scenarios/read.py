@@ -100,7 +100,7 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
 
     def as_written() -> Scenario:
         written = {k: v for k, v in parse(text).items() if k in {"seeds", "privacy", "strategies", "compare"}}
-        return validate(table | written, path.name)
+        return validate({k: v for k, v in table.items() if k != "tune"} | written, path.name)
 
     changed = bool(overrides) or seeds is not None
     family = checked_family(scenario, path.name, overrides, as_written if changed else None)

@@ -23,6 +23,7 @@ from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.scenario import Model, Partition, Split
+from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
 NUMERICS = 1
@@ -133,6 +134,7 @@ class Run(Section):
     smoothing: float = 0.0
     shrinkage: bool = False
     average: bool = False
+    server_schedule: Schedule = CONSTANT
     on_failure: OnFailure = "abort"
     clients: tuple[ClientPlan, ...]
     seed: int
@@ -150,8 +152,8 @@ class Run(Section):
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``on_failure`` if it has its default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), "on_failure", "abort")
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT)
 
     @property
     def guarantee(self) -> tuple[float, str]:

@@ -23,7 +23,7 @@ from pydantic import (
 from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
-from fedtoll.scenarios.errors import nearest
+from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.fields import (
     Count,
     Counts,
@@ -35,7 +35,8 @@ from fedtoll.scenarios.fields import (
     Seed,
     without_default,
 )
-from fedtoll.scenarios.tune import Tune
+from fedtoll.scenarios.schedule import CONSTANT, Schedule
+from fedtoll.scenarios.tune import Tune, check_strategies
 
 
 class Split(Section):
@@ -122,8 +123,10 @@ class Training(Section):
     per round or ``local_epochs`` = T·q. ``engine = "auto"`` takes the cohort engine if it can train the
     model, else Opacus; ``device = "auto"`` takes a GPU if one is available. ``average``: evaluate and store
     the mean of the models of all rounds so far (Polyak and Juditsky 1992); clients continue from the last
-    model. ``on_failure``: a reply that is missing, failed, malformed or not finite ends the run (``abort``)
-    or is left out of its round (``skip``), in which case it is still charged, and recorded.
+    model. ``server_schedule``: the share of the aggregated update that the server takes in each round,
+    ``constant`` (all of it), ``inverse-time(τ)`` or ``cosine``. ``on_failure``: a reply that is missing,
+    failed, malformed or not finite ends the run (``abort``) or is left out of its round (``skip``), in which
+    case it is still charged, and recorded.
     """
 
     rounds: Count
@@ -137,12 +140,13 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "float64"] = "float32"
     average: Annotated[bool, Field(strict=True)] = False
+    server_schedule: Schedule = CONSTANT
     on_failure: OnFailure = "abort"
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``on_failure`` if it has its default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), "on_failure", "abort")
+        """Leave out later keys that have their default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT)
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -274,4 +278,17 @@ class Scenario(Section):
                 )
             if other is not spec:
                 raise ValueError(f"strategies: {spec.label} appears twice")
+        if self.tune is not None:
+            self._check_tune(self.tune)
         return self
+
+    def _check_tune(self, tune: Tune) -> None:
+        if not self.split.validation:
+            raise ValueError("tune: needs split.validation, the share of records that is declared public")
+        if shared := sorted({*tune.seeds} & {*self.seeds}):
+            raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
+        names = {s.label: s.name for s in self.strategies}
+        try:
+            check_strategies(tune, names, {s.label: s.parameters for s in self.strategies})
+        except ScenarioError as error:
+            raise ValueError(str(error)) from None

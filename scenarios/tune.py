@@ -1,36 +1,119 @@
-"""The section ``[tune]``: constants that are chosen at every ε, on records that are declared public."""
+"""The section ``[tune]``: constants that every strategy chooses at every ε, on public records."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedtoll.scenarios.fields import Count, Positive, Section, Seed
+from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.fields import Count, Positive, Rate, Section, Seed
+from fedtoll.scenarios.schedule import Schedule
+
+AXES = {
+    "learning_rates": "learning_rate",
+    "clips": "clip",
+    "sampling_rates": "sampling_rate",
+    "batch_sizes": "batch_size",
+    "local_steps": "local_steps",
+    "rounds": "rounds",
+    "averages": "average",
+    "server_schedules": "server_schedule",
+}
+"""The lists of ``[tune]``, and the key of ``[training]`` that each gives values for."""
+
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Tune(Section):
-    """The values from which each ε, including infinity, chooses its own.
+    """The values among which every strategy chooses at every ε, including infinity.
 
-    All combinations are trained. The one with the least mean log-loss on the validation part
-    (``split.validation``, which is declared public) wins, either over everybody or for the worst group. The
-    mean is over all strategies of the scenario, which share the choice. An empty list leaves the
-    scenario's value. Candidates are trained on private records, so choosing among them costs
-    their composed ε, which is not counted.
+    A candidate is one combination of the values. It is trained under each of ``seeds``, and the one with the
+    least mean log-loss on the validation part (``split.validation``, which is declared public) wins: over
+    everybody or, with ``by = "worst group"``, in the worst group. An empty list leaves the scenario's value.
+    ``strategies`` has lists of parameters by a strategy's name or label: ``{ term = { t = [1.0, 5.0] } }``.
+
+    All strategies try the same number of candidates at one ε: ``candidates``, or as many as the smallest grid
+    has. A strategy with more combinations tries a sample, which is the same in every sweep. At ε = ∞ nothing
+    is clipped, so there are no clips to try.
+
+    ``method = "halving"`` drops the worse half of the candidates after one seed, then after two, four, ...
+    (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource).
+
+    Candidates are trained on private records. With ``charge = "none"``, what the choice reveals is not
+    counted in ε, and the privacy card says so.
     """
 
     learning_rates: tuple[Positive, ...] = ()
     clips: tuple[Positive, ...] = ()
+    sampling_rates: tuple[Rate, ...] = ()
     batch_sizes: tuple[Count, ...] = ()
+    local_steps: tuple[Count, ...] = ()
+    rounds: tuple[Count, ...] = ()
+    averages: tuple[Flag, ...] = ()
+    server_schedules: tuple[Schedule, ...] = ()
+    strategies: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
+        default_factory=dict
+    )
+    candidates: Count | None = None
     by: Literal["everybody", "worst group"] = "everybody"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1000, 1001)
+    method: Literal["grid", "halving"] = "grid"
+    charge: Literal["none"] = "none"
 
     @model_validator(mode="after")
     def _check(self) -> Tune:
-        for key in ("learning_rates", "clips", "batch_sizes", "seeds"):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
+        lists = {key: getattr(self, key) for key in (*AXES, "seeds")}
+        for name, parameters in self.strategies.items():
+            lists |= {f"strategies.{name}.{key}": values for key, values in parameters.items()}
+        for key, values in lists.items():
+            if any(value in values[:i] for i, value in enumerate(values)):
                 raise ValueError(f"{key}: the same value twice")
-        if max(len(self.learning_rates), len(self.clips), len(self.batch_sizes)) < 2:
+        del lists["seeds"]
+        if max(len(values) for values in lists.values()) < 2:
             raise ValueError("nothing to choose from; give two values or more of one constant")
+        if self.sampling_rates and self.batch_sizes:
+            raise ValueError("sampling_rates, batch_sizes: give at most one of them")
+        if self.candidates == 1:
+            raise ValueError("candidates: must be 2 or more")
+        if self.method == "halving" and len(self.seeds) < 2:
+            raise ValueError("method: 'halving' needs two seeds or more")
         return self
+
+    def parameters(self, label: str, name: str) -> Mapping[str, tuple[Any, ...]]:
+        """Return the lists of one strategy's parameters, given its label and its name."""
+        found: Mapping[str, tuple[Any, ...]] = self.strategies.get(label, self.strategies.get(name, {}))
+        return found
+
+
+def check_strategies(
+    tune: Tune, strategies: Mapping[str, str], stated: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Reject lists of parameters of unknown strategies, and of parameters that a strategy states.
+
+    Parameters
+    ----------
+    tune
+        The section.
+    strategies
+        The name of every strategy by its label.
+    stated
+        The parameters that every strategy states, by its label.
+
+    Raises
+    ------
+    ScenarioError
+        In one line that names the key and suggests the nearest right word.
+    """
+    for key, parameters in tune.strategies.items():
+        labels = [label for label, name in strategies.items() if key in {label, name}]
+        if not labels:
+            known = nearest(key, dict.fromkeys([*strategies.values(), *strategies]))
+            raise ScenarioError(f"tune.strategies: {key!r}: not a strategy of this scenario{known}")
+        for parameter in parameters:
+            for label in labels:
+                if parameter in stated[label]:
+                    raise ScenarioError(
+                        f"tune.strategies.{key}.{parameter}: {label} states it too; leave it out in one place"
+                    )

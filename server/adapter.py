@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedtoll.clients.train import only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
@@ -113,9 +114,11 @@ class Adapted(FlowerStrategy):
                 f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
             )
         combined, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
-        params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} did not return one coefficient per client")
+        params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")
+        if (share := step(self._run.server_schedule, server_round, self._run.rounds)) != 1:
+            params, coefficients = _partly(self._params, params, share), share * coefficients
         variances = np.array([r.noise_variance for r in reports])
         weights, coefficients, variances = (
             self._for_all_clients(values, present, absent)
@@ -183,7 +186,7 @@ def build(run: Run, strict: Strict) -> FlowerStrategy:
     cls = registry.load(run.strategy.path)
     if issubclass(cls, Strategy):
         return Adapted(registry.build(run.strategy.path, run.strategy.parameters), run, strict)
-    return _adapt(_instantiate(cls, len(run.clients), run.strategy.parameters))
+    return _adapt(_instantiate(cls, len(run.clients), run.strategy.parameters), run)
 
 
 def _instantiate(cls: Any, clients: int, parameters: Mapping[str, Any]) -> FlowerStrategy:
@@ -198,8 +201,10 @@ _RENAMED = {"proximal-mu": "proximal_mu"}
 """Instructions of Flower's strategies by their names in fedtoll."""
 
 
-def _adapt(strategy: Any) -> FlowerStrategy:
+def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
     """Rename a Flower strategy's instructions, and reject a model that is missing or not finite.
+
+    The server takes the share of its step that the schedule of the run says.
 
     Where a strategy returns no model, Flower continues with the old one. Some (``FedAdam``) return a model
     in another precision than the one they received.
@@ -228,7 +233,10 @@ def _adapt(strategy: Any) -> FlowerStrategy:
         if returned is None:
             raise RunError(f"{where} no model: too few clients for its parameters?")
         current = tuple(broadcast.to_numpy_ndarrays())
-        return ArrayRecord(_like(current, returned.to_numpy_ndarrays(), f"{where} a model")), metrics
+        new = _like(current, returned.to_numpy_ndarrays(), f"{where} a model")
+        return ArrayRecord(
+            _partly(current, new, step(run.server_schedule, server_round, run.rounds))
+        ), metrics
 
     strategy.configure_train, strategy.aggregate_train = configure_train, aggregate_train
     adapted: FlowerStrategy = strategy
@@ -321,6 +329,16 @@ def model_of(strategy: FlowerStrategy) -> Callable[[ArrayRecord], Arrays]:
     if isinstance(strategy, Adapted):
         return strategy.output
     return lambda arrays: tuple(arrays.to_numpy_ndarrays())
+
+
+def _partly(current: Arrays, new: Sequence[NDArray[Any]], share: float) -> list[NDArray[Any]]:
+    """Return the model that is this share of the way from the current model to the new one."""
+    if share == 1:
+        return list(new)
+    return [
+        (old + share * (array.astype(np.float64) - old)).astype(old.dtype)
+        for old, array in zip(current, new, strict=True)
+    ]
 
 
 def _like(current: Arrays, new: Sequence[Any], what: str) -> list[NDArray[np.floating]]:

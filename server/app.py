@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:
-    """Drive one run over a Grid: roll call, rounds, and held-out evaluation of every group.
+    """Train one run over a Grid, and measure the model of every round on every group's held-out records.
 
     Parameters
     ----------
@@ -72,26 +72,12 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
         In one line with the round and client, if a reply is missing, failed, malformed or not finite. If
         the run skips such replies, only when no reply of a round is left.
     """
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     federation = Federation.of(run, like=federation)
-    _check_sources(run)
-    strict = Strict(grid, run)
-    strict.roll_call()
-    strategy = adapter.build(run, strict)
-    read = adapter.model_of(strategy)
     held_out = HeldOut(run, federation)
-    features = federation.table.features.shape[1]
-    start = model.initial(run.model, features, run.classes, run.precision, run.seed)
     groups: list[dict[str, Any]] = []
     final: dict[str, Any] = {}
 
-    mean: list[NDArray[np.float64]] = []
-
-    def evaluate(round: int, arrays: ArrayRecord) -> None:
-        current = read(arrays)
-        if run.average and round > 0:  # evaluate the mean of the models of rounds 1 to ``round``
-            mean[:] = [m + (x - m) / round for m, x in zip(mean or current, current, strict=True)]
-            current = tuple(m.astype(x.dtype) for m, x in zip(mean, current, strict=True))
+    def measure(round: int, current: tuple[NDArray[Any], ...]) -> None:
         probabilities = held_out.probabilities(current)
         if np.isnan(probabilities).any():
             raise RunError(f"round {round}: {run.strategy.name} returned a model whose scores are not finite")
@@ -100,15 +86,54 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
         if look is not None:
             look(round, current)
 
+    strict, history = fit(grid, run, measure, federation)
+    return tables.run_tables(run, federation, groups, held_out, final["probabilities"], history, strict)
+
+
+def fit(
+    grid: Grid, run: Run, look: Look, federation: Federation
+) -> tuple[Strict, Mapping[int, adapter.Aggregation]]:
+    """Train one run over a Grid: roll call, then rounds.
+
+    Parameters
+    ----------
+    grid, run
+        As in :func:`federate`.
+    look
+        Receives the model of every round, and in round 0 the initial one.
+    federation
+        The records of the run.
+
+    Returns
+    -------
+    strict, history
+        The Grid with the ledger and the skipped replies, and what our strategies recorded in each round.
+    """
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    _check_sources(run)
+    strict = Strict(grid, run)
+    strict.roll_call()
+    strategy = adapter.build(run, strict)
+    read = adapter.model_of(strategy)
+    features = federation.table.features.shape[1]
+    start = model.initial(run.model, features, run.classes, run.precision, run.seed)
+    mean: list[NDArray[np.float64]] = []
+
+    def after_round(round: int, arrays: ArrayRecord) -> None:
+        current = read(arrays)
+        if run.average and round > 0:  # the mean of the models of rounds 1 to ``round``
+            mean[:] = [m + (x - m) / round for m, x in zip(mean or current, current, strict=True)]
+            current = tuple(m.astype(x.dtype) for m, x in zip(mean, current, strict=True))
+        look(round, current)
+
     strategy.start(
         grid=strict,
         initial_arrays=ArrayRecord(start),
         num_rounds=run.rounds,
         train_config=ConfigRecord({"run": run.to_json()}),
-        evaluate_fn=evaluate,
+        evaluate_fn=after_round,
     )
-    history = strategy.history if isinstance(strategy, adapter.Adapted) else {}
-    return tables.run_tables(run, federation, groups, held_out, final["probabilities"], history, strict)
+    return strict, strategy.history if isinstance(strategy, adapter.Adapted) else {}
 
 
 def _check_sources(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Executors: train runs one after another, in several processes, or with Ray.
+"""Executors: do jobs, most of all runs, one after another, in several processes, or with Ray.
 
 Only strings and tables are sent between processes. Workers return tables, and only the driver writes. The
 executor and the number of workers never change a result.
@@ -10,7 +10,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.federation import Federation
@@ -21,8 +21,10 @@ from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one
 
 EXECUTORS = ("serial", "processes", "ray")
 
-Outcome = tuple[dict[str, Any] | None, str, str]
-"""The tables of a run; or, if it failed, ``None``, the error in one line and the traceback."""
+Job = TypeVar("Job")
+
+Outcome = tuple[Any, str, str]
+"""What a job returned; or, if it failed, ``None``, the error in one line and the traceback."""
 
 
 def execute(
@@ -64,19 +66,13 @@ def execute(
     """
     # Sorted by seed, because runs of one seed share records and draws, which a process caches.
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
-    if not todo:
-        return []
     texts = [run.to_json() for run in todo]
-    trainer = Trainer(federation)
-    if executor == "ray":
-        outcomes = _ray(trainer, texts, workers)
-    else:
-        seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
-        outcomes = spread(
-            partial(_train, trainer), texts, 1 if executor == "serial" else workers, share=seeds.get
-        )
+    seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
+    trained = outcomes(
+        partial(_train, Trainer(federation)), texts, executor=executor, workers=workers, share=seeds.get
+    )
     failures = []
-    for position, (tables, line, trace) in outcomes:
+    for position, (tables, line, trace) in trained:
         run = todo[position]
         if tables is None:
             file = store.fail(run, trace)
@@ -87,8 +83,44 @@ def execute(
     return failures
 
 
-def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterator[tuple[int, Outcome]]:
-    """Train each run as a Ray task; Ray restarts the task of a killed worker."""
+def outcomes(
+    work: Callable[[Job], Any],
+    jobs: Sequence[Job],
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    share: Callable[[Job], Any] = lambda job: None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Do every job with an executor; yield each position and outcome as it finishes, in any order.
+
+    Parameters
+    ----------
+    work
+        A module-level function, or a partial of one. What it returns must not be ``None``.
+    jobs
+        Strings, e.g. runs as JSON, or tuples of strings.
+    executor, workers
+        As in :func:`execute`.
+    share
+        As in :func:`fedtoll.server.workers.spread`.
+
+    Raises
+    ------
+    RunError
+        If workers keep dying, or Ray cannot be reached.
+    """
+    if not jobs:
+        return iter(())
+    guarded = partial(_guarded, work)
+    if executor == "ray":
+        return _ray(guarded, jobs, workers)
+    return spread(guarded, jobs, 1 if executor == "serial" else workers, share=share)
+
+
+def _ray(
+    work: Callable[[Job], Outcome], jobs: Sequence[Job], workers: int | None
+) -> Iterator[tuple[int, Outcome]]:
+    """Do each job as a Ray task; Ray restarts the task of a killed worker."""
     import logging
 
     import ray
@@ -109,13 +141,13 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
     try:
 
-        def train(text: str) -> Outcome:
+        def one(job: Job) -> Outcome:
             one_thread()  # the process may be new
-            return _train(trainer, text)
+            return work(job)
 
         # Ray unpickles a function once per process, and with it the trainer, which caches the records.
-        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(train)
-        waiting = {task.remote(text): position for position, text in enumerate(texts)}
+        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(one)
+        waiting = {task.remote(job): position for position, job in enumerate(jobs)}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             position = waiting.pop(done)
@@ -129,10 +161,15 @@ def _ray(trainer: Trainer, texts: Sequence[str], workers: int | None) -> Iterato
             ray.shutdown()
 
 
-def _train(trainer: Trainer, text: str) -> Outcome:
+def _train(trainer: Trainer, text: str) -> dict[str, Any]:
     """Train one run from its JSON, in the driver or in a worker."""
+    return trainer.train(Run.from_json(text))
+
+
+def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
+    """Do one job, and return its result or its error."""
     try:
-        return trainer.train(Run.from_json(text)), "", ""
+        return work(job), "", ""
     except FedtollError as error:
         return None, str(error), traceback.format_exc()
     except (Exception, SystemExit) as error:

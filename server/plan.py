@@ -5,9 +5,10 @@ All that the plan fixes about a client (size, q, B, T, σ) is public, and nothin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedtoll.clients import engines
@@ -27,11 +28,35 @@ from fedtoll.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class Plan:
-    """A scenario, its records, and its runs ordered by strategy, ε and seed."""
+    """A scenario, its records, and its runs ordered by strategy, ε and seed.
+
+    Parameters
+    ----------
+    scenario, runs, federation
+        The scenario, its runs and its records.
+    separate
+        Whether each client trains in its own process.
+    recipe
+        The runs with the constants of ``[training]``, if those of ``runs`` were chosen by ``[tune]``.
+    probe
+        A few runs with other learning rates, if the scenario has no ``[tune]``.
+    facts
+        What ``resolved.json`` records besides: ``tuning`` (what ``[tune]`` tried, one row per candidate) and
+        ``converged`` (the loss of a converged central model).
+    """
 
     scenario: Scenario
     runs: tuple[Run, ...]
     federation: Federation
+    separate: bool = False
+    recipe: tuple[Run, ...] = ()
+    probe: tuple[Run, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_runs(self) -> tuple[Run, ...]:
+        """All runs to train, each once."""
+        return tuple({run.hash: run for run in (*self.runs, *self.recipe, *self.probe)}.values())
 
 
 def check(scenario: Scenario, file: str) -> sources.Source:
@@ -65,6 +90,10 @@ def check(scenario: Scenario, file: str) -> sources.Source:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
             requests(strategy_plan(spec))
+            lists = scenario.tune.parameters(spec.label, spec.name) if scenario.tune else {}
+            for values in itertools.product(*lists.values()) if lists else ():
+                parameters = {**spec.parameters, **dict(zip(lists, values, strict=True))}
+                requests(strategy_plan(StrategySpec(name=spec.name, **parameters)))
         _model_digest(scenario)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -95,7 +124,7 @@ def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federat
             for epsilon in scenario.privacy.epsilons
             for run in _runs(scenario, federation, spec, epsilon, separate)
         )
-        return Plan(scenario, runs, federation)
+        return Plan(scenario, runs, federation, separate)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
 
@@ -166,6 +195,7 @@ def _runs(
             smoothing=scenario.statistics.smoothing if statistics else 0.0,
             shrinkage=bool(statistics) and private and scenario.statistics.shrinkage,
             average=training.average,
+            server_schedule=training.server_schedule,
             on_failure=training.on_failure,
             clients=planned,
             seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import pyarrow as pa
 from fedtoll.scenarios.errors import ScenarioError, one_line
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import TABLES, Store
+
+
+class NothingFinishedError(ScenarioError):
+    """No run of a results folder is finished."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Results:
     resolved
         The content of ``resolved.json``.
     groups
-        Per-group measures on held-out records: one row per run, round and group.
+        Per-group measures on held-out records: one row per run, round and group. In a scenario with
+        ``[tune]`` these are the runs with the constants that were chosen; see ``recipe`` for the others.
     clients
         One row per run, round and client: weight, noise, statistics, ε spent.
     rounds
@@ -51,6 +57,34 @@ class Results:
     ledger: pd.DataFrame
     predictions: pd.DataFrame
     missing: tuple[str, ...] = ()
+
+    @cached_property
+    def recipe(self) -> Results | None:
+        """The results with the constants of ``[training]``, if all others are those that ``[tune]`` chose.
+
+        ``None`` if the scenario has no ``[tune]``, or no run of its recipe is finished.
+        """
+        return self._other(self.resolved.get("recipe", []))
+
+    @cached_property
+    def probe(self) -> dict[float, Results]:
+        """The results of a few runs with other learning rates, by learning rate, if there was a probe."""
+        runs = self.resolved.get("probe", [])
+        rates = sorted({run["learning_rate"] for run in runs})
+        found = {rate: self._other([run for run in runs if run["learning_rate"] == rate]) for rate in rates}
+        return {rate: results for rate, results in found.items() if results is not None}
+
+    def _other(self, runs: Sequence[dict[str, Any]]) -> Results | None:
+        """Return the results of other runs in this folder; ``None`` if none is finished."""
+        if not runs:
+            return None
+        resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "probe", "tuning"}}
+        try:
+            return _joined(Store(self.folder), resolved | {"runs": runs})
+        except NothingFinishedError:
+            return None
+        except Exception as error:  # reading files of unknown origin can raise anything
+            raise unreadable(self.folder, error) from None
 
     def toll(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
@@ -135,7 +169,7 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
         for name, table in store.read(run["hash"]).items():
             tables[name].append(table)
     if not keys:
-        raise ScenarioError(f"{store.folder}: no run is finished yet")
+        raise NothingFinishedError(f"{store.folder}: no run is finished yet")
     joined = {}
     for name, parts in tables.items():
         frame = _frame(parts)

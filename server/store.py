@@ -115,7 +115,7 @@ class Store:
         """
         now, resolved = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
-        if any(self.has(run) for run in planned.runs):
+        if any(self.has(run) for run in planned.all_runs):
             if not force:
                 self.check_versions()
             before = resolved.get("versions", {})
@@ -211,7 +211,7 @@ def no_links(folder: Path) -> None:
     ScenarioError
         In one line that names the link.
     """
-    for inside in (folder, folder / "runs", folder / "figures", folder / "errors", folder / "audit"):
+    for inside in (folder, *(folder / name for name in ("runs", "tuning", "figures", "errors", "audit"))):
         if inside != folder and inside.is_symlink():
             raise ScenarioError(f"{inside}: is a symbolic link; fedtoll only writes inside its folder")
         for path in inside.iterdir() if inside.is_dir() else ():
@@ -272,17 +272,26 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
             "expected": np.round(federation.layout.expected_KG, 1).tolist(),
         },
         "versions": versions,
-        "runs": [
-            {
-                "hash": run.hash,
-                "strategy": run.strategy.name,
-                "mechanism": run.mechanism,
-                "epsilon": write_number(run.epsilon),
-                "seed": run.seed,
-                "engine": run.engine,
-            }
-            for run in runs
-        ],
+        "runs": [_listed(run) for run in runs],
         "noise": list(noise.values()),
         "rdp_orders": list(accounting.ORDERS),
+        **({"recipe": [_listed(run) for run in planned.recipe]} if planned.recipe else {}),
+        **(
+            {"probe": [{**_listed(run), "learning_rate": run.learning_rate} for run in planned.probe]}
+            if planned.probe
+            else {}
+        ),
+        **planned.facts,
+    }
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    """Return a run as ``resolved.json`` lists it."""
+    return {
+        "hash": run.hash,
+        "strategy": run.strategy.name,
+        "mechanism": run.mechanism,
+        "epsilon": write_number(run.epsilon),
+        "seed": run.seed,
+        "engine": run.engine,
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedtoll.server.results import load
-    from fedtoll.server.sweep import run
+    from fedtoll.sweep.run import run
 
 # Disable the telemetry and update checks of Flower and Ray.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -25,7 +25,7 @@ __all__ = ["__version__", "load", "run"]
 def __getattr__(name: str) -> Any:
     """Import ``run`` and ``load`` on first use, because torch and pandas are slow to import."""
     if name == "run":
-        from fedtoll.server.sweep import run
+        from fedtoll.sweep.run import run
 
         return run
     if name == "load":

@@ -199,9 +199,9 @@ def test_the_page_says_what_survives_and_draws_the_front(trained):
 
 
 def test_the_page_shows_no_command_that_would_run_something_else(trained):
-    """``fedtoll run`` supports neither tuning nor grids."""
+    """``fedtoll run`` does not support grids, and tunes unless it is told not to."""
     for name, commands in (
-        ("exact-fairness-is-trivial", {"tuned": "chooses its constants first"}),
+        ("exact-fairness-is-trivial", {}),
         ("private-reductions", dict.fromkeys(("parity", "odds"), "also trains its grid")),
     ):
         scenario = read(name)
@@ -210,6 +210,9 @@ def test_the_page_shows_no_command_that_would_run_something_else(trained):
         for setting in scenario.setting:
             alone = f"<code>fedtoll run {name} --set" in settings[setting.name]
             assert alone == (setting.name not in commands)
+            assert (" --no-tune</code>" in settings[setting.name]) == (
+                alone and scenario.tune is not None and not setting.tuned
+            )
             if not alone:
                 assert f"fedtoll findings {name}</code> {commands[setting.name]}." in settings[setting.name]
 

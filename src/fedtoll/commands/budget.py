@@ -146,7 +146,7 @@ def _from_scenario(
 ) -> list[dict[str, Any]]:
     """Return the account of every set of identical clients of a scenario."""
     from fedtoll.scenarios.read import find, read
-    from fedtoll.server.dry_run import scenario_spending
+    from fedtoll.sweep.dry_run import scenario_spending
 
     privacy = [
         f"privacy.{key}={value}"

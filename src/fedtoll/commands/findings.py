@@ -54,7 +54,7 @@ def findings(
     """
     import fedtoll.findings as package
     from fedtoll.scenarios.errors import RunError, one_line
-    from fedtoll.server import sweep
+    from fedtoll.sweep import run as sweep
 
     sweep.check_options(executor, "local")
     folder = out or Path("results") / ("findings-quick" if quick else "findings")

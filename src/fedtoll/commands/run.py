@@ -17,6 +17,8 @@ from fedtoll.console import complain, console
 from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from fedtoll.scenarios.run import Run
     from fedtoll.server.plan import Plan
     from fedtoll.server.store import Store
@@ -48,6 +50,12 @@ def run(
         typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
     ] = "local",
     force: Force = False,
+    no_tune: Annotated[
+        bool, typer.Option("--no-tune", help="Ignore [tune]: run the scenario's own constants only.")
+    ] = False,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Without [tune]: do not probe other learning rates.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run and how long it takes, and stop.")
     ] = False,
@@ -57,12 +65,16 @@ def run(
 
     Runs that are already in the results folder are not repeated.
     """
-    from fedtoll.server import sweep
+    from fedtoll.sweep import run as sweep
 
     sweep.check_options(executor, grid)
-    planned = sweep.prepare(name, override or (), seeds, grid)
+    planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
     if dry_run:
-        from fedtoll.server.dry_run import preview
+        from fedtoll.sweep.dry_run import preview
+        from fedtoll.sweep.probe import with_probe
+
+        if planned.scenario.tune is None and grid == "local" and not no_probe:
+            planned = with_probe(planned)
 
         typer.echo(preview(planned, workers, as_json=as_json))
         return
@@ -75,6 +87,16 @@ def run(
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
+        with _tuning(planned) as finished:
+            planned = sweep.complete(
+                planned,
+                store,
+                executor=executor,
+                workers=workers,
+                force=force,
+                probe=not no_probe and grid == "local",
+                finished=finished,
+            )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
@@ -82,7 +104,7 @@ def run(
             )
         for line in failures:
             complain(f"failed: {line}")
-        if len(failures) == len(planned.runs):
+        if not any(store.has(run) for run in planned.runs):
             raise typer.Exit(FAILED)
         warm_up()
         results = load(folder)
@@ -94,9 +116,9 @@ def run(
         content = {
             "folder": str(folder),
             "report": str(page),
-            "runs": len(planned.runs),
+            "runs": len(planned.all_runs),
             "failed": failures,
-            "skipped": sum(skipped_replies(folder, run) for run in planned.runs if store.has(run)),
+            "skipped": sum(skipped_replies(folder, run) for run in planned.all_runs if store.has(run)),
             "toll": json.loads(results.toll().to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
@@ -108,8 +130,8 @@ def run(
 
 
 @contextmanager
-def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
-    """Show a progress bar on a terminal; yield the function to call after each run."""
+def _bar(title: str, total: int, done: int, unit: str) -> Iterator[tuple[Progress, TaskID]]:
+    """Show a progress bar on a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -119,31 +141,51 @@ def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
         TimeRemainingColumn,
     )
 
-    from fedtoll.server.results import skipped_replies
-
     err = console(stderr=True)
-    stored = sum(store.has(run) for run in planned.runs)
-    if stored:
-        err.print(f"{stored} of {len(planned.runs)} runs are stored already")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("runs,"),
+        TextColumn(f"{unit},"),
         TimeElapsedColumn(),
         TextColumn("elapsed,"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(planned.scenario.name, total=len(planned.runs), completed=stored)
+        yield bar, bar.add_task(title, total=total, completed=done)
+
+
+@contextmanager
+def _tuning(planned: Plan) -> Iterator[Callable[[Run], None]]:
+    """Show the progress of tuning; yield the function to call after each run of a candidate."""
+    from fedtoll.sweep.tune import candidate_runs
+
+    if planned.scenario.tune is None:
+        yield lambda run: None
+        return
+    total = sum(seeds for _, seeds in candidate_runs(planned, planned.scenario.tune))
+    with _bar(f"{planned.scenario.name}: tuning", total, 0, "candidates") as (bar, task):
+        yield lambda run: bar.advance(task)
+
+
+@contextmanager
+def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
+    """Show the progress of the runs; yield the function to call after each run."""
+    from fedtoll.server.results import skipped_replies
+
+    runs, name = planned.all_runs, planned.scenario.name
+    stored = sum(store.has(run) for run in runs)
+    if stored:
+        console(stderr=True).print(f"{stored} of {len(runs)} runs are stored already")
+    with _bar(name, len(runs), stored, "runs") as (bar, task):
         skipped = 0
 
         def finished(run: Run) -> None:
             nonlocal skipped
             if skipped_now := skipped_replies(store.folder, run):
                 skipped += skipped_now
-                bar.update(task, description=f"{planned.scenario.name}, {skipped:,} replies skipped,")
+                bar.update(task, description=f"{name}, {skipped:,} replies skipped,")
             bar.advance(task)
 
         yield finished

@@ -16,6 +16,7 @@ from fedtoll.findings.summary import STATUSES, ClaimSummary, by_claim, by_source
 from fedtoll.findings.survival import same_runs
 from fedtoll.findings.verdicts import Outcome
 from fedtoll.formatting import UNDEFINED, number
+from fedtoll.report.constants import describe
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.claims import BASE, Claim
 from fedtoll.scenarios.errors import ScenarioError
@@ -64,6 +65,7 @@ def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = (
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["constants"] = describe
     by_name = {f.scenario.name: f for f in findings}
     claims = by_claim((f.scenario.name, o) for f in findings for o in f.outcomes)
     published, own = by_source(claims)
@@ -125,8 +127,10 @@ def _section(finding: Finding) -> dict[str, Any]:
         "source": scenario.source,
         "public": f"{scenario.split.validation:.0%}" if scenario.split.validation else "",
         "settings": settings,
-        "extra": {s.name: "chooses its constants first" for s in scenario.setting if s.tuned}
-        | {s.name: "also trains its grid" for s in scenario.setting if s.reduction is not None},
+        "extra": {s.name: "also trains its grid" for s in scenario.setting if s.reduction is not None},
+        "ignore_tune": set()
+        if scenario.tune is None
+        else {name for name, *_ in settings} - {s.name for s in scenario.setting if s.tuned},
         "tuned": finding.tuned,
         "survives": finding.survives,
         "panels": _panels(finding),

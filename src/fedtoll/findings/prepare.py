@@ -14,8 +14,8 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, FLAGS
 from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server import sweep
 from fedtoll.server.plan import Plan
+from fedtoll.sweep import run as sweep
 from fedtoll.toll.shares import against
 
 QUICK_SEEDS = "0:2"

@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.findings import cache
-from fedtoll.findings.failures import errors_name_run
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run, budget_of
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep import cache
+from fedtoll.sweep.failures import errors_name_run
 
 Labels = NDArray[np.int64]
 

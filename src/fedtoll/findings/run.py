@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from fedtoll.findings import cache, reductions, tune
+from fedtoll.findings import reductions
 from fedtoll.findings.atypicality import traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.front import Point, front
@@ -20,9 +21,10 @@ from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server import sweep
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import cache, tune
+from fedtoll.sweep import run as sweep
 from fedtoll.toll import folds_of, price_reference
 
 
@@ -39,7 +41,7 @@ class Finding:
     outcomes
         One outcome per claim and setting, in the order of the file.
     tuned
-        The constants that ``[tune]`` chose: the overrides by setting and ε.
+        The constants that ``[tune]`` chose, by setting, ε and strategy.
     survives
         Whether the finding survives tuning, and leaving out the sensitive attributes.
     front
@@ -49,7 +51,7 @@ class Finding:
     scenario: Scenario
     folder: Path
     outcomes: tuple[Outcome, ...]
-    tuned: dict[str, dict[str, tuple[str, ...]]]
+    tuned: dict[str, tune.Choices]
     survives: tuple[Survival, Survival]
     front: tuple[Point, ...] = ()
 
@@ -99,14 +101,16 @@ def run_finding(
     grids = {s.name: s.reduction for s in prepared.scenario.setting}
     correlated = any(claim.along is not None for claim in prepared.scenario.claim)
     studies: dict[str, Study] = {}
-    chosen: dict[str, dict[str, tuple[str, ...]]] = {}
+    chosen: dict[str, tune.Choices] = {}
     for setting, planned in prepared.plans.items():
         store = Store(folder / setting)
         with store.lock(waiting):
             ready, resolved = planned, store.resolved()
             if setting in prepared.tuned:
                 tuning = cache.open_folder(store.folder / "tuning", resolved, force=force)
-                ready, chosen[setting] = tune.tune(prepared.name, planned, tuning, workers)
+                ready = tune.tune(planned, tuning, executor=executor, workers=workers)
+                ready = dataclasses.replace(ready, recipe=())  # the setting that it is compared with has them
+                chosen[setting] = tune.choices(ready)
             store.open(ready, text, command, force=force)
             for run in filter(store.has, ready.runs):
                 finished(run)

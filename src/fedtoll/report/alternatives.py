@@ -7,6 +7,7 @@ import pandas as pd
 from fedtoll.formatting import budget, count, group_label, interval, listed, number
 from fedtoll.report.charts.front import front_rows
 from fedtoll.report.digest import Digest
+from fedtoll.report.sensitivity import candidates
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 
 _MOST = 12  # groups or strategies that one alternative lists; the tables have all
@@ -20,7 +21,8 @@ def who_pays(digest: Digest) -> str:
         f"{_within(r['toll_low'], r['toll_high'])}, n {count(r['n'])}"
         for _, r in rows.iterrows()
     ]
-    return f"Chart. Toll in log-loss at ε = {digest.epsilon_text} under {digest.leader}: {_first_few(items)}."
+    what = f"{digest.word.capitalize()} in log-loss at ε = {digest.epsilon_text} under {digest.leader}"
+    return f"Chart. {what}: {_first_few(items)}."
 
 
 def others(digest: Digest) -> str:
@@ -30,7 +32,8 @@ def others(digest: Digest) -> str:
         rows = digest.tight[digest.tight["strategy"] == strategy]
         if strategy != digest.leader and len(rows):
             items.append(f"{strategy}: {_ends(rows, digest)}")
-    return f"Chart. Tolls of the other strategies at ε = {digest.epsilon_text}. {_first_few(items)}."
+    what = f"{digest.word.capitalize()}s of the other strategies at ε = {digest.epsilon_text}"
+    return f"Chart. {what}. {_first_few(items)}."
 
 
 def utility(digest: Digest, measure: str) -> str:
@@ -57,8 +60,8 @@ def front(digest: Digest) -> str:
     rows = front_rows(digest)
     rows = rows[rows["epsilon"] == rows["epsilon"].min()]
     items = [
-        f"{r['strategy']} toll gap {number(r['gap'])}{_within(r['gap_low'], r['gap_high'])}, everybody’s "
-        f"log-loss {number(r['value'])}"
+        f"{r['strategy']} {digest.word} gap {number(r['gap'])}{_within(r['gap_low'], r['gap_high'])}, "
+        f"everybody’s log-loss {number(r['value'])}"
         for _, r in rows.iterrows()
     ]
     ahead = listed(rows.loc[rows["on_front"], "strategy"])
@@ -73,8 +76,8 @@ def split(digest: Digest) -> str:
         for _, r in _by_order(own, digest).iterrows()
     ]
     return (
-        f"Chart. Toll from clipping and from noise at ε = {digest.epsilon_text} under {digest.leader}: "
-        f"{_first_few(items)}."
+        f"Chart. {digest.word.capitalize()} from clipping and from noise at ε = {digest.epsilon_text} "
+        f"under {digest.leader}: {_first_few(items)}."
     )
 
 
@@ -139,3 +142,24 @@ def _within(low: float, high: float) -> str:
 def _first_few(items: list[str], separator: str = "; ") -> str:
     more = len(items) - _MOST
     return separator.join(items[:_MOST]) + (f"{separator}and {more} more" if more > 0 else "")
+
+
+def sensitivity(digest: Digest) -> str:
+    """Return a description of the chart of everybody's loss over the candidates."""
+    return f"Chart. Everybody’s log-loss on the public records over the constants tried. {_choices(digest)}."
+
+
+def sensitivity_gap(digest: Digest) -> str:
+    """Return a description of the chart of the gap over the candidates."""
+    return f"Chart. Gap on the public records over the constants tried. {_choices(digest)}."
+
+
+def _choices(digest: Digest) -> str:
+    frame = candidates(digest)
+    chosen = frame[frame["chosen"]]
+    items = [
+        f"{row['strategy']} at ε = {budget(row['mechanism'], row['epsilon'])} chose {row['constants']}: "
+        f"log-loss {number(row['log_loss'])}, gap {number(row['gap'])}"
+        for _, row in chosen.iterrows()
+    ]
+    return _first_few(items)

@@ -109,6 +109,27 @@ class Digest:
         others = [g for g in self.loss["group"].unique() if g != EVERYBODY]
         return list(dict.fromkeys([*rows["group"], *others]))
 
+    @property
+    def tuned(self) -> bool:
+        """Whether every strategy has the constants that it chose at each ε."""
+        return bool(self.results.resolved.get("tuning"))
+
+    @property
+    def word(self) -> str:
+        """The name of U(∞) − U(ε): ``price`` at best constants, else the ``toll`` of one recipe."""
+        return "price" if self.tuned else "toll"
+
+    @cached_property
+    def recipe(self) -> Digest | None:
+        """The digest of the scenario's own recipe, if the results are those of tuned constants."""
+        recipe = getattr(self.results, "recipe", None)
+        return None if recipe is None else Digest(recipe)
+
+    @cached_property
+    def probe(self) -> dict[float, Digest]:
+        """The digests of a few runs with other learning rates, by learning rate."""
+        return {rate: Digest(results) for rate, results in getattr(self.results, "probe", {}).items()}
+
     @cached_property
     def attribute(self) -> str:
         """The attribute that defines the groups: ``race``, ``digit``."""

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedtoll.formatting import count, group_label, interval, number, p_value, span
+from fedtoll.report import constants
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 from fedtoll.toll import FEW_SEEDS, ResultsLike
@@ -39,15 +40,16 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
     """Return the sentences of :func:`headline`, the first of which says who pays most."""
     digest = Digest.from_results(results)
     if math.isinf(digest.epsilon):
-        return ["No run has a finite ε: there is no toll to compare."]
+        return [f"No run has a finite ε: there is no {digest.word} to compare."]
     tight = digest.tight
     if tight.empty:
         return [
-            f"No toll can be stated at ε = {digest.epsilon_text}: "
+            f"No {digest.word} can be stated at ε = {digest.epsilon_text}: "
             "no strategy has a run at ε = ∞ with the same seed to compare with."
         ]
     text = _who_pays(tight[tight["strategy"] == digest.leader], digest)
     text[-1] += _useless(digest, digest.leader)
+    text += constants.sentences(digest)
     others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
     rival = _rival(digest, others)
     if rival:
@@ -59,10 +61,11 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
 def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
     """Return the sentences on the groups that pay most and least, with their n and intervals."""
     claimed = rows[(rows["group"] != EVERYBODY) & ~rows["too_few"]].sort_values("toll", kind="stable")
-    start = f"At ε = {digest.epsilon_text} under {digest.leader},"
+    tuned = "with constants chosen for each ε, " if digest.tuned else ""
+    start = f"At ε = {digest.epsilon_text} under {digest.leader}, {tuned}".rstrip()
     if claimed.empty:
         everybody = rows[rows["group"] == EVERYBODY]
-        cost = _paid(everybody.iloc[0]) if len(everybody) else "pays an unknown toll"
+        cost = _paid(everybody.iloc[0]) if len(everybody) else f"pays an unknown {digest.word}"
         return [
             f"{start} everybody together {cost}.",
             "No group has enough records for a claim of its own.",
@@ -123,7 +126,7 @@ def _effect(digest: Digest, rival: str, others: list[str]) -> str:
     """Return what the rival changes in the toll gap and in everybody's log-loss."""
     gaps = _gaps(digest)
     everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
-    changes = f"the toll gap from {number(gaps[digest.leader])} to {number(gaps[rival])}"
+    changes = f"the {digest.word} gap from {number(gaps[digest.leader])} to {number(gaps[rival])}"
     if {digest.leader, rival} <= set(everybody.index):
         loss = everybody["value"]
         changes += f" and everybody’s log-loss from {number(loss[digest.leader])} to {number(loss[rival])}"

@@ -144,6 +144,11 @@ def _content(digest: Digest) -> dict[str, Any]:
         "gap_table": tables.gap_table(digest),
         "disparity_table": tables.disparity_table(digest),
         "comparison_table": tables.comparison_table(digest),
+        "tuned": digest.tuned,
+        "word": digest.word,
+        "sensitivity_table": tables.sensitivity_table(digest),
+        "sensitivity_text": tables.sensitivity_text(digest),
+        "recipe_table": tables.recipe_table(digest),
         "declared": digest.declared,
         "baseline": next(iter(digest.comparisons["baseline"]), ""),
         "literature_table": tables.literature_table(digest),
@@ -163,7 +168,10 @@ def _content(digest: Digest) -> dict[str, Any]:
     }
 
 
-_CHARTS = ("who_pays", "others", "split", "front", "partition", "weights", "noise")
+_CHARTS = (
+    *("who_pays", "others", "split", "front", "sensitivity", "sensitivity_gap"),
+    *("partition", "weights", "noise"),
+)
 """The names of the charts and of their text alternatives."""
 
 _CAPTIONS = {
@@ -233,7 +241,7 @@ def _settings(scenario: dict[str, Any]) -> list[tuple[str, str]]:
         return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
     rows = []
-    for section in ("data", "split", "partition", "model", "training", "privacy", "statistics"):
+    for section in ("data", "split", "partition", "model", "training", "privacy", "statistics", "tune"):
         values = scenario.get(section, {})
         if values:
             items = [f"{k.replace('_', ' ')} {text(v)}" for k, v in values.items() if v is not None]

@@ -114,7 +114,10 @@ def _content(digest: Digest, escape: Callable[[str], str]) -> tuple[str, list[st
     epsilons = sorted(private["epsilon"].unique(), reverse=True)
     seeds = f"{digest.seeds} seed{'s' if digest.seeds > 1 else ''}"
     name = str(digest.results.resolved.get("scenario", {}).get("name", "results"))
-    title = f"{name}: toll in log-loss (nats) by group and ε, mean over {seeds} (95% t interval over seeds)"
+    title = (
+        f"{name}: {digest.word} in log-loss (nats) by group and ε, mean over {seeds} "
+        "(95% t interval over seeds)"
+    )
     columns = [digest.attribute, "n", *(f"ε = {e:g}" for e in epsilons)]
     blocks = []
     for strategy in digest.strategies:

@@ -53,11 +53,12 @@ def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
         most = MOST_GROUPS if len(digest.strategies) > 1 else MOST_GROUPS_ALONE
         groups = digest.order if len(digest.order) <= most else digest.order[: most - 1]
         spread = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
-        title = f"Who pays at ε = {digest.epsilon_text}: log-loss added by privacy (nats){spread}"
+        best = ", at best constants" if digest.tuned else ""
+        title = f"Who pays at ε = {digest.epsilon_text}{best}: log-loss added by privacy (nats){spread}"
         parts += [Text(title), _who_pays(digest, groups), Text()]
         budgets = _budgets(digest)
         if len(budgets) > 1:
-            title = f"Toll under {digest.leader} at each ε"
+            title = f"{digest.word.capitalize()} under {digest.leader} at each ε"
             parts += [Text(title), _over_epsilon(digest, groups, budgets), Text()]
         notes = _notes(digest, groups)
         parts += [Text(notes), Text()] if notes else []
@@ -145,10 +146,11 @@ def _compared(digest: Digest) -> RenderableType | None:
     for width in (30, 18, 26, None, None):
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     for _, row in shown.iterrows():
+        what = row["quantity"].replace("toll", digest.word)
         within = interval(row["low"], row["high"])
         table.add_row(
             Text(row["strategy"]),
-            Text(row["quantity"] if at else f"{row['quantity']}, ε = {row['epsilon']:g}"),
+            Text(what if at else f"{what}, ε = {row['epsilon']:g}"),
             Text(number(row["difference"]) + ("" if within == "none" else f" ({within})")),
             Text(f"p {p_value(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
             Text(verdict(row).replace("no significant difference", "not significant")),

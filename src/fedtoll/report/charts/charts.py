@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedtoll.report.charts import federation, tolls
+from fedtoll.report.charts import federation, sensitivity, tolls
 from fedtoll.report.charts.front import front
 from fedtoll.report.charts.style import Spec
 from fedtoll.report.charts.utility import utility
@@ -56,6 +56,16 @@ class Charts:
     def utility(self) -> dict[str, Spec]:
         """Utility against ε, by measure, without undefined measures."""
         return {m: utility(self.digest, m) for m in MEASURES if m in self.digest.measures}
+
+    @cached_property
+    def sensitivity(self) -> Spec | None:
+        """Everybody's log-loss over the candidates of ``[tune]``."""
+        return sensitivity.loss(self.digest)
+
+    @cached_property
+    def sensitivity_gap(self) -> Spec | None:
+        """The gap over the candidates of ``[tune]``."""
+        return sensitivity.gap(self.digest)
 
     @cached_property
     def partition(self) -> Spec | None:

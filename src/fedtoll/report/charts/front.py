@@ -46,11 +46,13 @@ def front(digest: Digest) -> Spec | None:
     # Padding keeps the marks off the frame.
     scale = alt.Scale(reverse=True, zero=False, nice=True, padding=14)
     x = alt.X("value:Q", title="everybody’s log-loss (better →)", scale=scale, axis=alt.Axis(tickCount=4))
-    y_scale = alt.Scale(zero=True, nice=True)
-    y = alt.Y("gap:Q", title="toll gap in nats (fairer ↓)", scale=y_scale, axis=alt.Axis(tickCount=5))
-    y_low = alt.Y("gap_low:Q", title="toll gap in nats (fairer ↓)", scale=y_scale)
+    y_scale, title = alt.Scale(zero=True, nice=True), f"{digest.word} gap in nats (fairer ↓)"
+    y = alt.Y("gap:Q", title=title, scale=y_scale, axis=alt.Axis(tickCount=5))
+    y_low = alt.Y("gap_low:Q", title=title, scale=y_scale)
     x_low = alt.X("low:Q", title="everybody’s log-loss (better →)", scale=scale)
-    tips = tooltips(strategy="strategy", panel="budget", gap_text="toll gap", gap_interval="95% interval")
+    tips = tooltips(
+        strategy="strategy", panel="budget", gap_text=f"{digest.word} gap", gap_interval="95% interval"
+    )
     tips += tooltips(loss_text="everybody’s log-loss", loss_interval="95% interval of it")
     tips += tooltips(worst="pays most", front_text="front", n="n", seeds="seeds")
     panel = alt.layer(

@@ -26,7 +26,7 @@ from fedtoll.report.digest import CELL, Digest
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll.intervals import half_width
 
-_TITLE = "toll: log-loss added by privacy (nats)"
+_TITLE = "log-loss added by privacy (nats)"
 _SHORT = 24  # characters of a name on a phone, which leave room for its numbers
 _POPULATION = ["population_low", "population_high"]
 _FIELDS = ["panel", "label", "text", "group", "toll_text", "toll", "low", "high", *_POPULATION, "interval"]
@@ -34,7 +34,7 @@ _FIELDS += ["population", "n", "seeds", "flags", "few"]
 _TOOLTIPS = {
     "group": "group",
     "panel": "strategy",
-    "toll_text": "toll",
+    "toll_text": "added",
     "interval": "95% over seeds",
     "population": "95%, records too",
     "n": "n",
@@ -147,7 +147,7 @@ def split(digest: Digest) -> Spec | None:
         "group": "group",
         "panel": "strategy",
         "part": "part",
-        "toll_text": "toll",
+        "toll_text": "added",
         "interval": "95% interval",
     }
     base = alt.Chart(alt.NamedData("split"))

@@ -8,6 +8,7 @@ from fedtoll.report.tables.compared import comparison_table
 from fedtoll.report.tables.federation import client_table, group_table
 from fedtoll.report.tables.gap import disparity_table, gap_table
 from fedtoll.report.tables.literature import literature_table
+from fedtoll.report.tables.sensitivity import recipe_table, sensitivity_table, sensitivity_text
 from fedtoll.report.tables.table import Cell, Column, Row, Table
 from fedtoll.report.tables.toll import toll_table, utility_table
 
@@ -22,7 +23,10 @@ __all__ = [
     "gap_table",
     "group_table",
     "literature_table",
+    "recipe_table",
     "runs_table",
+    "sensitivity_table",
+    "sensitivity_text",
     "spent_by_client",
     "spent_table",
     "toll_table",

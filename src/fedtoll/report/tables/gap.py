@@ -16,19 +16,26 @@ from fedtoll.toll import fairness, toll_gap
 def gap_table(digest: Digest) -> Table:
     """Return the toll gaps with their intervals, the groups that pay most and least, and the Pareto front."""
     n = digest.loss.drop_duplicates("group").set_index("group")["n"]
-    gaps = tightest_first(digest.gaps)
+    gaps, word = tightest_first(digest.gaps), digest.word.capitalize()
     columns = (
         *t.text_columns("Strategy"),
-        *t.number_columns("ε", "Toll gap", "95% interval, conservative", "Pays most", "Pays least"),
+        *t.number_columns("ε", f"{word} gap", "95% interval, conservative", "Pays most", "Pays least"),
         *t.number_columns("Everybody’s log-loss"),
         *t.text_columns("Pareto front"),
     )
     rows = tuple(_gap_row(row, n, digest) for _, row in gaps.iterrows())
     note = (
-        "The gap is the largest minus the smallest toll over groups, each a mean over seeds. Such a "
-        f"difference is biased upward, more so for small groups.{_left_out(digest)}"
+        f"The gap is the largest minus the smallest {digest.word} over groups, each a mean over seeds. "
+        f"Such a difference is biased upward, more so for small groups.{_left_out(digest)}"
     )
-    return Table("gaps", "Toll gap in log-loss, by ε and strategy", columns, rows, t.csv(gaps), note)
+    return Table(
+        "gaps",
+        f"{word} gap in log-loss, by ε and strategy",
+        columns,
+        rows,
+        t.csv(gaps),
+        note,
+    )
 
 
 def disparity_table(digest: Digest) -> Table:

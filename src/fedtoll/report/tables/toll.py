@@ -34,10 +34,12 @@ def toll_table(digest: Digest) -> Table:
         *t.number_columns("ε"),
         *t.text_columns("Strategy"),
         *t.number_columns("n" if digest.several_classes else "n (positives)"),
-        *t.number_columns("Log-loss toll ± s.e.", "95% interval, seeds", "95% interval, seeds and records"),
+        *t.number_columns(
+            f"Log-loss {digest.word} ± s.e.", "95% interval, seeds", "95% interval, seeds and records"
+        ),
         *(t.number_columns("Clipping part", "Noise part") if parts else ()),
-        *t.number_columns(*(f"{_SHORT[m]} toll ± s.e." for m in rates)),
-        *t.number_columns("Price ± s.e."),
+        *t.number_columns(*(f"{_SHORT[m]} {digest.word} ± s.e." for m in rates)),
+        *t.number_columns("Against FedAvg at ∞ ± s.e." if digest.tuned else "Price ± s.e."),
         *t.text_columns("Flags"),
     ]
     rows = []
@@ -67,7 +69,13 @@ def toll_table(digest: Digest) -> Table:
     ]
     frame = pd.concat(tidy)
     frame.insert(0, "measure", frame.pop("measure"))
-    return Table("tolls", "Tolls by group, ε and strategy", tuple(columns), tuple(rows), t.csv(frame))
+    return Table(
+        "tolls",
+        f"{digest.word.capitalize()}s by group, ε and strategy",
+        tuple(columns),
+        tuple(rows),
+        t.csv(frame),
+    )
 
 
 def utility_table(digest: Digest) -> Table:

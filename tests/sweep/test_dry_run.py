@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fedtoll.server import dry_run
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep import dry_run
 from tests.server.federation import FEDAVG, TERM, planned
 
 SETUP = {"fedavg": 3.0, "term(t=5)": 7.0}

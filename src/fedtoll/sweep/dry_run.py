@@ -19,6 +19,8 @@ from fedtoll.server.plan import Plan
 from fedtoll.server.plan import plan as plan_runs
 from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import cores, one_thread
+from fedtoll.sweep.candidates import Candidate
+from fedtoll.sweep.tune import candidate_runs
 
 _STARTUP = 8.0
 """Seconds that worker processes need to start and import, on a machine of 2020 or later."""
@@ -30,16 +32,20 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
     The time is extrapolated from a few rounds of each strategy and mechanism, trained here.
     """
     processes = min(workers or cores(), len(plan.runs))
+    tune = plan.scenario.tune
+    counted = candidate_runs(plan, tune) if tune is not None else []
     content = {
         "scenario": plan.scenario.name,
         "runs": len(plan.runs),
+        **({"candidates": sum(seeds for _, seeds in counted), "tuned": len(plan.runs)} if counted else {}),
+        **({"probe": len(plan.probe)} if plan.probe else {}),
         "strategies": [s.label for s in plan.scenario.strategies],
         "epsilons": [write_number(e) for e in plan.scenario.privacy.epsilons],
         "seeds": list(plan.scenario.seeds),
         "engine": plan.runs[0].engine,
         "device": plan.runs[0].device,
         "noise": _noise(plan),
-        "expected_seconds": round(_expected(plan, processes)),
+        "expected_seconds": round(_expected(plan, counted, processes)),
         "processes": processes,
     }
     if as_json:
@@ -75,28 +81,37 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _expected(plan: Plan, processes: int) -> float:
-    """Return the expected seconds of all runs.
+def _expected(plan: Plan, counted: Sequence[tuple[Candidate, int]], processes: int) -> float:
+    """Return the expected seconds of all runs, and of all candidates of ``[tune]``.
 
-    The cost of a run depends on its strategy and mechanism, hardly on ε or the seed. So one run of each
-    (strategy, mechanism) is timed, and counted for all runs that share both.
+    The cost of a round depends on the strategy, the mechanism and the batches, hardly on ε, the seed or the
+    learning rate. So one run of each of these is timed, and counted for all that share them. Runs with the
+    constants that will be chosen are expected to cost as much as the mean candidate.
     """
     one_thread()
     trainer = Trainer(plan.federation)
-    counts = Counter(map(_cost_key, plan.runs))
-    runs = {_cost_key(run): run for run in reversed(plan.runs)}  # the first of each, so with the same seed
+    weights = [(run, 1.0) for run in plan.all_runs]
+    cells = Counter((candidate.strategy, candidate.epsilon) for candidate, _ in counted)
+    for candidate, seeds in counted:
+        share = len(plan.scenario.seeds) / cells[candidate.strategy, candidate.epsilon]
+        weights.append((candidate.runs[0], seeds + share))
+    runs = {_cost_key(run): run for run, _ in reversed(weights)}  # the first of each, mostly with one seed
     # The first run pays for imports, records and a seed's draws, which the runs of a sweep share.
     _seconds(trainer, max(runs.values(), key=lambda run: run.mechanism == "dp-sgd"), 3)
-    total = 0.0
+    costs = {}
     for key, run in runs.items():
         short, long = (_seconds(trainer, run, rounds) for rounds in (1, 3))
         per_round = max(0.0, (long - short) / 2)
-        total += counts[key] * (max(0.0, short - per_round) + per_round * run.rounds)
+        costs[key] = max(0.0, short - per_round), per_round
+    total = 0.0
+    for run, count in weights:
+        start, per_round = costs[_cost_key(run)]
+        total += count * (start + per_round * run.rounds)
     return total / processes + (_STARTUP if processes > 1 else 0.0)
 
 
-def _cost_key(run: Run) -> tuple[str, str]:
-    return run.strategy.name, run.mechanism
+def _cost_key(run: Run) -> tuple[str, str, frozenset[tuple[float, int]]]:
+    return run.strategy.name, run.mechanism, frozenset((c.sampling_rate, c.steps) for c in run.clients)
 
 
 def _seconds(trainer: Trainer, run: Run, rounds: int) -> float:
@@ -116,6 +131,12 @@ def _text(content: dict[str, Any]) -> str:
         f"strategies  {', '.join(content['strategies'])}",
         f"ε           {', '.join(str(e) for e in content['epsilons'])}",
         f"seeds       {', '.join(str(s) for s in content['seeds'])}",
+        *(
+            [f"[tune]      {content['candidates']} runs of candidates, then {content['tuned']} with the best"]
+            if "candidates" in content
+            else []
+        ),
+        *([f"probe       {content['probe']} runs with other learning rates"] if "probe" in content else []),
         f"engine      {content['engine']} on {content['device']}",
         "",
     ]

@@ -1,7 +1,8 @@
-"""Run a whole scenario: train, store and load its runs. Called by the command line and by users."""
+"""Run a whole scenario: tune, train, store and load its runs. Called by the command line and by users."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
 from fedtoll.server.results import Results, load
 from fedtoll.server.store import Store
+from fedtoll.sweep import cache
+from fedtoll.sweep.converged import converged
+from fedtoll.sweep.probe import with_probe
+from fedtoll.sweep.tune import tune as choose
 
 GRIDS = ("local", "flower")
 
@@ -23,10 +28,12 @@ def prepare(
     seeds: str | None = None,
     grid: str = "local",
     like: Federation | None = None,
+    tune: bool = True,
 ) -> plans.Plan:
     """Read a scenario and plan its runs for a grid, without training or writing anything.
 
-    The table of the federation ``like`` is shared if the records are the same.
+    The table of the federation ``like`` is shared if the records are the same. Without ``tune``, the section
+    ``[tune]`` is ignored.
 
     Raises
     ------
@@ -34,7 +41,62 @@ def prepare(
         In one line, for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
+    if not tune:
+        scenario = scenario.model_copy(update={"tune": None})
+    if grid == "flower" and scenario.tune is not None:
+        file = scenarios.find(name).name
+        raise ScenarioError(
+            f"{file}: [tune]: needs --grid local or --no-tune; `flwr run` reads constants from the file"
+        )
     return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
+
+
+def complete(
+    planned: plans.Plan,
+    store: Store,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    force: bool = False,
+    probe: bool = True,
+    finished: Callable[[Run], None] = lambda run: None,
+) -> plans.Plan:
+    """Return the plan with the constants that ``[tune]`` chose, or with a probe if there is no ``[tune]``.
+
+    The plan also gets the loss of a converged central model, with which the report compares ε = ∞.
+
+    Parameters
+    ----------
+    planned, store
+        The scenario's plan, and its results folder, which keeps the losses of the candidates.
+    executor, workers
+        How candidates are distributed.
+    force
+        Accept candidates that were trained with other versions of the libraries.
+    probe
+        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
+    finished
+        Called for each run of a candidate.
+
+    Raises
+    ------
+    ScenarioError
+        If anything stored in the folder is of other library versions; nothing is trained then.
+    RunError
+        If a candidate fails, or all of a strategy diverge.
+    """
+    if not force and any((store.folder / "runs").glob("*/run.json")):
+        store.check_versions()
+    resolved = store.resolved()
+    if planned.scenario.tune is not None:
+        folder = cache.open_folder(store.folder / "tuning", resolved, force=force)
+        planned = choose(planned, folder, executor=executor, workers=workers, finished=finished)
+    elif probe:
+        planned = with_probe(planned)
+    folder = cache.open_folder(store.folder / "converged", resolved, force=force)
+    if (loss := converged(planned, folder)) is not None:
+        planned = dataclasses.replace(planned, facts={**planned.facts, "converged": loss})
+    return planned
 
 
 def execute(
@@ -52,7 +114,7 @@ def execute(
 
         return superlink.execute(planned, store, finished=finished)
     return executors.execute(
-        planned.runs,
+        planned.all_runs,
         store,
         executor=executor,
         workers=workers,
@@ -77,6 +139,8 @@ def run(
     executor: str = "processes",
     workers: int | None = None,
     force: bool = False,
+    tune: bool = True,
+    probe: bool = True,
 ) -> Results:
     """Run a scenario and return its results; calling it again resumes.
 
@@ -95,6 +159,10 @@ def run(
         script again, so guard it with ``if __name__ == "__main__"``.
     force
         Accept stored runs that were made with other versions of the libraries.
+    tune
+        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
+    probe
+        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
 
     Raises
     ------
@@ -104,12 +172,13 @@ def run(
         If a run failed; the others are stored.
     """
     check_options(executor, "local")
-    planned = prepare(scenario, overrides, seeds)
+    planned = prepare(scenario, overrides, seeds, tune=tune)
     folder = Path(out) if out is not None else Path("results") / planned.scenario.name
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
     with store.lock():
+        planned = complete(planned, store, executor=executor, workers=workers, force=force, probe=probe)
         store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
         if failures := execute(planned, store, executor=executor, workers=workers):
-            raise RunError(f"{len(failures)} of {len(planned.runs)} runs failed: {failures[0]}")
+            raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
         return load(folder)

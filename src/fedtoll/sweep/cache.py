@@ -1,4 +1,4 @@
-"""Results that a finding trains besides its runs, cached in the results folder: tuning and reductions.
+"""Results that are trained besides runs, cached in the results folder: candidates and reductions.
 
 The name of each file depends on the run, and so on its constants, records and ``NUMERICS``, but not on the
 versions of the libraries. Each folder therefore records them in ``versions.json``. Results of other versions
@@ -16,10 +16,14 @@ from typing import Any, TypeVar
 
 from fedtoll.scenarios.atomic import write_bytes, write_file
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.server.executor import outcomes
 from fedtoll.server.store import BINDING
-from fedtoll.server.workers import spread
 
-PACKAGES = {"tuning": BINDING, "reductions": (*BINDING, "fairlearn", "scikit-learn")}
+PACKAGES = {
+    "tuning": BINDING,
+    "converged": ("numpy", "scikit-learn"),
+    "reductions": (*BINDING, "fairlearn", "scikit-learn"),
+}
 """For each folder, the libraries whose version can change its results."""
 
 STAMP = "versions.json"
@@ -93,7 +97,10 @@ def complete(
     *,
     load: Callable[[Path], Result],
     save: Callable[[Path, Result], object],
+    executor: str = "processes",
     workers: int | None = None,
+    share: Callable[[Job], Any] = lambda job: None,
+    finished: Callable[[Path], None] = lambda file: None,
 ) -> dict[Path, Result]:
     """Return the result of every job from its file; jobs whose file is missing or damaged are done first.
 
@@ -105,8 +112,10 @@ def complete(
         Does a job, possibly in another process.
     load, save
         Read and write a result. ``load`` raises OSError or ValueError for a missing or damaged file.
-    workers
-        The number of processes, by default one per core.
+    executor, workers, share
+        How jobs are distributed: :func:`fedtoll.server.executor.outcomes`.
+    finished
+        Called with the file of each result, after it was written or if it was there already.
 
     Raises
     ------
@@ -121,9 +130,22 @@ def complete(
             return False
         return True
 
-    todo = [file for file in jobs if not readable(file)]
-    for position, result in spread(work, [jobs[file] for file in todo], workers):
+    todo = []
+    for file in jobs:
+        if readable(file):
+            finished(file)
+        else:
+            todo.append(file)
+    texts = [jobs[file] for file in todo]
+    for position, (result, line, trace) in outcomes(
+        work, texts, executor=executor, workers=workers, share=share
+    ):
+        if result is None:
+            error = RunError(line)
+            error.add_note(trace)
+            raise error
         _store(todo[position], result, save)
+        finished(todo[position])
     return {file: load(file) for file in jobs}
 
 

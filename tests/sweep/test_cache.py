@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fedtoll.findings import cache, prepare, tune
+from fedtoll.findings import prepare
 from fedtoll.findings.run import check_versions, run_finding
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import findings
 from fedtoll.server.store import Store, versions
+from fedtoll.sweep import cache, tune
 
 NAME = "exact-fairness-is-trivial"
 

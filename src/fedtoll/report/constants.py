@@ -1,0 +1,200 @@
+"""What the constants have to do with the toll: the recipe, the best constants, and convergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedtoll.formatting import general, listed, number
+from fedtoll.report.digest import Digest
+from fedtoll.scenarios.measures import EVERYBODY
+
+OFF = 0.005
+"""Log-loss in nats: smaller differences of everybody's loss are not worth a warning."""
+
+_LISTS = {
+    "learning_rate": "learning_rates",
+    "clip": "clips",
+    "sampling_rate": "sampling_rates",
+    "batch_size": "batch_sizes",
+    "local_steps": "local_steps",
+    "rounds": "rounds",
+}
+"""Constants whose lists have edges, by their key in ``[training]``."""
+
+
+def sentences(digest: Digest) -> list[str]:
+    """Return what a reader must know about the constants, before believing any difference.
+
+    In a tuned scenario: the toll of the recipe, next to the price at best constants, and why they differ. In
+    any other: that nothing was tuned, and what a probe of the learning rate found. In both, how far the
+    reference at ε = ∞ is from a converged model, if that is more than :data:`OFF`.
+    """
+    if math.isinf(digest.epsilon):
+        return []
+    own = _recipe(digest) if digest.tuned else _probe(digest)
+    return [*own, *_convergence(digest), *_edges(digest)]
+
+
+def describe(constants: Mapping[str, Any]) -> str:
+    """Return constants in words.
+
+    Examples
+    --------
+    >>> describe({"learning_rate": 0.5, "average": True})
+    'learning rate 0.5, average true'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in constants.items())
+
+
+def value_text(value: Any) -> str:
+    """Return a constant's value as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return general(float(value), 6) if isinstance(value, int | float) else str(value)
+
+
+def chosen(digest: Digest, strategy: str, epsilon: float) -> dict[str, Any]:
+    """Return the constants that a strategy chose at an ε; empty if nothing was tuned."""
+    for row in digest.results.resolved.get("tuning", []):
+        at = row["mechanism"] != "clip-only" and float(row["epsilon"]) == epsilon
+        if row["chosen"] and row["strategy"] == strategy and at:
+            return dict(row["constants"])
+    return {}
+
+
+def _recipe(digest: Digest) -> list[str]:
+    """Compare the toll of the recipe with the price at best constants, under the leader."""
+    free, tight = (chosen(digest, digest.leader, e) for e in (math.inf, digest.epsilon))
+    training = digest.results.resolved.get("scenario", {}).get("training", {})
+    stated = {key: training[key] for key in dict.fromkeys([*free, *tight]) if training.get(key) is not None}
+    recipe = digest.recipe
+    if recipe is None:
+        return ["The runs of the scenario’s own recipe are missing."]
+    price, toll = (_everybody(d, digest.leader, digest.epsilon) for d in (digest, recipe))
+    gaps = [_gap(d, digest.leader, digest.epsilon) for d in (digest, recipe)]
+    text = (
+        f"The scenario’s own recipe ({describe(stated) or 'its constants'} at every ε) would show a toll of "
+        f"{number(toll)} for everybody and a gap of {number(gaps[1])}; at best constants it is a price of "
+        f"{number(price)} and a gap of {number(gaps[0])}."
+    )
+    if not free or not tight:
+        return [text]
+    differ = any(best.get(key, stated[key]) != stated[key] for best in (free, tight) for key in stated)
+    best_at = f"{describe(free)} at ε = ∞ and {describe(tight)} at ε = {digest.epsilon_text}"
+    why = f"{digest.leader} does best with {best_at}"
+    return [text, f"{'They differ because' if differ else 'The recipe is the best one tried:'} {why}."]
+
+
+def _probe(digest: Digest) -> list[str]:
+    """Say that nothing was tuned, and whether another learning rate is better."""
+    start = "This recipe was not tuned, so its tolls are what these constants cost"
+    probes = digest.probe
+    if not probes:
+        return [f"{start}."]
+    rate = digest.results.resolved.get("scenario", {}).get("training", {}).get("learning_rate", math.nan)
+    tried = listed(general(r) for r in probes)
+    budgets = [(digest.epsilon, digest.epsilon_text), (math.inf, "∞")]
+    better = []
+    for epsilon, text in budgets:
+        pairs = {r: _paired_loss(digest, probe, epsilon) for r, probe in probes.items()}
+        found = {r: pair for r, pair in pairs.items() if pair is not None}
+        if not found:
+            continue
+        best, (here, there) = min(found.items(), key=lambda item: item[1][1])
+        if here - there > OFF:
+            better.append(
+                f"{general(best)} lowers everybody’s log-loss at ε = {text} from {number(here)} "
+                f"to {number(there)}"
+            )
+    seeds = min(p.seeds for p in probes.values())
+    over = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    if better:
+        return [
+            f"{start}: in place of the learning rate {general(rate)}, {listed(better)} ({over}). "
+            "Add [tune] for the price at best constants."
+        ]
+    return [f"{start}; learning rates of {tried} are no better ({over})."]
+
+
+def _paired_loss(digest: Digest, probe: Digest, epsilon: float) -> tuple[float, float] | None:
+    """Return everybody's final log-loss with the recipe and with the probe, over the probe's seeds."""
+    losses = []
+    for d in (digest, probe):
+        groups = d.results.groups
+        kind = "none" if epsilon == math.inf else "dp-sgd"
+        own = groups[
+            (groups["strategy"] == digest.leader)
+            & (groups["mechanism"] == kind)
+            & (groups["epsilon"] == epsilon)
+            & (groups["group"] == EVERYBODY)
+        ]
+        last = own[own["round"] == own["round"].max()]
+        losses.append(last.set_index("seed")["log_loss"])
+    common = losses[0].index.intersection(losses[1].index)
+    if common.empty:
+        return None
+    return float(losses[0][common].mean()), float(losses[1][common].mean())
+
+
+def _convergence(digest: Digest) -> list[str]:
+    """Say how far the leader at ε = ∞ is from a converged central model, if it is far."""
+    reference = digest.results.resolved.get("converged")
+    if not reference:
+        return []
+    best = dict(zip(reference["seeds"], reference["log_loss"], strict=True))
+    groups = digest.results.groups
+    own = groups[
+        (groups["strategy"] == digest.leader)
+        & (groups["mechanism"] == "none")
+        & (groups["group"] == EVERYBODY)
+        & groups["seed"].isin(best)
+    ]
+    own = own[own["round"] == own["round"].max()].set_index("seed")["log_loss"]
+    if own.empty:
+        return []
+    beyond = float(np.mean([own[seed] - best[seed] for seed in own.index]))
+    if not beyond > OFF:
+        return []
+    return [
+        f"The reference at ε = ∞ has not converged: its log-loss is {number(beyond)} above that of a "
+        "converged central logistic regression, so differences to it are understated."
+    ]
+
+
+def _edges(digest: Digest) -> list[str]:
+    """Name the choices of the leader that lie on the edge of their list."""
+    if not digest.tuned:
+        return []
+    section = digest.results.resolved.get("scenario", {}).get("tune") or {}
+    found = []
+    for epsilon, text in ((math.inf, "∞"), (digest.epsilon, digest.epsilon_text)):
+        for key, value in chosen(digest, digest.leader, epsilon).items():
+            values = section.get(_LISTS.get(key, ""), [])
+            if len(values) > 1 and value in (min(values), max(values)):
+                found.append(f"{key.replace('_', ' ')} {value_text(value)} at ε = {text}")
+    if not found:
+        return []
+    verb = "lies" if len(found) == 1 else "lie"
+    return [f"Widen the grid: {listed(found)} {verb} on its edge."]
+
+
+def _everybody(digest: Digest, strategy: str, epsilon: float) -> float:
+    rows = digest.loss[
+        (digest.loss["strategy"] == strategy)
+        & (digest.loss["mechanism"] == "dp-sgd")
+        & (digest.loss["epsilon"] == epsilon)
+        & (digest.loss["group"] == EVERYBODY)
+    ]
+    return float(rows["toll"].iloc[0]) if len(rows) else math.nan
+
+
+def _gap(digest: Digest, strategy: str, epsilon: float) -> float:
+    gaps = digest.gaps
+    rows = gaps[
+        (gaps["strategy"] == strategy) & (gaps["mechanism"] == "dp-sgd") & (gaps["epsilon"] == epsilon)
+    ]
+    return float(rows["gap"].iloc[0]) if len(rows) else math.nan

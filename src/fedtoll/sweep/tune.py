@@ -1,0 +1,206 @@
+"""Tuning: every strategy chooses its constants at every ε, on records that are declared public.
+
+How much of a toll does privacy cost, and how much a badly chosen constant? De Oliveira et al. 2023 and
+Demelius et al. 2025 disagree; only constants that suit each ε can tell. The choice uses seeds of its own, and
+it is not free: every candidate is trained on private records, and what the choice reveals is NOT counted in
+the ε shown. The validation part is public and the same for every seed and candidate: nobody trains on it and
+no seed tests on it. At ε = ∞ nothing is clipped, so ∞ chooses among fewer candidates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.numbers import write_number
+from fedtoll.scenarios.run import Run, budget_of, mechanism_of
+from fedtoll.scenarios.tune import Tune
+from fedtoll.server.plan import Plan
+from fedtoll.server.trainer import Trainer
+from fedtoll.sweep import cache
+from fedtoll.sweep.candidates import Candidate, candidates, with_constants
+from fedtoll.sweep.validate import Losses, validation_losses
+
+Choices = dict[str, dict[str, dict[str, Any]]]
+"""The constants that were chosen, by ε (as text) and strategy."""
+
+Cell = tuple[str, float | str]
+"""A strategy's label and an ε."""
+
+
+def tune(
+    planned: Plan,
+    folder: Path,
+    *,
+    executor: str = "processes",
+    workers: int | None = None,
+    finished: Callable[[Run], None] = lambda run: None,
+) -> Plan:
+    """Return a plan whose runs have the constants that their strategy chose at their ε.
+
+    Parameters
+    ----------
+    planned
+        The scenario before tuning: its recipe.
+    folder
+        The folder with the losses of every candidate; candidates stored there are not trained again.
+    executor, workers
+        How candidates are distributed, as for runs; they never change a choice.
+    finished
+        Called for each run of a candidate, after it was trained or if it was stored already.
+
+    Returns
+    -------
+    Plan
+        With the runs before tuning as ``recipe``, and a row for every candidate in ``facts["tuning"]``:
+        ``strategy``, ``mechanism``, ``epsilon``, ``constants``, ``seeds`` (how many it was trained with),
+        ``loss`` (the mean over seeds by group and for everybody, in nats; ``None`` if it diverged) and
+        ``chosen``.
+
+    Raises
+    ------
+    RunError
+        If every candidate of a strategy diverged at some ε, a candidate fails, or the folder cannot be
+        written.
+    """
+    section, name = planned.scenario.tune, planned.scenario.name
+    if section is None:
+        raise ScenarioError(f"{name}: tuning needs [tune]")
+    all_candidates = candidates(planned, section)
+    trained: dict[str, Losses] = {}
+    alive = all_candidates
+    for count in rungs(section):
+        todo = {run.hash: run for c in alive for run in c.runs[:count] if run.hash not in trained}
+        trained |= _losses(list(todo.values()), folder, planned, executor, workers, finished)
+        alive = _best(alive, trained, section, count)
+    chosen = {(c.strategy, c.epsilon): c for c in alive}
+    for (strategy, epsilon), best in chosen.items():
+        if not math.isfinite(_score(best, trained, section, len(section.seeds))):
+            raise RunError(
+                f"{name}: tuning {strategy} at ε = {write_number(epsilon)}: every candidate diverged"
+            )
+    runs = [
+        run
+        for (strategy, epsilon), best in chosen.items()
+        for run in with_constants(planned, strategy, epsilon, best.constants, planned.scenario.seeds)
+    ]
+    tried = [_row(c, trained, chosen[c.strategy, c.epsilon] is c) for c in all_candidates]
+    facts = {**planned.facts, "tuning": tried}
+    return dataclasses.replace(planned, runs=tuple(runs), recipe=planned.runs, facts=facts)
+
+
+def choices(planned: Plan) -> Choices:
+    """Return the constants that were chosen in a tuned plan, by ε (as text) and strategy."""
+    found: Choices = {}
+    for row in planned.facts["tuning"]:
+        if row["chosen"]:
+            epsilon = str(write_number(budget_of(row["mechanism"], float(row["epsilon"]))))
+            found.setdefault(epsilon, {})[row["strategy"]] = row["constants"]
+    return found
+
+
+def rungs(section: Tune) -> list[int]:
+    """Return with how many seeds the remaining candidates are compared, in each rung.
+
+    Examples
+    --------
+    >>> rungs(Tune(clips=(1.0, 3.0), seeds=(7, 8, 9), method="halving"))
+    [1, 2, 3]
+    """
+    count = len(section.seeds)
+    if section.method == "grid":
+        return [count]
+    return [*(2**i for i in range(count.bit_length()) if 2**i < count), count]
+
+
+def candidate_runs(planned: Plan, section: Tune) -> list[tuple[Candidate, int]]:
+    """Return every candidate with the number of seeds that it may be trained with, for estimates of time."""
+    by_cell: dict[Cell, list[Candidate]] = {}
+    for candidate in candidates(planned, section):
+        by_cell.setdefault((candidate.strategy, candidate.epsilon), []).append(candidate)
+    counted = []
+    for cell in by_cell.values():
+        seeds, kept = dict.fromkeys(range(len(cell)), 0), len(cell)
+        for count in rungs(section):
+            seeds |= dict.fromkeys(range(kept), count)
+            kept = -(-kept // 2)
+        counted += [(candidate, seeds[i]) for i, candidate in enumerate(cell)]
+    return counted
+
+
+def _best(
+    alive: Sequence[Candidate], trained: dict[str, Losses], section: Tune, count: int
+) -> list[Candidate]:
+    """Return the candidates that remain after a rung: the better half of each cell, at last the best one."""
+    cells: dict[Cell, list[Candidate]] = {}
+    for candidate in alive:
+        cells.setdefault((candidate.strategy, candidate.epsilon), []).append(candidate)
+    best = []
+    for cell in cells.values():
+        kept = 1 if count == len(section.seeds) else -(-len(cell) // 2)
+        scores = [_score(candidate, trained, section, count) for candidate in cell]
+        ranked = sorted(range(len(cell)), key=scores.__getitem__)[:kept]  # ties: the first in the file
+        best += [cell[i] for i in sorted(ranked)]
+    return best
+
+
+def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, count: int) -> float:
+    """Return what to minimise: the mean over seeds of everybody's or the worst group's loss.
+
+    Infinity if a run diverged, because no number is less than NaN.
+    """
+    by_seed = []
+    for run in candidate.runs[:count]:
+        loss = trained[run.hash]
+        worst = [v for k, v in loss.items() if k != EVERYBODY] if section.by == "worst group" else []
+        by_seed.append(max([loss[EVERYBODY], *worst]) if worst else loss[EVERYBODY])
+    score = float(np.mean(by_seed))
+    return score if math.isfinite(score) else math.inf
+
+
+def _row(candidate: Candidate, trained: dict[str, Losses], chosen: bool) -> dict[str, Any]:
+    """Return a candidate as ``resolved.json`` records it."""
+    losses = [trained[run.hash] for run in candidate.runs if run.hash in trained]
+    means = {g: float(np.mean([loss.get(g, math.nan) for loss in losses])) for g in losses[0]}
+    return {
+        "strategy": candidate.strategy,
+        "mechanism": mechanism_of(candidate.epsilon),
+        "epsilon": write_number(candidate.runs[0].epsilon),
+        "constants": candidate.constants.to_dict(),
+        "seeds": len(losses),
+        "loss": {g: value if math.isfinite(value) else None for g, value in means.items()},
+        "chosen": chosen,
+    }
+
+
+def _losses(
+    runs: Sequence[Run],
+    folder: Path,
+    planned: Plan,
+    executor: str,
+    workers: int | None,
+    finished: Callable[[Run], None],
+) -> dict[str, Losses]:
+    """Return the losses of every run on the validation part, by the hash of the run."""
+    by_file = {folder / f"{run.hash}.json": run for run in sorted(runs, key=lambda run: run.seed)}
+    seeds = {run.to_json(): run.seed for run in runs}  # runs of one seed share records and draws
+    found = cache.complete(
+        {file: run.to_json() for file, run in by_file.items()},
+        partial(validation_losses, Trainer(planned.federation)),
+        load=lambda file: json.loads(file.read_text(encoding="utf-8")),
+        save=lambda file, losses: file.write_text(json.dumps(losses), encoding="utf-8"),
+        executor=executor,
+        workers=workers,
+        share=seeds.get,
+        finished=lambda file: finished(by_file[file]),
+    )
+    return {file.stem: losses for file, losses in found.items()}
