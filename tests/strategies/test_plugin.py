@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -148,11 +149,9 @@ def test_a_package_that_is_found_twice_is_one_package(tmp_path, monkeypatch):
 
 def test_packages_are_read_again_only_after_a_change(tmp_path, monkeypatch):
     read: list[str] = []
-    original = registry.entry_points
-
     def counted(group):
         read.append(group)
-        return original(group=group)
+        return entry_points(group=group)
 
     monkeypatch.setattr(registry, "entry_points", counted)
     monkeypatch.syspath_prepend(tmp_path)
