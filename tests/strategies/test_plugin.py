@@ -149,6 +149,7 @@ def test_a_package_that_is_found_twice_is_one_package(tmp_path, monkeypatch):
 
 def test_packages_are_read_again_only_after_a_change(tmp_path, monkeypatch):
     read: list[str] = []
+
     def counted(group):
         read.append(group)
         return entry_points(group=group)
