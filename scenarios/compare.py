@@ -32,15 +32,19 @@ DRAWS = 100_000
 FEDAVG = ("fedavg", "fedtoll.strategies.fedavg:FedAvg")
 """The names under which a scenario can run fedtoll's own FedAvg: its entry point and its import path."""
 
-Quantity = Literal["toll gap", "utility"]
+Quantity = Literal[
+    "toll gap", "utility", "disparity", "demographic parity difference", "equalised odds difference"
+]
+"""What a test compares: everybody's utility, or one of four differences between groups."""
 
 
 class Compare(Section):
     """The family of comparisons that a scenario declares: strategies against one baseline.
 
     By default, ``baseline`` is fedtoll's FedAvg if the scenario runs it, else the first strategy;
-    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε. ``quantities``:
-    the toll gap in ``measure``, and everybody's utility.
+    ``strategies``, by name or label, are all others; ``epsilons`` is the smallest finite ε; ``quantities``
+    are the toll gap in ``measure`` and everybody's utility. Also available are the disparity in ``measure``
+    and the demographic-parity and equalised-odds differences, which depend on no measure.
     """
 
     baseline: str = ""

@@ -30,11 +30,34 @@ class Purpose(enum.IntEnum):
     KEEP = 8
     VALIDATION = 9
     MODULE = 10
+    NOISE_SEED = 11
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:
     """Return the seed sequence of one purpose and key, e.g. ``(client, round, step)``."""
     return np.random.SeedSequence(seed, spawn_key=(int(purpose), *key))
+
+
+def derived_noise_seed(noise_seed: int, seed: int) -> int:
+    """Return the seed of one run's noise in a scenario that states ``privacy.noise_seed``.
+
+    It is the first 64 bits of the seed sequence of ``noise_seed`` with the key (``NOISE_SEED``, ``seed``),
+    the same on every platform. Seeds therefore stay independent of each other, and so do two noise seeds of
+    one seed. Strategies and ε still share the noise of a seed.
+
+    Parameters
+    ----------
+    noise_seed
+        The scenario's ``privacy.noise_seed``.
+    seed
+        The run's seed.
+
+    Examples
+    --------
+    >>> len({derived_noise_seed(k, seed) for k in range(10) for seed in range(10)})
+    100
+    """
+    return int(sequence(noise_seed, Purpose.NOISE_SEED, seed).generate_state(1, np.uint64)[0])
 
 
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

@@ -22,6 +22,7 @@ from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
+from fedtoll.scenarios.streams import derived_noise_seed
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -199,10 +200,15 @@ def _runs(
             on_failure=training.on_failure,
             clients=planned,
             seed=seed,
-            noise_seed=(seed if privacy.noise_seed is None else privacy.noise_seed) if private else 0,
+            noise_seed=_noise_seed(privacy, seed) if private else 0,
         )
         for seed in scenario.seeds
     ]
+
+
+def _noise_seed(privacy: Privacy, seed: int) -> int:
+    """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
+    return seed if privacy.noise_seed is None else derived_noise_seed(privacy.noise_seed, seed)
 
 
 def _statistics(

@@ -20,9 +20,12 @@ for room, also in {
     "toll": ("scenarios",),
     "clients": ("scenarios", "privacy"),
     "server": ("scenarios", "privacy", "strategies", "toll", "clients"),
-    "audit": ("scenarios", "privacy", "strategies", "toll", "clients", "server"),
-    "report": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "audit"),
-    "findings": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "audit", "report"),
+    "sweep": ("scenarios", "privacy", "strategies", "toll", "clients", "server"),
+    "audit": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep"),
+    "report": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep", "audit"),
+    "findings": (
+        *("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep", "audit", "report"),
+    ),
 }.items():
     MAY_USE[room] = {room, *also}
 

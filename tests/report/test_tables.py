@@ -10,7 +10,7 @@ import pytest
 
 from fedtoll.report import tables
 from fedtoll.report.digest import Digest
-from fedtoll.report.tables.compared import verdict
+from fedtoll.report.tables.compared import quantity_label, verdict
 
 
 def column(table, name):
@@ -100,20 +100,41 @@ def test_the_gap_table_shows_payers_and_the_front(eight):
     assert {c.text for c in cells(table, "Pareto front")[-3:]} == {"–"}
 
 
+ODDS = "equalised odds difference"
+
+
 @pytest.mark.parametrize(
-    ("quantity", "difference", "significant", "reason", "expected"),
+    ("quantity", "difference", "p", "significant", "reason", "expected"),
     [
-        ("toll gap", -0.1, True, "", "narrower gap"),
-        ("toll gap", 0.1, True, "", "wider gap"),
-        ("utility", 0.1, True, "", "better utility"),
-        ("utility", -0.1, True, "", "worse utility"),
-        ("toll gap", -0.1, False, "", "no significant difference"),
-        ("toll gap", -0.1, False, "too few seeds", "no test: too few seeds"),
+        ("toll gap", -0.1, 0.01, True, "", "narrower gap"),
+        ("toll gap", 0.1, 0.01, True, "", "wider gap"),
+        ("utility", 0.1, 0.01, True, "", "better utility"),
+        ("utility", -0.1, 0.01, True, "", "worse utility"),
+        ("disparity", -0.1, 0.01, True, "", "less disparity"),
+        ("disparity", 0.1, 0.01, True, "", "more disparity"),
+        (ODDS, -0.1, 0.01, True, "", "smaller difference"),
+        (ODDS, 0.1, 0.01, True, "", "larger difference"),
+        ("toll gap", -0.1, 0.06, False, "", "no significant difference"),
+        ("toll gap", -0.1, 0.01, False, "", "no significant difference: interval includes 0"),
+        ("toll gap", -0.1, 0.01, False, "too few seeds", "no test: too few seeds"),
     ],
 )
-def test_the_verdict_is_in_words(quantity, difference, significant, reason, expected):
+def test_the_verdict_is_in_words(quantity, difference, p, significant, reason, expected):
     row = {"quantity": quantity, "difference": difference, "significant": significant, "reason": reason}
-    assert verdict(pd.Series(row | {"p_holm": 0.01})) == expected
+    assert verdict(pd.Series(row | {"p_holm": p})) == expected
+
+
+@pytest.mark.parametrize(
+    ("quantity", "expected"),
+    [
+        ("toll gap", "toll gap, log-loss"),
+        ("disparity", "disparity, log-loss"),
+        ("utility", "everybody’s utility, log-loss"),
+        (ODDS, ODDS),
+    ],
+)
+def test_the_quantity_is_named_with_its_measure_if_it_has_one(quantity, expected):
+    assert quantity_label(pd.Series({"quantity": quantity, "measure": "log_loss"})) == expected
 
 
 def test_comparisons_show_difference_interval_p_and_verdict(eight, digest, fake_digest):

@@ -114,8 +114,25 @@ def test_p_values_are_those_of_the_exact_tests(results):
 def test_holm_is_over_the_whole_family(results):
     frame = comparisons(results)
     assert frame["p_holm"].min() == pytest.approx(4 * frame["p"].min())
-    assert (frame["significant"] == (frame["p_holm"] <= 0.05)).all()
+    excludes = (frame["low"] > 0) | (frame["high"] < 0)
+    assert (frame["significant"] == ((frame["p_holm"] <= 0.05) & excludes)).all()
     assert frame.query("quantity == 'toll gap'")["significant"].all()  # planted: .08 and .1 of .2
+
+
+def test_an_interval_with_zero_is_not_significant_whatever_the_test_says():
+    """Two strategies with the same expected tolls, equal over groups, one with five times the noise."""
+    results = study(np.random.default_rng(1), {"fedavg": 0.0, "q": 0.0})
+    rng, groups = np.random.default_rng(21), results.groups
+    of_group = groups["group"] != "(all)"
+    for strategy, sd in (("fedavg", 0.02), ("q", 0.1)):
+        own = (groups["strategy"] == strategy) & of_group
+        free, private = (own & (groups["mechanism"] == m) for m in ("none", "dp-sgd"))
+        noise = rng.normal(0, sd, private.sum())
+        groups.loc[private, "log_loss"] = groups.loc[free, "log_loss"].to_numpy() + 0.1 + noise
+    row = comparisons(results).query("quantity == 'toll gap'").iloc[0]
+    assert row["p_holm"] <= 0.05
+    assert row["low"] < 0 < row["high"]
+    assert not row["significant"]
 
 
 def test_the_family_is_the_declared_one(results):

@@ -7,7 +7,7 @@ import pytest
 
 from fedtoll.toll import joint_intervals
 from fedtoll.toll.gap import gap_interval
-from fedtoll.toll.intervals import t_interval
+from fedtoll.toll.intervals import seed_interval, t_interval
 from fedtoll.toll.two_gaps import gap_difference
 from tests.toll.population import Components, as_results, differences, rates
 
@@ -35,9 +35,10 @@ def coverage(low: object, high: object, truth: object) -> float:
     return float(np.mean((np.asarray(low) <= truth) & (np.asarray(high) >= truth)))
 
 
+@pytest.mark.parametrize("interval", [t_interval, seed_interval])
 @pytest.mark.parametrize("n", [20, 60])
 @pytest.mark.parametrize("sd", ADULT.values(), ids=ADULT)
-def test_the_t_interval_covers_the_toll_of_this_table(sd, n):
+def test_an_interval_over_seeds_covers_the_toll_of_this_table(sd, n, interval):
     """Seeds and their folds are drawn at random; consecutive seeds use folds evenly and cover more."""
     rng = np.random.default_rng(n)
     covered: list[float] = []
@@ -45,7 +46,7 @@ def test_the_t_interval_covers_the_toll_of_this_table(sd, n):
     for _ in range(TABLES):
         for fold_S, into in ((rng.integers(0, FOLDS, SEEDS), covered), (CONSECUTIVE, consecutive)):
             drawn, truth = differences(rng, sd, GROUPS, n, fold_S)
-            _, low, high = t_interval(drawn.mean(axis=2))
+            _, low, high = interval(drawn.mean(axis=2))
             into.append(coverage(low, high, truth))
     assert 0.93 <= np.mean(covered) <= 0.97
     assert np.mean(consecutive) >= 0.93

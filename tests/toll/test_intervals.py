@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from fedtoll.toll import sign_flip, wilson
-from fedtoll.toll.intervals import holm, signs, t_interval
+from fedtoll.toll.intervals import hall_ends, holm, seed_interval, signs, t_interval
 from fedtoll.toll.two_gaps import gap_difference, gap_swap
 from tests.toll.tables import NAN
 
@@ -102,12 +102,54 @@ def test_the_t_interval_is_scipys_and_drops_what_is_undefined(seeds):
     assert t_interval([*x, NAN]) == pytest.approx((x.mean(), expected.low, expected.high))
 
 
-def test_one_seed_or_no_spread_has_no_interval():
-    for x in ([0.1], [0.1] * 4, [0.3 - 0.2, 0.1, 0.1]):
-        mean, low, high = t_interval(x)
+@pytest.mark.parametrize("interval", [t_interval, seed_interval])
+def test_one_seed_or_no_spread_has_no_interval(interval):
+    for x in ([0.1], [0.1] * 4, [0.1] * 9, [0.3 - 0.2, 0.1, 0.1], [0.3 - 0.2] * 3 + [0.1] * 4):
+        mean, low, high = interval(x)
         assert mean == pytest.approx(0.1)
         assert np.isnan([low, high]).all()
-    assert np.isnan(t_interval([])).all()
+    assert np.isnan(interval([])).all()
+
+
+SKEWED = np.random.default_rng(8).exponential(size=10)
+
+
+@pytest.mark.parametrize("x", [SKEWED, -SKEWED, SKEWED**3, np.array([0.0] * 9 + [1.0])])
+def test_the_ends_are_where_halls_transformation_of_t_is_the_quantile(x):
+    n = len(x)
+    b = stats.skew(x) / np.sqrt(n)
+    mean, low, high = seed_interval(x)
+    assert low < mean < high
+    for end, sign in ((low, 1), (high, -1)):
+        t = (x.mean() - end) / (x.std(ddof=1) / np.sqrt(n))
+        g = t + b * t**2 / 3 + b**2 * t**3 / 27 + b / 6  # Hall 1992
+        assert g == pytest.approx(sign * stats.t.ppf(0.975, n - 1))
+
+
+def test_without_skewness_or_with_few_seeds_it_is_the_t_interval():
+    for x in (np.arange(10.0), np.array([0.0, 0.0, 0.1, 5.0]), np.array([1.0, 2.0])):
+        assert seed_interval(x) == pytest.approx(t_interval(x))
+        assert seed_interval([*x, NAN]) == pytest.approx(t_interval(x))
+    assert hall_ends(1.0, 0.5, 2.0) == pytest.approx((0.0, 2.0))
+
+
+def test_it_turns_and_moves_with_the_values_and_ignores_their_order():
+    mean, low, high = seed_interval(SKEWED)
+    assert seed_interval(-SKEWED) == pytest.approx((-mean, -high, -low))
+    assert seed_interval(3 + 2 * SKEWED) == pytest.approx((3 + 2 * mean, 3 + 2 * low, 3 + 2 * high))
+    assert seed_interval(SKEWED[::-1]) == pytest.approx((mean, low, high))
+    both = np.column_stack([SKEWED, -SKEWED])
+    assert np.array(seed_interval(both))[:, 0] == pytest.approx((mean, low, high))
+
+
+def test_skewed_values_are_covered_more_often_than_by_t():
+    x = np.random.default_rng(9).exponential(size=(10, 20_000))
+    covered = {}
+    for interval in (t_interval, seed_interval):
+        _, low, high = interval(x)
+        covered[interval] = np.mean((low <= 1) & (high >= 1))
+    assert covered[t_interval] < 0.905
+    assert covered[seed_interval] > 0.93
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (19, 20), (500, 1000), (7, 7)])
@@ -151,3 +193,25 @@ def test_one_seed_or_no_spread_has_no_interval_of_gaps():
     same = np.repeat(x, 6, axis=0)
     assert np.isnan(gap_difference(same, same)[1:]).all()
     assert gap_difference(same, 2 * same)[0] == pytest.approx(-0.3)
+
+
+def test_turning_the_strategies_round_turns_the_interval_round():
+    rng = np.random.default_rng(10)
+    for _ in range(20):
+        a, b = rng.normal([0.1, 0.2, 0.2, 0.3], 0.1, (10, 4)), rng.normal([0.3, 0.2, 0.1, 0.3], 0.2, (10, 4))
+        difference, low, high = gap_difference(a, b)
+        assert gap_difference(b, a) == pytest.approx((-difference, -high, -low))
+
+
+def test_unequal_noise_alone_fails_the_swap_test_and_not_the_interval():
+    """Equal expected gaps of 0; one strategy has five times the noise: only its exchangeability fails."""
+    rng, rejected, excluded = np.random.default_rng(11), [], []
+    for _ in range(200):
+        shared = rng.normal(0, 0.09, (10, 5))
+        a = 0.2 + 5 * (shared + rng.normal(0, 0.04, (10, 5)))
+        b = 0.2 + shared + rng.normal(0, 0.04, (10, 5))
+        rejected.append(gap_swap(a, b) <= 0.05)
+        _, low, high = gap_difference(a, b)
+        excluded.append(low > 0 or high < 0)
+    assert np.mean(rejected) > 0.2
+    assert np.mean(excluded) <= 0.05

@@ -14,7 +14,8 @@ from scipy import stats
 
 from fedtoll.scenarios.measures import RUN
 from fedtoll.server.store import TABLES
-from fedtoll.toll import difference, settings
+from fedtoll.toll import ambiguous_labels, difference, settings
+from fedtoll.toll.intervals import seed_interval
 from fedtoll.toll.two_folders import unpaired_reason
 from tests.server.fake import GROUPS, Fake, adult_race
 from tests.toll.tables import INF, at
@@ -30,7 +31,7 @@ def second(first: Fake) -> Fake:
     """Make the same study with .02 and a seed's own amount added to the cost of ε."""
     other = copy.deepcopy(first)
     private = other.groups["mechanism"] == "dp-sgd"
-    other.groups.loc[private, "log_loss"] += 0.02 + 0.001 * other.groups.loc[private, "seed"]
+    other.groups.loc[private, "log_loss"] += 0.02 + 0.001 * other.groups.loc[private, "seed"] ** 2
     other.resolved["scenario"]["training"]["clip"] = 1.0
     return other
 
@@ -73,11 +74,9 @@ def test_another_class_with_the_same_label_is_another_setting(first, second):
 
 def test_pairs_are_compared_within_seeds(first, second):
     frame = difference(first, second)
-    extra = 0.02 + 0.001 * np.arange(6)
-    expected = stats.ttest_1samp(extra, 0).confidence_interval(0.95)
+    extra = 0.02 + 0.001 * np.arange(6) ** 2
     row = at(frame, strategy="fedavg", epsilon=0.5, group="Black")
-    assert row["difference"] == pytest.approx(extra.mean())
-    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx(seed_interval(extra))
     assert row["toll_b"] - row["toll_a"] == pytest.approx(row["difference"])
     assert (row["seeds_a"], row["seeds_b"], row["seeds"], row["unpaired"]) == (6, 6, 6, "")
     assert set(frame["mechanism"]) == {"dp-sgd"}
@@ -87,7 +86,7 @@ def test_only_seeds_in_common_are_paired(first, second):
     second.groups = second.groups[second.groups["seed"] >= 2]
     row = at(difference(first, second), strategy="fedavg", epsilon=0.5, group="Black")
     assert row["seeds"] == row["seeds_a"] == row["seeds_b"] == 4
-    assert row["difference"] == pytest.approx((0.02 + 0.001 * np.arange(2, 6)).mean())
+    assert row["difference"] == pytest.approx((0.02 + 0.001 * np.arange(2, 6) ** 2).mean())
 
 
 def changed(study: Fake, section: str, key: str, value: object) -> Fake:
@@ -128,6 +127,33 @@ def test_what_is_no_pair_has_the_interval_of_welch(first, second):
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
     assert (row["seeds_a"], row["seeds_b"], row["seeds"]) == (6, 4, 0)
     assert row["unpaired"] == "split.folds differs"
+
+
+def renamed(study: Fake, label: str, name: str, **parameters: float) -> Fake:
+    """Rename uniform, the second strategy of a study."""
+    study.groups["strategy"] = study.groups["strategy"].replace("uniform", label)
+    study.resolved["scenario"]["strategies"][1] = {"name": name, "label": label, **parameters}
+    return study
+
+
+def test_strategies_are_paired_by_what_they_are_and_not_by_their_labels(first, second):
+    before = difference(first, second)
+    after = difference(first, renamed(copy.deepcopy(second), "equal", "uniform"))
+    pd.testing.assert_frame_equal(after, before)
+    assert ambiguous_labels(first.resolved, second.resolved) == []
+
+
+def test_a_parameter_may_be_written_with_or_without_a_point(first, second):
+    first, second = renamed(first, "q", "q", power=2), renamed(second, "q", "q", power=2.0)
+    assert "q" in set(difference(first, second)["strategy"])
+    assert ambiguous_labels(first.resolved, second.resolved) == []
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("mine.py:uniform", {}), ("uniform", {"power": 2.0})])
+def test_one_label_for_two_strategies_is_not_compared(first, second, name, parameters):
+    other = renamed(second, "uniform", name, **parameters)
+    assert set(difference(first, other)["strategy"]) == {"fedavg", "term(t=5)"}
+    assert ambiguous_labels(first.resolved, other.resolved) == [("uniform", "uniform", name)]
 
 
 def test_nothing_in_common_is_nothing_to_compare(first):
@@ -220,6 +246,21 @@ def test_unpaired_folders_say_why(here, folders):
     content["runs"] = [r | {"strategy": f"my-{r['strategy']}"} for r in content["runs"]]
     file.write_text(json.dumps(content))
     assert "share no strategy at a finite ε" in here("compare", *folders)[1]
+
+
+def test_the_command_says_when_a_label_means_two_strategies(here, folders):
+    file = folders[1] / "resolved.json"
+    content = json.loads(file.read_text())
+    content["scenario"]["strategies"] = [{"name": "mine.py:fedavg", "label": "fedavg"}]
+    file.write_text(json.dumps(content))
+    code, out, _ = here("compare", *folders)
+    assert code == 0
+    line = "fedavg is not the same strategy in both folders (fedavg and mine.py:fedavg): not compared."
+    assert line in out
+    assert "share no strategy at a finite ε" in out
+    code, out, _ = here("compare", *folders, "--json")
+    labels = [{"label": "fedavg", "first": "fedavg", "second": "mine.py:fedavg"}]
+    assert json.loads(out)["ambiguous_labels"] == labels
 
 
 def spoil(folder, how: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,13 +40,14 @@ def compare(
     """
     from fedtoll.scenarios.measures import MEASURES
     from fedtoll.server.results import load
-    from fedtoll.toll import difference, settings
+    from fedtoll.toll import ambiguous_labels, difference, settings
 
     if measure not in MEASURES:
         raise ScenarioError(f"--measure {measure!r}: unknown measure{nearest(measure, MEASURES)}")
     a, b = load(first), load(second)
     try:
         differing, frame = settings(a.resolved, b.resolved), difference(a, b, measure)
+        ambiguous = ambiguous_labels(a.resolved, b.resolved)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ScenarioError(
             f"{first}, {second}: not readable as results of fedtoll ({_short(error)})"
@@ -58,11 +58,12 @@ def compare(
             "second": str(second),
             "measure": measure,
             "settings": [{"key": k, "first": x, "second": y} for k, x, y in differing],
+            "ambiguous_labels": [{"label": k, "first": x, "second": y} for k, x, y in ambiguous],
             "differences": json.loads(frame.to_json(orient="records", double_precision=15)),
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
-    console().print(_screen(*_names(first, second), measure, differing, frame))
+    console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -79,7 +80,12 @@ def _short(error: Exception) -> str:
 
 
 def _screen(
-    first: str, second: str, measure: str, differing: list[tuple[str, Any, Any]], frame: pd.DataFrame
+    first: str,
+    second: str,
+    measure: str,
+    differing: list[tuple[str, Any, Any]],
+    ambiguous: list[tuple[str, str, str]],
+    frame: pd.DataFrame,
 ) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
@@ -88,6 +94,10 @@ def _screen(
     from fedtoll.scenarios.measures import MEASURES
 
     parts: list[RenderableType] = [_settings(first, second, differing), Text()]
+    for label, ours, theirs in ambiguous:
+        names = f" ({ours} and {theirs})" if ours != theirs else ""
+        line = f"{label} is not the same strategy in both folders{names}: not compared."
+        parts += [Text(_one_line(line, 200)), Text()]
     private = frame[frame["mechanism"] == "dp-sgd"] if len(frame) else frame
     if private.empty:
         return Group(
@@ -116,7 +126,7 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
         seeds = int(tight["seeds"].max())
         lines = [
             f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition. "
-            + ("±: 95% t interval." if seeds > 1 else "One seed: no interval.")
+            + ("± or −/+: 95% interval." if seeds > 1 else "One seed: no interval.")
         ]
     lines.append("Above 0: the second costs more.")
     if tight["too_few"].any():
@@ -146,13 +156,13 @@ def _settings(first: str, second: str, differing: list[tuple[str, Any, Any]]) ->
     return table
 
 
-def _one_line(value: Any) -> str:
-    """Format the value of a setting on one line of at most 60 characters."""
+def _one_line(value: Any, most: int = 60) -> str:
+    """Format a value on one line of at most ``most`` characters."""
     if value is None:
         return "–"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = "".join(c if c.isprintable() else "�" for c in text)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _table(rows: pd.DataFrame) -> Table:
@@ -161,7 +171,7 @@ def _table(rows: pd.DataFrame) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from fedtoll.formatting import UNDEFINED, count, number
+    from fedtoll.formatting import UNDEFINED, count, with_ends
     from fedtoll.scenarios.measures import EVERYBODY
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -182,7 +192,6 @@ def _table(rows: pd.DataFrame) -> Table:
                 cells.append(UNDEFINED)
                 continue
             row = by_strategy.loc[strategy]
-            half = (row["high"] - row["low"]) / 2
-            cells.append(number(row["difference"]) + ("" if isnan(half) else f" ± {number(half)}"))
+            cells.append(with_ends(row["difference"], row["low"], row["high"]))
         table.add_row(*(Text(cell) for cell in cells))
     return table

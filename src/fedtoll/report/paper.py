@@ -116,7 +116,7 @@ def _content(digest: Digest, escape: Callable[[str], str]) -> tuple[str, list[st
     name = str(digest.results.resolved.get("scenario", {}).get("name", "results"))
     title = (
         f"{name}: {digest.word} in log-loss (nats) by group and ε, mean over {seeds} "
-        "(95% t interval over seeds)"
+        "(95% interval over seeds)"
     )
     columns = [digest.attribute, "n", *(f"ε = {e:g}" for e in epsilons)]
     blocks = []

@@ -29,6 +29,12 @@ MOST_GROUPS, MOST_GROUPS_ALONE = 7, 10
 MOST_COMPARISONS = 4
 MOST_BUDGETS = 6
 
+_SHORT = {
+    "demographic parity difference": "parity difference",
+    "equalised odds difference": "odds difference",
+}
+"""Quantities whose names are too long for a line."""
+
 _NAME = 24  # characters of a group's name per line
 
 
@@ -101,6 +107,12 @@ def _who_pays(digest: Digest, groups: list[str]) -> Table:
     return table
 
 
+def _verdict(row: Any) -> str:
+    """Return a comparison's verdict, shorter than on the page."""
+    words = verdict(row).replace("no significant difference", "not significant")
+    return words.removesuffix(": interval includes 0")
+
+
 def _toll(row: Any, blank: str) -> str:
     mark = "!" if row["collapsed"] > 0 else blank
     half = (row["toll_high"] - row["toll_low"]) / 2
@@ -146,14 +158,14 @@ def _compared(digest: Digest) -> RenderableType | None:
     for width in (30, 18, 26, None, None):
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     for _, row in shown.iterrows():
-        what = row["quantity"].replace("toll", digest.word)
+        what = _SHORT.get(row["quantity"], row["quantity"].replace("toll", digest.word))
         within = interval(row["low"], row["high"])
         table.add_row(
             Text(row["strategy"]),
             Text(what if at else f"{what}, ε = {row['epsilon']:g}"),
             Text(number(row["difference"]) + ("" if within == "none" else f" ({within})")),
             Text(f"p {p_value(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
-            Text(verdict(row).replace("no significant difference", "not significant")),
+            Text(_verdict(row)),
         )
     return Group(Text(title), _Stripped(table))
 

@@ -15,6 +15,7 @@ paired.
 :func:`fairness`                 demographic parity and equalised odds, by fairlearn's definitions
 :func:`literature`               privacy cost (Esipova et al.) and excessive risk (Tran et al.)
 :func:`difference`               differences between the tolls of two results folders
+:func:`ambiguous_labels`          labels that name different strategies in two results folders
 :func:`wilson`                   the interval of a rate in a single run
 ===============================  ==================================================================
 
@@ -53,7 +54,7 @@ from fedtoll.toll.limits import (
 from fedtoll.toll.literature import literature
 from fedtoll.toll.slopes import slopes
 from fedtoll.toll.tolls import results_toll, toll
-from fedtoll.toll.two_folders import difference, settings
+from fedtoll.toll.two_folders import ambiguous_labels, difference, settings
 
 __all__ = [
     "EVERYBODY",
@@ -65,6 +66,7 @@ __all__ = [
     "RUN",
     "Measure",
     "ResultsLike",
+    "ambiguous_labels",
     "comparisons",
     "difference",
     "fairness",

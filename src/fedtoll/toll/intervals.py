@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from fedtoll.scenarios.compare import DRAWS, EXACT, FEW_SEEDS
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+SKEW_SEEDS = 5
+"""With fewer seeds, intervals are t intervals: so few values say next to nothing about skewness."""
 
 _TIE = 1e-9  # relative tolerance: sums of the same numbers in another order count as equal
 
@@ -56,6 +60,82 @@ def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
         se = np.sqrt(squares / np.where(count > 1, count - 1, np.nan) / count)
     half = half_width(nan_if_zero(se, np.abs(mean)), count)
     return mean, mean - half, mean + half
+
+
+def seed_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
+    """Return mean, low and high of Hall's interval over seeds (the first axis); NaN is dropped.
+
+    The estimand is that of :func:`t_interval`. Tolls of small groups are skewed to the right, so a t interval
+    misses large tolls too often; this one reaches further on the side of the long tail (:func:`hall_ends`).
+    With fewer than :data:`SKEW_SEEDS` defined values it is the t interval.
+
+    Examples
+    --------
+    >>> [round(float(v), 3) for v in seed_interval([0.02, 0.03, 0.04, 0.05, 0.06])]  # symmetric: as t
+    [0.04, 0.02, 0.06]
+    >>> [round(float(v), 3) for v in seed_interval([0.02, 0.03, 0.04, 0.05, 0.21])]
+    [0.07, 0.005, 0.393]
+    """
+    values = np.asarray(x, dtype=float)
+    defined = ~np.isnan(values)
+    mean, _, high = t_interval(values, alpha)
+    count = defined.sum(axis=0)
+    centred = np.where(defined, values - mean, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skewness = (centred**3).sum(axis=0) / (centred**2).sum(axis=0) ** 1.5 * np.sqrt(count)
+        se = (high - mean) / half_width(1.0, count, alpha)
+    return mean, *hall_ends(mean, se, half_width(1.0, count, alpha), mean_skewness(skewness, count))
+
+
+def mean_skewness(skewness: ArrayLike, seeds: ArrayLike) -> Any:
+    """Return the skewness of a mean over seeds, γ / √n; 0 with fewer than :data:`SKEW_SEEDS` seeds.
+
+    Parameters
+    ----------
+    skewness
+        The moment estimate g₁ = m₃ / m₂^1.5 of the values' skewness.
+    seeds
+        Number of seeds n.
+    """
+    n = np.asarray(seeds, dtype=float)
+    enough = n >= SKEW_SEEDS
+    return np.where(enough, np.asarray(skewness, dtype=float), 0.0) / np.sqrt(np.where(enough, n, 1.0))
+
+
+def hall_ends(mean: ArrayLike, se: ArrayLike, quantile: ArrayLike, skewness: ArrayLike = 0.0) -> Any:
+    """Return the ends of an interval that inverts Hall's (1992) transformation of the t statistic.
+
+    The transformation g(t) = t + b t²/3 + b² t³/27 + b/6 removes the first-order effect of the skewness b of
+    the mean on t. It is monotone, so the ends are mean − se · g⁻¹(±quantile), where
+    g⁻¹(y) = 3 (c − 1) / b and c³ = 1 + b (y − b/6). With b = 0 this is the t interval.
+
+    Parameters
+    ----------
+    mean, se
+        The mean over seeds and its standard error.
+    quantile
+        The upper quantile of t, :func:`half_width` for a standard error of 1.
+    skewness
+        The skewness b of the mean (:func:`mean_skewness`).
+
+    Returns
+    -------
+    low, high
+
+    Examples
+    --------
+    >>> [round(float(v), 2) for v in hall_ends(0.0, 1.0, 2.0, 0.0)]
+    [-2.0, 2.0]
+    >>> [round(float(v), 2) for v in hall_ends(0.0, 1.0, 2.0, 0.3)]
+    [-1.66, 2.73]
+    """
+    b, q = np.asarray(skewness, dtype=float), np.asarray(quantile, dtype=float)
+
+    def inverse(y: Any) -> Any:
+        cube_root = np.cbrt(1 + b * (y - b / 6))
+        return 3 * (y - b / 6) / (cube_root**2 + cube_root + 1)  # = 3 (c − 1) / b, without dividing by b
+
+    return mean - np.asarray(se) * inverse(q), mean - np.asarray(se) * inverse(-q)
 
 
 def nan_if_zero(se: Any, scale: Any = 1.0) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios.measures import measure_named
-from fedtoll.toll.intervals import t_interval
+from fedtoll.toll.intervals import seed_interval
 from fedtoll.toll.tolls import paired, record_counts
 
 
@@ -30,7 +30,7 @@ def slopes(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = 
     pandas.DataFrame
         One row per (strategy, group): ``epsilons`` (number of finite ε), ``n``, ``positives`` (pooled),
         ``runs`` (seeds run), ``seeds`` (seeds with utility defined at every ε, which the slope is based on),
-        ``slope``, ``slope_low``, ``slope_high`` (utility per unit of ln ε, 95% t interval over seeds),
+        ``slope``, ``slope_low``, ``slope_high`` (utility per unit of ln ε, 95% interval over seeds),
         ``too_few``, and ``collapsed`` and ``below_majority`` (shares of runs over all ε). NaN with fewer than
         two ε.
     """
@@ -43,7 +43,7 @@ def slopes(groups: pd.DataFrame, measure: str = "log_loss", folds: int | None = 
         wide = part.pivot(index="seed", columns="epsilon", values="utility")  # noqa: PD010
         count = counts[(counts["strategy"] == strategy) & (counts["group"] == group)]
         slope = _slopes(np.log(wide.columns.to_numpy(dtype=float)), wide.to_numpy(dtype=float))
-        mean, low, high = t_interval(slope)
+        mean, low, high = seed_interval(slope)
         rows.append(
             {
                 "strategy": strategy,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fedtoll.toll.intervals import half_width, nan_if_zero, t_interval
+from fedtoll.toll.intervals import half_width, nan_if_zero, seed_interval
 from fedtoll.toll.limits import ResultsLike, folds_of, strategy_names
 from fedtoll.toll.tolls import ROW, paired, record_counts, sort_by_privacy
 
@@ -80,6 +81,69 @@ def unpaired_reason(a: ResultsLike, b: ResultsLike) -> str:
     return "" if set(a.groups["seed"]) & set(b.groups["seed"]) else "no seed in common"
 
 
+def identities(resolved: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return what identifies each strategy of a folder, by label: its full name and stated parameters.
+
+    Parameters are compared as JSON, and 5 is the same as 5.0.
+    """
+    found = {}
+    for spec in resolved.get("scenario", {}).get("strategies", []):
+        parameters = {k: v for k, v in spec.items() if k not in {"name", "label"}}
+        label = str(spec.get("label", spec["name"]))
+        values = json.loads(json.dumps(parameters), parse_int=float)
+        found[label] = (str(spec["name"]), json.dumps(values, sort_keys=True))
+    return found
+
+
+def counterparts(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:
+    """Return the label in the second folder of every strategy of the first that both have.
+
+    Strategies are the same if their full names and stated parameters are: labels may differ, and the same
+    label may mean another strategy (see :func:`ambiguous_labels`).
+
+    Parameters
+    ----------
+    a, b
+        The content of each folder's ``resolved.json``.
+
+    Examples
+    --------
+    >>> first, second = (
+    ...     {"scenario": {"strategies": [{"name": name, "label": "mine", "q": 1.0}]}}
+    ...     for name in ("one.py:mine", "two.py:mine")
+    ... )
+    >>> counterparts(first, first), counterparts(first, second)
+    ({'mine': 'mine'}, {})
+    """
+    first, second = identities(a), identities(b)
+    by_identity = {identity: label for label, identity in reversed(second.items())}
+    return {
+        label: label if second.get(label) == identity else by_identity[identity]
+        for label, identity in first.items()
+        if identity in by_identity
+    }
+
+
+def ambiguous_labels(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the labels that name different strategies in two folders, with the full name in each.
+
+    Examples
+    --------
+    >>> first, second = (
+    ...     {"scenario": {"strategies": [{"name": name, "label": "mine"}]}}
+    ...     for name in ("one.py:mine", "two.py:mine")
+    ... )
+    >>> ambiguous_labels(first, second)
+    [('mine', 'one.py:mine', 'two.py:mine')]
+    """
+    first, second = identities(a), identities(b)
+    return [
+        (label, identity[0], second[label][0])
+        for label, identity in first.items()
+        if label in second and second[label] != identity
+    ]
+
+
 def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.DataFrame:
     """Return how the tolls of two results folders differ, at every (strategy, ε) that both have.
 
@@ -93,11 +157,12 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
     Returns
     -------
     pandas.DataFrame
-        One row per (strategy, mechanism, epsilon, group) in both: ``toll_a``, ``toll_b``; ``difference``,
-        b − a, with ``low``, ``high``; ``seeds_a``, ``seeds_b``, and ``seeds``, the number of paired seeds;
-        ``n_a``, ``n_b``; ``too_few`` in either; ``unpaired``, why the runs do not form pairs, or ``""``.
-        Paired rows use only the seeds in common, for the tolls as well, with a t interval over these seeds;
-        unpaired rows use Welch's interval.
+        One row per (strategy, mechanism, epsilon, group) in both, with the first folder's label of the
+        strategy (:func:`counterparts`): ``toll_a``, ``toll_b``; ``difference``, b − a, with ``low``,
+        ``high``; ``seeds_a``, ``seeds_b``, and ``seeds``, the number of paired seeds; ``n_a``, ``n_b``;
+        ``too_few`` in either; ``unpaired``, why the runs do not form pairs, or ``""``. Paired rows use only
+        the seeds in common, for the tolls as well, with an interval over these seeds
+        (:func:`~fedtoll.toll.intervals.seed_interval`); unpaired rows use Welch's interval.
 
     Raises
     ------
@@ -105,7 +170,10 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
         If the measure is unknown.
     """
     reason = unpaired_reason(a, b)
-    sides = [paired(r.groups, measure) for r in (a, b)]
+    same = {theirs: ours for ours, theirs in counterparts(a.resolved, b.resolved).items()}
+    renamed = b.groups[b.groups["strategy"].isin(same)]
+    renamed = renamed.assign(strategy=renamed["strategy"].map(same))
+    sides = [paired(groups, measure) for groups in (a.groups, renamed)]
     sides = [part[part["mechanism"] != "none"] for part in sides]
     counts = [
         record_counts(p, folds_of(r.resolved)).to_dict("index") for p, r in zip(sides, (a, b), strict=True)
@@ -119,7 +187,7 @@ def difference(a: ResultsLike, b: ResultsLike, measure: str = "log_loss") -> pd.
         if not reason:
             seeds = first.index.intersection(second.index)
             first, second = first.loc[seeds], second.loc[seeds]
-        interval = _welch(first, second) if reason else tuple(map(float, t_interval(second - first)))
+        interval = _welch(first, second) if reason else tuple(map(float, seed_interval(second - first)))
         n = [c[key] for c in counts]
         rows.append(
             dict(zip(ROW, key, strict=True))

@@ -11,7 +11,10 @@ from fedtoll.formatting import count, p_value
 from fedtoll.report.digest import Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Row, Table
+from fedtoll.scenarios.compare import LEVEL
 from fedtoll.scenarios.measures import MEASURES
+
+_VERDICTS = {"toll gap": ("narrower gap", "wider gap"), "disparity": ("less disparity", "more disparity")}
 
 
 def comparison_table(digest: Digest) -> Table | None:
@@ -47,18 +50,26 @@ def _row(row: pd.Series[Any]) -> Row:
 
 def quantity_label(row: pd.Series[Any]) -> str:
     """Return the name of what is compared: ``toll gap, log-loss`` or ``everybody’s utility, log-loss``."""
-    measure = MEASURES[row["measure"]].title
-    return f"toll gap, {measure}" if row["quantity"] == "toll gap" else f"everybody’s utility, {measure}"
+    quantity, measure = row["quantity"], MEASURES[row["measure"]].title
+    if quantity == "utility":
+        return f"everybody’s utility, {measure}"
+    return f"{quantity}, {measure}" if quantity in {"toll gap", "disparity"} else str(quantity)
 
 
 def verdict(row: pd.Series[Any]) -> str:
-    """Return the verdict of a comparison's test, or why there was no test."""
+    """Return the verdict of a comparison's test, or why there was no test.
+
+    A test may reject although the interval includes 0: then the strategies differ, but it is not shown that
+    this quantity does. The verdict says so.
+    """
     if row["reason"]:
         return f"no test: {row['reason']}"
     if math.isnan(row["p_holm"]):
         return "no test"
     if not row["significant"]:
-        return "no significant difference"
-    if row["quantity"] == "toll gap":
-        return "narrower gap" if row["difference"] < 0 else "wider gap"
-    return "better utility" if row["difference"] > 0 else "worse utility"
+        contradicts = row["p_holm"] <= LEVEL
+        return "no significant difference" + (": interval includes 0" if contradicts else "")
+    if row["quantity"] == "utility":
+        return "better utility" if row["difference"] > 0 else "worse utility"
+    lower, higher = _VERDICTS.get(row["quantity"], ("smaller difference", "larger difference"))
+    return lower if row["difference"] < 0 else higher
