@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fedtoll.clients import mechanisms, model, wire
 from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Engine, Task, Trained
-from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release
+from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
@@ -221,6 +221,8 @@ def _reply(job: _Job, trained: Trained) -> Message:
     plan, round = job.task.plan, job.task.round
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
     released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
+    if LEDGER not in job.context.state:
+        released = [*chosen(job.run, plan), *released]
     if not _entered(job.context.state, round):
         _enter(job.context.state, released)
     metrics: dict[str, Any] = {"num-examples": plan.size}

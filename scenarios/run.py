@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
@@ -140,6 +141,7 @@ class Run(Section):
     seed: int
     noise_seed: int
     numerics: int = NUMERICS
+    choice: Choice | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -148,12 +150,17 @@ class Run(Section):
         noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
             raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
+        if self.choice is not None:
+            if not private or self.accountant != "rdp":
+                raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
+            if len(self.choice.others) not in {0, 1, len(self.clients)}:
+                raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
         return self
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT)
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, choice=None)
 
     @property
     def guarantee(self) -> tuple[float, str]:

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedtoll.clients import engines
-from fedtoll.privacy import accounting
+from fedtoll.privacy.constants import charged, constants
 from fedtoll.scenarios import data as sources
-from fedtoll.scenarios import partition
+from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan, mechanism_of
-from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec
+from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import derived_noise_seed
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -58,6 +58,25 @@ class Plan:
     def all_runs(self) -> tuple[Run, ...]:
         """All runs to train, each once."""
         return tuple({run.hash: run for run in (*self.runs, *self.recipe, *self.probe)}.values())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A grid from which a random number of candidates is drawn, uniformly and with replacement.
+
+    Parameters
+    ----------
+    distribution
+        Of the number of candidates.
+    trainings
+        The number of trainings of each candidate, one per seed.
+    grid
+        ``[training]`` and the strategy of every candidate.
+    """
+
+    distribution: Distribution
+    trainings: int
+    grid: tuple[tuple[Training, StrategySpec], ...]
 
 
 def check(scenario: Scenario, file: str) -> sources.Source:
@@ -101,7 +120,14 @@ def check(scenario: Scenario, file: str) -> sources.Source:
     return source
 
 
-def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federation | None = None) -> Plan:
+def plan(
+    scenario: Scenario,
+    file: str,
+    *,
+    separate: bool = False,
+    like: Federation | None = None,
+    choice: Candidates | None = None,
+) -> Plan:
     """Plan all runs of a scenario: load its table (fetching it once) and calibrate the noise.
 
     Parameters
@@ -113,6 +139,9 @@ def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federat
         Opacus, and ``"cohort"`` is an error: a client that trains alone is rounded differently.
     like
         The federation of another plan, whose table is shared if the records are the same.
+    choice
+        The grid from which the scenario's constants are chosen, if private runs pay for the choice. Every
+        strategy and ε must choose on its own.
     """
     source = check(scenario, file)
     try:
@@ -123,7 +152,7 @@ def plan(scenario: Scenario, file: str, *, separate: bool = False, like: Federat
             run
             for spec in scenario.strategies
             for epsilon in scenario.privacy.epsilons
-            for run in _runs(scenario, federation, spec, epsilon, separate)
+            for run in _runs(scenario, federation, spec, epsilon, separate, choice)
         )
         return Plan(scenario, runs, federation, separate)
     except ScenarioError as error:
@@ -157,7 +186,12 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
 
 
 def _runs(
-    scenario: Scenario, federation: Federation, spec: StrategySpec, epsilon: float | str, separate: bool
+    scenario: Scenario,
+    federation: Federation,
+    spec: StrategySpec,
+    epsilon: float | str,
+    separate: bool,
+    choice: Candidates | None,
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
@@ -165,9 +199,14 @@ def _runs(
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
     total = float(epsilon) if private else math.inf
-    statistics = _statistics(scenario, requests(resolved), total)
     table, groups = federation.table, federation.groups
-    planned = tuple(_client(scenario, c, total, statistics) for c in federation.layout.clients)
+    settings = (scenario, federation.layout.clients, requests(resolved), total)
+    chosen: Choice | None = None
+    if choice is not None and private:
+        grid = [(tried, requests(strategy_plan(other))) for tried, other in choice.grid]
+        statistics, planned, chosen = charged(*settings, choice.distribution, choice.trainings, grid)
+    else:
+        statistics, planned = constants(*settings)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
     )
@@ -201,6 +240,7 @@ def _runs(
             clients=planned,
             seed=seed,
             noise_seed=_noise_seed(privacy, seed) if private else 0,
+            choice=chosen,
         )
         for seed in scenario.seeds
     ]
@@ -209,61 +249,6 @@ def _runs(
 def _noise_seed(privacy: Privacy, seed: int) -> int:
     """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
     return seed if privacy.noise_seed is None else derived_noise_seed(privacy.noise_seed, seed)
-
-
-def _statistics(
-    scenario: Scenario, requested: Sequence[tuple[str, dict[str, float]]], epsilon: float
-) -> tuple[StatisticPlan, ...]:
-    """Plan the requested statistics, all with the same noise multiplier z."""
-    options, rounds = scenario.statistics, scenario.training.rounds
-    z = 0.0
-    if epsilon < math.inf and requested:
-        z = options.noise_multiplier or 100.0
-        if options.budget_share is not None:
-            z = accounting.calibrate(
-                options.budget_share * epsilon,
-                sampling_rate=1.0,
-                count=len(requested) * -(-rounds // options.every),
-                delta=scenario.privacy.delta,
-                accountant=scenario.privacy.accountant,
-            )
-    return tuple(
-        StatisticPlan(name=name, parameters=parameters, noise_multiplier=z, every=options.every)
-        for name, parameters in requested
-    )
-
-
-def _client(
-    scenario: Scenario, client: partition.Client, epsilon: float, statistics: Sequence[StatisticPlan]
-) -> ClientPlan:
-    """Plan one client's q, B, T and σ from its public size."""
-    training = scenario.training
-    if training.sampling_rate is not None:
-        rate = training.sampling_rate
-    else:
-        rate = min(1.0, (training.batch_size or 1) / client.size)
-    steps = training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
-    noise = 0.0
-    if epsilon < math.inf:
-        noise = accounting.calibrate(
-            epsilon,
-            sampling_rate=rate,
-            count=steps * training.rounds,
-            delta=scenario.privacy.delta,
-            accountant=scenario.privacy.accountant,
-            others=[
-                accounting.Event(s.noise_multiplier, 1.0, s.releases(training.rounds)) for s in statistics
-            ],
-        )
-    return ClientPlan(
-        id=client.id,
-        group=client.group,
-        size=client.size,
-        sampling_rate=rate,
-        batch_size=rate * client.size,
-        steps=steps,
-        noise_multiplier=noise,
-    )
 
 
 def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:

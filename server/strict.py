@@ -45,7 +45,7 @@ class Strict(SynchronousGrid):
         self._clients = {c.id: c for c in run.clients}
         self.client_of: dict[int, int] = {}
         self.node_of: dict[int, int] = {}
-        self.ledger = Ledger(run.delta, run.accountant)
+        self.ledger = Ledger.of(run)
         self._last = 0
         self._skips = run.on_failure == "skip"
         self.skipped: dict[int, dict[int, str]] = {

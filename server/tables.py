@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.privacy.ledger import Ledger
+from fedtoll.privacy.ledger import CHOICE, Ledger
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
@@ -121,10 +121,10 @@ def _flat(value: Value) -> float | list[float]:
 def _spent(run: Run, strict: Strict) -> Spent:
     """Return the ε spent by client and round, composed from the ledger's releases."""
     spent: Spent = {}
-    account = Ledger(run.delta, run.accountant)
+    account = Ledger.of(run)
     for client in run.clients:
         releases = strict.ledger.releases_of(client.id)
-        for round in range(1, run.rounds + 1):
+        for round in range(run.rounds + 1):  # 0 is the choice of constants
             account.charge(r for r in releases if r.round == round)
             spent[client.id, round] = account.epsilon(client.id)
     return spent
@@ -166,8 +166,8 @@ def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
             "client": r.client,
             "round": r.round,
             "release": r.what,
-            "sampling_rate": r.sampling_rate,
-            "noise_multiplier": r.noise_multiplier,
+            "sampling_rate": math.nan if r.what == CHOICE else r.sampling_rate,
+            "noise_multiplier": math.nan if r.what == CHOICE else r.noise_multiplier,
             "count": r.count,
             "epsilon_spent": spent[r.client, r.round],
             "delta": math.nan if run.delta is None else run.delta,

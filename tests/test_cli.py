@@ -103,7 +103,7 @@ def test_describe_toml_prints_a_scenario_to_copy(here, tmp_path):
     code, out, _ = here("describe", "adult-race", "--toml")
     assert (code, out) == (0, BASE)
     (tmp_path / "mine.toml").write_text(out)
-    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 150 runs\n")
+    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 150 runs, and as many with the constants that [tune] chooses\n")
 
 
 def test_a_finding_is_described_with_its_source_settings_and_claims(here, tmp_path):

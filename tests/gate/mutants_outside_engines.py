@@ -12,12 +12,12 @@ import torch
 from fedtoll.clients import mechanisms, wire
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import cohort, opacus, sampling
-from fedtoll.privacy import accounting, calibration_cache, ledger
+from fedtoll.privacy import accounting, calibration_cache, constants, ledger
 from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import stream
-from fedtoll.server import plan, strict
+from fedtoll.server import strict
 from fedtoll.server.strict import Strict
 from tests.gate import tables
 from tests.gate.mutants import engines, mutant
@@ -144,7 +144,7 @@ def statistic_without_a_clip() -> list[Any]:
 # The ledger.
 
 
-def _no_memory() -> list[Any]:
+def no_memory() -> list[Any]:
     """Disable the cache of calibrations, so that it holds none of a broken accountant."""
     return [
         patch.object(calibration_cache, "recall", lambda key: None),
@@ -152,7 +152,7 @@ def _no_memory() -> list[Any]:
     ]
 
 
-def _entered(change: Any) -> list[Any]:
+def recorded(change: Any) -> list[Any]:
     """Patch the releases that client and server enter in their ledgers, so that the two agree."""
     owed, enter = ledger.owed, clients._enter
 
@@ -181,13 +181,13 @@ def ledger_reset_each_round() -> list[Any]:
 
 @mutant("the noise is calibrated for one round")
 def calibrated_for_one_round() -> list[Any]:
-    original = plan._client
+    original = constants.client_of
 
     def client(scenario: Any, *rest: Any) -> Any:
         training = scenario.training.model_copy(update={"rounds": 1})
         return original(scenario.model_copy(update={"training": training}), *rest)
 
-    return [patch.object(plan, "_client", client)]
+    return [patch.object(constants, "client_of", client)]
 
 
 @mutant("amplification by a secret sample of half the cohort is claimed, but the server sees who takes part")
@@ -197,17 +197,17 @@ def amplification_for_visible_sampling() -> list[Any]:
     def epsilon(events: Any, *rest: Any) -> float:
         return original([replace(e, sampling_rate=e.sampling_rate / 2) for e in events], *rest)
 
-    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + _no_memory()
+    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + no_memory()
 
 
 @mutant("all steps of a round are charged as one step")
 def steps_charged_once() -> list[Any]:
-    return _entered(lambda rows: [replace(r, count=1) for r in rows])
+    return recorded(lambda rows: [replace(r, count=1) for r in rows])
 
 
 @mutant("statistics are released but not charged")
 def statistic_not_charged() -> list[Any]:
-    return _entered(lambda rows: [r for r in rows if r.what == DP_SGD])
+    return recorded(lambda rows: [r for r in rows if r.what == DP_SGD])
 
 
 @mutant("a step with an empty batch is not charged")

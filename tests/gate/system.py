@@ -22,6 +22,7 @@ from fedtoll.scenarios.data.table import Table
 from fedtoll.scenarios.errors import FedtollError
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from tests.gate import tables
@@ -144,19 +145,27 @@ def runs(
     exclude: tuple[str, ...] = (),
 ) -> tuple[Run, Run]:
     """Plan a run with DP-SGD and one that only clips, from a scenario and a raw table."""
+    training = {"rounds": rounds, "local_steps": steps, "sampling_rate": rate, "learning_rate": step}
+    section = tables.section(system.classes, moved, groups, exclude)
+    stated = scenario(system, section, training, every, EVERYTHING if asks else FEDAVG)
+    private, clipped = plan(stated, "gate.toml").runs
+    return private, clipped
+
+
+def scenario(
+    system: System, section: dict[str, Any], training: dict[str, Any], every: int, strategy: dict[str, Any]
+) -> Scenario:
+    """Return the scenario of a section ``[data]``, some keys of ``[training]`` and a strategy."""
     table = {
         "name": "gate",
         "title": "The gate",
         "seeds": [system.seed],
-        "data": tables.section(system.classes, moved, groups, exclude),
+        "data": section,
         "split": {"folds": 2},
         "partition": {"kind": "column", "column": "site"},
         "model": MODELS[system.model],
         "training": {
-            "rounds": rounds,
-            "local_steps": steps,
-            "sampling_rate": rate,
-            "learning_rate": step,
+            **training,
             "clip": CLIP,
             "engine": system.engine,
             "device": "cpu",
@@ -164,10 +173,9 @@ def runs(
         },
         "privacy": {"epsilons": [EPSILON, "clip-only"], "delta": DELTA},
         "statistics": {"noise_multiplier": Z, "every": every},
-        "strategies": [EVERYTHING if asks else FEDAVG],
+        "strategies": [strategy],
     }
-    private, clipped = plan(validate(table, "gate.toml"), "gate.toml").runs
-    return private, clipped
+    return validate(table, "gate.toml")
 
 
 def neighbours(system: System, moved: str, **options: Any) -> tuple[Run, Run]:

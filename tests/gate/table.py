@@ -11,7 +11,17 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.gate import ledger, mutants_outside_engines, noise, replay, rounds, sampler, sizes  # noqa: F401  (they register)
+from tests.gate import (  # noqa: F401  (they register)
+    choice,
+    ledger,
+    mutants_of_the_choice,
+    mutants_outside_engines,
+    noise,
+    replay,
+    rounds,
+    sampler,
+    sizes,
+)
 from tests.gate.mutants import BOTH, MUTANTS, Mutant
 from tests.gate.system import CHECKS, ClientError, RefusalError, System
 

@@ -16,6 +16,7 @@ ROWS = table.lines(PAGE)
 CHEAP = (
     *("retry", "lost reply", "replay of training", "non-finite record", "one ledger", "wire tap"),
     *("one answer a round", "no records", "public sizes", "replay of statistics"),
+    *("number of candidates", "choice of constants"),
     *("freshness of training's noise", "noise of training", "sampler", "noise of statistics"),
 )
 """The checks, quickest first."""

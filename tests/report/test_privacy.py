@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations
 
+import pandas as pd
+
 from fedtoll.privacy import accounting
+from fedtoll.privacy.ledger import CHOICE
 from fedtoll.report import privacy, tables
 
 
@@ -56,6 +60,23 @@ def _events(results, clients):
     one = results.ledger.query("epsilon == 0.5 and strategy == 'term(t=5)' and seed == 0 and client == 0")
     releases = zip(one["noise_multiplier"], one["sampling_rate"], one["count"], strict=True)
     return [accounting.Event(z, q, n) for z, q, n in releases] * clients
+
+
+def test_the_card_says_what_a_choice_of_constants_costs_and_assumes(results):
+    private = results.ledger[results.ledger["mechanism"] == "dp-sgd"]
+    first = private[private["round"] == 1].drop_duplicates(["strategy", "epsilon", "seed", "client"])
+    first = first.assign(round=0, release=CHOICE, sampling_rate=math.nan, noise_multiplier=math.nan, count=1)
+    first = first.assign(epsilon_spent=first["epsilon"] * 0.75)
+    ledger = pd.concat([results.ledger, first], ignore_index=True)
+    free, card = privacy.card(results), privacy.card(replace(results, ledger=ledger))
+    terms = dict(card.promises)
+    assert "0.375 of ε = 0.5" in terms["Choice of constants"]
+    assert "Choice of constants" not in dict(free.promises)
+    assert terms["Statistics"] == dict(free.promises)["Statistics"]
+    assert card.spent == free.spent
+    assert any("the grid of candidates" in item for item in card.not_covered)
+    assert any("whoever sees the messages" in item for item in card.not_covered)
+    assert not any("whoever sees the messages" in item for item in free.not_covered)
 
 
 def test_the_card_is_at_most_what_any_clients_with_a_copy_spend(results):

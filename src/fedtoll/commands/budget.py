@@ -175,8 +175,8 @@ def _text(row: dict[str, Any]) -> str:
         (
             part["what"],
             f"{part['releases']:,}",
-            f"{part['sampling_rate']:g}",
-            f"{part['noise_multiplier']:g}",
+            "–" if part["sampling_rate"] is None else f"{part['sampling_rate']:g}",
+            "–" if part["noise_multiplier"] is None else f"{part['noise_multiplier']:g}",
             _number(part["alone"]),
             _number(part["adds"]),
         )

@@ -35,7 +35,8 @@ def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
     plan.check(scenario, file)
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
-    typer.echo(f"{file}: valid, {runs} runs")
+    tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
+    typer.echo(f"{file}: valid, {runs} runs{tuned}")
 
 
 def run(

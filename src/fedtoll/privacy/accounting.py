@@ -16,21 +16,17 @@ direction for a *composed* sampled Gaussian; tests/peers/test_pld.py compares wi
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.privacy import calibration_cache
+from fedtoll.privacy import calibration_cache, opacus_rdp
 from fedtoll.scenarios.errors import ScenarioError
 
 ORDERS: tuple[float, ...] = (
@@ -48,7 +44,6 @@ ACCOUNTANTS = ("rdp", "prv")
 FINEST = 2**21
 """Maximum number of grid points for PRV: a few seconds and 100 MB."""
 
-_RDP = "opacus.accountants.analysis.rdp"
 _NO_BOUND = {"gdp": "Gaussian DP", "clt": "the central limit theorem", "ma": "the old moments accountant"}
 _VERSION = 1  # part of the key of cached calibrations; raise it when this arithmetic changes
 
@@ -85,28 +80,11 @@ class Event:
 @lru_cache(maxsize=65536)
 def _curve(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the RDP of one release at each order."""
-    curve = _opacus_rdp().compute_rdp(
+    curve = opacus_rdp.load().compute_rdp(
         q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)
     )
     # Where the series overflows the order gives no bound, and must not win the minimum over orders.
     return np.where(np.isfinite(curve), curve, np.inf)
-
-
-@lru_cache(maxsize=1)
-def _opacus_rdp() -> Any:
-    """Import Opacus's RDP module without the rest of Opacus, which takes seconds to import."""
-    if (loaded := sys.modules.get(_RDP)) is not None:
-        return loaded
-    package = importlib.util.find_spec("opacus")
-    if package is None or package.origin is None:
-        raise ImportError("opacus is not installed")
-    file = Path(package.origin).parent.joinpath("accountants", "analysis", "rdp.py")
-    spec = importlib.util.spec_from_file_location("fedtoll_opacus_rdp", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @lru_cache(maxsize=16)
@@ -198,7 +176,17 @@ def record_epsilon(
         return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
     curve_KA = np.array([_rdp(_merged(events), ORDERS) for events in clients])
     largest_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
-    return max(0.0, float(np.min(largest_A + _conversion(delta, ORDERS))))
+    return converted(largest_A, delta)
+
+
+def rdp_curve(events: Sequence[Event]) -> NDArray[np.float64]:
+    """Return the RDP of a composition at each of ``ORDERS``; infinite where an order gives no bound."""
+    return _rdp(_merged(events), ORDERS)
+
+
+def converted(curve: NDArray[np.float64], delta: float) -> float:
+    """Return the ε at δ of a mechanism, from its RDP at each of ``ORDERS``."""
+    return max(0.0, float(np.min(curve + _conversion(delta, ORDERS))))
 
 
 def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
@@ -218,7 +206,7 @@ def _rdp(events: tuple[tuple[float, float, int], ...], orders: tuple[float, ...]
 @lru_cache(maxsize=65536)
 def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
     """Return the ε of distinct (σ, q, count), cached because many clients have the same."""
-    rdp = max(0.0, float(np.min(_rdp(events, ORDERS) + _conversion(delta, ORDERS))))
+    rdp = converted(_rdp(events, ORDERS), delta)
     if accountant == "rdp" or rdp > 100:  # above 100 PRV takes minutes, and no ε is meaningful
         return rdp
     return min(rdp, _prv(events, delta))

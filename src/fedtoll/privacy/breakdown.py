@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
-from fedtoll.privacy.ledger import DP_SGD
+from fedtoll.privacy.ledger import CHOICE, DP_SGD
 from fedtoll.scenarios.run import ClientPlan, Run
 
 
@@ -24,9 +25,9 @@ class Part:
     Parameters
     ----------
     what
-        ``dp-sgd`` or the name of a statistic.
+        ``dp-sgd``, the name of a statistic, or ``choice of constants``.
     event
-        The releases of this part.
+        The releases of this part; ``None`` for a choice, which is no Gaussian mechanism.
     alone
         The ε of this part if nothing else were released.
     adds
@@ -34,12 +35,17 @@ class Part:
     """
 
     what: str
-    event: Event
+    event: Event | None
     alone: float
     adds: float
 
 
-def breakdown(events: Mapping[str, Event], delta: float, accountant: str = "rdp") -> tuple[Part, ...]:
+def breakdown(
+    events: Mapping[str, Event],
+    delta: float,
+    accountant: str = "rdp",
+    charge: selection.Charge | None = None,
+) -> tuple[Part, ...]:
     """Return the parts of one client's releases, each with the ε it spends alone and the ε it adds.
 
     Parameters
@@ -48,6 +54,9 @@ def breakdown(events: Mapping[str, Event], delta: float, accountant: str = "rdp"
         The releases of all rounds, keyed by ``dp-sgd`` or the name of the statistic.
     delta, accountant
         As in :func:`fedtoll.privacy.accounting.epsilon`.
+    charge
+        What the client pays for a choice of constants, the first part. The training then counts with the
+        largest RDP of all candidates.
 
     Examples
     --------
@@ -55,13 +64,26 @@ def breakdown(events: Mapping[str, Event], delta: float, accountant: str = "rdp"
     >>> [(p.what, round(p.alone, 2), round(p.adds, 2)) for p in parts]
     [('dp-sgd', 9.09, 7.83), ('mean_loss', 1.48, 0.21)]
     """
-    total = epsilon(tuple(events.values()), delta, accountant)
+    all_parts: dict[str, Event | None] = {**({CHOICE: None} if charge else {}), **events}
+    total = _composed(all_parts, delta, accountant, charge)
     parts = []
-    for what, event in events.items():
-        rest = epsilon(tuple(e for name, e in events.items() if name != what), delta, accountant)
-        adds = total - rest if math.isfinite(total) else math.nan
-        parts.append(Part(what, event, epsilon([event], delta, accountant), adds))
+    for what, event in all_parts.items():
+        rest = {name: e for name, e in all_parts.items() if name != what}
+        adds = total - _composed(rest, delta, accountant, charge) if math.isfinite(total) else math.nan
+        parts.append(Part(what, event, _composed({what: event}, delta, accountant, charge), adds))
     return tuple(parts)
+
+
+def _composed(
+    parts: Mapping[str, Event | None], delta: float, accountant: str, charge: selection.Charge | None
+) -> float:
+    """Return the ε of some parts together."""
+    events = {what: event for what, event in parts.items() if event is not None}
+    if charge is None:
+        return epsilon(tuple(events.values()), delta, accountant)
+    training = events.pop(DP_SGD, Event(1.0, count=0))
+    statistics, choices = tuple(events.values()), int(CHOICE in parts)
+    return selection.epsilon(charge, delta, training.count, statistics, choices)
 
 
 Spending = dict[str, Any]
@@ -69,7 +91,11 @@ Spending = dict[str, Any]
 
 
 def spending(
-    events: Mapping[str, Event], delta: float, accountant: str, target: float | None = None
+    events: Mapping[str, Event],
+    delta: float,
+    accountant: str,
+    target: float | None = None,
+    charge: selection.Charge | None = None,
 ) -> Spending:
     """Return the ε that releases spend: of each part, in total, and what is left of ``target``.
 
@@ -77,22 +103,23 @@ def spending(
     -------
     dict
         ``parts`` (each ``what, releases, sampling_rate, noise_multiplier, alone, adds``), ``spent``,
-        ``delta``, ``accountant``; with a target also ``epsilon`` and ``left``.
+        ``delta``, ``accountant``; with a target also ``epsilon`` and ``left``. A choice of constants
+        (``charge``) is a part whose sampling rate and noise multiplier are ``None``.
     """
-    spent = epsilon(tuple(events.values()), delta, accountant)
+    spent = _composed({**({CHOICE: None} if charge else {}), **events}, delta, accountant, charge)
     content: Spending = {
         "delta": delta,
         "accountant": accountant,
         "parts": [
             {
                 "what": part.what,
-                "releases": part.event.count,
-                "sampling_rate": part.event.sampling_rate,
-                "noise_multiplier": part.event.noise_multiplier,
+                "releases": part.event.count if part.event else 1,
+                "sampling_rate": part.event.sampling_rate if part.event else None,
+                "noise_multiplier": part.event.noise_multiplier if part.event else None,
                 "alone": part.alone,
                 "adds": part.adds,
             }
-            for part in breakdown(events, delta, accountant)
+            for part in breakdown(events, delta, accountant, charge)
         ],
         "spent": spent,
     }
@@ -100,7 +127,10 @@ def spending(
 
 
 def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[str, Event]:
-    """Return all that a client releases over all rounds, by part; ``sigma`` replaces its noise multiplier."""
+    """Return all that a client releases over all rounds, by part; ``sigma`` replaces its noise multiplier.
+
+    A choice of constants is no event; see :func:`fedtoll.privacy.selection.charge_of`.
+    """
     noise = client.noise_multiplier if sigma is None else sigma
     events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds)}
     for s in run.statistics:

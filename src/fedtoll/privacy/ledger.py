@@ -8,14 +8,18 @@ its own releases as it makes them. The two must be equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
 from fedtoll.scenarios.run import ClientPlan, Run
 
 DP_SGD = "dp-sgd"
 """The name of the training's releases; a statistic's releases have its name."""
+
+CHOICE = "choice of constants"
+"""The name of the release of chosen constants, in round 0. It is no Gaussian release, so its noise is 0."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ COLUMNS = ("round", "what", "sampling_rate", "noise_multiplier", "count")
 class Ledger:
     """An append-only record of releases.
 
+    Parameters
+    ----------
+    delta, accountant
+        As in :func:`fedtoll.privacy.accounting.epsilon`; ``None`` if nothing is noised.
+    charges
+        By client, what it pays for a choice of constants, once that is charged.
+
     Examples
     --------
     >>> ledger = Ledger(delta=1e-5, accountant="rdp")
@@ -48,13 +59,25 @@ class Ledger:
     0.0
     """
 
-    def __init__(self, delta: float | None, accountant: str | None) -> None:
+    def __init__(
+        self,
+        delta: float | None,
+        accountant: str | None,
+        charges: Mapping[int, selection.Charge] | None = None,
+    ) -> None:
         self.delta = delta
         self.accountant = accountant
+        self._charges = charges or {}
         self.releases: list[Release] = []
         self._by_client: dict[int, list[Release]] = {}
         self._columns: dict[int, dict[str, list[int | float | str]]] = {}
-        self._counts: dict[int, dict[tuple[float, float], int]] = {}
+        self._counts: dict[int, dict[tuple[str, float, float], int]] = {}
+
+    @staticmethod
+    def of(run: Run) -> Ledger:
+        """Return the empty ledger of a run."""
+        charges = {client.id: selection.charge_of(run, client) for client in run.clients}
+        return Ledger(run.delta, run.accountant, {i: c for i, c in charges.items() if c is not None})
 
     def charge(self, releases: Iterable[Release]) -> None:
         """Record releases; a step with an empty batch counts too."""
@@ -65,7 +88,7 @@ class Ledger:
             for name, values in columns.items():
                 values.append(getattr(release, name))
             counts = self._counts.setdefault(release.client, {})
-            kind = (release.noise_multiplier, release.sampling_rate)
+            kind = (release.what, release.noise_multiplier, release.sampling_rate)
             counts[kind] = counts.get(kind, 0) + release.count
 
     def releases_of(self, client: int) -> tuple[Release, ...]:
@@ -78,19 +101,35 @@ class Ledger:
 
     def epsilon(self, client: int) -> float:
         """Return the ε that a client has spent so far; infinity if any release has no noise."""
-        events = [Event(*kind, count) for kind, count in self._counts.get(client, {}).items()]
+        counts = self._counts.get(client, {})
         if self.delta is None or self.accountant is None:  # nothing is noised
-            return math.inf if events else 0.0
-        return epsilon(events, self.delta, self.accountant)
+            return math.inf if counts else 0.0
+        by_name: dict[str, list[Event]] = {}
+        for (what, noise, rate), count in counts.items():
+            by_name.setdefault(what, []).append(Event(noise, rate, count))
+        if CHOICE in by_name and client in self._charges:
+            choices = sum(event.count for event in by_name.pop(CHOICE))
+            steps = sum(event.count for event in by_name.pop(DP_SGD, []))
+            statistics = tuple(event for events in by_name.values() for event in events)
+            return selection.epsilon(self._charges[client], self.delta, steps, statistics, choices)
+        return epsilon([e for events in by_name.values() for e in events], self.delta, self.accountant)
+
+
+def chosen(run: Run, client: ClientPlan) -> tuple[Release, ...]:
+    """Return what a client has released before round 1: the choice of constants, if one was made."""
+    return () if run.choice is None else (Release(client.id, 0, CHOICE, 1.0, 0.0, 1),)
 
 
 def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
-    """Return the releases that one training instruction causes, from public constants alone."""
+    """Return the releases that one training instruction causes, from public constants alone.
+
+    The first instruction carries the chosen constants.
+    """
     statistics = tuple(
         Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(round)
     )
     training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
-    return (*statistics, training)
+    return (*(chosen(run, client) if round == 1 else ()), *statistics, training)
 
 
 def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:

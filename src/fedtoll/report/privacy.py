@@ -13,6 +13,7 @@ import pandas as pd
 
 from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
+from fedtoll.privacy.ledger import CHOICE
 from fedtoll.toll import ResultsLike
 
 
@@ -80,7 +81,7 @@ def card(results: ResultsLike) -> Card:
     columns, by_client = _by_client(cells, sizes)
     return Card(
         promises=tuple(_promises(results, ledger)),
-        not_covered=tuple(_not_covered(results)),
+        not_covered=tuple(_not_covered(results, charged=bool((ledger["release"] == CHOICE).any()))),
         spent=tuple(_spent(s, e, rows, sizes) for s, e, rows in cells),
         by_client=by_client,
         columns=columns,
@@ -119,7 +120,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             f"gradient{clip}, and adds Gaussian noise to their sum. {_constants(training)}",
         ),
     ]
-    kinds = ledger.loc[ledger["release"] != "dp-sgd", ["strategy", "release"]].drop_duplicates()
+    kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
     ]
@@ -130,6 +131,17 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         else "No strategy asks clients for statistics."
     )
     terms.append(("Statistics", statistics))
+    if not (choices := ledger[ledger["release"] == CHOICE]).empty:
+        alone = choices.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
+        prices = listed(f"{general(s)} of ε = {general(e)}" for e, s in zip(alone.index, alone, strict=True))
+        terms.append(
+            (
+                "Choice of constants",
+                "The constants are those of the best of a random number of candidates, trained on private "
+                "records and compared on public ones. The choice is charged, and so is the final training, "
+                f"as if the most costly candidate had won. Largest ε of the choice alone: {prices}.",
+            )
+        )
     references = [m for m in ("none", "clip-only") if (results.groups["mechanism"] == m).any()]
     if references:
         clipped = " (clip-only: clipped but not noised)" if "clip-only" in references else ""
@@ -156,7 +168,7 @@ def _constants(training: dict[str, Any]) -> str:
     )
 
 
-def _not_covered(results: ResultsLike) -> list[str]:
+def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
     """List what no ε of these runs covers."""
     resolved = results.resolved
     scenario = resolved.get("scenario", {})
@@ -166,8 +178,8 @@ def _not_covered(results: ResultsLike) -> list[str]:
     split = scenario.get("split", {})
     public = float(split.get("validation", 0.0))
     items = [
-        "Choices made by looking at results: hyper-parameters, the best of several runs, this page’s "
-        "headline.",
+        f"Choices made by looking at results: {'the grid of candidates' if charged else 'hyper-parameters'}, "
+        "the best of several runs, this page’s headline.",
         f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
         "centre, scale, transform and categories.",
         "The held-out measures on this page. They come from records that no strategy sees and no client’s "
@@ -177,6 +189,12 @@ def _not_covered(results: ResultsLike) -> list[str]:
         f"noise is also drawn in floating point ({precision}), whose gaps can leak what real-valued noise "
         "would not.",
     ]
+    if charged:
+        items.append(
+            "Messages of the trainings among which the constants were chosen, their number and their losses. "
+            "The choice is charged as if only its winner were released: whoever sees the messages of the "
+            "candidates, as their server does, learns what all of them release."
+        )
     if len(runs) > 1:
         shared = len({r["seed"] for r in runs}) < len(runs)
         items.append(
@@ -244,7 +262,8 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
     one_run = rows[rows["seed"] == rows["seed"].iloc[0]]
     steps = one_run[one_run["release"] == "dp-sgd"].groupby("client")["count"].sum()
     statistics = []
-    for name, part in one_run[one_run["release"] != "dp-sgd"].groupby("release", sort=False):
+    statistic_rows = one_run[~one_run["release"].isin(["dp-sgd", CHOICE])]
+    for name, part in statistic_rows.groupby("release", sort=False):
         times = part.groupby("client")["count"].sum()
         noise = span(part["noise_multiplier"].min(), part["noise_multiplier"].max(), "general")
         statistics.append(

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
 from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.privacy.selection import charge_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import ClientPlan, Run
@@ -63,7 +64,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
             continue
         seen.add(key)
         for client in run.clients:
-            ledger = Ledger(run.delta, run.accountant)
+            ledger = Ledger.of(run)
             ledger.charge(r for t in range(run.rounds) for r in owed(run, client, t + 1))
             rows.append(
                 {
@@ -199,20 +200,20 @@ def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None)
     narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
     entries = []
     for run in plan_runs(narrowed, file).runs:
-        distinct: dict[tuple[float, int, float], list[ClientPlan]] = {}
+        distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
         for client in run.clients:
-            key = (client.sampling_rate, client.steps, client.noise_multiplier)
+            key = (client.sampling_rate, client.steps, client.noise_multiplier, charge_of(run, client))
             distinct.setdefault(key, []).append(client)
         entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
     return entries
 
 
 def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | None) -> Spending:
-    events = events_of(run, clients[0], sigma)
+    events, charge = events_of(run, clients[0], sigma), charge_of(run, clients[0], sigma)
     return {
         "strategy": run.strategy.name,
         "clients": [c.id for c in clients],
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
-        **spending(events, *run.guarantee, run.epsilon),
+        **spending(events, *run.guarantee, run.epsilon, charge),
     }

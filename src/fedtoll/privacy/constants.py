@@ -1,0 +1,183 @@
+"""The public constants of every client: q, B and T from its declared size, and noise that spends its ε."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from fedtoll.privacy import accounting, selection
+from fedtoll.privacy.accounting import Event
+from fedtoll.scenarios import partition
+from fedtoll.scenarios.choice import Choice, Distribution, Tried
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.run import ClientPlan, StatisticPlan
+from fedtoll.scenarios.scenario import Scenario, Training
+
+Requests = Sequence[tuple[str, Mapping[str, float]]]
+"""The name and parameters of each statistic that a strategy requests."""
+
+
+def constants(
+    scenario: Scenario, clients: Sequence[partition.Client], requested: Requests, epsilon: float
+) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
+    """Return the statistics, and every client with the noise at which it spends ``epsilon`` in total."""
+    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon)
+    return statistics, tuple(client_of(scenario, client, epsilon, statistics) for client in clients)
+
+
+def statistics_of(
+    scenario: Scenario, rounds: int, requested: Requests, epsilon: float
+) -> tuple[StatisticPlan, ...]:
+    """Plan the requested statistics, all with the same noise multiplier z."""
+    options = scenario.statistics
+    z = 0.0
+    if epsilon < math.inf and requested:
+        z = options.noise_multiplier or 100.0
+        if options.budget_share is not None:
+            z = accounting.calibrate(
+                options.budget_share * epsilon,
+                sampling_rate=1.0,
+                count=len(requested) * -(-rounds // options.every),
+                delta=scenario.privacy.delta,
+                accountant=scenario.privacy.accountant,
+            )
+    return tuple(
+        StatisticPlan(name=name, parameters=dict(parameters), noise_multiplier=z, every=options.every)
+        for name, parameters in requested
+    )
+
+
+def client_of(
+    scenario: Scenario, client: partition.Client, epsilon: float, statistics: Sequence[StatisticPlan]
+) -> ClientPlan:
+    """Plan one client's q, B, T and σ from its public size."""
+    training = scenario.training
+    rate, steps = _rate_and_steps(training, client)
+    noise = 0.0
+    if epsilon < math.inf:
+        noise = accounting.calibrate(
+            epsilon,
+            sampling_rate=rate,
+            count=steps * training.rounds,
+            delta=scenario.privacy.delta,
+            accountant=scenario.privacy.accountant,
+            others=_events(statistics, training.rounds),
+        )
+    return ClientPlan(
+        id=client.id,
+        group=client.group,
+        size=client.size,
+        sampling_rate=rate,
+        batch_size=rate * client.size,
+        steps=steps,
+        noise_multiplier=noise,
+    )
+
+
+def _rate_and_steps(training: Training, client: partition.Client) -> tuple[float, int]:
+    """Return a client's q and T from its public size."""
+    if training.sampling_rate is not None:
+        rate = training.sampling_rate
+    else:
+        rate = min(1.0, (training.batch_size or 1) / client.size)
+    return rate, training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
+
+
+def _events(statistics: Sequence[StatisticPlan], rounds: int) -> tuple[Event, ...]:
+    return tuple(Event(s.noise_multiplier, 1.0, s.releases(rounds)) for s in statistics)
+
+
+def charged(
+    scenario: Scenario,
+    clients: Sequence[partition.Client],
+    requested: Requests,
+    epsilon: float,
+    distribution: Distribution,
+    trainings: int,
+    grid: Sequence[tuple[Training, Requests]],
+) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...], Choice]:
+    """Return what :func:`constants` returns and the choice, with noise that also pays for the choice.
+
+    All candidates of a client, the scenario's own constants among them, get the same, smaller ε.
+    ``statistics.budget_share`` is a share of the least such ε of a client, found without statistics.
+
+    Parameters
+    ----------
+    scenario, clients, requested, epsilon
+        The scenario with the chosen constants, and the total ε of a client.
+    distribution, trainings
+        The distribution of the number of candidates, and the number of trainings of each.
+    grid
+        ``[training]`` and the requested statistics of every candidate.
+
+    Raises
+    ------
+    ScenarioError
+        If the accountant is not ``rdp``, several clients hold each record, or ε is too small.
+    """
+    _check(scenario)
+    candidates = [(scenario.training, requested), *grid]
+
+    def schedules(client: partition.Client, base: float | None) -> list[selection.Schedule]:
+        """Return every candidate's schedule, the client's own first; without statistics if no base."""
+        found = []
+        for training, asked in candidates:
+            rate, steps = _rate_and_steps(training, client)
+            plans = () if base is None else statistics_of(scenario, training.rounds, asked, base)
+            found.append((rate, steps * training.rounds, _merged(plans, training.rounds)))
+        return found
+
+    def budgets(base: float | None) -> list[float]:
+        return [
+            selection.base_budget(
+                epsilon,
+                schedules(client, base),
+                delta=scenario.privacy.delta,
+                trainings=trainings,
+                distribution=distribution,
+            )
+            for client in clients
+        ]
+
+    shared = scenario.statistics.budget_share is not None and any(asked for _, asked in candidates)
+    least = min(budgets(None)) if shared else epsilon
+    statistics = statistics_of(scenario, scenario.training.rounds, requested, least)
+    planned, others = [], []
+    for client, budget in zip(clients, budgets(least), strict=True):
+        planned.append(client_of(scenario, client, budget, statistics))
+        own, *rest = schedules(client, least)
+        distinct = [schedule for schedule in dict.fromkeys(rest) if schedule != own]
+        others.append(tuple(_tried(budget, schedule, scenario.privacy.delta) for schedule in distinct))
+    alike = all(other == others[0] for other in others)
+    listed = tuple(others[:1] if alike else others) if any(others) else ()
+    choice = Choice(distribution=distribution, trainings=trainings, others=listed)
+    return statistics, tuple(planned), choice
+
+
+def _check(scenario: Scenario) -> None:
+    """Raise unless the scenario's runs can pay for a choice."""
+    if (accountant := scenario.privacy.accountant) != "rdp":
+        raise ScenarioError(
+            f"privacy.accountant = {accountant!r}: cannot charge a choice of constants; use 'rdp'"
+        )
+    if (copies := scenario.partition.copies) > 1:
+        raise ScenarioError(
+            f"partition.copies = {copies}: a choice of constants can be charged only with copies = 1"
+        )
+
+
+def _merged(statistics: Sequence[StatisticPlan], rounds: int) -> tuple[Event, ...]:
+    """Return the releases of all statistics, which have one noise multiplier, as one event."""
+    events = _events(statistics, rounds)
+    return (Event(events[0].noise_multiplier, 1.0, sum(e.count for e in events)),) if events else ()
+
+
+def _tried(base: float, schedule: selection.Schedule, delta: float) -> Tried:
+    rate, count, statistics = schedule
+    return Tried(
+        sampling_rate=rate,
+        noise_multiplier=selection.calibrated(base, schedule, delta),
+        steps=count,
+        statistic_noise_multiplier=statistics[0].noise_multiplier if statistics else 0.0,
+        statistic_releases=statistics[0].count if statistics else 0,
+    )
