@@ -95,12 +95,21 @@ def _factory(path: str) -> Callable[[int, int], nn.Module]:
 def initial(model: Model, inputs: int, classes: int, precision: str, seed: int) -> list[NDArray[np.floating]]:
     """Return the initial parameters: zeros for logistic regression, else the module's own, seeded."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seeds(seed, Purpose.INITIAL_WEIGHTS, steps=1)[0])
+        seed_torch(torch_seeds(seed, Purpose.INITIAL_WEIGHTS, steps=1)[0])
         module = build(model, inputs, classes, precision)
     if model.kind == "logistic":
         for parameter in module.parameters():
             nn.init.zeros_(parameter)
     return get(module)
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's default generator of the processor, with the same bits as ``torch.manual_seed``.
+
+    On a machine without a GPU that function also formats the call stack once for every kind of GPU, to queue
+    a call for it, which takes over a hundred times longer.
+    """
+    torch.default_generator.manual_seed(seed)
 
 
 def get(module: nn.Module) -> list[NDArray[np.floating]]:

@@ -58,6 +58,9 @@ out = ""
 TIMEOUT = 1800.0
 """Seconds after which a run under Flower is stopped."""
 
+POLL, POLL_STORED = 10.0, 3.0
+"""Seconds between two looks at its status: while it trains, and once its results are stored."""
+
 
 def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambda run: None) -> list[str]:
     """Train all runs that are not stored yet under ``flwr run``, one after the other.
@@ -180,7 +183,7 @@ def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., s
     federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
     started = _json(flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation)
     run_id = str(started["run-id"])
-    status, reason = _follow(run_id, flwr)
+    status, reason = _follow(run_id, flwr, lambda: store.has(run))
     if status == "finished:completed" and store.has(run):
         return "", ""
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
@@ -208,15 +211,23 @@ def _portable(plan: Plan) -> str:
     return json.dumps(content)
 
 
-def _follow(run_id: str, flwr: Callable[..., str]) -> tuple[str, str]:
-    """Wait until a run ends; return its status and Flower's details."""
-    deadline = time.monotonic() + TIMEOUT
+def _follow(run_id: str, flwr: Callable[..., str], stored: Callable[[], bool]) -> tuple[str, str]:
+    """Wait until a run ends; return its status and Flower's details.
+
+    Starting Flower's command takes a core some seconds, which the run needs itself. So the status is polled
+    seldom, and more often once the results are stored.
+    """
+    asked = time.monotonic()
+    deadline = asked + TIMEOUT
     while time.monotonic() < deadline:
+        time.sleep(1)
+        if time.monotonic() - asked < (POLL_STORED if stored() else POLL):
+            continue
+        asked = time.monotonic()
         (entry,) = _json(flwr, "ls", "own", "--run-id", run_id)["runs"]
         if entry["status"].startswith("finished"):
             details = " ".join(str(entry.get("status-details") or "no reason given").split())
             return str(entry["status"]), details.removeprefix("Simulation failed with exception: ")
-        time.sleep(1)
     flwr("stop", run_id, "own")
     return "stopped", f"not finished after {TIMEOUT:g} s"
 

@@ -7,6 +7,7 @@ import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -177,7 +178,8 @@ class _Worker:
 
 def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     """Do the jobs that the driver sends, with one torch thread, until the driver exits."""
-    one_thread()
+    if "torch" in sys.modules:  # otherwise ONE_THREAD holds when it is imported, which takes seconds
+        one_thread()
     driver = multiprocessing.parent_process()
 
     def exit_with_driver() -> None:

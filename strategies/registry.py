@@ -38,7 +38,23 @@ def names() -> tuple[str, ...]:
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
-    """Return the entry points of every name, in alphabetical order."""
+    """Return the entry points of every name, in alphabetical order.
+
+    Reading the metadata of all packages takes milliseconds, and a sweep asks for each run. So they are read
+    again only if a folder of ``sys.path`` changed, as it does when a package is installed or removed.
+    """
+    return _installed_in(tuple((folder, _modified(folder)) for folder in sys.path))
+
+
+def _modified(folder: str) -> int:
+    try:
+        return Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _installed_in(folders: tuple[tuple[str, int], ...]) -> dict[str, list[EntryPoint]]:
     installed: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
         installed.setdefault(entry.name, []).append(entry)

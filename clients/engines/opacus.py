@@ -58,7 +58,7 @@ class OpacusEngine:
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
         seeds = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
         for rows, key, seed in zip(batches(run, task), noise_keys(run, task), seeds, strict=True):
-            torch.manual_seed(seed)  # for randomness inside the module, such as dropout
+            model.seed_torch(seed)  # for randomness inside the module, such as dropout
             optimizer.zero_grad()
             losses = per_example(module(task.features_ND[rows]), task.labels_N[rows])
             if task.weights_N is not None:
@@ -106,7 +106,7 @@ def refusal(module: nn.Module, inputs: int) -> str:
 
 
 def _seeded(module: nn.Module, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    torch.manual_seed(seed)
+    model.seed_torch(seed)
     output: torch.Tensor = module(x)
     return output
 

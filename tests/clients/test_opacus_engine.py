@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import numpy as np
 import pytest
 import torch
@@ -307,6 +309,25 @@ def test_a_model_that_mixes_the_examples_of_a_batch_is_refused(name, monkeypatch
     with pytest.raises(ScenarioError, match="DP-SGD cannot train it") as caught:
         engines.choose(training, Model(kind="a:b"), INPUTS, 2)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_formats_no_call_stack(template, monkeypatch):
+    """``torch.manual_seed`` does, at every step, for every kind of GPU that is not in use."""
+
+    def formats(*a, **k):
+        raise AssertionError("formats the call stack")
+
+    run, plan = prepare(template, Model(kind="logistic"), sigma=1.0, steps=3)
+    monkeypatch.setattr(traceback, "format_stack", formats)
+    OpacusEngine().train(run, [task(run, plan, data(20))])
+
+
+def test_seeding_gives_the_bits_of_torch():
+    with torch.random.fork_rng(devices=[]):
+        model.seed_torch(2**40 + 1)
+        ours = torch.rand(9)
+        torch.manual_seed(2**40 + 1)
+        assert torch.equal(ours, torch.rand(9))
 
 
 def drops(inputs, outputs):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fedtoll.clients import model
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import sampling
-from fedtoll.scenarios import data
+from fedtoll.scenarios import data, federation
+from fedtoll.scenarios.data.table import Table
 from fedtoll.scenarios.errors import FedtollError
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
@@ -101,7 +102,10 @@ def check(name: str) -> Callable[[Check], Check]:
         def checked(system: System) -> None:
             runs.cache_clear()  # planned by another check, perhaps under a mutant
             try:
-                with patch.object(data, "SOURCES", tables.sources()):
+                with (
+                    patch.object(data, "SOURCES", tables.sources()),
+                    patch.object(federation, "load_table", _loaded),
+                ):
                     body(system)
             except FedtollError as error:
                 raise RefusalError(f"fedtoll refuses: {error}") from error
@@ -110,6 +114,20 @@ def check(name: str) -> Callable[[Check], Check]:
         return checked
 
     return register
+
+
+_tables: dict[tuple[str, Any], Table] = {}
+
+
+def _loaded(source: data.Source) -> Table:
+    """Load every table once: the clients of each question are new, and would read their file again.
+
+    A mutant breaks the encoding of tables; its tables are its own.
+    """
+    key = source.checksum, data.encode
+    if key not in _tables:
+        _tables[key] = data.load_table(source)
+    return _tables[key]
 
 
 @functools.lru_cache(maxsize=64)

@@ -90,6 +90,7 @@ def divergence(order: float, rate: float, noise: float) -> float:
     return float(logsumexp(log_density + order * log_ratio) + math.log(z[1] - z[0])) / (order - 1)
 
 
+@cache
 def integrated(rows: tuple[Row, ...], delta: float) -> float:
     """Return ε by Balle et al. 2020, theorem 21, from the integrated divergences at all of our orders."""
     bounds = []

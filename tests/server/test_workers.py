@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server.workers import spread
+from fedtoll.server.workers import ONE_THREAD, spread
+from tests.server import many_threads
+from tests.server.jobs import die, fail, leave, loaded, process, threads
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """Let a spawned process import this file."""
+    """Let a spawned process import the jobs."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-
-
-def threads(name: str) -> tuple[str, int, int]:
-    import torch
-
-    return name, torch.get_num_threads(), os.getpid()
-
-
-def die(name: str) -> str:
-    if name == "b":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return name
-
-
-def leave(name: str) -> str:
-    if name == "b":
-        raise SystemExit(f"{name} left")
-    return name
-
-
-class TwoArgumentsError(Exception):
-    """An exception that cannot be pickled."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first}\n{second}")
-
-
-def fail(name: str) -> str:
-    if name == "d":
-        raise ScenarioError("d")
-    if name == "b":
-        raise ZeroDivisionError(name)
-    if name == "c":
-        raise TwoArgumentsError("two", "lines")
-    return name
 
 
 def test_one_worker_works_in_this_process():
@@ -62,11 +29,27 @@ def test_one_worker_works_in_this_process():
     ]
 
 
-def test_several_have_one_thread_each_and_lose_nothing():
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Let this process and its environment ask for two threads."""
+    torch.set_num_threads(2)
+    for name in ONE_THREAD:
+        monkeypatch.setenv(name, "2")
+
+
+def test_several_have_one_thread_each_and_lose_nothing(two_threads):
     found = dict(spread(threads, "abcd", 2))
     assert [found[i][0] for i in range(4)] == list("abcd")
     assert {n for _, n, _ in found.values()} == {1}
     assert os.getpid() not in {pid for _, _, pid in found.values()}
+
+
+def test_one_thread_even_if_a_module_of_jobs_asks_for_more():
+    assert dict(spread(many_threads.threads, "ab", 2)) == {0: 1, 1: 1}
+
+
+def test_a_worker_imports_torch_only_for_jobs_that_need_it():
+    assert dict(spread(loaded, "ab", 2)) == {0: False, 1: False}
 
 
 def test_a_worker_that_dies_is_one_line():
@@ -97,8 +80,8 @@ def test_an_error_that_cannot_be_pickled_is_one_line():
 
 
 def test_workers_end_when_the_results_are_no_longer_wanted():
-    results: Any = spread(threads, "abcd", 2)
-    _, (_, _, pid) = next(results)
+    results: Any = spread(process, "abcd", 2)
+    _, (_, pid) = next(results)
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

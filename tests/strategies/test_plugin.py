@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,22 @@ def test_a_package_that_is_found_twice_is_one_package(tmp_path, monkeypatch):
         distribution(tmp_path / folder, "north", "1.0", "twin = fedtoll.strategies.fedavg:FedAvg")
         monkeypatch.syspath_prepend(tmp_path / folder)
     assert registry.resolve("twin") == ("fedtoll.strategies.fedavg:FedAvg", "")
+
+
+def test_packages_are_read_again_only_after_a_change(tmp_path, monkeypatch):
+    read: list[str] = []
+
+    def counted(group):
+        read.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(registry, "entry_points", counted)
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ScenarioError, match="'late' is unknown"):
+            registry.resolve("late")
+    assert len(read) == 1
+    distribution(tmp_path, "north", "1.0", "late = fedtoll.strategies.fedavg:FedAvg")
+    for _ in range(2):
+        assert registry.resolve("late") == ("fedtoll.strategies.fedavg:FedAvg", "")
+    assert len(read) == 2

@@ -1,0 +1,52 @@
+"""Jobs for worker processes, in a module of their own that needs neither pytest nor torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from fedtoll.scenarios.errors import ScenarioError
+
+
+def process(name: str) -> tuple[str, int]:
+    return name, os.getpid()
+
+
+def loaded(name: str) -> bool:
+    return "torch" in sys.modules
+
+
+def threads(name: str) -> tuple[str, int, int]:
+    import torch
+
+    return name, torch.get_num_threads(), os.getpid()
+
+
+def die(name: str) -> str:
+    if name == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def leave(name: str) -> str:
+    if name == "b":
+        raise SystemExit(f"{name} left")
+    return name
+
+
+class TwoArgumentsError(Exception):
+    """An exception that cannot be pickled."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first}\n{second}")
+
+
+def fail(name: str) -> str:
+    if name == "d":
+        raise ScenarioError("d")
+    if name == "b":
+        raise ZeroDivisionError(name)
+    if name == "c":
+        raise TwoArgumentsError("two", "lines")
+    return name
