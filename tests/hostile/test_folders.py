@@ -120,6 +120,8 @@ LINKS = (
     "runs",
     "figures",
     "errors",
+    "tuning",
+    "converged",
     "report.html",
     "resolved.json",
     "scenario.toml",
