@@ -163,9 +163,8 @@ def _text(content: dict[str, Any]) -> str:
             for row in [head, *rows]
         ]
         lines.append("")
-    lines.append(
-        f"expected time: {_duration(content['expected_seconds'])} on {content['processes']} processes"
-    )
+    processes = "1 process" if content["processes"] == 1 else f"{content['processes']} processes"
+    lines.append(f"expected time: {_duration(content['expected_seconds'])} on {processes}")
     return "\n".join(lines)
 
 
