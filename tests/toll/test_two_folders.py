@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -236,12 +237,14 @@ def test_a_folder_against_itself_has_no_difference(here, folders):
 
 
 def test_the_command_says_whether_it_compares_recipes_or_best_constants(here, folders):
+    candidate: dict[str, Any] = {"strategy": "fedavg", "mechanism": "none", "epsilon": "inf", "seeds": 1}
+    candidate |= {"constants": {"learning_rate": 0.5}, "loss": {"(all)": 0.5}, "chosen": True}
     words = []
     for tuned in ((), (0,), (1,), (0, 1)):
         for i, folder in enumerate(folders):
             file = folder / "resolved.json"
             content = json.loads(file.read_text())
-            content["tuning"] = [{"chosen": True}] if i in tuned else []
+            content["tuning"] = [candidate] if i in tuned else []
             file.write_text(json.dumps(content))
         words.append(here("compare", *folders)[1])
     assert "Both are tolls of recipes: no strategy was tuned." in words[0]
