@@ -75,3 +75,19 @@ class Section(BaseModel):
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
+
+
+def _seeds(value: object) -> object:
+    """Read a range such as ``"0:5"``."""
+    if isinstance(value, str):
+        first, colon, last = value.partition(":")
+        if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+            raise ValueError('must be a list such as [0, 1, 2] or a range such as "0:5"')
+        if int(last) - int(first) > 10_000:
+            raise ValueError("more than 10,000 seeds")
+        return list(range(int(first), int(last)))
+    return value
+
+
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)]
+"""Seeds as a list, or as a range such as ``"0:5"``."""

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -33,6 +32,7 @@ from fedtoll.scenarios.fields import (
     Rate,
     Section,
     Seed,
+    Seeds,
     without_default,
 )
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
@@ -231,24 +231,13 @@ def _format(value: Any) -> str:
     return str(value)
 
 
-def _seeds(value: object) -> object:
-    if isinstance(value, str):
-        first, colon, last = value.partition(":")
-        if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-            raise ValueError('must be a list such as [0, 1, 2] or a range such as "0:5"')
-        if int(last) - int(first) > 10_000:
-            raise ValueError("more than 10,000 seeds")
-        return list(range(int(first), int(last)))
-    return value
-
-
 class Scenario(Section):
     """One question: data, groups, partition, model, privacy budgets, strategies and seeds."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     title: str
     description: str = ""
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)]
+    seeds: Seeds
     data: Data
     split: Split = Split()
     partition: Partition = Partition()

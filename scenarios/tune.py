@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 
 from fedtoll.scenarios.choice import Distribution, TruncatedNegativeBinomial
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.fields import Count, Positive, Rate, Section, Seed
+from fedtoll.scenarios.fields import Count, Positive, Rate, Section, Seeds
 from fedtoll.scenarios.schedule import Schedule
 
 AXES = {
@@ -65,7 +66,7 @@ class Tune(Section):
     )
     candidates: Count | None = None
     by: Literal["everybody", "worst group"] = "everybody"
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1000, 1001)
+    seeds: Seeds = (1000, 1001)
     method: Literal["grid", "halving"] = "grid"
     charge: Literal["none", "random-stopping"] = "none"
     stopping: Annotated[Distribution, Field(discriminator="kind")] | None = None
@@ -139,3 +140,11 @@ def check_strategies(
                     raise ScenarioError(
                         f"tune.strategies.{key}.{parameter}: {label} states it too; leave it out in one place"
                     )
+    lists = [len(values) for key in AXES if (values := getattr(tune, key))]
+    for label, name in strategies.items():
+        size = math.prod([*lists, *map(len, tune.parameters(label, name).values())])
+        if tune.candidates is not None and tune.candidates > size:
+            raise ScenarioError(
+                f"tune.candidates = {tune.candidates}: {label} has {size} combinations, and all strategies "
+                "try the same number"
+            )

@@ -236,7 +236,9 @@ def test_the_reference_is_compared_with_a_converged_model(tuned):
     free = tuned.groups.query("mechanism == 'none' and strategy == 'fedavg' and group == '(all)'")
     last = free[free["round"] == 3].set_index("seed")["log_loss"]
     beyond = np.mean([last[seed] - converged["log_loss"][seed] for seed in (0, 1)])
-    assert ("has not converged" in " ".join(sentences(digest))) == (beyond > OFF)
+    assert ("training has not converged, or converges elsewhere" in " ".join(sentences(digest))) == (
+        beyond > OFF
+    )
 
 
 def test_candidates_of_other_versions_are_refused_before_anything_is_trained(tuned, folder, monkeypatch):

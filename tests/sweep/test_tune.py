@@ -289,6 +289,11 @@ def test_all_constants_reach_the_run(several):
             "tune.strategies.fedavg.name: not a parameter of a strategy",
         ),
         (["tune={clips=[1.0, 2.0], seeds=[]}", "split.validation=0.1"], "seeds = []: must have at least one"),
+        (
+            ["tune={clips=[1.0, 2.0], candidates=3}", "split.validation=0.1"],
+            "tune.candidates = 3: fedavg has 2 combinations",
+        ),
+        (["tune={clips=[1.0, 2.0], seeds='9'}", "split.validation=0.1"], "tune.seeds = '9': must be a list"),
         (["tune={learning_rate=[1.0, 2.0]}", "split.validation=0.1"], "did you mean 'learning_rates'"),
     ],
 )

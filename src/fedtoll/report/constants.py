@@ -186,8 +186,8 @@ def _convergence(digest: Digest) -> list[str]:
     if not beyond > OFF:
         return []
     return [
-        f"The reference at ε = ∞ has not converged: its log-loss is {number(beyond)} above that of a "
-        "converged central logistic regression, so differences to it are understated."
+        f"At ε = ∞ the log-loss is {number(beyond)} above that of the best central logistic regression: "
+        "training has not converged, or converges elsewhere, and the cost of privacy may be understated."
     ]
 
 
