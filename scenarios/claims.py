@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
+from fedtoll.scenarios.baseline import Baseline
 from fedtoll.scenarios.errors import nearest
 from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
@@ -52,7 +53,7 @@ class Setting(Section):
     """A variant of the scenario in which claims are checked: overrides in the form of ``--set``.
 
     ``tuned``: the constants of ``[tune]`` are first chosen at every ε. ``reduction``: a grid of reweighted
-    models is trained as well.
+    models is trained as well. ``baseline``: another private mechanism is trained as well.
     """
 
     name: Slug
@@ -60,6 +61,7 @@ class Setting(Section):
     set: tuple[str, ...] = ()
     tuned: Annotated[bool, Field(strict=True)] = False
     reduction: Reduction | None = None
+    baseline: Baseline | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Setting:
@@ -67,6 +69,8 @@ class Setting(Section):
             raise ValueError(f"name = {BASE!r}: this name is reserved for the scenario itself")
         if self.tuned and self.reduction:
             raise ValueError("reduction: a setting cannot be tuned and have a reduction")
+        if self.tuned and self.baseline:
+            raise ValueError("baseline: a setting cannot be tuned and have a baseline")
         return self
 
 
