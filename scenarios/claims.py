@@ -8,13 +8,20 @@ of the weight) and names the region in which the mean over seeds must lie for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from fedtoll.scenarios.baseline import Baseline
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float
+from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float, without_default
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.reduction import Reduction
@@ -72,6 +79,11 @@ class Setting(Section):
         if self.tuned and self.baseline:
             raise ValueError("baseline: a setting cannot be tuned and have a baseline")
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older results keep their bytes."""
+        return without_default(handler(self), baseline=None)
 
 
 class Term(Section):
