@@ -120,8 +120,13 @@ def fit(
         gradient = X.T @ (-sign * special.expit(-margins)) + weight * w + noise
         return float(value) / n, gradient / n
 
-    limits = {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": 20_000, "maxfun": 20_000, "maxcor": 50}
-    found = optimize.minimize(objective, np.zeros(d), jac=True, method="L-BFGS-B", options=limits)
+    found = optimize.minimize(
+        objective,
+        np.zeros(d),
+        jac=True,
+        method="L-BFGS-B",
+        options={"gtol": TOLERANCE, "ftol": 0.0, "maxiter": 20_000, "maxfun": 20_000, "maxcor": 50},
+    )
     if np.abs(found.jac).max() > 1000 * TOLERANCE:
         raise ValueError(f"objective perturbation did not converge: {found.message}")
     return np.asarray(found.x, dtype=np.float64)
