@@ -247,7 +247,7 @@ def test_all_constants_reach_the_run(several):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["tune={clips=[1.0, 2.0]}"], "tune: needs split.validation"),
+        (["tune={clips=[1.0, 2.0]}", "split.validation=0.0"], "tune: needs split.validation"),
         (["tune={clips=[1.0]}", "split.validation=0.1"], "nothing to choose from"),
         (["tune={clips=[1.0, 1.0]}", "split.validation=0.1"], "clips: the same value twice"),
         (["tune={clips=[1.0, 2.0], seeds=[0]}", "split.validation=0.1"], "tune.seeds: 0 is also in seeds"),
