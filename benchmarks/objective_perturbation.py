@@ -1,4 +1,4 @@
-"""Objective perturbation next to diffprivlib's: equal weights, and accuracy by race at the source's constants.
+"""Objective perturbation next to diffprivlib's: equal weights; accuracy by race at the source's constants.
 
 It needs diffprivlib 0.6.6, which needs a scikit-learn before 1.8, so it has an environment of its own:
 ``pip install . diffprivlib==0.6.6 "scikit-learn<1.8"``. The constants of ``poor-become-poorer``'s source are

@@ -67,15 +67,20 @@ def test_without_privacy_it_is_scikit_learns_model(trained):
         )
 
 
-def test_models_depend_on_seed_and_noise_alone(trained, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_processes_give_the_same_bytes(trained, tmp_path):
+    setting, _, table = trained
+    assert run_baselines(setting, BASELINE, tmp_path, executor="processes", workers=2).equals(table)
+
+
+def test_models_depend_on_seed_and_noise_alone(trained, monkeypatch):
     setting, folder, table = trained
-    again = run_baselines(setting, BASELINE, tmp_path, executor="processes", workers=2)
-    assert again.equals(table)
     other = planned("privacy.noise_seed=5")
     free, private = (baselines.train(run, setting.federation, BASELINE) for run in setting.runs[:2])
     free_too, private_too = (baselines.train(run, setting.federation, BASELINE) for run in other.runs)
     assert np.array_equal(free, free_too)
     assert not np.allclose(private, private_too)
+    assert np.array_equal(private, baselines.train(setting.runs[1], setting.federation, BASELINE))
     monkeypatch.setattr(baselines, "run_baseline", lambda *a: pytest.fail("trained again"))
     assert run_baselines(setting, BASELINE, folder, executor="serial").equals(table)
 
