@@ -146,7 +146,7 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
         ('[{name="term"}, {t=5.0}]', "strategies[1].name: missing"),
         ('[{name="term"}, {t=5.0}, {}]', "strategies[1].name: missing (and 1 more)"),
         ("[{name=1}]", "strategies[0].name = 1: input should be a valid string"),
-        ("[]", "strategies = []: tuple should have at least 1 item after validation, not 0"),
+        ("[]", "strategies = []: must have at least one value"),
         (
             '[{name="a.py:Mine"}, {name="b.py:Mine"}]',
             "strategies: 'a.py:Mine' and 'b.py:Mine' are both called Mine in tables; rename one class",
