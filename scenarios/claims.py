@@ -8,12 +8,20 @@ of the weight) and names the region in which the mean over seeds must lie for th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
+from fedtoll.scenarios.baseline import Baseline
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float
+from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float, without_default
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.reduction import Reduction
@@ -52,7 +60,7 @@ class Setting(Section):
     """A variant of the scenario in which claims are checked: overrides in the form of ``--set``.
 
     ``tuned``: the constants of ``[tune]`` are first chosen at every ε. ``reduction``: a grid of reweighted
-    models is trained as well.
+    models is trained as well. ``baseline``: another private mechanism is trained as well.
     """
 
     name: Slug
@@ -60,6 +68,7 @@ class Setting(Section):
     set: tuple[str, ...] = ()
     tuned: Annotated[bool, Field(strict=True)] = False
     reduction: Reduction | None = None
+    baseline: Baseline | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Setting:
@@ -67,7 +76,14 @@ class Setting(Section):
             raise ValueError(f"name = {BASE!r}: this name is reserved for the scenario itself")
         if self.tuned and self.reduction:
             raise ValueError("reduction: a setting cannot be tuned and have a reduction")
+        if self.tuned and self.baseline:
+            raise ValueError("baseline: a setting cannot be tuned and have a baseline")
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older results keep their bytes."""
+        return without_default(handler(self), baseline=None)
 
 
 class Term(Section):

@@ -32,6 +32,7 @@ class Purpose(enum.IntEnum):
     MODULE = 10
     NOISE_SEED = 11
     CHOICE = 12
+    OBJECTIVE = 13
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

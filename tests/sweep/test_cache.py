@@ -102,7 +102,13 @@ def test_the_same_versions_are_accepted(prepared, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "library"),
-    [("tuning", "torch"), ("tuning", "opacus"), ("reductions", "fairlearn"), ("reductions", "scikit-learn")],
+    [
+        ("tuning", "torch"),
+        ("tuning", "opacus"),
+        ("reductions", "fairlearn"),
+        ("reductions", "scikit-learn"),
+        ("baselines", "scipy"),
+    ],
 )
 def test_a_cache_of_other_versions_is_rejected(prepared, tmp_path, upgraded, no_training, name, library):
     """Also without any run: a command that is killed while it tunes leaves only the cache."""

@@ -20,6 +20,7 @@ from fedtoll.report.constants import describe
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.claims import BASE, Claim
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.scenario import Scenario
 
 _HERE = Path(__file__).parent
 _FIGURE = {"a − b": "a difference of ", "a / b": "a ratio of ", "a": "", "ρ": "ρ = "}
@@ -127,7 +128,7 @@ def _section(finding: Finding) -> dict[str, Any]:
         "source": scenario.source,
         "public": f"{scenario.split.validation:.0%}" if scenario.split.validation else "",
         "settings": settings,
-        "extra": {s.name: "also trains its grid" for s in scenario.setting if s.reduction is not None},
+        "extra": _also_trained(scenario),
         "ignore_tune": set()
         if scenario.tune is None
         else {name for name, *_ in settings} - {s.name for s in scenario.setting if s.tuned},
@@ -138,6 +139,12 @@ def _section(finding: Finding) -> dict[str, Any]:
         "seeds": seeds,
         "claims": [_table(_claim(finding, c.claim), c, seeds) for c in claims],
     }
+
+
+def _also_trained(scenario: Scenario) -> dict[str, str]:
+    """Return what only ``fedtoll findings`` trains, in words by setting."""
+    words = {s.name: "also trains its grid" for s in scenario.setting if s.reduction is not None}
+    return words | {s.name: "also trains its baseline" for s in scenario.setting if s.baseline is not None}
 
 
 def _panels(finding: Finding) -> list[dict[str, Any]]:

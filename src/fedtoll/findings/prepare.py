@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedtoll.findings import reductions
+from fedtoll.findings import baselines, reductions
 from fedtoll.scenarios import read as scenarios
-from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim
+from fedtoll.scenarios.claims import BASE, LEAST_SEEDS, Claim, Setting
 from fedtoll.scenarios.compare import LEVEL, fedavg_label, most, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, FLAGS
@@ -113,18 +113,30 @@ def prepare(name: str, *, quick: bool = False, seeds: str | None = None) -> Prep
         plans[setting] = sweep.prepare(name, overrides, QUICK_SEEDS if quick else seeds, like=like)
     if tuned & plans.keys():
         _check_public(file, scenario, plans)
-    grids = {s.name: s.reduction for s in scenario.setting if s.reduction is not None}
-    try:
-        for setting in grids.keys() & plans.keys():
-            reductions.check_supported(plans[setting])
-    except ScenarioError as error:
-        raise ScenarioError(f"{file}: setting {setting!r}: {error}") from None
+    extra: dict[str, list[str]] = {}
+    for variant in (s for s in scenario.setting if s.name in plans):
+        try:
+            extra[variant.name] = _also_trained(variant, plans[variant.name])
+        except ScenarioError as error:
+            raise ScenarioError(f"{file}: setting {variant.name!r}: {error}") from None
     try:
         for claim in scenario.claim:
-            _check(claim, plans, grids)
+            _check(claim, plans, extra)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: claim {claim.name!r}: {error}") from None
     return Prepared(name, scenario, plans, quick)
+
+
+def _also_trained(setting: Setting, planned: Plan) -> list[str]:
+    """Return the names that claims may use besides the strategies' labels; check that they can be trained."""
+    names = []
+    if setting.reduction is not None:
+        reductions.check_supported(planned)
+        names += [ACCURATE, FAIR]
+    if setting.baseline is not None:
+        baselines.check_supported(planned)
+        names.append(setting.baseline.kind)
+    return names
 
 
 def _check_skips(name: str, file: str, scenario: Scenario) -> None:
@@ -206,14 +218,13 @@ def _settings_read(claims: Sequence[Claim]) -> list[str]:
     return sorted(dict.fromkeys(read), key=lambda name: name != BASE)
 
 
-def _check(claim: Claim, plans: dict[str, Plan], grids: Collection[str]) -> None:
+def _check(claim: Claim, plans: dict[str, Plan], extra: Mapping[str, Sequence[str]]) -> None:
     """Reject a claim with a side that no run will have."""
     for setting in claim.settings:
         for term in claim.terms(setting):
             planned = plans[term.setting or BASE]
             names = {s.label: s.name for s in planned.scenario.strategies}
-            labels = [*names]
-            labels += [ACCURATE, FAIR] if term.setting in grids else []
+            labels = [*names, *extra.get(term.setting or BASE, ())]
             groups = planned.runs[0].groups
             epsilons = planned.scenario.privacy.epsilons
             if term.strategy is not None and term.strategy not in labels:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedtoll.findings import reductions
+from fedtoll.findings import baselines, reductions
 from fedtoll.findings.atypicality import traits
 from fedtoll.findings.contrasts import outcomes
 from fedtoll.findings.front import Point, front
@@ -99,6 +99,7 @@ def run_finding(
         executor, workers = "serial", 1
     text = scenarios.find(prepared.name).read_text(encoding="utf-8")
     grids = {s.name: s.reduction for s in prepared.scenario.setting}
+    mechanisms = {s.name: s.baseline for s in prepared.scenario.setting}
     correlated = any(claim.along is not None for claim in prepared.scenario.claim)
     studies: dict[str, Study] = {}
     chosen: dict[str, tune.Choices] = {}
@@ -128,6 +129,10 @@ def run_finding(
                 place = cache.open_folder(store.folder / "reductions", resolved, force=force)
                 picked = reductions.run_grids(ready, reduction, place, workers)
                 groups = pd.concat([groups, picked], ignore_index=True)
+            if (baseline := mechanisms.get(setting)) is not None:
+                place = cache.open_folder(store.folder / "baselines", resolved, force=force)
+                other = baselines.run_baselines(ready, baseline, place, executor=executor, workers=workers)
+                groups = pd.concat([groups, other], ignore_index=True)
         label = planned.scenario.strategies[0].label
         group_traits = traits(ready.federation.table, ready.federation.groups) if correlated else None
         reference = price_reference(results.resolved)

@@ -1,4 +1,4 @@
-"""Results that are trained besides runs, cached in the results folder: candidates and reductions.
+"""Results that are trained besides runs, cached in the results folder: candidates, reductions, baselines.
 
 The name of each file depends on the run, and so on its constants, records and ``NUMERICS``, but not on the
 versions of the libraries. Each folder therefore records them in ``versions.json``. Results of other versions
@@ -23,6 +23,7 @@ PACKAGES = {
     "tuning": BINDING,
     "converged": ("numpy", "scikit-learn"),
     "reductions": (*BINDING, "fairlearn", "scikit-learn"),
+    "baselines": ("numpy", "scipy", "scikit-learn"),
 }
 """For each folder, the libraries whose version can change its results."""
 
@@ -38,7 +39,7 @@ def check(folder: Path, resolved: Mapping[str, Any]) -> None:
     Parameters
     ----------
     folder
-        ``tuning`` or ``reductions`` in the results folder of a setting; it may be missing.
+        A name of :data:`PACKAGES` in the results folder of a setting; it may be missing.
     resolved
         The content of ``resolved.json``. Its versions stand in for a missing stamp, since earlier releases
         wrote none.
