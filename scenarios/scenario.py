@@ -289,6 +289,8 @@ class Scenario(Section):
             raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
         if tune.charge != "none" and self.privacy.accountant != "rdp":
             raise ValueError("tune.charge: 'random-stopping' needs privacy.accountant = 'rdp'")
+        if tune.charge != "none" and self.partition.copies > 1:
+            raise ValueError("tune.charge: 'random-stopping' needs partition.copies = 1")
         names = {s.label: s.name for s in self.strategies}
         try:
             check_strategies(tune, names, {s.label: s.parameters for s in self.strategies})

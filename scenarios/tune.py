@@ -24,6 +24,10 @@ AXES = {
 }
 """The lists of ``[tune]``, and the key of ``[training]`` that each gives values for."""
 
+ALTERNATIVES = {"sampling_rate": "batch_size", "local_steps": "local_epochs"}
+"""Keys of ``[training]`` that state the same thing: exactly one of each pair is given."""
+ALTERNATIVES |= {b: a for a, b in ALTERNATIVES.items()}
+
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -128,6 +132,8 @@ def check_strategies(
             known = nearest(key, dict.fromkeys([*strategies.values(), *strategies]))
             raise ScenarioError(f"tune.strategies: {key!r}: not a strategy of this scenario{known}")
         for parameter in parameters:
+            if parameter == "name":  # the strategy's own, in its table
+                raise ScenarioError(f"tune.strategies.{key}.name: not a parameter of a strategy")
             for label in labels:
                 if parameter in stated[label]:
                     raise ScenarioError(

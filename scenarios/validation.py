@@ -41,7 +41,8 @@ def _is_consequence(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bo
 
 def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     location = [part for part in detail["loc"] if part not in _BRANCHES]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in location).lstrip(".")
+    shown = location[:2] + location[3:] if location[:2] == ["tune", "stopping"] else location  # no kind
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in shown).lstrip(".")
     value, kind = detail["input"], detail["type"]
     if kind == "extra_forbidden":
         return f"{key}: unknown key{nearest(str(location[-1]), _known_keys(location[:-1], model))}"
@@ -56,6 +57,13 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     elif kind == "literal_error":
         words = str(detail.get("ctx", {}).get("expected", "")).replace("'", "")
         message = f"unknown{nearest(str(value), [w for w in words.replace(' or ', ', ').split(', ') if w])}"
+    elif kind == "union_tag_not_found":
+        return f"{key}.kind: missing"
+    elif kind == "union_tag_invalid":
+        tag, known = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{key}.kind = {_shorten(repr(tag))}: unknown{nearest(str(tag), known)}"
+    elif kind == "too_short":
+        message = "must have at least one value"
     elif kind == "string_pattern_mismatch":
         message = "must consist of lower-case letters, digits and hyphens"
     return f"{key}{_assigned(value)}: {message[:1].lower()}{message[1:]}" if key else message
@@ -77,12 +85,24 @@ def _printable(name: str) -> str:
 def _known_keys(location: Sequence[int | str], model: type[BaseModel]) -> list[str]:
     """Return the keys of the section at a location in the file."""
     section, user_named = model, False
+    kinds: dict[str, type[BaseModel]] = {}
     for part in location:
         if isinstance(part, int) or user_named:  # an index of a list, or a name that the user chose
             user_named = False
             continue
+        if part in kinds:  # the kind of a section of several kinds
+            section, kinds = kinds[part], {}
+            continue
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
         user_named = any(get_origin(c) is dict for c in candidates)
-        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        models = _models(annotation)
+        section, kinds = models[0], {m.model_fields["kind"].default: m for m in models if len(models) > 1}
     return list(section.model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

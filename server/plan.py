@@ -110,14 +110,22 @@ def check(scenario: Scenario, file: str) -> sources.Source:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
             requests(strategy_plan(spec))
-            lists = scenario.tune.parameters(spec.label, spec.name) if scenario.tune else {}
-            for values in itertools.product(*lists.values()) if lists else ():
-                parameters = {**spec.parameters, **dict(zip(lists, values, strict=True))}
-                requests(strategy_plan(StrategySpec(name=spec.name, **parameters)))
+            _check_lists(scenario, spec)
         _model_digest(scenario)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
     return source
+
+
+def _check_lists(scenario: Scenario, spec: StrategySpec) -> None:
+    """Check all values of a strategy's parameters in ``[tune]``."""
+    lists = scenario.tune.parameters(spec.label, spec.name) if scenario.tune else {}
+    for values in itertools.product(*lists.values()) if lists else ():
+        parameters = {**spec.parameters, **dict(zip(lists, values, strict=True))}
+        try:
+            requests(strategy_plan(StrategySpec(name=spec.name, **parameters)))
+        except ScenarioError as error:
+            raise ScenarioError(f"tune.{error}") from None
 
 
 def plan(

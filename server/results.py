@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,11 +125,26 @@ def load(folder: str | Path) -> Results:
     if "runs" not in resolved:
         raise ScenarioError(f"{str(folder)[:200]}: holds no results of fedtoll (no readable resolved.json)")
     try:
+        _check_facts(resolved)
         return _joined(store, resolved)
     except ScenarioError:
         raise
     except Exception as error:  # reading files of unknown origin can raise anything
         raise unreadable(folder, error) from None
+
+
+def _check_facts(resolved: dict[str, Any]) -> None:
+    """Raise ValueError unless the candidates of ``[tune]`` and the converged loss are what fedtoll writes."""
+    for row in resolved.get("tuning", []):
+        float(row["epsilon"])
+        losses = [value for value in {**row["loss"]}.values() if value is not None]
+        texts = isinstance(row["strategy"], str) and isinstance(row["mechanism"], str)
+        if not (texts and isinstance(row["constants"], dict) and type(row["seeds"]) is int):
+            raise ValueError("tuning: not a candidate")
+        if type(row["chosen"]) is not bool or not all(type(value) in {int, float} for value in losses):
+            raise ValueError("tuning: not the losses of a candidate")
+    if (converged := resolved.get("converged")) is not None:
+        dict(zip(converged["seeds"], map(math.isfinite, converged["log_loss"]), strict=True))
 
 
 def skipped_replies(folder: Path, run: Run) -> int:

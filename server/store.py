@@ -94,7 +94,8 @@ class Store:
             raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {reason}") from None
         try:
             # A killed command leaves temporary files behind.
-            for leftover in (*runs.glob(f"{TEMPORARY}*"), *self.folder.glob(f"{TEMPORARY}*")):
+            places = (self.folder, *(self.folder / name for name in ("runs", "tuning", "converged")))
+            for leftover in (file for place in places for file in place.glob(f"{TEMPORARY}*")):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
             yield
         finally:
@@ -211,7 +212,10 @@ def no_links(folder: Path) -> None:
     ScenarioError
         In one line that names the link.
     """
-    for inside in (folder, *(folder / name for name in ("runs", "tuning", "figures", "errors", "audit"))):
+    for inside in (
+        folder,
+        *(folder / name for name in ("runs", "tuning", "converged", "figures", "errors", "audit")),
+    ):
         if inside != folder and inside.is_symlink():
             raise ScenarioError(f"{inside}: is a symbolic link; fedtoll only writes inside its folder")
         for path in inside.iterdir() if inside.is_dir() else ():

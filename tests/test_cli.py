@@ -120,7 +120,10 @@ def test_a_finding_is_described_with_its_source_settings_and_claims(here, tmp_pa
     code, text, _ = here("describe", "poor-become-poorer", "--toml")
     assert (code, text.count("[[claim]]")) == (0, out.count("\nClaim: "))
     (tmp_path / "mine.toml").write_text(text)
-    assert here("check", "mine.toml")[:2] == (0, "mine.toml: valid, 100 runs\n")
+    assert here("check", "mine.toml")[:2] == (
+        0,
+        "mine.toml: valid, 100 runs, and as many with the constants that [tune] chooses\n",
+    )
 
 
 BAD = {
@@ -207,6 +210,7 @@ def test_run_report_and_resume(here, tmp_path):
         "run",
         "adult-race",
         *QUICK,
+        "--no-tune",
         "--seeds",
         "0:2",
         "--set",
@@ -245,7 +249,9 @@ def test_run_report_and_resume(here, tmp_path):
 def test_python_door(tmp_path):
     quick = ["training.rounds=1", 'privacy.epsilons=["inf"]']
     folder = tmp_path / "here"
-    results = package.run("adult-race", out=folder, overrides=quick, seeds="0:1", executor="serial")
+    results = package.run(
+        "adult-race", out=folder, overrides=quick, seeds="0:1", executor="serial", tune=False
+    )
     again = package.load(folder)
     assert results.groups.equals(again.groups)
     assert set(again.groups.strategy) == {"fedavg", "uniform", "term(clip=1, t=5)"}

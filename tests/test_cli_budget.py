@@ -57,7 +57,7 @@ def test_a_scenario_by_client(here):
     assert last["parts"][0]["releases"] == 300
     assert 1.99 < last["spent"] <= 2.0
     text = here("budget", "adult-race", "--epsilon", 2)[1]
-    assert "term(clip=1, t=5), ε = 2: clients 0 to 12 (public size 324 to 4,176)" in text
+    assert "term(clip=1, t=5), ε = 2: clients 0 to 12 (public size 292 to 3,758)" in text
 
 
 def test_a_scenario_whose_clients_spend_differently(here, tmp_path):

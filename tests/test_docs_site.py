@@ -48,8 +48,10 @@ def models(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[B
     """Yield every section of a scenario with the heading of its documentation."""
     yield path or "Top of the file", model
     for key, field in model.model_fields.items():
-        for inner, named in _sections(field.annotation):
-            yield from models(inner, ".".join(filter(None, (path, key, "NAME" if named else ""))))
+        found = list(_sections(field.annotation))
+        for inner, named in found:
+            kind = f" ({inner.model_fields['kind'].default})" if len(found) > 1 else ""
+            yield from models(inner, ".".join(filter(None, (path, key, "NAME" if named else ""))) + kind)
 
 
 def _sections(annotation: Any, named: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:

@@ -173,7 +173,7 @@ def test_the_public_part_belongs_to_all_settings(tmp_path):
         (
             [],
             {"validation": 0.0},
-            "setting 'tuned': tuned needs split.validation, the public part, in [split]",
+            "tune: needs split.validation, the share of records that is declared public",
         ),
     ):
         table = changed()
@@ -190,7 +190,7 @@ def test_the_public_part_belongs_to_all_settings(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("split.validation", "0.0"),
+        ("split.validation", "0.2"),
         ("split.folds", "4"),
         ("split.kind", '"canonical"'),
         ("data.groups", '["race", "sex"]'),

@@ -53,6 +53,16 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     file.write_text(json.dumps(content if result is None else result))
 
 
+CANDIDATE = {
+    "strategy": "fedavg",
+    "mechanism": "none",
+    "epsilon": "inf",
+    "constants": {"learning_rate": 0.5},
+    "seeds": 1,
+    "loss": {"(all)": 0.5},
+    "chosen": True,
+}
+
 RESOLVED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "above": lambda c: c["runs"][0].update(hash="../../elsewhere"),
     "absolute": lambda c: c["runs"][0].update(hash="/etc"),
@@ -67,6 +77,15 @@ RESOLVED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no runs": lambda c: c.update(runs=7),
     "runs by name": lambda c: c.update(runs={"a": 1}),
     "runs of text": lambda c: c.update(runs=["a"]),
+    "candidates of numbers": lambda c: c.update(tuning=[1]),
+    "candidates by name": lambda c: c.update(tuning={"a": 1}),
+    "candidates of nothing": lambda c: c.update(tuning=[{}]),
+    "a candidate with a loss in words": lambda c: c.update(tuning=[CANDIDATE | {"loss": {"(all)": "low"}}]),
+    "a candidate with a list of constants": lambda c: c.update(tuning=[CANDIDATE | {"constants": [1]}]),
+    "converged list": lambda c: c.update(converged=[1]),
+    "converged in words": lambda c: c.update(converged={"seeds": [0], "log_loss": ["x"]}),
+    "converged without losses": lambda c: c.update(converged={"seeds": [0]}),
+    "converged for another seed": lambda c: c.update(converged={"seeds": [0], "log_loss": [0.1, 0.2]}),
     "a list": lambda c: [c],
     "nothing": lambda c: {},
     "no run": lambda c: c.update(runs=[]),
@@ -120,6 +139,8 @@ LINKS = (
     "runs",
     "figures",
     "errors",
+    "tuning",
+    "converged",
     "report.html",
     "resolved.json",
     "scenario.toml",

@@ -88,6 +88,15 @@ def test_it_names_a_group_only_beyond_chance(section):
     )
 
 
+def test_it_says_that_the_models_have_the_recipe_if_the_results_are_tuned(section, results, monkeypatch):
+    rows = [disparity(0.5, 0.5, 0.2)]
+    monkeypatch.setitem(results.resolved, "tuning", [{"chosen": True}])
+    assert (
+        "trained with the scenario’s own recipe, not with the constants chosen"
+        in section(rows)["sentences"][1]
+    )
+
+
 def test_it_compares_nothing_with_too_few_records(section):
     found = section([disparity(0.5, None, 0.06), disparity("inf", None, 0.2)])
     assert found["sentences"][0] == (

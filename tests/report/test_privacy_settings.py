@@ -38,7 +38,41 @@ def unpaired(resolved):
     resolved["runs"] = [{**run, "seed": i} for i, run in enumerate(resolved["runs"])]
 
 
+def chose(**constants):
+    """Two strategies of private runs chose among constants, and one of runs at ε = ∞ others."""
+
+    def change(resolved):
+        rows = [("dp-sgd", 0), ("dp-sgd", 1), ("none", 2)]
+        resolved["tuning"] = [
+            {
+                "mechanism": kind,
+                "chosen": True,
+                "constants": {k: values[i] for k, values in constants.items()},
+            }
+            for kind, i in rows
+        ]
+        resolved["tuning"].append({"mechanism": "dp-sgd", "chosen": False, "constants": {"clip": 99.0}})
+
+    return change
+
+
 CHANGES = {
+    "clips that were chosen": (
+        chose(clip=(0.5, 1.5, 7.0)),
+        "to norm 0.5 to 1.5 (chosen for each strategy and ε)",
+        "to norm 3",
+    ),
+    "batch sizes that were chosen": (
+        chose(batch_size=(20, 60, 60)),
+        "Given the chosen constants, sampling rate q, number of steps T and noise multiplier σ depend on a "
+        "client’s declared size",
+        "follow from the scenario",
+    ),
+    "a choice that is not charged": (
+        chose(learning_rate=(0.1, 0.5, 2.0)),
+        "what it reveals is not counted in ε",
+        "hyper-parameters",
+    ),
     "clip": (scenario("training", clip=1.25), "to norm 1.25", "to norm 3"),
     "batch size": (
         scenario("training", sampling_rate=None, batch_size=64),
@@ -74,6 +108,17 @@ def test_a_setting_changes_the_card(results, case):
         assert old not in after
     if case not in {"one run", "no seed twice"}:
         assert new not in before
+
+
+def test_sampling_rates_that_were_chosen_do_not_depend_on_sizes(results):
+    def change(resolved):
+        scenario("training", sampling_rate=None, batch_size=64)(resolved)
+        chose(sampling_rate=(0.1, 0.2, 0.2))(resolved)
+
+    words = (
+        "Given the chosen constants, sampling rate q, number of steps T and noise multiplier σ follow from"
+    )
+    assert words in card_text(results, change)
 
 
 def test_what_was_charged_changes_the_card(results):

@@ -14,7 +14,7 @@ from tests.server.federation import FEDAVG, TERM, scenario, single_run
 
 
 def _hashes(*overrides, seeds="0:1", name="adult-race"):
-    base = ("training.rounds=2", 'privacy.epsilons=["inf", 2]')
+    base = ("training.rounds=2", "training.learning_rate=2.0", 'privacy.epsilons=["inf", 2]')
     return {
         (run.strategy.path.rsplit(":")[-1], run.mechanism): run.hash
         for run in plan(read(name, [*base, *overrides], seeds), "x.toml").runs
@@ -49,7 +49,7 @@ def test_what_cannot_change_a_number_is_not_in_the_hash(before, override):
 
 def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
     """An earlier rule drew the public part for each seed; its results must not be taken for today's."""
-    (run, *_) = plan(read("adult-race", ["training.rounds=2", "split.validation=0.1"], "0:1"), "x").runs
+    (run, *_) = plan(read("adult-race", ["training.rounds=2", "split.validation=0.2"], "0:1"), "x").runs
     assert run.hash not in before.values()
     content = run.model_dump(mode="json")
     del content["strategy"]["name"]
@@ -60,13 +60,9 @@ def test_a_public_part_is_in_the_hash_with_the_rule_that_draws_it(before):
 
 
 def test_the_other_runs_of_a_scenario_are_not_in_the_hash(before):
-    hashes = {
-        run.hash
-        for run in plan(
-            read("adult-race", ["training.rounds=2", 'privacy.epsilons=[2, "clip-only", 7, "inf"]'], "0:4"),
-            "x",
-        ).runs
-    }
+    budgets = 'privacy.epsilons=[2, "clip-only", 7, "inf"]'
+    scenario = read("adult-race", ["training.rounds=2", "training.learning_rate=2.0", budgets], "0:4")
+    hashes = {run.hash for run in plan(scenario, "x").runs}
     assert set(before.values()) <= hashes
 
 
@@ -133,8 +129,8 @@ def test_a_users_file_counts_by_its_content_and_not_by_its_place(tmp_path):
 def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_written():
     """Golden hashes: results folders from before ``on_failure`` existed can be resumed."""
     run = single_run(FEDAVG, training={"device": "cpu"})
-    assert run.hash == "be32f045149def89"
-    assert single_run(TERM, "clip-only", training={"device": "cpu"}).hash == "ba98732eba650e6b"
+    assert run.hash == "dba9f7e36745224e"
+    assert single_run(TERM, "clip-only", training={"device": "cpu"}).hash == "883b7e88c9cfdae4"
     stated = single_run(FEDAVG, training={"device": "cpu", "on_failure": "abort"})
     assert stated == run
     assert "on_failure" not in run.to_json()

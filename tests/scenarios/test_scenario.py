@@ -29,7 +29,7 @@ def test_every_built_in_scenario_is_valid_and_named_after_its_file(name):
 MISTAKES = {
     "unknown key": ("clip = 3.0", "clipp = 3.0", ["training.clipp", "unknown key", "'clip'"]),
     "unknown section": ("[split]", "[splitt]", ["splitt", "unknown key", "'split'"]),
-    "missing key": ("learning_rate = 2.0", "", ["training.learning_rate", "missing"]),
+    "missing key": ("learning_rate = 0.5", "", ["training.learning_rate", "missing"]),
     "epsilon of 0": ("8, 2, 1, 0.5", "0", ["privacy.epsilons[1]", "= 0", "greater than 0"]),
     "negative epsilon": ("8, 2, 1, 0.5", "-1", ["privacy.epsilons[1]", "-1", "greater than 0"]),
     "epsilon is no number": ("8, 2, 1, 0.5", '"eight"', ["privacy.epsilons[1]", "'eight'", "number"]),
@@ -38,7 +38,7 @@ MISTAKES = {
     "number as text": ("rounds = 30", 'rounds = "30"', ["training.rounds", "'30'", "integer"]),
     "no rounds": ("rounds = 30", "rounds = 0", ["training.rounds", "0", "greater than or equal to 1"]),
     "infinite learning rate": (
-        "learning_rate = 2.0",
+        "learning_rate = 0.5",
         "learning_rate = inf",
         ["training.learning_rate", "inf"],
     ),
@@ -146,7 +146,7 @@ TABLES = 'must be a list of tables, e.g. [{name="fedavg"}]'
         ('[{name="term"}, {t=5.0}]', "strategies[1].name: missing"),
         ('[{name="term"}, {t=5.0}, {}]', "strategies[1].name: missing (and 1 more)"),
         ("[{name=1}]", "strategies[0].name = 1: input should be a valid string"),
-        ("[]", "strategies = []: tuple should have at least 1 item after validation, not 0"),
+        ("[]", "strategies = []: must have at least one value"),
         (
             '[{name="a.py:Mine"}, {name="b.py:Mine"}]',
             "strategies: 'a.py:Mine' and 'b.py:Mine' are both called Mine in tables; rename one class",

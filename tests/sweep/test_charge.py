@@ -6,6 +6,8 @@ import pytest
 
 import fedtoll
 from fedtoll.privacy.ledger import CHOICE
+from fedtoll.report.constants import sentences
+from fedtoll.report.digest import Digest
 from fedtoll.report.page import render
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import read
@@ -79,6 +81,22 @@ def test_every_strategy_draws_the_same_number_and_every_draw_has_seeds_of_its_ow
     assert len(free) == 2 * 2  # at ∞ the whole grid
 
 
+def test_at_infinity_all_strategies_try_the_same_number_although_one_has_more_combinations():
+    found = planned(
+        'strategies=[{name="fedavg"}, {name="fedprox"}]',
+        CHARGED.replace("seeds", "strategies={fedprox={mu=[0.01, 0.1]}}, seeds"),
+    )
+    tune = found.scenario.tune
+    assert tune is not None
+    free = [c.strategy for c in candidates(found, tune) if c.epsilon != 2]
+    assert free == ["fedavg"] * 2 + ["fedprox"] * 2
+
+
+def test_the_headline_says_that_the_noise_pays_for_the_choice(results):
+    words = " ".join(sentences(Digest(results)))
+    assert "They differ because the noise of the tuned runs also pays for the choice of constants" in words
+
+
 def test_without_a_candidate_the_constants_are_the_first_of_the_grid(tmp_path):
     found = planned(NONE_DRAWN)
     assert found.scenario.tune is not None
@@ -114,11 +132,19 @@ def test_the_budget_of_a_scenario_includes_the_choice():
             "stopping: needs charge = 'random-stopping'",
         ),
         (CHARGED.replace("random-stopping", "random-stoping"), "did you mean 'random-stopping'"),
+        (
+            NONE_DRAWN.replace("poisson", "poison"),
+            "tune.stopping.kind = 'poison': unknown; did you mean 'poisson'?",
+        ),
+        (NONE_DRAWN.replace("kind='poisson', ", ""), "tune.stopping.kind: missing"),
+        (NONE_DRAWN.replace(", mean=1.0", ""), "tune.stopping.mean: missing"),
+        (NONE_DRAWN.replace("mean=", "meen="), "tune.stopping.meen: unknown key; did you mean 'mean'?"),
+        ("partition.copies=2", "tune.charge: 'random-stopping' needs partition.copies = 1"),
     ],
 )
 def test_nonsense_is_refused(change, line):
     with pytest.raises(ScenarioError) as error:
-        read("compas-race", [*SMALL, change], "0:2")
+        read("compas-race", [*SMALL, CHARGED, change], "0:2")
     assert line in str(error.value)
 
 

@@ -46,3 +46,12 @@ def test_workers_share_the_time_and_take_time_to_start(clock):
     alone, four = (json.loads(dry_run.preview(plan, n, as_json=True))["expected_seconds"] for n in (1, 4))
     assert alone == 4 * (3 + 100)
     assert four == 3 + 100 + dry_run._STARTUP
+
+
+def test_it_says_whose_noise_it_shows_if_candidates_have_another(clock):
+    rates, rounds = {"learning_rates": [0.1, 0.5]}, {"rounds": [1, 2]}
+    for lists, said in ((rates, False), (rounds, True)):
+        plan = planned(FEDAVG, split={"validation": 0.1}, tune=lists, privacy={"epsilons": ["inf", 2]})
+        assert ("σ, q and steps of the scenario's own constants" in dry_run.preview(plan, 1)) == said
+    assert "on 1 process" in dry_run.preview(plan, 1)
+    assert "1 processes" not in dry_run.preview(plan, 1)

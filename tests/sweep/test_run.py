@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import fedtoll
+from fedtoll.formatting import number
+from fedtoll.report.charts.sensitivity import loss
 from fedtoll.report.constants import OFF, sentences
 from fedtoll.report.digest import Digest
 from fedtoll.report.headline import headline
@@ -87,12 +90,57 @@ def test_the_headline_states_price_and_recipe_and_why_they_differ(tuned):
         (digest.recipe.loss["group"] == EVERYBODY) & (digest.recipe.loss["mechanism"] == "dp-sgd")
     ]
     toll = recipe.set_index("strategy")["toll"]["fedavg"]
-    signed = (f"{value:.3f}".replace("-", "−") for value in (toll, price))
-    assert f"(learning rate 0.125 at every ε) would show a toll of {next(signed)} for everybody" in words
-    assert f"at best constants it is a price of {next(signed)}" in words
+    assert f"(learning rate 0.125 at every ε) would show a toll of {number(toll)} for everybody" in words
+    assert f"at best constants it is a price of {number(price)}" in words
     assert "fedavg does best with learning rate " in words
     assert "with constants chosen for each ε" in headline(digest)
     assert "price gap" in headline(digest)
+
+
+def changed(results, **resolved):
+    """Return tuned results that say something else about the choice."""
+    return replace(results, resolved={**results.resolved, **resolved})
+
+
+def test_it_says_why_recipe_and_price_differ_only_where_that_is_known(tuned):
+    """The recipe's own batch size is known under another key, and a strategy's default not at all."""
+    scenario, rows = tuned.resolved["scenario"], tuned.resolved["tuning"]
+    for constants, training, words in (
+        ({"learning_rate": 0.125}, {}, "The recipe is the best one tried: fedavg"),
+        ({"learning_rate": 0.5}, {}, "They differ because fedavg does best with learning rate 0.5"),
+        ({"server_schedule": "cosine"}, {}, "They differ because fedavg"),
+        ({"server_schedule": "constant"}, {}, "The recipe is the best one tried"),
+        ({"sampling_rate": 0.2}, {"sampling_rate": None, "batch_size": 9}, "Of what was tried, fedavg"),
+        ({"learning_rate": 0.125, "mu": 0.1}, {}, "Of what was tried, fedavg"),
+    ):
+        new = changed(
+            tuned,
+            tuning=[{**row, "constants": constants} for row in rows],
+            scenario={**scenario, "training": {**scenario["training"], **training}},
+        )
+        text = " ".join(sentences(Digest(new)))
+        assert words in text
+        assert ("(batch size 9 at every ε)" in text) == ("batch_size" in training)
+
+
+def test_the_chart_shows_every_choice_however_large_its_loss(tuned):
+    """With ten classes losses are above one nat; only those far above the chosen ones are left out."""
+    larger = [{**row, "loss": {k: 4 * v for k, v in row["loss"].items()}} for row in tuned.resolved["tuning"]]
+    worst = next(i for i, row in enumerate(larger) if not row["chosen"])
+    larger[worst]["loss"]["(all)"] = 99.0
+    spec = loss(Digest(changed(tuned, tuning=larger)))
+    assert spec is not None
+    (data,) = spec["datasets"].values()
+    assert len(data) == len(larger) - 1
+    assert sum(row["chosen"] for row in data) == sum(row["chosen"] for row in larger)
+
+
+def test_an_end_of_a_list_beyond_which_there_is_nothing_is_no_edge(tuned):
+    scenario = {**tuned.resolved["scenario"], "tune": {"sampling_rates": [0.5, 1.0], "rounds": [1, 3]}}
+    for constants, edge in (({"sampling_rate": 1.0, "rounds": 1}, False), ({"rounds": 3}, True)):
+        rows = [{**row, "constants": constants} for row in tuned.resolved["tuning"]]
+        text = " ".join(sentences(Digest(changed(tuned, tuning=rows, scenario=scenario))))
+        assert ("Widen the grid" in text) == edge
 
 
 def test_the_page_shows_the_constants_and_both_figures(tuned):

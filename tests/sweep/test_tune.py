@@ -111,6 +111,22 @@ def test_the_choice_is_the_least_loss(planned, tmp_path):
         assert {c["learning_rate"] for c in best.values()} == {wanted}
 
 
+@pytest.mark.parametrize("damaged", ["{}", "[]", "3", '{"(all)": "low"}', '{"White": 0.1}', "\xff"])
+def test_a_damaged_loss_is_computed_again(planned, tmp_path, monkeypatch, damaged):
+    plant(planned, tmp_path, lambda candidate, run: {"(all)": 0.5})
+    broken = candidates(planned, section_of(planned))[0].runs[0]
+    (tmp_path / f"{broken.hash}.json").write_text(damaged, encoding="latin-1")
+    again = []
+
+    def losses(trainer, text):
+        again.append(text)
+        return {"(all)": 0.4}
+
+    monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", losses)
+    tune(planned, tmp_path, executor="serial")
+    assert again == [broken.to_json()]
+
+
 @pytest.mark.parametrize("by", ["everybody", "worst group"])
 def test_a_run_that_diverged_is_never_chosen(planned, tmp_path, by):
     """No number is less than NaN, so it would win if it came first."""
@@ -247,7 +263,7 @@ def test_all_constants_reach_the_run(several):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["tune={clips=[1.0, 2.0]}"], "tune: needs split.validation"),
+        (["tune={clips=[1.0, 2.0]}", "split.validation=0.0"], "tune: needs split.validation"),
         (["tune={clips=[1.0]}", "split.validation=0.1"], "nothing to choose from"),
         (["tune={clips=[1.0, 1.0]}", "split.validation=0.1"], "clips: the same value twice"),
         (["tune={clips=[1.0, 2.0], seeds=[0]}", "split.validation=0.1"], "tune.seeds: 0 is also in seeds"),
@@ -268,6 +284,11 @@ def test_all_constants_reach_the_run(several):
             "tune.strategies.term.t: term(clip=1, t=5) states it too",
         ),
         (["tune={server_schedules=['constant', 'linear']}", "split.validation=0.1"], "inverse-time(5)"),
+        (
+            ["tune={strategies={fedavg={name=['fedavg', 'uniform']}}}", "split.validation=0.1"],
+            "tune.strategies.fedavg.name: not a parameter of a strategy",
+        ),
+        (["tune={clips=[1.0, 2.0], seeds=[]}", "split.validation=0.1"], "seeds = []: must have at least one"),
         (["tune={learning_rate=[1.0, 2.0]}", "split.validation=0.1"], "did you mean 'learning_rates'"),
     ],
 )
@@ -287,3 +308,4 @@ def test_a_wrong_value_of_a_strategys_parameter_is_found_by_check(several, lists
     with pytest.raises(ScenarioError, match="x: ") as error:
         check(changed.scenario, "x")
     assert line in str(error.value)
+    assert str(error.value).startswith("x: tune.strategies: ")

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -233,6 +234,24 @@ def test_a_folder_against_itself_has_no_difference(here, folders):
     code, out, _ = here("compare", folders[0], folders[0])
     assert code == 0
     assert "The same settings, records and versions." in out
+
+
+def test_the_command_says_whether_it_compares_recipes_or_best_constants(here, folders):
+    candidate: dict[str, Any] = {"strategy": "fedavg", "mechanism": "none", "epsilon": "inf", "seeds": 1}
+    candidate |= {"constants": {"learning_rate": 0.5}, "loss": {"(all)": 0.5}, "chosen": True}
+    words = []
+    for tuned in ((), (0,), (1,), (0, 1)):
+        for i, folder in enumerate(folders):
+            file = folder / "resolved.json"
+            content = json.loads(file.read_text())
+            content["tuning"] = [candidate] if i in tuned else []
+            file.write_text(json.dumps(content))
+        words.append(here("compare", *folders)[1])
+    assert "Both are tolls of recipes: no strategy was tuned." in words[0]
+    assert "Unlike quantities: one has prices at best constants, two tolls of its recipe." in words[1]
+    assert "Unlike quantities: two has prices at best constants, one tolls of its recipe." in words[2]
+    assert "ε = 0.5: price at best constants in log-loss, two minus one" in words[3]
+    assert "recipe" not in words[3]
 
 
 def test_unpaired_folders_say_why(here, folders):

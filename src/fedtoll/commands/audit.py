@@ -42,6 +42,8 @@ def audit(
         typer.echo(json.dumps({"folder": str(folder / "audit"), **content}, ensure_ascii=False, indent=1))
     else:
         typer.echo(_text(content))
+        if prepared.scenario.tune is not None:
+            typer.echo("\nThis audits the scenario's own recipe: an audit does not choose constants.\n")
         typer.echo(f"audit: {folder / 'audit'}")
     if content["broken"]:
         raise typer.Exit(FAILED)

@@ -63,7 +63,8 @@ def compare(
         }
         typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
-    console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame))
+    tuned = bool(a.resolved.get("tuning")), bool(b.resolved.get("tuning"))
+    console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame, tuned))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -86,6 +87,7 @@ def _screen(
     differing: list[tuple[str, Any, Any]],
     ambiguous: list[tuple[str, str, str]],
     frame: pd.DataFrame,
+    tuned: tuple[bool, bool],
 ) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
@@ -106,12 +108,21 @@ def _screen(
     epsilon = private["epsilon"].min()
     tight = private[private["epsilon"] == epsilon]
     strategies = list(dict.fromkeys(tight["strategy"]))
-    title = f"ε = {budget('dp-sgd', epsilon)}: toll in {MEASURES[measure].title}, {second} minus {first}"
+    what = "price at best constants" if all(tuned) else "toll"
+    title = f"ε = {budget('dp-sgd', epsilon)}: {what} in {MEASURES[measure].title}, {second} minus {first}"
     parts.append(Text(title))
     for start in range(0, len(strategies), ACROSS):
         shown = strategies[start : start + ACROSS]
         parts += [_table(tight[tight["strategy"].isin(shown)]), Text()]
-    return Group(*parts, *(Text(line) for line in _notes(private, tight)))
+    notes = _notes(private, tight)
+    if not any(tuned):
+        notes.append("Both are tolls of recipes: no strategy was tuned.")
+    elif not all(tuned):
+        best, other = (first, second) if tuned[0] else (second, first)
+        notes.insert(
+            0, f"Unlike quantities: {best} has prices at best constants, {other} tolls of its recipe."
+        )
+    return Group(*parts, *(Text(line) for line in notes))
 
 
 def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:

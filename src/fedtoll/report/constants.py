@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from fedtoll.formatting import general, listed, number
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.schedule import CONSTANT
+from fedtoll.scenarios.tune import ALTERNATIVES
 
 OFF = 0.005
 """Log-loss in nats: smaller differences of everybody's loss are not worth a warning."""
@@ -24,6 +26,9 @@ _LISTS = {
     "rounds": "rounds",
 }
 """Constants whose lists have edges, by their key in ``[training]``."""
+
+_ENDS = {"sampling_rate": 1.0, "batch_size": 1, "local_steps": 1, "rounds": 1}
+"""Values beyond which there is nothing to try."""
 
 
 def sentences(digest: Digest) -> list[str]:
@@ -69,24 +74,45 @@ def chosen(digest: Digest, strategy: str, epsilon: float) -> dict[str, Any]:
 def _recipe(digest: Digest) -> list[str]:
     """Compare the toll of the recipe with the price at best constants, under the leader."""
     free, tight = (chosen(digest, digest.leader, e) for e in (math.inf, digest.epsilon))
-    training = digest.results.resolved.get("scenario", {}).get("training", {})
-    stated = {key: training[key] for key in dict.fromkeys([*free, *tight]) if training.get(key) is not None}
+    scenario = digest.results.resolved.get("scenario", {})
+    training = scenario.get("training", {})
+    names = list(dict.fromkeys([*free, *tight]))
+    stated = _stated(training, names)
     recipe = digest.recipe
     if recipe is None:
         return ["The runs of the scenario’s own recipe are missing."]
     price, toll = (_everybody(d, digest.leader, digest.epsilon) for d in (digest, recipe))
     gaps = [_gap(d, digest.leader, digest.epsilon) for d in (digest, recipe)]
+    shown = ["" if math.isnan(gap) else f" and a gap of {number(gap)}" for gap in gaps]
     text = (
         f"The scenario’s own recipe ({describe(stated) or 'its constants'} at every ε) would show a toll of "
-        f"{number(toll)} for everybody and a gap of {number(gaps[1])}; at best constants it is a price of "
-        f"{number(price)} and a gap of {number(gaps[0])}."
+        f"{number(toll)} for everybody{shown[1]}; at best constants it is a price of "
+        f"{number(price)}{shown[0]}."
     )
     if not free or not tight:
         return [text]
-    differ = any(best.get(key, stated[key]) != stated[key] for best in (free, tight) for key in stated)
     best_at = f"{describe(free)} at ε = ∞ and {describe(tight)} at ε = {digest.epsilon_text}"
     why = f"{digest.leader} does best with {best_at}"
-    return [text, f"{'They differ because' if differ else 'The recipe is the best one tried:'} {why}."]
+    charged = (scenario.get("tune") or {}).get("charge", "none") != "none"
+    causes = ["the noise of the tuned runs also pays for the choice of constants"] if charged else []
+    if any(stated.get(key, value) != value for best in (free, tight) for key, value in best.items()):
+        causes.append(why)
+    if causes:
+        return [text, f"They differ because {' and because '.join(causes)}."]
+    if stated.keys() >= {*names}:
+        return [text, f"The recipe is the best one tried: {why}."]
+    return [text, f"Of what was tried, {why}."]  # the recipe's own values are not known here
+
+
+def _stated(training: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the recipe's values of the constants that were tuned, as ``[training]`` states them."""
+    known = {"server_schedule": CONSTANT, **{k: v for k, v in training.items() if v is not None}}
+    found = {}
+    for name in names:
+        key = name if name in known else ALTERNATIVES.get(name, name)
+        if key in known:
+            found[key] = known[key]
+    return found
 
 
 def _probe(digest: Digest) -> list[str]:
@@ -174,7 +200,7 @@ def _edges(digest: Digest) -> list[str]:
     for epsilon, text in ((math.inf, "∞"), (digest.epsilon, digest.epsilon_text)):
         for key, value in chosen(digest, digest.leader, epsilon).items():
             values = section.get(_LISTS.get(key, ""), [])
-            if len(values) > 1 and value in (min(values), max(values)):
+            if len(values) > 1 and value in (min(values), max(values)) and value != _ENDS.get(key):
                 found.append(f"{key.replace('_', ' ')} {value_text(value)} at ε = {text}")
     if not found:
         return []

@@ -51,7 +51,11 @@ def audit_section(results: ResultsLike) -> dict[str, Any] | None:
         label = partial(group_label, attribute=attribute(results.resolved))
         return {
             "title": TITLE,
-            "sentences": [_most_exposed(content, label), _method(content), verdict(content)],
+            "sentences": [
+                _most_exposed(content, label),
+                _method(content, tuned=bool(results.resolved.get("tuning"))),
+                verdict(content),
+            ],
             "tables": [_membership(content, label), _steps(content, label)],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -119,10 +123,15 @@ def _interval(row: dict[str, Any]) -> str:
     )
 
 
-def _method(content: dict[str, Any]) -> str:
+def _method(content: dict[str, Any], tuned: bool) -> str:
     models = len(content["seeds"])
+    how = (
+        "with the scenario’s own recipe, not with the constants chosen"
+        if tuned
+        else "as this scenario trains"
+    )
     return (
-        f"Membership inference: {models} models per strategy and ε, trained as this scenario trains, each on "
+        f"Membership inference: {models} models per strategy and ε, trained {how}, each on "
         "a random half of the same records. Each model is the target once, and the attacker uses the others. "
         "The advantage is TPR − FPR at one threshold for all groups, chosen on other targets; a coin has 0."
     )

@@ -91,7 +91,6 @@ def card(results: ResultsLike) -> Card:
 def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str]]:
     """Return unit, neighbours, adversary, guarantee and mechanism, each with its explanation."""
     scenario = results.resolved.get("scenario", {})
-    training = scenario.get("training", {})
     delta = listed(general(d) for d in sorted(ledger["delta"].unique()))
     accountant = listed(sorted(ledger["accountant"].astype(str).unique()))
     largest = ledger.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
@@ -99,7 +98,6 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
     )
     copies = int(scenario.get("partition", {}).get("copies", 1))
-    clip = f" to norm {general(float(training['clip']))}" if "clip" in training else ""
     terms = [
         ("Unit", "One record of one client."),
         ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
@@ -117,7 +115,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         (
             "Mechanism",
             "DP-SGD: each local step draws a Poisson sample of the client’s records, clips each record’s "
-            f"gradient{clip}, and adds Gaussian noise to their sum. {_constants(training)}",
+            f"gradient{_norm(results)}, and adds Gaussian noise to their sum. {_constants(results)}",
         ),
     ]
     kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
@@ -155,15 +153,38 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     return terms
 
 
-def _constants(training: dict[str, Any]) -> str:
+def _chosen(results: ResultsLike, *names: str) -> dict[str, list[Any]]:
+    """Return the values of some constants that private runs chose by ``[tune]``; empty if none was tuned."""
+    found: dict[str, list[Any]] = {}
+    for row in results.resolved.get("tuning", []):
+        if row["chosen"] and row["mechanism"] == "dp-sgd":
+            for name in names:
+                if name in row["constants"]:
+                    found.setdefault(name, []).append(row["constants"][name])
+    return found
+
+
+def _norm(results: ResultsLike) -> str:
+    """Return the norm that gradients are clipped to, after which the sentence goes on."""
+    if clips := _chosen(results, "clip").get("clip"):
+        return f" to norm {span(min(clips), max(clips), 'general')} (chosen for each strategy and ε)"
+    training = results.resolved.get("scenario", {}).get("training", {})
+    return f" to norm {general(float(training['clip']))}" if "clip" in training else ""
+
+
+def _constants(results: ResultsLike) -> str:
     """Return a sentence on what q, T and σ depend on."""
-    if training.get("sampling_rate") is not None:
+    training = results.resolved.get("scenario", {}).get("training", {})
+    chosen = _chosen(results, "sampling_rate", "batch_size", "local_steps", "rounds")
+    start = "Given the chosen constants, sampling rate q" if chosen else "Sampling rate q"
+    fixed = training.get("sampling_rate") is not None and "batch_size" not in chosen
+    if fixed or "sampling_rate" in chosen:
         return (
-            "Sampling rate q, number of steps T and noise multiplier σ follow from the scenario, whatever "
+            f"{start}, number of steps T and noise multiplier σ follow from the scenario, whatever "
             "records a client holds; the normaliser B = q·n follows from the client’s declared size n."
         )
     return (
-        "Sampling rate q, number of steps T and noise multiplier σ depend on a client’s declared size, never "
+        f"{start}, number of steps T and noise multiplier σ depend on a client’s declared size, never "
         "on the records it holds."
     )
 
@@ -177,9 +198,18 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
     runs = resolved.get("runs", [])
     split = scenario.get("split", {})
     public = float(split.get("validation", 0.0))
+    tuned = bool(resolved.get("tuning"))
+    choices = "the grid of candidates" if tuned or charged else "hyper-parameters"
     items = [
-        f"Choices made by looking at results: {'the grid of candidates' if charged else 'hyper-parameters'}, "
-        "the best of several runs, this page’s headline.",
+        *(
+            [
+                "The choice of constants. Its candidates were trained on private records; what it reveals is "
+                "not counted in ε."
+            ]
+            if tuned and not charged
+            else []
+        ),
+        f"Choices made by looking at results: {choices}, the best of several runs, this page’s headline.",
         f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
         "centre, scale, transform and categories.",
         "The held-out measures on this page. They come from records that no strategy sees and no client’s "

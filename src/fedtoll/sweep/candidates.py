@@ -14,12 +14,8 @@ from fedtoll.scenarios.choice import seeds_of
 from fedtoll.scenarios.run import Run, mechanism_of
 from fedtoll.scenarios.scenario import Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import Purpose, stream
-from fedtoll.scenarios.tune import AXES, Tune
+from fedtoll.scenarios.tune import ALTERNATIVES, AXES, Tune
 from fedtoll.server.plan import Candidates, Plan, plan
-
-ALTERNATIVES = {"sampling_rate": "batch_size", "local_steps": "local_epochs"}
-"""Keys of ``[training]`` that state the same thing: exactly one of each pair is given."""
-ALTERNATIVES |= {b: a for a, b in ALTERNATIVES.items()}
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,18 @@ class Constants:
     strategy: tuple[tuple[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the constants by name; a strategy's parameters come after those of training."""
-        return {**dict(self.training), **dict(self.strategy)}
+        """Return the constants by name; a strategy's parameters come after those of training.
+
+        A parameter that is called like a key of ``[training]``, as TERM's ``clip``, is ``strategy_clip``.
+
+        Examples
+        --------
+        >>> Constants((("clip", 2.0),), (("clip", 1.0), ("t", 5.0))).to_dict()
+        {'clip': 2.0, 'strategy_clip': 1.0, 't': 5.0}
+        """
+        known = AXES.values()
+        own = {f"strategy_{name}" if name in known else name: value for name, value in self.strategy}
+        return {**dict(self.training), **own}
 
 
 @dataclass(frozen=True)
@@ -98,17 +104,18 @@ def candidates(planned: Plan, tune: Tune) -> list[Candidate]:
 
 
 def _drawn(planned: Plan, tune: Tune, spec: StrategySpec, epsilon: float | str) -> list[Candidate]:
-    """Return a random number of candidates, each drawn uniformly from the grid; at ε = ∞, the whole grid.
+    """Return a random number of candidates, each drawn uniformly from the grid.
 
-    The number is the same for every strategy. Each draw has seeds of its own, because the price of the choice
+    At ε = ∞ nothing is charged, so the candidates are those of :func:`constants_at`. The number is the same
+    for every strategy. Each draw has seeds of its own, because the price of the choice
     holds for independent trainings, even of one candidate that is drawn twice.
     """
-    combinations = grid(tune, spec, epsilon)
     if mechanism_of(epsilon) != "dp-sgd":
         return [
             Candidate(spec.label, epsilon, c, with_constants(planned, spec.label, epsilon, c, tune.seeds))
-            for c in combinations
+            for c in constants_at(planned.scenario, tune, epsilon)[spec.label]
         ]
+    combinations = grid(tune, spec, epsilon)
     assert tune.distribution is not None
     rng = stream(tune.seeds[0], Purpose.CHOICE, planned.scenario.privacy.epsilons.index(epsilon))
     count = tune.distribution.draw(rng)

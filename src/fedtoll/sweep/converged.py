@@ -40,7 +40,7 @@ def converged(planned: Plan, folder: Path) -> dict[str, Any] | None:
     -------
     dict or None
         ``seeds``, and ``log_loss``: everybody's, in nats, one per seed. ``None`` if the scenario's model is
-        not a binary logistic regression, or it has no run at ε = ∞.
+        not a binary logistic regression, it has no run at ε = ∞, or all clients' records have one label.
     """
     free = {run.seed: run for run in planned.runs if run.mechanism == "none"}
     runs = [free[seed] for seed in planned.scenario.seeds[:SEEDS] if seed in free]
@@ -49,11 +49,12 @@ def converged(planned: Plan, folder: Path) -> dict[str, Any] | None:
     found = cache.complete(
         {folder / f"{run.hash}.json": run.to_json() for run in runs},
         partial(log_loss, planned.federation),
-        load=lambda file: float(json.loads(file.read_text(encoding="utf-8"))),
+        load=lambda file: float(file.read_text(encoding="utf-8")),
         save=lambda file, loss: file.write_text(json.dumps(loss), encoding="utf-8"),
         executor="serial",
     )
-    return {"seeds": [run.seed for run in runs], "log_loss": list(found.values())}
+    known = {run.seed: loss for run, loss in zip(runs, found.values(), strict=True) if math.isfinite(loss)}
+    return {"seeds": list(known), "log_loss": list(known.values())} if known else None
 
 
 def log_loss(federation: Federation, text: str) -> float:

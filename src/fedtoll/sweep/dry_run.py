@@ -51,7 +51,16 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
     }
     if as_json:
         return json.dumps(content, ensure_ascii=False, indent=1)
-    return _text(content)
+    return _text(content, _noise_note(plan))
+
+
+def _noise_note(plan: Plan) -> str:
+    """Return whose σ, q and steps the preview shows, if the candidates of ``[tune]`` differ in them."""
+    tune = plan.scenario.tune
+    if tune is None or not (tune.sampling_rates or tune.batch_sizes or tune.local_steps or tune.rounds):
+        return ""
+    whose = "the scenario's own constants" if tune.distribution is None else "the first candidate"
+    return f"σ, q and steps of {whose}; those that [tune] chooses can have others."
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
@@ -122,7 +131,7 @@ def _seconds(trainer: Trainer, run: Run, rounds: int) -> float:
     return time.perf_counter() - start
 
 
-def _text(content: dict[str, Any]) -> str:
+def _text(content: dict[str, Any], noise_note: str) -> str:
     counts = [len(content[name]) for name in ("strategies", "epsilons", "seeds")]
     strategies = "strategy" if counts[0] == 1 else "strategies"
     seeds = "seed" if counts[2] == 1 else "seeds"
@@ -162,10 +171,9 @@ def _text(content: dict[str, Any]) -> str:
             "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in [head, *rows]
         ]
-        lines.append("")
-    lines.append(
-        f"expected time: {_duration(content['expected_seconds'])} on {content['processes']} processes"
-    )
+        lines += [noise_note, ""] if noise_note else [""]
+    processes = "1 process" if content["processes"] == 1 else f"{content['processes']} processes"
+    lines.append(f"expected time: {_duration(content['expected_seconds'])} on {processes}")
     return "\n".join(lines)
 
 

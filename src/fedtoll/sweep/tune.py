@@ -203,7 +203,7 @@ def _losses(
     found = cache.complete(
         {file: run.to_json() for file, run in by_file.items()},
         partial(validation_losses, Trainer(planned.federation)),
-        load=lambda file: json.loads(file.read_text(encoding="utf-8")),
+        load=_load,
         save=lambda file, losses: file.write_text(json.dumps(losses), encoding="utf-8"),
         executor=executor,
         workers=workers,
@@ -211,3 +211,12 @@ def _losses(
         finished=lambda file: finished(by_file[file]),
     )
     return {file.stem: losses for file, losses in found.items()}
+
+
+def _load(file: Path) -> Losses:
+    """Read the losses of one run; ValueError if the file is damaged."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    numbers = isinstance(content, dict) and all(type(value) in {int, float} for value in content.values())
+    if not numbers or EVERYBODY not in content:
+        raise ValueError(f"{file}: no losses")
+    return dict(content)

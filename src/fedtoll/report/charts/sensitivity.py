@@ -11,8 +11,8 @@ from fedtoll.report.charts.style import COLOURS, Spec, budget_labels, chart_rows
 from fedtoll.report.digest import Digest
 from fedtoll.report.sensitivity import axis, candidates
 
-CEILING = 1.0
-"""Charts leave out losses above this (nats): a candidate that diverged would flatten all others."""
+CEILING = 2.0
+"""Charts leave out losses above this multiple of the largest chosen one: they would flatten all others."""
 
 
 def loss(digest: Digest) -> Spec | None:
@@ -33,7 +33,8 @@ def _chart(digest: Digest, name: str, value: str, title: str) -> Spec | None:
     if not constant:
         return None
     rows = _best_along(frame, f"constant.{constant}")
-    rows = rows[rows[value].notna() & (rows[value] <= CEILING)]
+    highest = CEILING * frame.loc[frame["chosen"], "log_loss"].max()
+    rows = rows[rows[value].notna() & ~(rows["log_loss"] > highest)]
     if value == "gap":
         rows = rows[rows["mechanism"] != "none"]
     if rows.empty:

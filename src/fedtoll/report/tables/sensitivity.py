@@ -48,10 +48,11 @@ def sensitivity_text(digest: Digest) -> str:
     if not digest.tuned:
         return ""
     frame = candidates(digest)
-    per_cell = frame.groupby(["strategy", "mechanism", "epsilon"]).size()
+    tried = (frame["seeds"] > 0).groupby([frame["strategy"], frame["mechanism"], frame["epsilon"]])
+    per_cell = tried.sum()
     few, many = int(per_cell.min()), int(per_cell.max())
     number = f"{few if few == many else f'{few} to {many}'} candidate{'' if many == 1 else 's'}"
-    by = "worst group" if section.get("by") == "worst group" else "everybody"
+    by = "the worst group" if section.get("by") == "worst group" else "everybody"
     seeds = len(section.get("seeds", []))
     halved = section.get("method") == "halving"
     halving = ", dropping the worse half after one seed, two, four, ..." if halved else ""
