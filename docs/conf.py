@@ -27,7 +27,7 @@ exclude_patterns = ["extensions"]
 
 # Check links to headings of other pages, too.
 myst_enable_extensions = ["colon_fence", "deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 html_theme = "furo"
 html_theme_options = {"light_css_variables": {"code-font-size": "76%"}}  # so that 100 terminal columns fit

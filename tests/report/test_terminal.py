@@ -53,6 +53,17 @@ def test_it_says_who_pays_over_epsilon_what_was_compared_and_the_headline(eight)
     assert " ".join(out.split()).endswith(headline(eight))
 
 
+def test_the_title_at_best_constants_is_one_line(eight):
+    row = {"strategy": "fedavg", "mechanism": "dp-sgd", "epsilon": 0.5, "chosen": True}
+    tuning = [row | {"constants": {"learning_rate": 0.5}, "seeds": 2, "loss": {"(all)": 0.3}}]
+    resolved = eight.results.resolved | {"tuning": tuning}
+    lines = screen(replace(eight.results, resolved=resolved)).splitlines()
+    assert lines[0] == (
+        "Who pays at ε = 0.5, at best constants: added log-loss (nats) ± half the 95% interval over 8 seeds"
+    )
+    assert "Price under fedavg at each ε" in lines
+
+
 def test_it_says_why_there_is_no_test(digest):
     assert "4 default comparisons, not tested (too few seeds" in screen(digest)
 

@@ -59,8 +59,8 @@ def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
         most = MOST_GROUPS if len(digest.strategies) > 1 else MOST_GROUPS_ALONE
         groups = digest.order if len(digest.order) <= most else digest.order[: most - 1]
         spread = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
-        best = ", at best constants" if digest.tuned else ""
-        title = f"Who pays at ε = {digest.epsilon_text}{best}: log-loss added by privacy (nats){spread}"
+        what = ", at best constants: added log-loss" if digest.tuned else ": log-loss added by privacy"
+        title = f"Who pays at ε = {digest.epsilon_text}{what} (nats){spread}"  # fits in 100 columns
         parts += [Text(title), _who_pays(digest, groups), Text()]
         budgets = _budgets(digest)
         if len(budgets) > 1:
