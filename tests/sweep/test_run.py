@@ -175,6 +175,7 @@ def test_the_same_command_trains_nothing_again_and_another_recipe_keeps_the_pric
     assert not again.recipe.groups["log_loss"].equals(tuned.recipe.groups["log_loss"])
 
 
+@pytest.mark.slow
 def test_workers_and_executor_do_not_change_the_choice(tuned, tmp_path):
     again = fedtoll.run(
         "compas-race", out=tmp_path, overrides=[*SMALL, RATES], seeds="0:3", executor="processes", workers=2
