@@ -1,4 +1,4 @@
-"""The flagship scenario gives the figures that it was designed with."""
+"""The flagship scenario gives the figures of an independent simulation, where its tolls are large."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from fedtoll.server.results import load
 from fedtoll.server.store import Store
 from fedtoll.toll import toll
 
-# Log-loss toll at ε = .5 under FedAvg over 60 random splits, and its standard error (a simulation in numpy).
+# Log-loss toll at ε = .5 and learning rate 2 under FedAvg over 60 random splits, and its standard error: a
+# simulation in numpy that shares nothing with fedtoll but the encoded records and σ.
 DESIGNED = {
-    "White": (0.049, 0.002),
-    "Black": (0.107, 0.012),
-    "Asian-Pac-Islander": (0.252, 0.024),
-    "Amer-Indian-Eskimo": (0.135, 0.016),
-    "Other": (0.172, 0.018),
+    "White": (0.0657, 0.0027),
+    "Black": (0.0943, 0.0100),
+    "Asian-Pac-Islander": (0.2843, 0.0241),
+    "Amer-Indian-Eskimo": (0.1079, 0.0151),
+    "Other": (0.1494, 0.0193),
 }
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    scenario = read("adult-race", ['privacy.epsilons=["inf", 0.5]', 'strategies=[{name="fedavg"}]'], "0:10")
+    overrides = [
+        "training.learning_rate=2.0",
+        'privacy.epsilons=["inf", 0.5]',
+        'strategies=[{name="fedavg"}]',
+    ]
+    scenario = read("adult-race", overrides, "0:10")
     store = Store(tmp_path_factory.mktemp("adult-race"))
     planned = plan(scenario, "x")
     with store.lock():
@@ -39,8 +45,8 @@ def results(tmp_path_factory):
 def test_without_privacy_the_accuracy_is_as_designed(results):
     groups = results.groups
     final = groups[(groups["round"] == groups["round"].max()) & (groups["group"] == "(all)")]
-    assert final[final["mechanism"] == "none"]["accuracy"].mean() == pytest.approx(0.842, abs=0.005)
-    assert final[final["mechanism"] == "dp-sgd"]["accuracy"].mean() == pytest.approx(0.829, abs=0.01)
+    assert final[final["mechanism"] == "none"]["accuracy"].mean() == pytest.approx(0.845, abs=0.005)
+    assert final[final["mechanism"] == "dp-sgd"]["accuracy"].mean() == pytest.approx(0.832, abs=0.01)
 
 
 @pytest.mark.slow
