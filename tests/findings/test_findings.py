@@ -13,7 +13,7 @@ import pytest
 from fedtoll.findings import prepare, write
 from fedtoll.findings.page import render
 from fedtoll.findings.run import run_finding
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import findings, read
 from tests.report.browser import CHROMIUM, Browser
 
@@ -327,8 +327,9 @@ def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monke
     train = executor._train
 
     def broken(trainer, text):
-        lost = json.loads(text)["learning_rate"] == 1.5
-        return (None, "it broke", "Traceback") if lost else train(trainer, text)
+        if json.loads(text)["learning_rate"] == 1.5:
+            raise RunError("it broke")
+        return train(trainer, text)
 
     monkeypatch.setattr("fedtoll.server.executor._train", broken)
     code, out, err = here("findings", small, file, "--quick", "--json")

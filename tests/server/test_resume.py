@@ -36,6 +36,7 @@ COMMAND = [
     "--seeds",
     "0:3",
     *(x for o in QUICK for x in ("--set", o)),
+    "--no-tune",
     "--out",
     "here",
 ]
