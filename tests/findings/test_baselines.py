@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from fedtoll.findings import baselines, prepare
 from fedtoll.findings.baselines import check_supported, public_norm, run_baselines
+from fedtoll.findings.models import file_of
 from fedtoll.scenarios.baseline import OBJECTIVE_PERTURBATION, Baseline
 from fedtoll.scenarios.claims import Setting
 from fedtoll.scenarios.data.adult import ADULT
@@ -96,8 +97,8 @@ def test_another_regularisation_is_another_model(trained):
     ]
     assert weights[1] < 0.5 * weights[0]
     stronger = BASELINE.model_copy(update={"regularisation": 100.0})
-    assert not baselines._file(folder, run, stronger).exists()
-    assert baselines._file(folder, run, BASELINE).exists()
+    assert not file_of(folder, run, stronger).exists()
+    assert file_of(folder, run, BASELINE).exists()
 
 
 def test_the_norm_is_public_and_no_record_exceeds_it():

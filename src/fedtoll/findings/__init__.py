@@ -1,7 +1,7 @@
 """What was published, and does it hold? A finding is run in its settings, and its claims are judged.
 
-``prepare`` plans and checks, ``run`` trains and resumes. ``tune`` chooses constants at every ε and
-``reductions`` trains fairness reductions, ``baselines`` other private mechanisms. ``quantities`` reduces
+``prepare`` plans and checks, ``run`` trains and resumes. ``reductions`` trains fairness reductions and
+``baselines`` other private mechanisms, both with ``models``. ``quantities`` reduces
 results to one number per seed, paired as in the toll. ``contrasts`` turns claims into contrasts, and
 ``verdicts`` judges them with the toll's tests. ``survival`` compares the verdicts of tuned and blind settings
 with the others, and ``summary`` combines the verdicts of each claim. ``front`` charts accuracy, disparity and

@@ -7,16 +7,14 @@ after the objective is the same as everywhere: the same records, held-out record
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedtoll.findings.models import table_of_groups
 from fedtoll.privacy import objective_perturbation
 from fedtoll.scenarios.baseline import Baseline
 from fedtoll.scenarios.data.source import TRANSFORMS, Categorical, Source
@@ -27,7 +25,6 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
-from fedtoll.sweep import cache
 from fedtoll.sweep.failures import errors_name_run
 
 
@@ -105,30 +102,7 @@ def run_baselines(
     RunError
         If a model cannot be trained, or the folder cannot be written.
     """
-    first = planned.runs[0].strategy.name
-    runs = [run for run in planned.runs if run.strategy.name == first]
-    files = {run.hash: _file(folder, run, baseline) for run in runs}
-    tables = cache.complete(
-        {files[run.hash]: (run.to_json(), baseline.model_dump_json()) for run in runs},
-        partial(run_baseline, Trainer(planned.federation)),
-        load=pd.read_parquet,
-        save=lambda file, table: table.to_parquet(file, index=False),
-        executor=executor,
-        workers=workers,
-    )
-    keyed = [
-        # A row's mechanism says with or without noise here: claims look up a finite ε under "dp-sgd".
-        tables[files[run.hash]].assign(
-            mechanism=run.mechanism, epsilon=run.epsilon, seed=run.seed, round=run.rounds
-        )
-        for run in runs
-    ]
-    return pd.concat(keyed, ignore_index=True)
-
-
-def _file(folder: Path, run: Run, baseline: Baseline) -> Path:
-    key = hashlib.sha256(json.dumps([run.hash, baseline.model_dump()]).encode()).hexdigest()[:16]
-    return folder / f"{key}.parquet"
+    return table_of_groups(planned, baseline, folder, run_baseline, executor=executor, workers=workers)
 
 
 def run_baseline(trainer: Trainer, job: tuple[str, str]) -> pd.DataFrame:

@@ -9,9 +9,6 @@ released.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedtoll.findings.models import table_of_groups
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
 from fedtoll.scenarios.run import Run, budget_of
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
-from fedtoll.sweep import cache
 from fedtoll.sweep.failures import errors_name_run
 
 Labels = NDArray[np.int64]
@@ -65,28 +62,7 @@ def run_grids(planned: Plan, reduction: Reduction, folder: Path, workers: int | 
     RunError
         If a grid fails, or the folder cannot be written.
     """
-    first = planned.runs[0].strategy.name
-    runs = [run for run in planned.runs if run.strategy.name == first]
-    files = {run.hash: _file(folder, run, reduction) for run in runs}
-    tables = cache.complete(
-        {files[run.hash]: (run.to_json(), reduction.model_dump_json()) for run in runs},
-        partial(run_grid, Trainer(planned.federation)),
-        load=pd.read_parquet,
-        save=lambda file, table: table.to_parquet(file, index=False),
-        workers=workers,
-    )
-    keyed = [
-        tables[files[run.hash]].assign(
-            mechanism=run.mechanism, epsilon=run.epsilon, seed=run.seed, round=run.rounds
-        )
-        for run in runs
-    ]
-    return pd.concat(keyed, ignore_index=True)
-
-
-def _file(folder: Path, run: Run, reduction: Reduction) -> Path:
-    key = hashlib.sha256(json.dumps([run.hash, reduction.model_dump()]).encode()).hexdigest()[:16]
-    return folder / f"{key}.parquet"
+    return table_of_groups(planned, reduction, folder, run_grid, workers=workers)
 
 
 def run_grid(trainer: Trainer, job: tuple[str, str]) -> pd.DataFrame:
