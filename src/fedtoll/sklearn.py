@@ -195,7 +195,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         run = self._run(len(records))
         plan = run.clients[0]
         parameters = model.initial(run.model, records.shape[1], run.classes, run.precision, run.seed)
-        engine = CohortEngine()  # a new one, because an engine caches the records of its clients
+        # A new engine, because it caches the records of its clients.
+        engine = CohortEngine(secret=self.random_state is None)
         for epoch in range(1, run.rounds + 1):
             task = Task(plan, epoch, parameters, features_ND, labels_N, weights_N=weights_N)
             parameters = engine.train(run, [task])[0].parameters
