@@ -44,7 +44,9 @@ def grid_step(sd: float) -> float:
     return math.ldexp(0.5, math.frexp(sd)[1] - GRID_BITS) if sd > 0 else 0.0
 
 
-def noised(values: torch.Tensor, normals: torch.Tensor, sds: Sequence[float]) -> torch.Tensor:
+def noised(
+    values: torch.Tensor, normals: torch.Tensor, sds: Sequence[float], out: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return exact values plus Gaussian noise, rounded to the grid of the noise.
 
     Parameters
@@ -55,6 +57,8 @@ def noised(values: torch.Tensor, normals: torch.Tensor, sds: Sequence[float]) ->
         Standard normals of the same shape, float64.
     sds
         The standard deviation of the noise of each of the K, greater than 0.
+    out
+        A float64 tensor of the same shape for the result.
 
     Returns
     -------
@@ -73,7 +77,7 @@ def noised(values: torch.Tensor, normals: torch.Tensor, sds: Sequence[float]) ->
     sd_K, magic_K = (
         torch.tensor(x, dtype=torch.float64, device=values.device).view(shape) for x in (sds, magic)
     )
-    return torch.mul(normals, sd_K).add_(values).add_(magic_K).sub_(magic_K)
+    return torch.mul(normals, sd_K, out=out).add_(values).add_(magic_K).sub_(magic_K)
 
 
 def secret_normals(count: int) -> NDArray[np.float64]:

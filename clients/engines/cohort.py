@@ -150,6 +150,7 @@ class CohortEngine:
         sds = [t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks]
         draw = unpredictable_normals if self._secret else normals
         noises = draw(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
+        releases = [torch.empty_like(p, dtype=torch.float64) for p in parameters]
         padding = len(pool.labels_N) - 1
         steps = padded_batches(run, tasks, pool.offsets_K, padding, first, self._batches)
         for (index_KB, mask_KB), noise in zip(steps, noises, strict=False):
@@ -159,7 +160,7 @@ class CohortEngine:
             for i, (p, p0, total) in enumerate(zip(parameters, start, sums, strict=True)):
                 shape = (active,) + (1,) * (p.dim() - 1)
                 if noise is not None:
-                    total.copy_(noised(total, noise[i], sds[:active]))
+                    total.copy_(noised(total, noise[i], sds[:active], releases[i][:active]))
                 move = total.mul_(scale_K[:active].view(shape))
                 if p0 is not p:
                     move += pull_K[:active].view(shape) * (p[:active] - p0[:active])
