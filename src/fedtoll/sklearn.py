@@ -70,7 +70,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ``rdp`` or ``prv``.
     random_state
         An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
-        noise. ``None`` takes 128 bits from the operating system.
+        noise. With ``None`` all noise comes from the operating system's cryptographic generator; batches and
+        initial weights come from a generator that is not cryptographic, seeded with 128 bits from there.
 
     Attributes
     ----------
