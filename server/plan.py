@@ -249,6 +249,7 @@ def _runs(
             seed=seed,
             noise_seed=_noise_seed(privacy, seed) if private else 0,
             choice=chosen,
+            predictions=scenario.keeps_predictions,
         )
         for seed in scenario.seeds
     ]
