@@ -128,6 +128,10 @@ def load(folder: str | Path) -> Results:
     resolved = store.resolved()
     if "runs" not in resolved:
         raise ScenarioError(f"{str(folder)[:200]}: holds no results of fedtoll (no readable resolved.json)")
+    if resolved.get("exported") == "without measures":
+        raise ScenarioError(
+            f"{str(folder)[:200]}: a shareable copy without measures: it has nothing to report"
+        )
     try:
         _check_facts(resolved)
         return _joined(store, resolved)
