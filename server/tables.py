@@ -146,8 +146,9 @@ def _with_weights(
 ) -> pd.DataFrame:
     """Add each group's share of the weight in each round; undefined in round 0.
 
-    A client's weight is divided over the groups in proportion to its expected records of each, which are
-    public. A client with a declared group gives its whole weight to that group.
+    A client's weight is divided over the groups in proportion to its expected records of each. A client with
+    a declared group gives its whole weight to that group. Otherwise the shares are exact counts of records,
+    as much the experimenter's view as the measures.
     """
     shares = expected_KG / expected_KG.sum(axis=1, keepdims=True)
     weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))

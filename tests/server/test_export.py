@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """The results of a tuned scenario on a user's own table, with a report and a failed run."""
-    place = tmp_path_factory.mktemp("own")
+    place: Path = tmp_path_factory.mktemp("own")
     scenario = own.write(place, own.patients(), own.TUNE)
     (place / "breaks.py").write_text(own.BREAKS)
     out = place / "results"
@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def untuned(tmp_path_factory) -> Path:
     """The results of a scenario that stores predictions, skips replies and probes other learning rates."""
-    place = tmp_path_factory.mktemp("untuned")
+    place: Path = tmp_path_factory.mktemp("untuned")
     settings = ['partition={kind="group"}', 'training.on_failure="skip"', "results.predictions=true"]
     seeds = "0:6"
     fedtoll.run(
@@ -80,7 +80,7 @@ def untuned(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory) -> Path:
     """The results of an audit."""
-    place = tmp_path_factory.mktemp("audited")
+    place: Path = tmp_path_factory.mktemp("audited")
     scenario = own.write(place, own.patients())
     run_audit(prepare(scenario, ['strategies=[{name="fedavg"}]'], "0:4"), place / "results", workers=1)
     return place / "results"

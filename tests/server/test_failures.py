@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
@@ -27,7 +27,7 @@ class Listening(LocalGrid):
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        self.told: list[tuple[int, str]] = []
+        self.told: list[tuple[int, str | None]] = []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Replies:
         replies = super().send_and_receive(messages, timeout=timeout)
@@ -41,7 +41,7 @@ def fails(request, monkeypatch) -> None:
     real, answers = engines.make_engine, clients._answers
 
     class Fails:
-        def __init__(self, *which: str) -> None:
+        def __init__(self, *which: Any) -> None:
             self.engine = real(*which)
 
         def train(self, run: Run, tasks: list[Any]) -> Any:
@@ -108,6 +108,6 @@ def test_the_log_of_failures_is_bounded_and_starts_anew_with_every_run(monkeypat
     many = clients.Clients()
     grid = LocalGrid(run, many.train)
     for _ in range(2 * MOST_FAILURES):
-        reply = many._failed(Message(clients.RecordDict(), 1, "train"), grid._contexts[1], KeyError("x"))
+        reply = many._failed(Message(RecordDict(), 1, "train"), grid._contexts[1], KeyError("x"))
         assert reply.has_error()
     assert len(many.failures) == MOST_FAILURES
