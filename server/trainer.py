@@ -102,7 +102,7 @@ class Trainer:
             first = failures[0]
             more = " or more" if len(failures) == MOST_FAILURES else ""
             where = f"round {first.round}, client {run.clients[first.client].id}: {first.line}"
-            _log.warning("%s: %d%s replies failed, first %s", run.label, len(failures), more, where)
+            _log.warning("fedtoll: %s: %d%s replies failed, first %s", run.label, len(failures), more, where)
 
 
 def simulate(run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:

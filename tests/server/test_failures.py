@@ -93,7 +93,7 @@ def test_the_experimenter_sees_what_their_own_simulation_raised(tmp_path):
 def test_the_experimenter_sees_why_replies_were_skipped(caplog):
     Trainer().train(run := run_that("skip"))
     assert [record.getMessage() for record in caplog.records] == [
-        f"{run.label}: 1 replies failed, first round 2, client 1: KeyError: '{SECRET}'"
+        f"fedtoll: {run.label}: 1 replies failed, first round 2, client 1: KeyError: '{SECRET}'"
     ]
 
 
