@@ -78,7 +78,7 @@ CHANGES = {
         "depend on a client’s declared size",
         "follow from the scenario",
     ),
-    "precision": (scenario("training", precision="float64"), "(float64)", "(float32)"),
+    "precision": (scenario("training", precision="float64"), "gradients in float64", "gradients in float32"),
     "validation": (scenario("split", validation=0.1), "The 10% of the records", None),
     "validation of the canonical split": (
         scenario("split", kind="canonical", validation=0.1),

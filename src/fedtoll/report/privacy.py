@@ -241,8 +241,8 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
         "have.",
         "The noise itself. It is drawn from the seeds published here, so that anybody can repeat the runs; "
         "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee.",
-        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. (The "
-        "noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
+        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. "
+        "(The noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
     ]
     if charged:
         items.append(
