@@ -21,9 +21,9 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.pld.privacy_loss_mechanism import GaussianPrivacyLoss
 
-from fedtoll.audit.bounds import gaussian_epsilon
 from fedtoll.privacy import accounting
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.privacy.gaussian import gaussian_epsilon
 
 RATES = (1e-4, 1e-3, 0.01, 0.02, 0.1, 0.3, 1.0)
 NOISES = (0.5, 0.7, 1.0, 1.5, 3.0, 10.0)
