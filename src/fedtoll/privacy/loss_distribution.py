@@ -88,7 +88,7 @@ class Distribution:
         """Return an upper bound of δ at ``epsilon``."""
         loss_N = self.lowest + self.spacing * np.arange(len(self.mass_N))
         above = loss_N > (reached := epsilon - self.shift)
-        return min(1.0, self.infinite + float(self.mass_N[above] @ -np.expm1(reached - loss_N[above])))
+        return min(1.0, self.infinite + _dot(self.mass_N[above], -np.expm1(reached - loss_N[above])))
 
     def epsilon(self, delta: float) -> float:
         """Return an upper bound of the smallest ε ≥ 0 at which δ is at most ``delta``."""
@@ -101,7 +101,7 @@ class Distribution:
         above_N = np.cumsum(mass_N[::-1])[::-1] - mass_N  # the probability of a larger loss
 
         def weighted(i: int) -> float:
-            return float(mass_N[i + 1 :] @ fall_N[: size - i - 1])
+            return _dot(mass_N[i + 1 :], fall_N[: size - i - 1])
 
         low, high = -1, size - 1  # δ is above ``delta`` at the loss ``low``, and not at ``high``
         while high - low > 1:
@@ -199,7 +199,7 @@ def _variance(noise: float, rate: float) -> float:
     loss = np.logaddexp(math.log1p(-rate), math.log(rate) + ratio)
     weight = np.exp(-(x**2) / (2 * noise**2) + loss)
     weight /= weight.sum()
-    return float(weight @ loss**2 - (weight @ loss) ** 2)
+    return _dot(weight, loss**2) - _dot(weight, loss) ** 2
 
 
 def _spacing(kinds: Sequence[Kind], cut: float) -> float:
@@ -238,6 +238,11 @@ def _release(noise: float, rate: float, spacing: float, cut: float, adding: bool
     return _Grid(-last if adding else first, mass_N, float(upper_N[-1]))
 
 
+def _dot(a_N: Floats, b_N: Floats) -> float:
+    """Return the inner product without BLAS, whose sums depend on the machine and its threads."""
+    return float((a_N * b_N).sum())
+
+
 def _between(ndtr: Any, z_N: Floats) -> Floats:
     """Return the standard normal probabilities below, between and above points: shape (N + 1,)."""
     edge_N = np.concatenate([[-np.inf], z_N, [np.inf]])
@@ -263,7 +268,7 @@ def _window(grids: Sequence[_Grid], kinds: Sequence[Kind], spacing: float, delta
         for n, g in zip(counts, grids, strict=True):
             power_N = (sign * slope * spacing) * (g.low + np.arange(len(g.mass_N)))
             top = float(power_N.max())
-            total += n * (top + math.log(float(np.exp(power_N - top) @ g.mass_N)))
+            total += n * (top + math.log(_dot(np.exp(power_N - top), g.mass_N)))
         return total / slope / spacing
 
     slopes = math.log(min(0.5 / widest, 1 / spread)), math.log(20 / spread)
@@ -290,6 +295,6 @@ def _composed(
         finite += count * math.log1p(-grid.infinite)
         total += count
     mass_N = np.maximum(np.roll(irfft(spectrum, size), offset - low), 0.0)
-    rounding = 4 * _UNIT * (total + math.log2(size)) * math.sqrt(size) * float(np.linalg.norm(mass_N))
+    rounding = 4 * _UNIT * (total + math.log2(size)) * math.sqrt(size * _dot(mass_N, mass_N))
     infinite = -math.expm1(finite) + _CUT * delta + rounding
     return Distribution(spacing * low, spacing, mass_N, infinite, _UNIT * total * longest)
