@@ -77,11 +77,13 @@ def test_another_noise_than_the_calibrated(here):
     assert all(row["spent"] > 2 and row["left"] < 0 for row in rows)
 
 
-def test_prv_spends_less(here):
+def test_distributions_spend_less_than_rdp(here):
     both = ("budget", "--sigma", 1.0, "--rate", 0.02, "--steps", 1000, "--json", "--accountant")
-    rdp, prv = (json.loads(here(*both, a)[1])["spent"] for a in ("rdp", "prv"))
+    rdp, prv, pld = (json.loads(here(*both, a)[1])["spent"] for a in ("rdp", "prv", "pld"))
     assert rdp == pytest.approx(4.324, abs=1e-3)
     assert prv == pytest.approx(3.909, abs=2e-3)
+    assert pld == pytest.approx(3.899, abs=1e-3)
+    assert json.loads(here(*both[:-1])[1])["accountant"] == "pld"
 
 
 def test_what_is_not_finite_is_json_too(here):
@@ -109,7 +111,10 @@ BAD = {
         ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "gdp"),
         "is an approximation, not an upper bound",
     ),
-    "pld": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "pld"), "must be 'rdp' or 'prv'"),
+    "plds": (
+        ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "plds"),
+        "must be 'pld', 'rdp' or 'prv'",
+    ),
     "statistic": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--statistic", "20"), "e.g. 100:30"),
     "too little": (
         ("--epsilon", 0.1, "--rate", 0.02, "--steps", 300, "--statistic", "100:30"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.gate import (  # noqa: F401  (they register)
     choice,
     ledger,
+    mutants_of_accounting,
     mutants_of_the_choice,
     mutants_outside_engines,
     noise,

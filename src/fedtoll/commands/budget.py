@@ -38,7 +38,9 @@ def budget(
     delta: Annotated[float | None, typer.Option(help="δ.", show_default="1e-5, or the scenario's")] = None,
     accountant: Annotated[
         str | None,
-        typer.Option(metavar="pld|rdp|prv", help="How releases compose.", show_default="pld, or the scenario's"),
+        typer.Option(
+            metavar="pld|rdp|prv", help="How releases compose.", show_default="pld, or the scenario's"
+        ),
     ] = None,
     override: Set = None,
     as_json: Json = False,
@@ -60,7 +62,9 @@ def budget(
         if override:
             raise ScenarioError("--set: needs a scenario, and none was given")
         rows = [
-            _from_options(epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or budgets.DEFAULT)
+            _from_options(
+                epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or budgets.DEFAULT
+            )
         ]
     else:
         for option, value_given, key in (

@@ -230,12 +230,21 @@ def _release(noise: float, rate: float, spacing: float, cut: float, adding: bool
         upper_N, lower_N = mixed_N, base_N
     inner = slice(1, -1)
     mass_N = np.zeros(len(loss_N))
-    right_N = (upper_N[inner] - lower_N[inner] * np.exp(loss_N[:-1])) / -math.expm1(-spacing)
-    right_N = np.clip(right_N, 0.0, upper_N[inner])
+    right_N = _spread(upper_N[inner], lower_N[inner], loss_N[:-1], spacing)
     mass_N[1:] += right_N
     mass_N[:-1] += upper_N[inner] - right_N
     mass_N[0] += upper_N[0]
     return _Grid(-last if adding else first, mass_N, float(upper_N[-1]))
+
+
+def _spread(upper_N: Floats, lower_N: Floats, loss_N: Floats, spacing: float) -> Floats:
+    """Return which part of ``upper_N``, whose loss is above ``loss_N``, goes to the next point of the grid.
+
+    Of the probability u under P and l under Q, the part r goes up and u − r down. Then Q has
+    r e^−(ε + h) + (u − r) e^−ε = l.
+    """
+    right_N = (upper_N - lower_N * np.exp(loss_N)) / -math.expm1(-spacing)
+    return np.asarray(np.clip(right_N, 0.0, upper_N))
 
 
 def _dot(a_N: Floats, b_N: Floats) -> float:
