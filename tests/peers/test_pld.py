@@ -55,7 +55,7 @@ def mixed() -> list[tuple[list[Event], float]]:
 
 
 def random_ledgers(count: int, seed: int) -> list[tuple[list[Event], float]]:
-    """Return ledgers of one to three sampled mechanisms, some with statistics; a tenth of statistics alone."""
+    """Return ledgers of one to three sampled mechanisms, some with statistics; a tenth have no others."""
     rng = np.random.default_rng(seed)
 
     def power(low: float, high: float) -> float:
@@ -152,7 +152,7 @@ def test_distributions_lie_between_the_oracles_bounds():
 @pytest.mark.slow
 def test_two_hundred_ledgers_lie_between_the_oracles_bounds():
     ratios = [bracketed(*case) for case in random_ledgers(200, seed=1)]
-    assert 1.04 < min(ratios)
+    assert min(ratios) > 1.04
     assert 1.08 < float(np.median(ratios)) < 1.2
 
 

@@ -218,7 +218,7 @@ def _release(noise: float, rate: float, spacing: float, cut: float, adding: bool
 
     low, high = _ends(noise, rate, cut)
     first, last = math.floor(low / spacing), math.ceil(high / spacing)
-    loss_N = spacing * np.arange(first, last + 1)
+    loss_N: Floats = spacing * np.arange(first, last + 1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio_N = np.log1p(np.maximum(np.expm1(loss_N) / rate, -1.0))
     x_N = noise**2 * ratio_N + 0.5  # the output with that loss; −∞ below the smallest loss
