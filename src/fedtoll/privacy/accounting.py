@@ -141,7 +141,7 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = DEFAULT) ->
     inf
     """
     check_accountant(accountant)
-    merged = _merged(events)
+    merged = kinds(events)
     if not merged:
         return 0.0
     if any(noise == 0 for noise, _, _ in merged):
@@ -180,17 +180,17 @@ def record_epsilon(
     True
     """
     check_accountant(accountant)
-    distinct = {_merged(events) for events in clients}
+    distinct = {kinds(events) for events in clients}
     if copies == 1 or len(distinct) <= 1 or any(noise == 0 for merged in distinct for noise, _, _ in merged):
         return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
-    curve_KA = np.array([_rdp(_merged(events), ORDERS) for events in clients])
+    curve_KA = np.array([_rdp(kinds(events), ORDERS) for events in clients])
     largest_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
     return converted(largest_A, delta)
 
 
 def rdp_curve(events: Sequence[Event]) -> NDArray[np.float64]:
     """Return the RDP of a composition at each of ``ORDERS``; infinite where an order gives no bound."""
-    return _rdp(_merged(events), ORDERS)
+    return _rdp(kinds(events), ORDERS)
 
 
 def converted(curve: NDArray[np.float64], delta: float) -> float:
@@ -198,8 +198,8 @@ def converted(curve: NDArray[np.float64], delta: float) -> float:
     return max(0.0, float(np.min(curve + _conversion(delta, ORDERS))))
 
 
-def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
-    """Return the distinct (σ, q, count), sorted, without events that release nothing."""
+def kinds(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
+    """Return the distinct (σ, q, count) of events, sorted, without those that release nothing."""
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
@@ -303,7 +303,7 @@ def _rdp_root(
     """
 
     def at(sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
-        return _rdp(_merged(events(sigma)), orders) + _conversion(delta, orders)
+        return _rdp(kinds(events(sigma)), orders) + _conversion(delta, orders)
 
     def root(orders: tuple[float, ...], start: float) -> float:
         return _root(lambda sigma: float(np.min(at(sigma, orders))), target, others, delta, "rdp", start)
@@ -317,7 +317,7 @@ def _rdp_root(
             best = int(np.argmin(at(sigma, orders)))
         return sigma, ORDERS.index(orders[best])
 
-    if not _merged(events(1.0)):
+    if not kinds(events(1.0)):
         return LIMITS[0]
     coarse, sigma = (*ORDERS[::8], ORDERS[-1]), 1.0
     while np.min(at(sigma, coarse)) > target:

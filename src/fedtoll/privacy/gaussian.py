@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def gaussian_delta(epsilon: float, mu: float) -> float:
     """Return δ(ε) of testing N(0, 1) against N(μ, 1).
@@ -20,6 +23,14 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
 
     below = math.exp(min(0.0, epsilon + float(log_ndtr(-epsilon / mu - mu / 2))))
     return max(0.0, float(ndtr(-epsilon / mu + mu / 2)) - below)
+
+
+def gaussian_deltas(epsilon: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
+    """Return :func:`gaussian_delta` at each ε of an array."""
+    from scipy.special import log_ndtr, ndtr
+
+    below = np.exp(np.minimum(0.0, epsilon + log_ndtr(-epsilon / mu - mu / 2)))
+    return np.asarray(np.maximum(0.0, ndtr(-epsilon / mu + mu / 2) - below))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:

@@ -90,6 +90,16 @@ class Distribution:
         above = loss_N > (reached := epsilon - self.shift)
         return min(1.0, self.infinite + _dot(self.mass_N[above], -np.expm1(reached - loss_N[above])))
 
+    def deltas(self, epsilon: Floats) -> Floats:
+        """Return :meth:`delta` at each ε ≥ 0 of an ascending array; e^ε must be representable."""
+        loss_N = self.lowest + self.spacing * np.arange(len(self.mass_N))
+        mass_N = np.where(loss_N > -self.shift, self.mass_N, 0.0)
+        upper_N = np.append(np.cumsum(mass_N[::-1])[::-1], 0.0)
+        lower_N = np.append(np.cumsum((mass_N * np.exp(-np.maximum(loss_N, -1.0)))[::-1])[::-1], 0.0)
+        reached = epsilon - self.shift
+        first = np.searchsorted(loss_N, reached, side="right")
+        return np.asarray(np.minimum(1.0, self.infinite + upper_N[first] - np.exp(reached) * lower_N[first]))
+
     def epsilon(self, delta: float) -> float:
         """Return an upper bound of the smallest ε ≥ 0 at which δ is at most ``delta``."""
         if self.delta(0.0) <= delta:
