@@ -84,24 +84,6 @@ def test_with_very_many_releases_it_is_at_most_that_of_rdp(event):
     assert 0 < epsilon([event], DELTA, "pld") <= epsilon([event], DELTA, "rdp")
 
 
-def test_a_finer_grid_lowers_epsilon_by_little():
-    """Whatever the grid, ε is an upper bound; the default grid is as fine as ``TOLERANCE`` needs."""
-    kinds = [(1.0, 0.02, 1000), (50.0, 1.0, 30)]
-    coarse, default, fine = (
-        max(d.epsilon(DELTA) for d in loss_distribution.distributions(kinds, DELTA, refine))
-        for refine in (0.1, 1.0, 10.0)
-    )
-    assert fine < default < coarse
-    assert default < fine * (1 + 2 * loss_distribution.TOLERANCE)
-
-
-def test_the_delta_of_a_distribution_inverts_its_epsilon():
-    for distribution in loss_distribution.distributions([(1.0, 0.02, 1000)], 1e-7):
-        for delta in (1e-3, 1e-5, 1e-7):
-            assert distribution.delta(distribution.epsilon(delta)) == pytest.approx(delta, rel=1e-6)
-        assert distribution.epsilon(0.9) == 0.0
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [

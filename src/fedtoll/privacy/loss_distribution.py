@@ -281,21 +281,20 @@ def _window(grids: Sequence[_Grid], kinds: Sequence[Kind], spacing: float, delta
     rarity = -math.log(_CUT * delta)
 
     def reach(log_slope: float, sign: int) -> float:
-        """Return a bound of the largest (or least, with sign −1) sum; any slope gives one."""
-        slope = math.exp(log_slope)
-        total = rarity
+        """Return a bound of the largest (or minus the least, with sign −1) sum; any slope gives one."""
+        slope, total = math.exp(log_slope), rarity
         for n, g in zip(counts, grids, strict=True):
             power_N = (sign * slope * spacing) * (g.low + np.arange(len(g.mass_N)))
             top = float(power_N.max())
-            total += n * (top + math.log(_dot(np.exp(power_N - top), g.mass_N)))
-        return total / slope / spacing
+            total += n * (top + math.log(_dot(np.exp(power_N - top), g.mass_N) or 1.0))
+        return min(total / slope / spacing, highest if sign > 0 else -lowest)
 
     slopes = math.log(min(0.5 / widest, 1 / spread)), math.log(20 / spread)
     ends = [
         minimize_scalar(reach, bounds=slopes, args=(sign,), method="bounded", options={"maxiter": 12}).fun
         for sign in (-1, 1)
     ]
-    return max(lowest, math.floor(-ends[0])), min(highest, math.ceil(ends[1]))
+    return math.floor(-ends[0]), math.ceil(ends[1])
 
 
 def _composed(
