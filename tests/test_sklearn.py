@@ -80,6 +80,7 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
         epochs=2,
         batch_size=2000,
         learning_rate=1.0,
+        delta=1e-6,
         hidden=hidden,
         public_size=run.clients[0].size,
         random_state=run.seed,
@@ -93,6 +94,16 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
     assert classifier.noise_multiplier_ == run.clients[0].noise_multiplier
     spent = tables["ledger"]["epsilon_spent"].max()
     assert classifier.epsilon_ == (spent if run.mechanism == "dp-sgd" else INF)
+
+
+def test_delta_is_compared_with_the_number_of_records(adult):
+    rows = adult.held[0][:2000]
+    few = DPClassifier(1.0, 1e-4, epochs=1, classes=[0, 1], public_size=2000)
+    with pytest.warns(UserWarning, match=r"^delta = 0.0001: times 2,000 records that is 0.2, .*give 1e-05"):
+        few.fit(adult.table.features[rows], adult.table.label[rows])
+    with pytest.raises(ValueError, match=r"^delta = 0.001: times 2,000 records that is 2, and it must be"):
+        few.set_params(delta=1e-3).fit(adult.table.features[rows], adult.table.label[rows])
+    few.set_params(epsilon=INF).fit(adult.table.features[rows], adult.table.label[rows])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 from fedtoll.audit.canaries import Canaries, craft
 from fedtoll.audit.white_box import one_run, one_step
-from fedtoll.clients.engines import cohort, draws, make_engine, opacus
+from fedtoll.clients.engines import cohort, draws, make_engine, opacus, sampling
 from fedtoll.scenarios.run import Run
 from tests.server.federation import FEDAVG, single_run
 
@@ -114,7 +114,8 @@ def unclipped(monkeypatch, engine):
 def repeated(monkeypatch, engine):
     """Repeat the same noise in every step."""
     if engine == "opacus":
-        monkeypatch.setattr(opacus, "begin", lambda generator, key: generator.manual_seed(5))
+        key = np.arange(3, dtype=np.uint64)
+        monkeypatch.setattr(opacus, "begin", lambda generator, _: sampling.begin(generator, key))
     else:
         real_normals = draws.normals
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedtoll.console import warn
 from fedtoll.options import Json, Set
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_numbers
@@ -179,7 +180,7 @@ def _from_scenario(
         )
         if value is not None
     ]
-    return scenario_spending(read(name, [*override, *privacy]), find(name).name, sigma)
+    return scenario_spending(read(name, [*override, *privacy]), find(name).name, sigma, warn)
 
 
 def _text(row: dict[str, Any]) -> str:
