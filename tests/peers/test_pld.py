@@ -140,7 +140,7 @@ def bracketed(events: list[Event], delta: float) -> float:
         kinds = kinds_of(events)
         interval = float(np.clip(pld / 3000, 2e-5, 5e-4))
         least, most = at_least(kinds, delta, interval), at_most(kinds, delta, interval)
-        assert least * (1 - 1e-9) <= pld <= most * (1 + 2e-4), f"{events}, δ = {delta}: {pld}"
+        assert least * (1 - 1e-9) <= pld <= most * (1 + 2e-4) + 1e-6, f"{events}, δ = {delta}: {pld}"
     return rdp / pld if pld > 0 else math.inf
 
 
