@@ -1,7 +1,12 @@
-"""Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions."""
+"""Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions.
+
+A job may run code that is not fedtoll's, e.g. a strategy that forks. So every answer has the number of its
+job, and a forked copy of a worker can neither answer nor keep the worker's pipe open.
+"""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -16,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
+from fedtoll.scenarios.forks import forks_end_here
 
 PATIENCE = 3
 """Number of workers that may die in a row, with no job finished in between, before giving up."""
@@ -105,7 +111,7 @@ def spread(
                 current = worker.position
                 assert current is not None
                 try:
-                    result, error = worker.pipe.recv()
+                    result, error = worker.answer()
                 except (EOFError, OSError):
                     deaths += 1
                     if deaths == PATIENCE:
@@ -140,9 +146,12 @@ class _Worker:
         The sharing key of its last job.
     """
 
+    _numbers = itertools.count()
+
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.position: int | None = None
         self.key: Any = None
+        self._number = -1
         self.pipe, workers_end = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve, args=(work, workers_end), daemon=True
@@ -166,8 +175,22 @@ class _Worker:
         if self.position is not None:
             todo.remove(self.position)
             self.key = keys[self.position]
+            self._number = next(self._numbers)
             with suppress(OSError):  # the worker is dead, which the next read notices
-                self.pipe.send(jobs[self.position])
+                self.pipe.send((self._number, jobs[self.position]))
+
+    def answer(self) -> tuple[Any, Exception | None]:
+        """Read the result or the error of the current job.
+
+        Raises
+        ------
+        EOFError, OSError
+            If the worker died, or answered another job, so that nothing it says can be used.
+        """
+        number, result, error = self.pipe.recv()
+        if number != self._number:
+            raise EOFError("it answered another job")
+        return result, error
 
     def end(self) -> None:
         """Terminate the process, even in the middle of a job."""
@@ -188,13 +211,15 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=exit_with_driver, daemon=True).start()
+    os.register_at_fork(after_in_child=pipe.close)  # else the pipe stays open when this process dies
     while True:
-        job = pipe.recv()
-        try:
-            outcome: tuple[Any, Exception | None] = work(job), None
-        except (Exception, SystemExit) as error:
-            outcome = None, _portable(error)
-        pipe.send(outcome)
+        number, job = pipe.recv()
+        with forks_end_here():
+            try:
+                outcome: tuple[Any, Exception | None] = work(job), None
+            except (Exception, SystemExit) as error:
+                outcome = None, _portable(error)
+        pipe.send((number, *outcome))
 
 
 def _portable(error: Exception | SystemExit) -> Exception:

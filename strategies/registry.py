@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.forks import forks_end_here
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
 
@@ -129,7 +130,8 @@ def load(path: str) -> type:
     if module.endswith(".py") and not Path(module).is_file():
         raise ScenarioError(f"strategies: {module}: no such file")
     try:
-        loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+        with forks_end_here():
+            loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except ImportError as error:
         file = Path(module.replace(".", "/") + ".py")
         hint = f"; did you mean '{file}:{attribute}'?" if len(module) < 200 and file.is_file() else ""
@@ -251,7 +253,8 @@ def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
     """Return an instance of a strategy's class; whatever goes wrong raises a one-line ScenarioError."""
     resolved = check(cls, values)
     try:
-        return cls(**resolved)
+        with forks_end_here():
+            return cls(**resolved)
     except ScenarioError:
         raise
     except dataclasses.FrozenInstanceError as error:
@@ -275,7 +278,8 @@ def requested_statistics(strategy: Strategy) -> tuple[Statistic, ...]:
     """
     form = "requests must be a @property that returns a tuple of declarations, e.g. (MeanLoss(),)"
     try:
-        requests: Any = strategy.requests
+        with forks_end_here():
+            requests: Any = strategy.requests
     except Exception as error:
         raise ScenarioError(" ".join(f"requests raises {type(error).__name__}: {error}".split())) from None
     if not isinstance(requests, tuple | list):

@@ -213,3 +213,42 @@ def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
     assert workers.cores() == os.cpu_count()
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert workers.cores() == 1
+
+
+FORKS = '''
+import os, time
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Forks(FedAvg):
+    """Goes on in two processes after the first round."""
+
+    def weigh(self, reports, state):
+        if not os.environ.get("FEDTOLL_TEST_FORKED"):
+            os.environ["FEDTOLL_TEST_FORKED"] = "1"
+            if copy := os.fork():
+                os.waitpid(copy, 0)
+        return super().weigh(reports, state)
+'''
+
+
+def test_of_a_strategy_that_forks_one_process_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_TEST_FORKED", "")
+    file = tmp_path / "forks.py"
+    file.write_text(FORKS)
+    run = single_run({"name": f"{file}:Forks"})
+    log = tmp_path / "log"
+
+    def finished(run: Run) -> None:
+        with log.open("a") as text:
+            text.write(f"{run.hash}\n")
+
+    parent = os.getpid()
+    try:
+        failures = executor.execute([run], Store(tmp_path / "out"), executor="serial", finished=finished)
+    finally:
+        if os.getpid() != parent:  # what this test is about: no copy gets here
+            os._exit(0)
+    assert failures == []
+    assert log.read_text().split() == [run.hash]

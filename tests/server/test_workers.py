@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import torch
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.server.workers import ONE_THREAD, spread
 from tests.server import many_threads
-from tests.server.jobs import die, fail, leave, loaded, process, threads
+from tests.server.jobs import (
+    die,
+    die_with_a_copy_alive,
+    fail,
+    fork,
+    leave,
+    loaded,
+    process,
+    threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +95,15 @@ def test_workers_end_when_the_results_are_no_longer_wanted():
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_forked_copy_of_a_worker_answers_for_no_job():
+    names = "abcdefgh"
+    assert dict(spread(fork, names, 2)) == dict(enumerate(names))
+
+
+def test_a_forked_copy_does_not_hide_the_death_of_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_TEST_MARK", str(tmp_path / "mark"))
+    began = time.monotonic()
+    assert dict(spread(die_with_a_copy_alive, "abc", 2)) == {0: "a", 1: "b", 2: "c"}
+    assert time.monotonic() - began < 50
