@@ -35,6 +35,7 @@ def execute(
     executor: str = "processes",
     workers: int | None = None,
     federation: Federation | None = None,
+    timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
     """Train all runs that are not stored yet, and store each as it finishes.
@@ -52,32 +53,42 @@ def execute(
         Number of runs at once, by default one per core (on a cluster, its own number).
     federation
         The records of the runs, for training in this process; other processes resolve them once each.
+    timeout
+        Seconds after which a run is stopped and has failed, for ``processes``; no limit by default.
     finished
         Called after each run is stored.
 
     Returns
     -------
     list
-        One line for each run that failed; its traceback is under ``errors/``.
+        One line for each run that failed; its traceback is under ``errors/``. A run also fails if it is
+        stopped, or if its worker dies twice; after the first death it is started again.
 
     Raises
     ------
     RunError
-        If workers keep dying, or a result cannot be written. The run of a killed worker is started again.
+        If workers cannot start, or a result cannot be written.
     """
     # Sorted by seed, because runs of one seed share records and draws, which a process caches.
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
     texts = [run.to_json() for run in todo]
     seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
     trained = outcomes(
-        partial(_train, Trainer(federation)), texts, executor=executor, workers=workers, share=seeds.get
+        partial(_train, Trainer(federation)),
+        texts,
+        executor=executor,
+        workers=workers,
+        share=seeds.get,
+        timeout=timeout,
+        # Code that is not fedtoll's may end the process or block it.
+        apart=any(run.strategy.digest or run.model_digest for run in todo),
     )
     failures = []
     for position, (tables, line, trace) in trained:
         run = todo[position]
         if tables is None:
-            file = store.fail(run, trace)
-            failures.append(f"{run.label}: {line} (traceback in {file})")
+            file = store.fail(run, trace or f"{line}\n")
+            failures.append(f"{run.label}: {line} ({'traceback' if trace else 'noted'} in {file})")
         else:
             store.write(run, tables)
             finished(run)
@@ -91,6 +102,8 @@ def outcomes(
     executor: str = "processes",
     workers: int | None = None,
     share: Callable[[Job], Any] = lambda job: None,
+    timeout: float | None = None,
+    apart: bool = False,
 ) -> Iterator[tuple[int, Outcome]]:
     """Do every job with an executor; yield each position and outcome as it finishes, in any order.
 
@@ -102,20 +115,27 @@ def outcomes(
         Strings, e.g. runs as JSON, or tuples of strings.
     executor, workers
         As in :func:`execute`.
-    share
-        As in :func:`fedtoll.server.workers.spread`.
+    share, timeout, apart
+        As in :func:`fedtoll.server.workers.spread`; the last two matter for ``processes`` only.
 
     Raises
     ------
     RunError
-        If workers keep dying, or Ray cannot be reached.
+        If workers cannot start, or Ray cannot be reached.
     """
     if not jobs:
         return iter(())
     guarded = partial(_guarded, work)
     if executor == "ray":
         return _ray(guarded, jobs, workers)
-    return spread(guarded, jobs, 1 if executor == "serial" else workers, share=share)
+    if executor == "serial":
+        return spread(guarded, jobs, 1)
+    return spread(guarded, jobs, workers, share=share, lost=_lost, timeout=timeout, apart=apart)
+
+
+def _lost(reason: str) -> Outcome:
+    """Return the outcome of a job that was given up; it has no traceback."""
+    return None, reason, ""
 
 
 def _ray(
@@ -155,7 +175,7 @@ def _ray(
             try:
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
-                outcome = (None, f"{type(error).__name__}: its worker died", str(error))
+                outcome = (None, f"{type(error).__name__}: its worker process died", str(error))
             yield position, outcome
     finally:
         if started_here:

@@ -71,3 +71,16 @@ def die_with_a_copy_alive(name: str) -> str:
             os._exit(0)
         os.kill(os.getpid(), signal.SIGKILL)
     return name
+
+
+def exit_at_once(name: str) -> str:
+    os._exit(3)
+
+
+def hang(name: str) -> str:
+    if name == "b":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if name == "d":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return name

@@ -252,3 +252,32 @@ def test_of_a_strategy_that_forks_one_process_goes_on(tmp_path, monkeypatch):
             os._exit(0)
     assert failures == []
     assert log.read_text().split() == [run.hash]
+
+
+ENDS = '''
+import os, signal
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Ends(FedAvg):
+    """Ends its process as an out-of-memory killer does."""
+
+    def weigh(self, reports, state):
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_that_kills_its_workers_fails_and_the_others_are_stored(runs, tmp_path, count):
+    file = tmp_path / "ends.py"
+    file.write_text(ENDS)
+    bad, store, done = single_run({"name": f"{file}:Ends"}), Store(tmp_path / "out"), []
+    (line,) = executor.execute(
+        [bad, runs[0]], store, executor="processes", workers=count, finished=lambda run: done.append(run.hash)
+    )
+    assert done == [runs[0].hash]
+    noted = store.folder / "errors" / f"{bad.hash}.txt"
+    reason = "its worker process was killed by signal 9 (SIGKILL, out of memory?)"
+    assert line == f"Ends, ε = ∞, seed 0: {reason} (noted in {noted})"
+    assert noted.read_text() == f"Ends, ε = ∞, seed 0\n\n{reason}\n"
