@@ -56,14 +56,29 @@ out = ""
 """
 
 TIMEOUT = 1800.0
-"""Seconds after which a run under Flower is stopped."""
+"""Seconds after which a run under Flower is stopped by default."""
 
 POLL, POLL_STORED = 10.0, 3.0
 """Seconds between two looks at its status: while it trains, and once its results are stored."""
 
 
-def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambda run: None) -> list[str]:
+def execute(
+    plan: Plan,
+    store: Store,
+    *,
+    timeout: float | None = None,
+    finished: Callable[[Run], None] = lambda run: None,
+) -> list[str]:
     """Train all runs that are not stored yet under ``flwr run``, one after the other.
+
+    Parameters
+    ----------
+    plan, store
+        The runs, and where their results are written.
+    timeout
+        Seconds after which a run is stopped and has failed, by default ``TIMEOUT``.
+    finished
+        Called after each run is stored.
 
     Returns
     -------
@@ -79,7 +94,7 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
         with superlink(home) as flwr:
             for run in todo:
                 try:
-                    line, log = _train(plan, run, store, home, flwr)
+                    line, log = _train(plan, run, store, home, flwr, timeout or TIMEOUT)
                 except RunError as error:
                     line, log = str(error), (home / "superlink.log").read_text(errors="replace")
                 if line:
@@ -163,7 +178,9 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         log.close()
 
 
-def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
+def _train(
+    plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str], timeout: float
+) -> tuple[str, str]:
     """Train one run; return the reason for a failure in one line (else an empty string) and its log."""
     from fedtoll import __version__
 
@@ -183,7 +200,7 @@ def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., s
     federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
     started = _json(flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation)
     run_id = str(started["run-id"])
-    status, reason = _follow(run_id, flwr, lambda: store.has(run))
+    status, reason = _follow(run_id, flwr, lambda: store.has(run), timeout)
     if status == "finished:completed" and store.has(run):
         return "", ""
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
@@ -211,14 +228,16 @@ def _portable(plan: Plan) -> str:
     return json.dumps(content)
 
 
-def _follow(run_id: str, flwr: Callable[..., str], stored: Callable[[], bool]) -> tuple[str, str]:
+def _follow(
+    run_id: str, flwr: Callable[..., str], stored: Callable[[], bool], timeout: float
+) -> tuple[str, str]:
     """Wait until a run ends; return its status and Flower's details.
 
     Starting Flower's command takes a core some seconds, which the run needs itself. So the status is polled
     seldom, and more often once the results are stored.
     """
     asked = time.monotonic()
-    deadline = asked + TIMEOUT
+    deadline = asked + timeout
     while time.monotonic() < deadline:
         time.sleep(1)
         if time.monotonic() - asked < (POLL_STORED if stored() else POLL):
@@ -229,7 +248,7 @@ def _follow(run_id: str, flwr: Callable[..., str], stored: Callable[[], bool]) -
             details = " ".join(str(entry.get("status-details") or "no reason given").split())
             return str(entry["status"]), details.removeprefix("Simulation failed with exception: ")
     flwr("stop", run_id, "own")
-    return "stopped", f"not finished after {TIMEOUT:g} s"
+    return "stopped", f"not finished after {timeout:g} s"
 
 
 def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:

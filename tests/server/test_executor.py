@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -281,3 +282,28 @@ def test_a_run_that_kills_its_workers_fails_and_the_others_are_stored(runs, tmp_
     reason = "its worker process was killed by signal 9 (SIGKILL, out of memory?)"
     assert line == f"Ends, ε = ∞, seed 0: {reason} (noted in {noted})"
     assert noted.read_text() == f"Ends, ε = ∞, seed 0\n\n{reason}\n"
+
+
+def test_a_strategy_that_hangs_is_stopped_and_the_sweep_goes_on(here, tmp_path):
+    (tmp_path / "hangs.py").write_text(
+        ENDS.replace("import os, signal", "import time").replace(
+            "os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(600)"
+        )
+    )
+    (tmp_path / "sex.toml").write_text(TOML + '[[strategies]]\nname = "hangs.py:Ends"\n')
+    code, out, err = here("run", "sex.toml", "--out", "out", "--timeout", 20, "--no-probe", "--json")
+    assert code == 1
+    (line,) = json.loads(out)["failed"]
+    assert "Ends, ε = ∞, seed 0: not finished after 20 s (noted in" in line
+    assert line in err
+    assert len(list(tmp_path.glob("out/runs/*/run.json"))) == 1
+
+
+@pytest.mark.parametrize("name", ["serial", "ray"])
+def test_an_executor_that_cannot_stop_a_run_refuses_a_time_limit(here, tmp_path, name):
+    (tmp_path / "sex.toml").write_text(TOML)
+    code, _, err = here("run", "sex.toml", "--timeout", 5, "--executor", name)
+    assert (code, err) == (
+        2,
+        f"fedtoll: --timeout: the executor '{name}' cannot stop a run; use processes\n",
+    )
