@@ -1,8 +1,8 @@
 """Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions.
 
 A job may run code that is not fedtoll's, e.g. a strategy that forks, crashes or never returns. So every
-answer has the number of its job, a forked copy of a worker can neither answer nor keep the worker's pipe open,
-and a job that kills its workers or takes too long is given up, while the others go on.
+answer has the number of its job, a forked copy of a worker can neither answer nor keep the pipe open, and a
+job that kills its workers or takes too long is given up, while the others go on.
 """
 
 from __future__ import annotations
