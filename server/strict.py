@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -121,7 +121,9 @@ class Strict(SynchronousGrid):
             self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
-            replies[self._replied(round, reply, addressed)].append(reply)
+            client = self._replied(round, reply, addressed)
+            if client is not None:
+                replies[client].append(reply)
         for client, message in addressed.items():
             where = f"round {round}, {self._label(client)}"
             if len(replies[client]) > 1:
@@ -140,16 +142,19 @@ class Strict(SynchronousGrid):
             )
         return [reply for received in replies.values() for reply in received]
 
-    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
-        """Return the client of a reply.
+    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int | None:
+        """Return the client of a reply, or ``None`` if it says only that some reply never comes.
 
-        The SuperLink sends an error for a reply that never came; it names the message, not the node.
+        The SuperLink sends an error for a reply that never came; it names the message, not the node. For
+        messages to nodes that have left it names neither, so these replies are missing.
         """
         if reply.has_error():
             replied_to = reply.metadata.reply_to_message_id
             for client, message in addressed.items():
                 if replied_to == message.metadata.message_id:
                     return client
+            if reply.metadata.src_node_id == reply.metadata.dst_node_id == SUPERLINK_NODE_ID:
+                return None
         node = reply.metadata.src_node_id
         if node in self.client_of:
             return self.client_of[node]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_ins_message
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
@@ -249,6 +250,21 @@ def test_a_malformed_reply_with_a_ledger_beyond_what_was_charged_ends_the_run(pr
         return replies
 
     assert "which the server did not charge" in refusal(private, Wrapped(private, change))
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_nodes_that_left_are_missing_though_the_superlink_does_not_name_them(private, gone):
+    """As Flower answers for messages to nodes that it does not know any more: once for all of them."""
+
+    def change(replies: Replies) -> Replies:
+        return [*replies[gone:], create_message_error_unavailable_ins_message("", 1)]
+
+    tables = federate(Wrapped(private, faulty(ROUND, change)), private)
+    assert skipped(tables) == {(ROUND, client): "the reply is missing" for client in range(gone)}
+    assert charged(private, tables)
+    strict = single_run(TERM, 2.0)
+    line = refusal(strict, Wrapped(strict, faulty(ROUND, change)))
+    assert line == "round 2, client 0 (Male): the reply is missing"
 
 
 # Faults that still end a run.
