@@ -7,8 +7,10 @@ executor and the number of workers never change a result.
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -155,11 +157,15 @@ def _ray(
         }
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with environment({**ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+            handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, **quiet, **({} if address else size))
             except (ConnectionError, RuntimeError, ValueError) as error:
                 where = address or "this machine"
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
+            finally:
+                with suppress(ValueError):  # not the main thread, where Ray sets no handler
+                    signal.signal(signal.SIGTERM, handler)  # Ray's would exit without a word
     try:
 
         def one(job: Job) -> Outcome:

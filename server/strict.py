@@ -121,9 +121,8 @@ class Strict(SynchronousGrid):
             self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
-            client = self._replied(round, reply, addressed)
-            if client is not None:
-                replies[client].append(reply)
+            if (replied := self._replied(round, reply, addressed)) is not None:
+                replies[replied].append(reply)
         for client, message in addressed.items():
             where = f"round {round}, {self._label(client)}"
             if len(replies[client]) > 1:

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.numbers import write_number
@@ -57,6 +54,9 @@ out = ""
 
 TIMEOUT = 1800.0
 """Seconds after which a run under Flower is stopped by default."""
+
+STOP = 30.0
+"""Seconds that ending a SuperLink with all its descendants may take."""
 
 POLL, POLL_STORED = 10.0, 3.0
 """Seconds between two looks at its status: while it trains, and once its results are stored."""
@@ -136,6 +136,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
     log = (home / "superlink.log").open("w")
     child = subprocess.Popen(
         [
+            *(sys.executable, "-m", "fedtoll.guard", str(home)),
             _command("flower-superlink", path),
             "--insecure",
             "--simulation",
@@ -147,7 +148,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # the guard ends everything when it closes
         cwd=home,
         start_new_session=True,  # an interrupt reaches this process only, which stops the children
     )
@@ -266,41 +267,15 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     raise RunError("the SuperLink did not start within 60 s")
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(guard: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and its descendants: an interrupted simulation leaves processes and Ray behind."""
-    groups = _groups_of(child.pid)
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        for group in groups:
-            with suppress(ProcessLookupError):
-                os.killpg(group, signum)
-        deadline = time.monotonic() + 20
-        while running := _running(groups):
-            child.poll()
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        if not running:
-            break
-    child.wait()
-
-
-def _groups_of(pid: int) -> set[int]:
-    """Return the process groups of a process, which leads its own, and of its descendants."""
-    groups = {pid}
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with suppress(ProcessLookupError):
-                groups.add(os.getpgid(child.pid))
-    return groups
-
-
-def _running(groups: set[int]) -> bool:
-    """Return whether a process of these groups runs; a zombie does not."""
-    for process in psutil.process_iter(["status"]):
-        with suppress(ProcessLookupError):
-            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) in groups:
-                return True
-    return False
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(STOP)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
 
 
 def _free_port() -> int:
