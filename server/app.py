@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedtoll.clients import model
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
-from fedtoll.scenarios.forks import end_if_forked, forks_end_here
+from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter, tables
 from fedtoll.server.evaluate import HeldOut
@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         raise ScenarioError(f"out = {out!r}: must be an absolute path, because Flower runs a copy of the app")
     planned = plan.from_config(context.run_config)
     (run,) = planned.runs
-    with forks_end_here():
+    with contained():
         stored = federate(grid, run, federation=planned.federation)
     if out:
         store.Store(Path(out)).write(run, stored)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.federation import Federation
-from fedtoll.scenarios.forks import forks_end_here
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
@@ -195,7 +195,7 @@ def _train(trainer: Trainer, text: str) -> dict[str, Any]:
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
     """Do one job, and return its result or its error; a copy that it forks does not return."""
-    with forks_end_here():
+    with contained():
         try:
             return work(job), "", ""
         except FedtollError as error:

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -61,6 +62,7 @@ class Strict(SynchronousGrid):
         self.skipped: dict[int, dict[int, str]] = {
             c.id: {} for c in run.clients
         }  # reason by client and round
+        self._accepted: dict[int, tuple[dict[str, list[Any]], int]] = {}
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
@@ -187,10 +189,10 @@ class Strict(SynchronousGrid):
         try:
             if dict(content[clients.LEDGER]) == self.ledger.columns(client):
                 return
-            reported = clients.releases_in(content, client)
+            reported, charged = self._new(client, content)
         except (KeyError, ValueError, TypeError):
             raise RunError(f"{where}: its ledger cannot be read") from None
-        if uncharged := first_uncharged(reported, self.ledger.releases_of(client)):
+        if uncharged := first_uncharged(reported, charged):
             release = shortened(one_line(str(uncharged)))
             raise RunError(f"{where}: its ledger holds {release}, which the server did not charge")
 
@@ -269,11 +271,29 @@ class Strict(SynchronousGrid):
         if extra := set(ledger) - set(COLUMNS):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
         if dict(ledger) != self.ledger.columns(client):
-            reported, charged = clients.releases_in(content, client), self.ledger.releases_of(client)
+            reported, charged = self._new(client, content)
             if not self._skips:
                 raise ValueError(f"its ledger holds {_difference(reported, charged)}")
             if missing := first_missing(reported, charged, self.skipped[client]):
                 raise ValueError(f"its ledger lacks {missing}")
+            total = len(self.ledger.releases_of(client))
+            self._accepted[client] = ({c: list(ledger[c]) for c in COLUMNS}, total)  # type: ignore[arg-type]
+
+    def _new(self, client: int, content: RecordDict) -> tuple[Sequence[Release], Sequence[Release]]:
+        """Return what a client reports and what it was charged, without what it had reported before.
+
+        A ledger lacks the skipped rounds for the rest of the run. To compare all of it in every round would
+        take a time that grows with the square of the rounds. The last accepted ledger ended with the last
+        release charged by then, so what follows in one follows in the other.
+        """
+        ledger: Any = content[clients.LEDGER]
+        before, total = self._accepted.get(client, ({}, 0))
+        length = len(before.get("round", ()))
+        if any(ledger[c][:length] != before[c] for c in before):
+            length = total = 0
+        rest = ConfigRecord({c: values[length:] for c, values in ledger.items()})
+        reported = clients.releases_in(RecordDict({clients.LEDGER: rest}), client)
+        return reported, self.ledger.releases_of(client)[total:]
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
         """Return the metrics that a reply must have: the public values, and the shapes of the statistics."""

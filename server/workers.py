@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
-from fedtoll.scenarios.forks import forks_end_here
+from fedtoll.scenarios.foreign import contained
 
 PATIENCE = 3
 """Number of workers in a row that may die before they can take a job, before giving up."""
@@ -291,6 +291,7 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     """Do the jobs that the driver sends, with one torch thread, until the driver exits."""
     if "torch" in sys.modules:  # otherwise ONE_THREAD holds when it is imported, which takes seconds
         one_thread()
+    os.dup2(2, 1)  # results are on the driver's stdout; what a job prints goes to stderr
     driver = multiprocessing.parent_process()
 
     def exit_with_driver() -> None:
@@ -303,7 +304,7 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     pipe.send((_READY, None, None))
     while True:
         number, job = pipe.recv()
-        with forks_end_here():
+        with contained():
             try:
                 outcome: tuple[Any, Exception | None] = work(job), None
             except (Exception, SystemExit) as error:

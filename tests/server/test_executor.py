@@ -307,3 +307,60 @@ def test_an_executor_that_cannot_stop_a_run_refuses_a_time_limit(here, tmp_path,
         2,
         f"fedtoll: --timeout: the executor '{name}' cannot stop a run; use processes\n",
     )
+
+
+NOISY = '''
+print("imported")
+import os
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Noisy(FedAvg):
+    """Prints wherever it can, also past Python."""
+
+    def __post_init__(self):
+        print("created")
+
+    @property
+    def requests(self):
+        print("asked")
+        return ()
+
+    def weigh(self, reports, state):
+        print("weighing")
+        os.system("echo weighing")
+        return super().weigh(reports, state)
+'''
+
+
+@pytest.mark.parametrize("name", ["serial", "processes"])
+def test_what_a_strategy_prints_does_not_spoil_the_json(here, tmp_path, name):
+    (tmp_path / "noisy.py").write_text(NOISY.replace('        os.system("echo weighing")\n', ""))
+    (tmp_path / "sex.toml").write_text(TOML.replace('"fedavg"', '"noisy.py:Noisy"'))
+    code, out, err = here("run", "sex.toml", "--out", "out", "--executor", name, "--no-probe", "--json")
+    assert code == 0
+    assert json.loads(out)["runs"] == 1
+    assert "created" in err
+
+
+def test_what_a_strategy_prints_in_a_worker_goes_to_stderr(runs, tmp_path, capfd):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    noisy = single_run({"name": f"{tmp_path / 'noisy.py'}:Noisy"})
+    capfd.readouterr()
+    assert executor.execute([noisy], Store(tmp_path / "out"), executor="processes", workers=1) == []
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("weighing\n") == 4
+
+
+@pytest.mark.parametrize("where", ["requests", "__post_init__"])
+def test_a_strategy_that_exits_when_it_is_planned_is_an_error(here, tmp_path, where):
+    decorator = "    @property\n" if where == "requests" else ""
+    text = RAISES + f"\n{decorator}    def {where}(self):\n        raise SystemExit(0)\n"
+    (tmp_path / "leaves.py").write_text(text)
+    (tmp_path / "sex.toml").write_text(TOML.replace('"fedavg"', '"leaves.py:Raises"'))
+    code, out, err = here("run", "sex.toml", "--out", "out")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "SystemExit" in err

@@ -13,7 +13,7 @@ from flwr.server.superlink.linkstate.utils import create_message_error_unavailab
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
-from fedtoll.privacy.ledger import owed
+from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
@@ -311,3 +311,39 @@ def test_the_reason_is_one_short_line(private):
     (reason,) = skipped(tables).values()
     assert reason.isprintable()
     assert len(reason) == LONGEST_REASON
+
+
+# Long runs.
+
+
+def test_the_work_after_a_skip_does_not_grow_with_the_rounds_before(monkeypatch):
+    run = skipping(training={"rounds": 24, "local_steps": 1})
+    read, rows = clients.releases_in, []
+
+    def releases_in(content: RecordDict, client: int) -> Any:
+        found = read(content, client)
+        rows.append(len(found))
+        return found
+
+    monkeypatch.setattr(clients, "releases_in", releases_in)
+    tables = federate(Deaf(run, (2, 1)), run)
+    assert set(skipped(tables)) == {(2, 1)}
+    assert charged(run, tables)
+    assert len(rows) == 2 * 22
+    assert rows[:2] == [4, 4]  # rounds 1 and 3
+    assert set(rows[2:]) == {2}
+
+
+def test_every_release_is_read_once_for_the_tables(monkeypatch, private):
+    reads: list[int] = []
+
+    class Counted(tuple[Any, ...]):
+        def __iter__(self) -> Any:
+            reads.append(len(self))
+            return super().__iter__()
+
+    releases = Ledger.releases_of
+    monkeypatch.setattr(Ledger, "releases_of", lambda self, client: Counted(releases(self, client)))
+    grid = LocalGrid(private)
+    assert charged(private, federate(grid, private))
+    assert reads == [2 * private.rounds] * len(private.clients)
