@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from fedtoll.privacy import accounting
-from fedtoll.scenarios.atomic import TEMPORARY, write_bytes, write_folder
+from fedtoll.scenarios.atomic import write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.locks import locked
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.scenarios.scenario import Scenario
@@ -77,38 +77,14 @@ class Store:
         self.folder = folder
 
     @contextmanager
-    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Lock the folder for one command; the lock of a killed command is released with it.
+    def lock(self, waiting: Callable[[], None] = lambda: None, *, part: str = "runs") -> Iterator[None]:
+        """Lock a part of the folder for one command: :func:`fedtoll.scenarios.locks.locked`.
 
         Two commands on one folder neither duplicate nor lose a run: the second waits, then finds the runs
         of the first.
-
-        Parameters
-        ----------
-        waiting
-            Called once if another command has the lock.
         """
-        runs = self.folder / "runs"
-        try:
-            no_links(self.folder)
-            runs.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(runs / ".lock")
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                waiting()
-                lock.acquire()
-        except (OSError, ValueError) as error:  # a NUL is a ValueError
-            reason = getattr(error, "strerror", None) or error
-            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {reason}") from None
-        try:
-            # A killed command leaves temporary files behind.
-            places = (self.folder, *(self.folder / name for name in ("runs", "tuning", "converged")))
-            for leftover in (file for place in places for file in place.glob(f"{TEMPORARY}*")):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        with locked(self.folder, part, waiting):
             yield
-        finally:
-            lock.release()
 
     def has(self, run: Run) -> bool:
         """Return whether a run is stored, with its predictions if it stores them."""
@@ -255,25 +231,6 @@ class Store:
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
-
-
-def no_links(folder: Path) -> None:
-    """Raise if a results folder contains a symbolic link, through which files outside could be written.
-
-    Raises
-    ------
-    ScenarioError
-        In one line that names the link.
-    """
-    for inside in (
-        folder,
-        *(folder / name for name in ("runs", "tuning", "converged", "figures", "errors", "audit")),
-    ):
-        if inside != folder and inside.is_symlink():
-            raise ScenarioError(f"{inside}: is a symbolic link; fedtoll only writes inside its folder")
-        for path in inside.iterdir() if inside.is_dir() else ():
-            if path.is_symlink():
-                raise ScenarioError(f"{path}: is a symbolic link; fedtoll only writes inside its folder")
 
 
 def _table(file: Path, columns: Sequence[str]) -> pa.Table:

@@ -8,6 +8,8 @@ Exit codes: 0 done, 1 a run failed, 2 usage error or invalid scenario, 3 partial
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -36,6 +38,7 @@ def main() -> NoReturn:
     try:
         with stops_raise():
             code = app(standalone_mode=False)
+            sys.stdout.flush()
         if code == INTERRUPTED:  # typer returns this code after Ctrl-C
             complain("interrupted; the same command resumes")
     except Stopped as stop:
@@ -44,6 +47,13 @@ def main() -> NoReturn:
     except FedtollError as error:
         complain(str(error))
         code = USAGE if isinstance(error, ScenarioError) else FAILED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}:
+            raise
+        complain(f"{error.filename or 'standard output'}: cannot be written: {error.strerror}")
+        if not error.filename:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more as it exits
+        code = FAILED
     except Exception as error:
         import click
 
@@ -51,7 +61,6 @@ def main() -> NoReturn:
             raise
         complain(error.format_message() or "see --help")
         code = USAGE
-    sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else DONE)
 
 

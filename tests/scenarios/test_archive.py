@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import subprocess
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -267,7 +268,7 @@ def test_a_stopped_fetch_leaves_nothing_in_the_temporary_folder(pinned, cache, t
     """Neither what it unpacked, nor uv's own temporary files, which a killed uv does not remove."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(archive.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
     def stop(command: list[str], *, env: dict[str, str], **options: Any) -> None:
         (Path(env["TMPDIR"]) / ".tmpuv").mkdir()
@@ -281,7 +282,7 @@ def test_a_stopped_fetch_leaves_nothing_in_the_temporary_folder(pinned, cache, t
 
 
 def test_a_fetch_removes_what_a_killed_fetch_left(pinned, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     old, recent = tmp_path / "fedtoll-fetch-old", tmp_path / "fedtoll-fetch-recent"
     for folder in (old, recent):
         (folder / "unpacked").mkdir(parents=True)
