@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.scenario import Model
 from fedtoll.scenarios.streams import Purpose, torch_seeds
 
@@ -53,7 +54,9 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
         module = nn.Sequential(*layers, nn.Linear((inputs, *model.hidden)[-1], outputs))
     else:
         try:
-            module = _factory(model.kind)(inputs, outputs)
+            factory = _factory(model.kind)
+            with contained():
+                module = factory(inputs, outputs)
         except ScenarioError:
             raise
         except (Exception, SystemExit) as error:
@@ -80,7 +83,8 @@ def digest(model: Model) -> str:
 def _factory(path: str) -> Callable[[int, int], nn.Module]:
     module, _, name = path.partition(":")
     try:
-        loaded = importlib.import_module(module)
+        with contained():
+            loaded = importlib.import_module(module)
     except ImportError as error:
         raise ScenarioError(f"model.kind = {path!r}: cannot be imported: {error}") from None
     except (Exception, SystemExit) as error:

@@ -74,7 +74,8 @@ def noised(
     """
     shape = (len(sds),) + (1,) * (values.dim() - 1)
     sd_K, magic_K = (x.view(shape) for x in _columns(tuple(sds), values.device, grid_step))
-    return torch.mul(normals, sd_K, out=out).add_(values).add_(magic_K).sub_(magic_K)
+    released = torch.empty_like(normals) if out is None else out
+    return released.copy_(values).addcmul_(normals, sd_K).add_(magic_K).sub_(magic_K)
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fedtoll.clients.train import only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
@@ -298,10 +299,11 @@ def check_flower(cls: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(default, int | float) and not isinstance(value, type(default) | int):
             raise ScenarioError(f"{where}: {key} = {value!r}: must be a number such as {default!r}")
     try:
-        _instantiate(cls, 2, parameters)
+        with contained():
+            _instantiate(cls, 2, parameters)
     except (ValueError, TypeError) as error:
         raise ScenarioError(f"{where}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScenarioError(f"{where}: cannot be instantiated: {error!r}") from None
     return dict(parameters)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fedtoll.clients import model
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter, tables
 from fedtoll.server.evaluate import HeldOut
@@ -38,7 +40,8 @@ def main(grid: Grid, context: Context) -> None:
         raise ScenarioError(f"out = {out!r}: must be an absolute path, because Flower runs a copy of the app")
     planned = plan.from_config(context.run_config)
     (run,) = planned.runs
-    stored = federate(grid, run, federation=planned.federation)
+    with contained():
+        stored = federate(grid, run, federation=planned.federation)
     if out:
         store.Store(Path(out)).write(run, stored)
     last = stored["groups"].query(f"round == {run.rounds}").drop(columns="round")
@@ -118,8 +121,10 @@ def fit(
     features = federation.table.features.shape[1]
     start = model.initial(run.model, features, run.classes, run.precision, run.seed)
     mean: list[NDArray[np.float64]] = []
+    process = os.getpid()
 
     def after_round(round: int, arrays: ArrayRecord) -> None:
+        end_if_forked(process)
         current = read(arrays)
         if run.average and round > 0:  # the mean of the models of rounds 1 to ``round``
             mean[:] = [m + (x - m) / round for m, x in zip(mean or current, current, strict=True)]

@@ -7,13 +7,16 @@ executor and the number of workers never change a result.
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
@@ -34,6 +37,7 @@ def execute(
     executor: str = "processes",
     workers: int | None = None,
     federation: Federation | None = None,
+    timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
     """Train all runs that are not stored yet, and store each as it finishes.
@@ -51,32 +55,42 @@ def execute(
         Number of runs at once, by default one per core (on a cluster, its own number).
     federation
         The records of the runs, for training in this process; other processes resolve them once each.
+    timeout
+        Seconds after which a run is stopped and has failed, for ``processes``; no limit by default.
     finished
         Called after each run is stored.
 
     Returns
     -------
     list
-        One line for each run that failed; its traceback is under ``errors/``.
+        One line for each run that failed; its traceback is under ``errors/``. A run also fails if it is
+        stopped, or if its worker dies twice; after the first death it is started again.
 
     Raises
     ------
     RunError
-        If workers keep dying, or a result cannot be written. The run of a killed worker is started again.
+        If workers cannot start, or a result cannot be written.
     """
     # Sorted by seed, because runs of one seed share records and draws, which a process caches.
     todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
     texts = [run.to_json() for run in todo]
     seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
     trained = outcomes(
-        partial(_train, Trainer(federation)), texts, executor=executor, workers=workers, share=seeds.get
+        partial(_train, Trainer(federation)),
+        texts,
+        executor=executor,
+        workers=workers,
+        share=seeds.get,
+        timeout=timeout,
+        # Code that is not fedtoll's may end the process or block it.
+        apart=any(run.strategy.digest or run.model_digest for run in todo),
     )
     failures = []
     for position, (tables, line, trace) in trained:
         run = todo[position]
         if tables is None:
-            file = store.fail(run, trace)
-            failures.append(f"{run.label}: {line} (traceback in {file})")
+            file = store.fail(run, trace or f"{line}\n")
+            failures.append(f"{run.label}: {line} ({'traceback' if trace else 'noted'} in {file})")
         else:
             store.write(run, tables)
             finished(run)
@@ -90,6 +104,8 @@ def outcomes(
     executor: str = "processes",
     workers: int | None = None,
     share: Callable[[Job], Any] = lambda job: None,
+    timeout: float | None = None,
+    apart: bool = False,
 ) -> Iterator[tuple[int, Outcome]]:
     """Do every job with an executor; yield each position and outcome as it finishes, in any order.
 
@@ -101,20 +117,27 @@ def outcomes(
         Strings, e.g. runs as JSON, or tuples of strings.
     executor, workers
         As in :func:`execute`.
-    share
-        As in :func:`fedtoll.server.workers.spread`.
+    share, timeout, apart
+        As in :func:`fedtoll.server.workers.spread`; the last two matter for ``processes`` only.
 
     Raises
     ------
     RunError
-        If workers keep dying, or Ray cannot be reached.
+        If workers cannot start, or Ray cannot be reached.
     """
     if not jobs:
         return iter(())
     guarded = partial(_guarded, work)
     if executor == "ray":
         return _ray(guarded, jobs, workers)
-    return spread(guarded, jobs, 1 if executor == "serial" else workers, share=share)
+    if executor == "serial":
+        return spread(guarded, jobs, 1)
+    return spread(guarded, jobs, workers, share=share, lost=_lost, timeout=timeout, apart=apart)
+
+
+def _lost(reason: str) -> Outcome:
+    """Return the outcome of a job that was given up; it has no traceback."""
+    return None, reason, ""
 
 
 def _ray(
@@ -134,11 +157,15 @@ def _ray(
         }
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with environment({**ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+            handler = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, **quiet, **({} if address else size))
             except (ConnectionError, RuntimeError, ValueError) as error:
                 where = address or "this machine"
                 raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
+            finally:
+                with suppress(ValueError):  # not the main thread, where Ray sets no handler
+                    signal.signal(signal.SIGTERM, handler)  # Ray's would exit without a word
     try:
 
         def one(job: Job) -> Outcome:
@@ -154,7 +181,7 @@ def _ray(
             try:
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
-                outcome = (None, f"{type(error).__name__}: its worker died", str(error))
+                outcome = (None, f"{type(error).__name__}: its worker process died", str(error))
             yield position, outcome
     finally:
         if started_here:
@@ -167,10 +194,11 @@ def _train(trainer: Trainer, text: str) -> dict[str, Any]:
 
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
-    """Do one job, and return its result or its error."""
-    try:
-        return work(job), "", ""
-    except FedtollError as error:
-        return None, str(error), traceback.format_exc()
-    except (Exception, SystemExit) as error:
-        return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()
+    """Do one job, and return its result or its error; a copy that it forks does not return."""
+    with contained():
+        try:
+            return work(job), "", ""
+        except FedtollError as error:
+            return None, str(error), traceback.format_exc()
+        except (Exception, SystemExit) as error:
+            return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()

@@ -190,7 +190,11 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
             missing.append(f"{run['strategy']}, ε = {run['epsilon']}, seed {run['seed']}")
             continue
         key = run["strategy"], run["mechanism"], float(run["epsilon"]), run["seed"]
-        for name, table in store.read(run["hash"]).items():
+        try:
+            stored = store.read(run["hash"])
+        except ScenarioError as error:
+            raise ScenarioError(f"{error}; `fedtoll run` trains this run again") from None
+        for name, table in stored.items():
             tables[name].append((key, table))
     if not tables["groups"]:
         raise NothingFinishedError(f"{store.folder}: no run is finished yet")

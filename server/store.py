@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from fedtoll.privacy import accounting
-from fedtoll.scenarios.atomic import TEMPORARY, write_bytes, write_folder
-from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.atomic import write_bytes, write_folder
+from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.locks import locked
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.scenarios.scenario import Scenario
@@ -52,6 +53,8 @@ REQUIRED = {
 }
 """The columns that every table has."""
 
+_log = logging.getLogger("fedtoll")
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of all packages that results depend on."""
@@ -74,38 +77,14 @@ class Store:
         self.folder = folder
 
     @contextmanager
-    def lock(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Lock the folder for one command; the lock of a killed command is released with it.
+    def lock(self, waiting: Callable[[], None] = lambda: None, *, part: str = "runs") -> Iterator[None]:
+        """Lock a part of the folder for one command: :func:`fedtoll.scenarios.locks.locked`.
 
         Two commands on one folder neither duplicate nor lose a run: the second waits, then finds the runs
         of the first.
-
-        Parameters
-        ----------
-        waiting
-            Called once if another command has the lock.
         """
-        runs = self.folder / "runs"
-        try:
-            no_links(self.folder)
-            runs.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(runs / ".lock")
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                waiting()
-                lock.acquire()
-        except (OSError, ValueError) as error:  # a NUL is a ValueError
-            reason = getattr(error, "strerror", None) or error
-            raise ScenarioError(f"{str(self.folder)[:200]}: cannot be written: {reason}") from None
-        try:
-            # A killed command leaves temporary files behind.
-            places = (self.folder, *(self.folder / name for name in ("runs", "tuning", "converged")))
-            for leftover in (file for place in places for file in place.glob(f"{TEMPORARY}*")):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        with locked(self.folder, part, waiting):
             yield
-        finally:
-            lock.release()
 
     def has(self, run: Run) -> bool:
         """Return whether a run is stored, with its predictions if it stores them."""
@@ -114,6 +93,9 @@ class Store:
 
     def open(self, planned: Plan, text: str, command: str, *, force: bool = False) -> None:
         """Create or continue the folder for a planned scenario.
+
+        Stored runs that cannot be read, e.g. after a power cut, are removed, each with a warning, so that
+        they are trained again.
 
         Raises
         ------
@@ -129,6 +111,7 @@ class Store:
             before = resolved.get("versions", {})
             other = any(before.get(name) != now[name] for name in BINDING)
             mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
+        self._remove_damaged(planned.all_runs)
         content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -182,13 +165,46 @@ class Store:
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
 
     def read(self, run_hash: str) -> dict[str, pa.Table]:
-        """Return the tables of one run; predictions only if it stored them."""
+        """Return the tables of one run; predictions only if it stored them.
+
+        Raises
+        ------
+        ScenarioError
+            In one line that names the file that cannot be read.
+        """
         files = {name: self.folder / "runs" / run_hash / f"{name}.parquet" for name in TABLES}
         return {
             name: _table(file, REQUIRED[name])
             for name, file in files.items()
             if name != PREDICTIONS or file.exists()
         }
+
+    def _remove_damaged(self, runs: Sequence[Run]) -> None:
+        """Remove the stored ones of these runs that cannot be read, and name each in a warning."""
+        for run in runs:
+            if not (self.folder / "runs" / run.hash).is_dir():
+                continue
+            try:
+                self.read(run.hash)
+                damage = self._other_run(run)
+            except Exception as error:  # reading a damaged file can raise anything
+                damage = one_line(str(error) or type(error).__name__)
+            if damage:
+                _log.warning("fedtoll: %s: %s; it is trained again", run.label, damage[:300])
+                folder = self.folder / "runs" / run.hash
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise ScenarioError(f"{folder}: cannot be removed: {error.strerror or error}") from None
+
+    def _other_run(self, run: Run) -> str:
+        """Return what is wrong with ``run.json``, or an empty string."""
+        file = self.folder / "runs" / run.hash / "run.json"
+        try:
+            same = Run.from_json(file.read_text(encoding="utf-8")).hash == run.hash
+        except (OSError, ValueError, RecursionError):
+            same = False
+        return "" if same else f"{file}: not the description of this run"
 
     def fail(self, run: Run, text: str) -> Path:
         """Write the traceback of a failed run to ``errors/`` and return its path.
@@ -217,35 +233,22 @@ class Store:
         return content if isinstance(content, dict) else {}
 
 
-def no_links(folder: Path) -> None:
-    """Raise if a results folder contains a symbolic link, through which files outside could be written.
-
-    Raises
-    ------
-    ScenarioError
-        In one line that names the link.
-    """
-    for inside in (
-        folder,
-        *(folder / name for name in ("runs", "tuning", "converged", "figures", "errors", "audit")),
-    ):
-        if inside != folder and inside.is_symlink():
-            raise ScenarioError(f"{inside}: is a symbolic link; fedtoll only writes inside its folder")
-        for path in inside.iterdir() if inside.is_dir() else ():
-            if path.is_symlink():
-                raise ScenarioError(f"{path}: is a symbolic link; fedtoll only writes inside its folder")
-
-
 def _table(file: Path, columns: Sequence[str]) -> pa.Table:
     """Read a table; raise unless it has the required columns, with numbers where they are expected."""
-    with pq.ParquetFile(file) as parquet:
-        table = parquet.read(use_threads=False)  # threads cost more than reading so small a file
-    for column in columns:
-        if column not in table.column_names:
-            raise ValueError(f"{file.name} has no column {column!r}")
-        kind = table.schema.field(column).type
-        if column not in _TEXTS and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise ValueError(f"{file.name}: the column {column!r} is not numeric")
+    try:
+        with pq.ParquetFile(file) as parquet:
+            table = parquet.read(use_threads=False)  # threads cost more than reading so small a file
+        for column in columns:
+            if column not in table.column_names:
+                raise ValueError(f"it has no column {column!r}")
+            kind = table.schema.field(column).type
+            if column not in _TEXTS and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+                raise ValueError(f"its column {column!r} is not numeric")
+    except FileNotFoundError:
+        raise ScenarioError(f"{file}: is missing") from None
+    except Exception as error:  # reading a damaged file can raise anything
+        reason = one_line(str(error) or type(error).__name__)[:200]
+        raise ScenarioError(f"{file}: cannot be read: {reason}") from None
     return table
 
 

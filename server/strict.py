@@ -6,11 +6,12 @@ import itertools
 import math
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -61,6 +62,7 @@ class Strict(SynchronousGrid):
         self.skipped: dict[int, dict[int, str]] = {
             c.id: {} for c in run.clients
         }  # reason by client and round
+        self._accepted: dict[int, tuple[dict[str, list[Any]], int]] = {}
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
         self.set_run(grid.run)
 
@@ -121,7 +123,8 @@ class Strict(SynchronousGrid):
             self.ledger.charge(owed(self._plan, self._clients[client], round))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
-            replies[self._replied(round, reply, addressed)].append(reply)
+            if (replied := self._replied(round, reply, addressed)) is not None:
+                replies[replied].append(reply)
         for client, message in addressed.items():
             where = f"round {round}, {self._label(client)}"
             if len(replies[client]) > 1:
@@ -140,16 +143,19 @@ class Strict(SynchronousGrid):
             )
         return [reply for received in replies.values() for reply in received]
 
-    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int:
-        """Return the client of a reply.
+    def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int | None:
+        """Return the client of a reply, or ``None`` if it says only that some reply never comes.
 
-        The SuperLink sends an error for a reply that never came; it names the message, not the node.
+        The SuperLink sends an error for a reply that never came; it names the message, not the node. For
+        messages to nodes that have left it names neither, so these replies are missing.
         """
         if reply.has_error():
             replied_to = reply.metadata.reply_to_message_id
             for client, message in addressed.items():
                 if replied_to == message.metadata.message_id:
                     return client
+            if reply.metadata.src_node_id == reply.metadata.dst_node_id == SUPERLINK_NODE_ID:
+                return None
         node = reply.metadata.src_node_id
         if node in self.client_of:
             return self.client_of[node]
@@ -183,10 +189,10 @@ class Strict(SynchronousGrid):
         try:
             if dict(content[clients.LEDGER]) == self.ledger.columns(client):
                 return
-            reported = clients.releases_in(content, client)
+            reported, charged = self._new(client, content)
         except (KeyError, ValueError, TypeError):
             raise RunError(f"{where}: its ledger cannot be read") from None
-        if uncharged := first_uncharged(reported, self.ledger.releases_of(client)):
+        if uncharged := first_uncharged(reported, charged):
             release = shortened(one_line(str(uncharged)))
             raise RunError(f"{where}: its ledger holds {release}, which the server did not charge")
 
@@ -265,11 +271,29 @@ class Strict(SynchronousGrid):
         if extra := set(ledger) - set(COLUMNS):
             raise ValueError(f"its ledger has the column {min(extra)!r}")
         if dict(ledger) != self.ledger.columns(client):
-            reported, charged = clients.releases_in(content, client), self.ledger.releases_of(client)
+            reported, charged = self._new(client, content)
             if not self._skips:
                 raise ValueError(f"its ledger holds {_difference(reported, charged)}")
             if missing := first_missing(reported, charged, self.skipped[client]):
                 raise ValueError(f"its ledger lacks {missing}")
+            total = len(self.ledger.releases_of(client))
+            self._accepted[client] = ({c: list(ledger[c]) for c in COLUMNS}, total)  # type: ignore[arg-type]
+
+    def _new(self, client: int, content: RecordDict) -> tuple[Sequence[Release], Sequence[Release]]:
+        """Return what a client reports and what it was charged, without what it had reported before.
+
+        A ledger lacks the skipped rounds for the rest of the run. To compare all of it in every round would
+        take a time that grows with the square of the rounds. The last accepted ledger ended with the last
+        release charged by then, so what follows in one follows in the other.
+        """
+        ledger: Any = content[clients.LEDGER]
+        before, total = self._accepted.get(client, ({}, 0))
+        length = len(before.get("round", ()))
+        if any(ledger[c][:length] != before[c] for c in before):
+            length = total = 0
+        rest = ConfigRecord({c: values[length:] for c, values in ledger.items()})
+        reported = clients.releases_in(RecordDict({clients.LEDGER: rest}), client)
+        return reported, self.ledger.releases_of(client)[total:]
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
         """Return the metrics that a reply must have: the public values, and the shapes of the statistics."""

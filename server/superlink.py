@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.numbers import write_number
@@ -56,14 +53,32 @@ out = ""
 """
 
 TIMEOUT = 1800.0
-"""Seconds after which a run under Flower is stopped."""
+"""Seconds after which a run under Flower is stopped by default."""
+
+STOP = 30.0
+"""Seconds that ending a SuperLink with all its descendants may take."""
 
 POLL, POLL_STORED = 10.0, 3.0
 """Seconds between two looks at its status: while it trains, and once its results are stored."""
 
 
-def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambda run: None) -> list[str]:
+def execute(
+    plan: Plan,
+    store: Store,
+    *,
+    timeout: float | None = None,
+    finished: Callable[[Run], None] = lambda run: None,
+) -> list[str]:
     """Train all runs that are not stored yet under ``flwr run``, one after the other.
+
+    Parameters
+    ----------
+    plan, store
+        The runs, and where their results are written.
+    timeout
+        Seconds after which a run is stopped and has failed, by default ``TIMEOUT``.
+    finished
+        Called after each run is stored.
 
     Returns
     -------
@@ -79,7 +94,7 @@ def execute(plan: Plan, store: Store, *, finished: Callable[[Run], None] = lambd
         with superlink(home) as flwr:
             for run in todo:
                 try:
-                    line, log = _train(plan, run, store, home, flwr)
+                    line, log = _train(plan, run, store, home, flwr, timeout or TIMEOUT)
                 except RunError as error:
                     line, log = str(error), (home / "superlink.log").read_text(errors="replace")
                 if line:
@@ -121,6 +136,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
     log = (home / "superlink.log").open("w")
     child = subprocess.Popen(
         [
+            *(sys.executable, "-m", "fedtoll.guard", str(home)),
             _command("flower-superlink", path),
             "--insecure",
             "--simulation",
@@ -132,7 +148,7 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # the guard ends everything when it closes
         cwd=home,
         start_new_session=True,  # an interrupt reaches this process only, which stops the children
     )
@@ -163,7 +179,9 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         log.close()
 
 
-def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str]) -> tuple[str, str]:
+def _train(
+    plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str], timeout: float
+) -> tuple[str, str]:
     """Train one run; return the reason for a failure in one line (else an empty string) and its log."""
     from fedtoll import __version__
 
@@ -183,7 +201,7 @@ def _train(plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., s
     federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
     started = _json(flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation)
     run_id = str(started["run-id"])
-    status, reason = _follow(run_id, flwr, lambda: store.has(run))
+    status, reason = _follow(run_id, flwr, lambda: store.has(run), timeout)
     if status == "finished:completed" and store.has(run):
         return "", ""
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
@@ -211,14 +229,16 @@ def _portable(plan: Plan) -> str:
     return json.dumps(content)
 
 
-def _follow(run_id: str, flwr: Callable[..., str], stored: Callable[[], bool]) -> tuple[str, str]:
+def _follow(
+    run_id: str, flwr: Callable[..., str], stored: Callable[[], bool], timeout: float
+) -> tuple[str, str]:
     """Wait until a run ends; return its status and Flower's details.
 
     Starting Flower's command takes a core some seconds, which the run needs itself. So the status is polled
     seldom, and more often once the results are stored.
     """
     asked = time.monotonic()
-    deadline = asked + TIMEOUT
+    deadline = asked + timeout
     while time.monotonic() < deadline:
         time.sleep(1)
         if time.monotonic() - asked < (POLL_STORED if stored() else POLL):
@@ -229,7 +249,7 @@ def _follow(run_id: str, flwr: Callable[..., str], stored: Callable[[], bool]) -
             details = " ".join(str(entry.get("status-details") or "no reason given").split())
             return str(entry["status"]), details.removeprefix("Simulation failed with exception: ")
     flwr("stop", run_id, "own")
-    return "stopped", f"not finished after {TIMEOUT:g} s"
+    return "stopped", f"not finished after {timeout:g} s"
 
 
 def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
@@ -247,41 +267,15 @@ def _wait_for(port: int, child: subprocess.Popen[bytes], log: Path) -> None:
     raise RunError("the SuperLink did not start within 60 s")
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(guard: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and its descendants: an interrupted simulation leaves processes and Ray behind."""
-    groups = _groups_of(child.pid)
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        for group in groups:
-            with suppress(ProcessLookupError):
-                os.killpg(group, signum)
-        deadline = time.monotonic() + 20
-        while running := _running(groups):
-            child.poll()
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        if not running:
-            break
-    child.wait()
-
-
-def _groups_of(pid: int) -> set[int]:
-    """Return the process groups of a process, which leads its own, and of its descendants."""
-    groups = {pid}
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with suppress(ProcessLookupError):
-                groups.add(os.getpgid(child.pid))
-    return groups
-
-
-def _running(groups: set[int]) -> bool:
-    """Return whether a process of these groups runs; a zombie does not."""
-    for process in psutil.process_iter(["status"]):
-        with suppress(ProcessLookupError):
-            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) in groups:
-                return True
-    return False
+    assert guard.stdin is not None
+    guard.stdin.close()
+    try:
+        guard.wait(STOP)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        guard.wait()
 
 
 def _free_port() -> int:

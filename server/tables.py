@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.privacy.ledger import CHOICE, Ledger
+from fedtoll.privacy.ledger import CHOICE, Ledger, Release
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
@@ -123,9 +123,11 @@ def _spent(run: Run, strict: Strict) -> Spent:
     spent: Spent = {}
     account = Ledger.of(run)
     for client in run.clients:
-        releases = strict.ledger.releases_of(client.id)
+        by_round: dict[int, list[Release]] = {}
+        for release in strict.ledger.releases_of(client.id):
+            by_round.setdefault(release.round, []).append(release)
         for round in range(run.rounds + 1):  # 0 is the choice of constants
-            account.charge(r for r in releases if r.round == round)
+            account.charge(by_round.get(round, ()))
             spent[client.id, round] = account.epsilon(client.id)
     return spent
 

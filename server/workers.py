@@ -1,7 +1,13 @@
-"""Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions."""
+"""Spread work over processes with one torch thread each: sweeps, audits, tuning and reductions.
+
+A job may run code that is not fedtoll's, e.g. a strategy that forks, crashes or never returns. So every
+answer has the number of its job, a forked copy of a worker can neither answer nor keep the pipe open, and a
+job that kills its workers or takes too long is given up, while the others go on.
+"""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -9,16 +15,25 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
+from fedtoll.scenarios.foreign import contained
 
 PATIENCE = 3
-"""Number of workers that may die in a row, with no job finished in between, before giving up."""
+"""Number of workers in a row that may die before they can take a job, before giving up."""
+
+DEATHS = 2
+"""Number of workers that may die on one job before it is given up. One death can have another cause."""
+
+START_SECONDS, END_SECONDS = 60.0, 3.0
+"""Seconds that a worker with a time limit may take to start, and any to end after SIGTERM."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -61,6 +76,9 @@ def spread(
     workers: int | None = None,
     *,
     share: Callable[[Job], Any] = lambda job: None,
+    lost: Callable[[str], Result] | None = None,
+    timeout: float | None = None,
+    apart: bool = False,
 ) -> Iterator[tuple[int, Result]]:
     """Run ``work`` on every job; yield each position and result as it finishes, in any order.
 
@@ -76,16 +94,24 @@ def spread(
     share
         Returns the key of what jobs share and a process caches, e.g. the seed of its records. A worker
         prefers jobs with the key of its last job, then jobs whose key no other worker has.
+    lost
+        Returns the result of a job that was given up, from the reason in a few words; the other jobs go on.
+    timeout
+        Seconds after which a job is stopped and given up; no limit by default.
+    apart
+        Whether a single worker is a process too, because a job might end or block the process that does it.
+        With a time limit it always is.
 
     Raises
     ------
     RunError
-        If workers keep dying. The job of a worker that died is repeated by a new one.
+        If workers keep dying at their start; or, without ``lost``, if a job is given up. A job whose worker
+        died is repeated by a new one, until ``DEATHS`` have died.
     Exception
         What ``work`` raises. An unexpected error in a worker has its traceback as a note.
     """
     count = min(workers or cores(), len(jobs))
-    if count <= 1:
+    if not count or (count == 1 and timeout is None and not apart):
         one_thread()
         for position, job in enumerate(jobs):
             yield position, work(job)
@@ -94,30 +120,45 @@ def spread(
     # one pipe shared by a pool, the driver would wait for the rest forever.
     todo = list(range(len(jobs)))
     keys = [share(job) for job in jobs]
-    team = [_Worker(work) for _ in range(count)]
-    deaths = 0
+    team = [_Worker(work, timeout) for _ in range(count)]
+    deaths: Counter[int] = Counter()
+    failed_starts = 0
     try:
         for worker in team:
             worker.take(jobs, keys, todo, team)
-        while busy := {worker.pipe: worker for worker in team if worker.position is not None}:
-            for pipe in wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
+        while busy := [worker for worker in team if worker.position is not None]:
+            for worker in _to_hear(busy):
                 current = worker.position
                 assert current is not None
                 try:
-                    result, error = worker.pipe.recv()
-                except (EOFError, OSError):
-                    deaths += 1
-                    if deaths == PATIENCE:
-                        raise RunError(
-                            "worker processes keep dying (killed, or out of memory?); "
-                            "the same command resumes, fewer --workers need less memory"
-                        ) from None
-                    todo.append(current)
+                    answer = worker.answer()
+                except _LostError as loss:
                     worker.end()
-                    team[team.index(worker)] = worker = _Worker(work)
+                    if not worker.ready:
+                        failed_starts += 1
+                        if failed_starts == PATIENCE:
+                            raise RunError(
+                                f"worker processes keep dying at their start ({loss}); "
+                                "the same command resumes, fewer --workers need less memory"
+                            ) from None
+                        todo.append(current)
+                    else:
+                        deaths[current] += 1
+                        if worker.overdue or deaths[current] == DEATHS:
+                            if lost is None:
+                                raise RunError(f"{loss}; fewer --workers need less memory") from None
+                            yield current, lost(str(loss))
+                        else:
+                            todo.append(current)
+                    team.remove(worker)
+                    if not todo:
+                        continue
+                    team.append(worker := _Worker(work, timeout))
                 else:
-                    deaths = 0
+                    failed_starts = 0
+                    if answer is None:  # it is ready
+                        continue
+                    result, error = answer
                     if error is not None:
                         raise error
                     yield current, result
@@ -125,6 +166,18 @@ def spread(
     finally:
         for worker in team:
             worker.end()
+
+
+def _to_hear(busy: Sequence[_Worker]) -> list[_Worker]:
+    """Wait until some workers answered or died, or one is overdue, and return these."""
+    deadlines = [worker.deadline for worker in busy if worker.deadline is not None]
+    patience = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+    heard = wait([worker.pipe for worker in busy], patience)
+    return [worker for worker in busy if worker.pipe in heard or worker.overdue]
+
+
+class _LostError(Exception):
+    """A worker died, was stopped, or answered another job. The message is the reason in a few words."""
 
 
 class _Worker:
@@ -138,11 +191,21 @@ class _Worker:
         Position of the current job, or ``None``.
     key
         The sharing key of its last job.
+    ready
+        Whether it can do jobs, i.e. has imported what it needs.
+    deadline
+        When its current job is overdue, on the monotonic clock, or ``None``.
     """
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
+    _numbers = itertools.count(1)
+
+    def __init__(self, work: Callable[[Any], Any], timeout: float | None = None) -> None:
         self.position: int | None = None
         self.key: Any = None
+        self.ready = False
+        self.deadline: float | None = None
+        self._timeout = timeout
+        self._number = 0
         self.pipe, workers_end = multiprocessing.Pipe()
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve, args=(work, workers_end), daemon=True
@@ -166,20 +229,69 @@ class _Worker:
         if self.position is not None:
             todo.remove(self.position)
             self.key = keys[self.position]
+            self._number = next(self._numbers)
+            if self._timeout is not None:
+                self.deadline = time.monotonic() + self._timeout + (0 if self.ready else START_SECONDS)
             with suppress(OSError):  # the worker is dead, which the next read notices
-                self.pipe.send(jobs[self.position])
+                self.pipe.send((self._number, jobs[self.position]))
+
+    @property
+    def overdue(self) -> bool:
+        """Whether its current job has taken too long."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def answer(self) -> tuple[Any, Exception | None] | None:
+        """Return the result or the error of the current job; ``None`` if the worker says that it is ready.
+
+        Raises
+        ------
+        _LostError
+            If the worker died, is overdue, or answered another job, so that nothing it says can be used.
+        """
+        try:
+            if not self.pipe.poll():
+                raise _LostError(f"not finished after {self._timeout:g} s")
+            number, result, error = self.pipe.recv()
+        except (EOFError, OSError):
+            raise _LostError(self._death()) from None
+        if number == _READY:
+            self.ready = True
+            self.deadline = None if self._timeout is None else time.monotonic() + self._timeout
+            return None
+        if number != self._number:
+            raise _LostError("its worker process answered another job")
+        return result, error
+
+    def _death(self) -> str:
+        """Return how the process ended, in a few words."""
+        self._process.join(END_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            return "its worker process closed its pipe"
+        if code >= 0:
+            return f"its worker process exited with code {code}"
+        hint = ", out of memory?" if -code == signal.SIGKILL else ""
+        return f"its worker process was killed by signal {-code} ({signal.Signals(-code).name}{hint})"
 
     def end(self) -> None:
-        """Terminate the process, even in the middle of a job."""
+        """End the process, even in the middle of a job, and even if it ignores SIGTERM."""
         self._process.terminate()
-        self._process.join()
+        self._process.join(END_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
         self.pipe.close()
+
+
+_READY = 0
+"""The number with which a worker says that it is ready; jobs count from 1."""
 
 
 def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     """Do the jobs that the driver sends, with one torch thread, until the driver exits."""
     if "torch" in sys.modules:  # otherwise ONE_THREAD holds when it is imported, which takes seconds
         one_thread()
+    os.dup2(2, 1)  # results are on the driver's stdout; what a job prints goes to stderr
     driver = multiprocessing.parent_process()
 
     def exit_with_driver() -> None:
@@ -188,13 +300,16 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=exit_with_driver, daemon=True).start()
+    os.register_at_fork(after_in_child=pipe.close)  # else the pipe stays open when this process dies
+    pipe.send((_READY, None, None))
     while True:
-        job = pipe.recv()
-        try:
-            outcome: tuple[Any, Exception | None] = work(job), None
-        except (Exception, SystemExit) as error:
-            outcome = None, _portable(error)
-        pipe.send(outcome)
+        number, job = pipe.recv()
+        with contained():
+            try:
+                outcome: tuple[Any, Exception | None] = work(job), None
+            except (Exception, SystemExit) as error:
+                outcome = None, _portable(error)
+        pipe.send((number, *outcome))
 
 
 def _portable(error: Exception | SystemExit) -> Exception:

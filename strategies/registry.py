@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
 
@@ -129,7 +130,8 @@ def load(path: str) -> type:
     if module.endswith(".py") and not Path(module).is_file():
         raise ScenarioError(f"strategies: {module}: no such file")
     try:
-        loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+        with contained():
+            loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
     except ImportError as error:
         file = Path(module.replace(".", "/") + ".py")
         hint = f"; did you mean '{file}:{attribute}'?" if len(module) < 200 and file.is_file() else ""
@@ -173,7 +175,7 @@ def parameters(cls: type) -> dict[str, Any]:
         defaults = {
             f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING
         }
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _error(f"{cls.__name__}: the default of a parameter raises {error!r}") from None
     return {
         p.name: defaults.get(p.name, p.default)  # a signature shows a sentinel in place of a factory's value
@@ -251,7 +253,8 @@ def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
     """Return an instance of a strategy's class; whatever goes wrong raises a one-line ScenarioError."""
     resolved = check(cls, values)
     try:
-        return cls(**resolved)
+        with contained():
+            return cls(**resolved)
     except ScenarioError:
         raise
     except dataclasses.FrozenInstanceError as error:
@@ -260,7 +263,7 @@ def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
         ) from None
     except (ValueError, TypeError) as error:
         raise _error(f"{cls.__name__}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _error(f"{cls.__name__}: cannot be created: {error!r}") from None
 
 
@@ -275,8 +278,9 @@ def requested_statistics(strategy: Strategy) -> tuple[Statistic, ...]:
     """
     form = "requests must be a @property that returns a tuple of declarations, e.g. (MeanLoss(),)"
     try:
-        requests: Any = strategy.requests
-    except Exception as error:
+        with contained():
+            requests: Any = strategy.requests
+    except (Exception, SystemExit) as error:
         raise ScenarioError(" ".join(f"requests raises {type(error).__name__}: {error}".split())) from None
     if not isinstance(requests, tuple | list):
         raise ScenarioError(f"{form}; it is a {type(requests).__name__}")

@@ -13,9 +13,11 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 FETCH_SECONDS = 600
 """The timeout of a fetch."""
+
+_SCRATCH = "fedtoll-fetch-"
+"""The prefix of the temporary folders of fetches."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +112,8 @@ def frame(source: Source) -> pd.DataFrame:
     except OSError as error:
         raise _unwritable(source, folder, error) from error
     try:
-        with tempfile.TemporaryDirectory(prefix="fedtoll-", ignore_cleanup_errors=True) as scratch:
+        _remove_leftovers(Path(tempfile.gettempdir()))
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as scratch:
             fetched = source.read(_unpack(source, source.archive, Path(scratch), damaged=damaged))
     except OSError as error:
         raise ScenarioError(
@@ -121,6 +127,18 @@ def frame(source: Source) -> pd.DataFrame:
         )
     _write(fetched, path, source)
     return fetched
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the folders of fetches that were killed: those that are older than any fetch can be."""
+    for leftover in folder.glob(f"{_SCRATCH}*"):
+        try:
+            status = leftover.lstat()
+        except OSError:
+            continue
+        own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        if own and time.time() - status.st_mtime > 2 * FETCH_SECONDS and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _read_cached(path: Path, source: Source) -> pd.DataFrame | None:
@@ -160,6 +178,7 @@ def _unpack(source: Source, archive: Archive, scratch: Path, *, damaged: bool) -
             text=True,
             errors="replace",
             timeout=FETCH_SECONDS,
+            env={**os.environ, "TMPDIR": str(scratch)},  # removed with it, even if uv is killed
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -2,11 +2,14 @@
 
 Results go to stdout; progress and errors go to stderr. Heavy libraries are imported inside the
 commands, so that ``--help`` takes less than half a second.
-Exit codes: 0 done, 1 a run failed, 2 usage error or invalid scenario, 3 partial, 130 interrupted.
+Exit codes: 0 done, 1 a run failed, 2 usage error or invalid scenario, 3 partial, 130 interrupted,
+129 and 143 stopped by SIGHUP and SIGTERM.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -18,6 +21,7 @@ from fedtoll.commands import audit, budget, catalogue, compare, data, export, fi
 from fedtoll.console import complain
 from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
+from fedtoll.stopping import Stopped, stops_raise
 
 app = typer.Typer(
     name="fedtoll",
@@ -32,12 +36,24 @@ app = typer.Typer(
 def main() -> NoReturn:
     """Run the command line and exit; every error is one line on stderr."""
     try:
-        code = app(standalone_mode=False)
+        with stops_raise():
+            code = app(standalone_mode=False)
+            sys.stdout.flush()
         if code == INTERRUPTED:  # typer returns this code after Ctrl-C
             complain("interrupted; the same command resumes")
+    except Stopped as stop:
+        complain(f"{stop}; the same command resumes")
+        code = stop.code
     except FedtollError as error:
         complain(str(error))
         code = USAGE if isinstance(error, ScenarioError) else FAILED
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}:
+            raise
+        complain(f"{error.filename or 'standard output'}: cannot be written: {error.strerror}")
+        if not error.filename:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python tries once more as it exits
+        code = FAILED
     except Exception as error:
         import click
 
@@ -45,7 +61,6 @@ def main() -> NoReturn:
             raise
         complain(error.format_message() or "see --help")
         code = USAGE
-    sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else DONE)
 
 

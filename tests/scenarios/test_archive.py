@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import subprocess
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -261,3 +262,31 @@ def test_an_index_that_gives_another_adult_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ScenarioError, match="not the pinned 383838383838…; it was rejected"):
         archive.frame(wrong)
     assert names(tmp_path) == []
+
+
+def test_a_stopped_fetch_leaves_nothing_in_the_temporary_folder(pinned, cache, tmp_path, monkeypatch):
+    """Neither what it unpacked, nor uv's own temporary files, which a killed uv does not remove."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def stop(command: list[str], *, env: dict[str, str], **options: Any) -> None:
+        (Path(env["TMPDIR"]) / ".tmpuv").mkdir()
+        assert list(scratch.rglob(".tmpuv"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        archive.frame(pinned)
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_fetch_removes_what_a_killed_fetch_left(pinned, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, recent = tmp_path / "fedtoll-fetch-old", tmp_path / "fedtoll-fetch-recent"
+    for folder in (old, recent):
+        (folder / "unpacked").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    archive.frame(pinned)
+    assert not old.exists()
+    assert recent.exists()

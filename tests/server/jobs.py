@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 from fedtoll.scenarios.errors import ScenarioError
 
@@ -49,4 +51,36 @@ def fail(name: str) -> str:
         raise ZeroDivisionError(name)
     if name == "c":
         raise TwoArgumentsError("two", "lines")
+    return name
+
+
+def fork(name: str) -> str:
+    """Return the name from two processes: a forked copy of this one, and later this one."""
+    copy = os.fork() == 0
+    time.sleep(0.1 if copy else 0.4)
+    return name
+
+
+def die_with_a_copy_alive(name: str) -> str:
+    """Die once, leaving a forked copy that sleeps."""
+    mark = Path(os.environ["FEDTOLL_TEST_MARK"])
+    if name == "b" and not mark.exists():
+        mark.touch()
+        if os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def exit_at_once(name: str) -> str:
+    os._exit(3)
+
+
+def hang(name: str) -> str:
+    if name == "b":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if name == "d":
+        os.kill(os.getpid(), signal.SIGSTOP)
     return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -213,3 +214,153 @@ def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
     assert workers.cores() == os.cpu_count()
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert workers.cores() == 1
+
+
+FORKS = '''
+import os, time
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Forks(FedAvg):
+    """Goes on in two processes after the first round."""
+
+    def weigh(self, reports, state):
+        if not os.environ.get("FEDTOLL_TEST_FORKED"):
+            os.environ["FEDTOLL_TEST_FORKED"] = "1"
+            if copy := os.fork():
+                os.waitpid(copy, 0)
+        return super().weigh(reports, state)
+'''
+
+
+def test_of_a_strategy_that_forks_one_process_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_TEST_FORKED", "")
+    file = tmp_path / "forks.py"
+    file.write_text(FORKS)
+    run = single_run({"name": f"{file}:Forks"})
+    log = tmp_path / "log"
+
+    def finished(run: Run) -> None:
+        with log.open("a") as text:
+            text.write(f"{run.hash}\n")
+
+    parent = os.getpid()
+    try:
+        failures = executor.execute([run], Store(tmp_path / "out"), executor="serial", finished=finished)
+    finally:
+        if os.getpid() != parent:  # what this test is about: no copy gets here
+            os._exit(0)
+    assert failures == []
+    assert log.read_text().split() == [run.hash]
+
+
+ENDS = '''
+import os, signal
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Ends(FedAvg):
+    """Ends its process as an out-of-memory killer does."""
+
+    def weigh(self, reports, state):
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_that_kills_its_workers_fails_and_the_others_are_stored(runs, tmp_path, count):
+    file = tmp_path / "ends.py"
+    file.write_text(ENDS)
+    bad, store, done = single_run({"name": f"{file}:Ends"}), Store(tmp_path / "out"), []
+    (line,) = executor.execute(
+        [bad, runs[0]], store, executor="processes", workers=count, finished=lambda run: done.append(run.hash)
+    )
+    assert done == [runs[0].hash]
+    noted = store.folder / "errors" / f"{bad.hash}.txt"
+    reason = "its worker process was killed by signal 9 (SIGKILL, out of memory?)"
+    assert line == f"Ends, ε = ∞, seed 0: {reason} (noted in {noted})"
+    assert noted.read_text() == f"Ends, ε = ∞, seed 0\n\n{reason}\n"
+
+
+def test_a_strategy_that_hangs_is_stopped_and_the_sweep_goes_on(here, tmp_path):
+    (tmp_path / "hangs.py").write_text(
+        ENDS.replace("import os, signal", "import time").replace(
+            "os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(600)"
+        )
+    )
+    (tmp_path / "sex.toml").write_text(TOML + '[[strategies]]\nname = "hangs.py:Ends"\n')
+    code, out, err = here("run", "sex.toml", "--out", "out", "--timeout", 20, "--no-probe", "--json")
+    assert code == 1
+    (line,) = json.loads(out)["failed"]
+    assert "Ends, ε = ∞, seed 0: not finished after 20 s (noted in" in line
+    assert line in err
+    assert len(list(tmp_path.glob("out/runs/*/run.json"))) == 1
+
+
+@pytest.mark.parametrize("name", ["serial", "ray"])
+def test_an_executor_that_cannot_stop_a_run_refuses_a_time_limit(here, tmp_path, name):
+    (tmp_path / "sex.toml").write_text(TOML)
+    code, _, err = here("run", "sex.toml", "--timeout", 5, "--executor", name)
+    assert (code, err) == (
+        2,
+        f"fedtoll: --timeout: the executor '{name}' cannot stop a run; use processes\n",
+    )
+
+
+NOISY = '''
+print("imported")
+import os
+from dataclasses import dataclass
+from fedtoll.strategies.fedavg import FedAvg
+
+@dataclass(frozen=True)
+class Noisy(FedAvg):
+    """Prints wherever it can, also past Python."""
+
+    def __post_init__(self):
+        print("created")
+
+    @property
+    def requests(self):
+        print("asked")
+        return ()
+
+    def weigh(self, reports, state):
+        print("weighing")
+        os.system("echo weighing")
+        return super().weigh(reports, state)
+'''
+
+
+@pytest.mark.parametrize("name", ["serial", "processes"])
+def test_what_a_strategy_prints_does_not_spoil_the_json(here, tmp_path, name):
+    (tmp_path / "noisy.py").write_text(NOISY.replace('        os.system("echo weighing")\n', ""))
+    (tmp_path / "sex.toml").write_text(TOML.replace('"fedavg"', '"noisy.py:Noisy"'))
+    code, out, err = here("run", "sex.toml", "--out", "out", "--executor", name, "--no-probe", "--json")
+    assert code == 0
+    assert json.loads(out)["runs"] == 1
+    assert "created" in err
+
+
+def test_what_a_strategy_prints_in_a_worker_goes_to_stderr(runs, tmp_path, capfd):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    noisy = single_run({"name": f"{tmp_path / 'noisy.py'}:Noisy"})
+    capfd.readouterr()
+    assert executor.execute([noisy], Store(tmp_path / "out"), executor="processes", workers=1) == []
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("weighing\n") == 4
+
+
+@pytest.mark.parametrize("where", ["requests", "__post_init__"])
+def test_a_strategy_that_exits_when_it_is_planned_is_an_error(here, tmp_path, where):
+    decorator = "    @property\n" if where == "requests" else ""
+    text = RAISES + f"\n{decorator}    def {where}(self):\n        raise SystemExit(0)\n"
+    (tmp_path / "leaves.py").write_text(text)
+    (tmp_path / "sex.toml").write_text(TOML.replace('"fedavg"', '"leaves.py:Raises"'))
+    code, out, err = here("run", "sex.toml", "--out", "out")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "SystemExit" in err

@@ -76,7 +76,7 @@ def start(folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         [*command, *more],
         cwd=folder,
-        env={**os.environ, MARK: mark, "PYTHONPATH": "."},
+        env={**os.environ, MARK: mark, "PYTHONPATH": f".{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,7 +113,11 @@ def test_a_client_that_raises_there_is_a_failed_command(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
-def test_an_interrupt_leaves_no_process_behind(tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+)
+def test_a_signal_leaves_no_process_behind(tmp_path, signum, code):
     process, mark = start(tmp_path, "--set", "training.rounds=2000")
     try:
         deadline = time.monotonic() + 240
@@ -121,9 +125,12 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
+    deadline = time.monotonic() + 60
+    while signum == signal.SIGKILL and alive(mark) and time.monotonic() < deadline:
+        time.sleep(0.5)
     assert alive(mark) == []

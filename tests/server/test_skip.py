@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_ins_message
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
-from fedtoll.privacy.ledger import owed
+from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
@@ -251,6 +252,21 @@ def test_a_malformed_reply_with_a_ledger_beyond_what_was_charged_ends_the_run(pr
     assert "which the server did not charge" in refusal(private, Wrapped(private, change))
 
 
+@pytest.mark.parametrize("gone", [1, 2])
+def test_nodes_that_left_are_missing_though_the_superlink_does_not_name_them(private, gone):
+    """As Flower answers for messages to nodes that it does not know any more: once for all of them."""
+
+    def change(replies: Replies) -> Replies:
+        return [*replies[gone:], create_message_error_unavailable_ins_message("", 1)]
+
+    tables = federate(Wrapped(private, faulty(ROUND, change)), private)
+    assert skipped(tables) == {(ROUND, client): "the reply is missing" for client in range(gone)}
+    assert charged(private, tables)
+    strict = single_run(TERM, 2.0)
+    line = refusal(strict, Wrapped(strict, faulty(ROUND, change)))
+    assert line == "round 2, client 0 (Male): the reply is missing"
+
+
 # Faults that still end a run.
 
 
@@ -295,3 +311,39 @@ def test_the_reason_is_one_short_line(private):
     (reason,) = skipped(tables).values()
     assert reason.isprintable()
     assert len(reason) == LONGEST_REASON
+
+
+# Long runs.
+
+
+def test_the_work_after_a_skip_does_not_grow_with_the_rounds_before(monkeypatch):
+    run = skipping(training={"rounds": 24, "local_steps": 1})
+    read, rows = clients.releases_in, []
+
+    def releases_in(content: RecordDict, client: int) -> Any:
+        found = read(content, client)
+        rows.append(len(found))
+        return found
+
+    monkeypatch.setattr(clients, "releases_in", releases_in)
+    tables = federate(Deaf(run, (2, 1)), run)
+    assert set(skipped(tables)) == {(2, 1)}
+    assert charged(run, tables)
+    assert len(rows) == 2 * 22
+    assert rows[:2] == [4, 4]  # rounds 1 and 3
+    assert set(rows[2:]) == {2}
+
+
+def test_every_release_is_read_once_for_the_tables(monkeypatch, private):
+    reads: list[int] = []
+
+    class Counted(tuple[Any, ...]):
+        def __iter__(self) -> Any:
+            reads.append(len(self))
+            return super().__iter__()
+
+    releases = Ledger.releases_of
+    monkeypatch.setattr(Ledger, "releases_of", lambda self, client: Counted(releases(self, client)))
+    grid = LocalGrid(private)
+    assert charged(private, federate(grid, private))
+    assert reads == [2 * private.rounds] * len(private.clients)

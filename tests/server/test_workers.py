@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ import torch
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.server.workers import ONE_THREAD, spread
 from tests.server import many_threads
-from tests.server.jobs import die, fail, leave, loaded, process, threads
+from tests.server.jobs import (
+    die,
+    die_with_a_copy_alive,
+    exit_at_once,
+    fail,
+    fork,
+    hang,
+    leave,
+    loaded,
+    process,
+    threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +65,27 @@ def test_a_worker_imports_torch_only_for_jobs_that_need_it():
 
 
 def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(RunError, match="worker processes keep dying"):
+    with pytest.raises(RunError, match=r"^its worker process was killed by signal 9 \(SIGKILL, out of mem"):
         list(spread(die, "abcd", 2))
+
+
+def test_a_job_that_kills_its_workers_is_given_up_and_the_others_go_on():
+    found = dict(spread(die, "abcdefgh", 2, lost=lambda reason: reason))
+    killed = "its worker process was killed by signal 9 (SIGKILL, out of memory?)"
+    assert found == dict(enumerate("abcdefgh")) | {1: killed}
+
+
+def test_a_job_that_exits_is_given_up_even_if_it_is_the_only_one():
+    assert list(spread(exit_at_once, "b", lost=str, apart=True)) == [
+        (0, "its worker process exited with code 3")
+    ]
+
+
+def test_a_job_that_hangs_is_stopped_and_the_others_go_on():
+    began = time.monotonic()
+    found = dict(spread(hang, "abcd", 2, lost=str, timeout=3.0))
+    assert found == {0: "a", 1: "not finished after 3 s", 2: "c", 3: "not finished after 3 s"}
+    assert time.monotonic() - began < 50  # "b" ignores SIGTERM, "d" is frozen
 
 
 def test_an_exit_in_a_worker_is_not_taken_for_a_death():
@@ -85,3 +116,15 @@ def test_workers_end_when_the_results_are_no_longer_wanted():
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_forked_copy_of_a_worker_answers_for_no_job():
+    names = "abcdefgh"
+    assert dict(spread(fork, names, 2)) == dict(enumerate(names))
+
+
+def test_a_forked_copy_does_not_hide_the_death_of_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTOLL_TEST_MARK", str(tmp_path / "mark"))
+    began = time.monotonic()
+    assert dict(spread(die_with_a_copy_alive, "abc", 2)) == {0: "a", 1: "b", 2: "c"}
+    assert time.monotonic() - began < 50

@@ -24,12 +24,13 @@ from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.locks import no_links
 from fedtoll.scenarios.numbers import write_number, write_numbers
 from fedtoll.scenarios.read import find, read
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan, plan
-from fedtoll.server.store import no_links, versions
+from fedtoll.server.store import versions
 
 MIN_TARGETS = 4
 """The smallest number of models: an attack on one needs others that were trained without a record."""

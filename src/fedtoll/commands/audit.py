@@ -29,13 +29,19 @@ def audit(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from fedtoll.audit.run import prepare, run_audit
-    from fedtoll.console import console
+    from fedtoll.console import complain, console
+    from fedtoll.scenarios.locks import locked
 
     prepared = prepare(name, override or (), seeds, epsilon)
     folder = out or Path("results") / prepared.scenario.name
     err = console(stderr=True)
+
+    def waiting() -> None:
+        complain(f"{folder}: in use by another audit; waiting for it to finish")
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    bars = Progress(*columns, console=err, disable=not err.is_terminal)
+    with locked(folder, "audit", waiting), bars as bar:
         task = bar.add_task("audit", total=prepared.progress_steps)
         content = run_audit(prepared, folder, workers=workers, finished=lambda: bar.advance(task))
     if as_json:

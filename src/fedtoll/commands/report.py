@@ -11,7 +11,12 @@ from fedtoll.console import complain, console
 from fedtoll.options import PARTIAL
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write into.", show_default="DIR itself")
+    ] = None,
+) -> None:
     """Rebuild the report of a results folder."""
     from fedtoll.report import Digest, warm_up
     from fedtoll.server.results import load
@@ -19,7 +24,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results f
     warm_up()
     results = load(folder)
     digest = Digest(results)
-    page = write_page(digest)
+    page = write_page(digest, out)
     show(digest)
     typer.echo(f"report: {page}")
     if results.missing:
@@ -27,13 +32,30 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results f
         raise typer.Exit(PARTIAL)
 
 
-def write_page(digest: Any) -> Path:
-    """Write the report into the results folder of a digest; return the path of the page."""
-    from fedtoll.report import write_report
-    from fedtoll.server.store import no_links
+def write_page(digest: Any, out: Path | None = None) -> Path:
+    """Write the report into a folder, by default the results folder of a digest; return the path of the page.
 
-    no_links(digest.results.folder)
-    return write_report(digest, digest.results.folder)
+    Raises
+    ------
+    ScenarioError
+        If the folder cannot be written at all.
+    RunError
+        If writing fails later, e.g. because the disk is full.
+    """
+    from fedtoll.report import write_report
+    from fedtoll.scenarios.errors import RunError, ScenarioError
+    from fedtoll.scenarios.locks import locked
+
+    folder = out or digest.results.folder
+    try:
+        with locked(folder, "figures", lambda: complain(f"{folder}: another report is written; waiting")):
+            try:
+                return write_report(digest, folder)
+            except OSError as error:
+                place, reason = error.filename or folder, error.strerror or error
+                raise RunError(f"{place}: the report cannot be written: {reason}") from None
+    except ScenarioError as error:
+        raise ScenarioError(f"{error}; `fedtoll report DIR --out OTHER` writes elsewhere") from None
 
 
 def show(digest: Any) -> None:

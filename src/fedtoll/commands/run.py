@@ -51,6 +51,12 @@ def run(
         str,
         typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
     ] = "local",
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=1, help="Stop a run after this time; it has failed, the others go on."
+        ),
+    ] = None,
     force: Force = False,
     no_tune: Annotated[
         bool, typer.Option("--no-tune", help="Ignore [tune]: run the scenario's own constants only.")
@@ -70,7 +76,7 @@ def run(
     from fedtoll.scenarios.read import find
     from fedtoll.sweep import run as sweep
 
-    sweep.check_options(executor, grid)
+    sweep.check_options(executor, grid, timeout)
     planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
     warn(find(name).name, planned.warning)
     if dry_run:
@@ -98,12 +104,19 @@ def run(
                 workers=workers,
                 force=force,
                 probe=not no_probe and grid == "local",
+                timeout=timeout,
                 finished=finished,
             )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
             failures = sweep.execute(
-                planned, store, executor=executor, workers=workers, grid=grid, finished=finished
+                planned,
+                store,
+                executor=executor,
+                workers=workers,
+                grid=grid,
+                timeout=timeout,
+                finished=finished,
             )
         for line in failures:
             complain(f"failed: {line}")

@@ -179,7 +179,7 @@ def distributions(kinds: Sequence[Kind], delta: float, refine: float = 1.0) -> t
     found = tuple(
         _composed(grids, merged, spacing, window, delta) for grids, window in zip(both, windows, strict=True)
     )
-    return found if all(d.infinite <= delta / 10 for d in found) else ()
+    return found if all(d.infinite <= delta / 4 for d in found) else ()
 
 
 def _ends(noise: float, rate: float, cut: float) -> tuple[float, float]:
@@ -313,6 +313,6 @@ def _composed(
         finite += count * math.log1p(-grid.infinite)
         total += count
     mass_N = np.maximum(np.roll(irfft(spectrum, size), offset - low), 0.0)
-    rounding = 4 * _UNIT * (total + math.log2(size)) * math.sqrt(size * _dot(mass_N, mass_N))
+    rounding = 2 * _UNIT * (total + math.log2(size)) * math.sqrt(size * _dot(mass_N, mass_N))
     infinite = -math.expm1(finite) + _CUT * delta + rounding
     return Distribution(spacing * low, spacing, mass_N, infinite, _UNIT * total * longest)

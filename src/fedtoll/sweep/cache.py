@@ -101,6 +101,7 @@ def complete(
     executor: str = "processes",
     workers: int | None = None,
     share: Callable[[Job], Any] = lambda job: None,
+    timeout: float | None = None,
     finished: Callable[[Path], None] = lambda file: None,
 ) -> dict[Path, Result]:
     """Return the result of every job from its file; jobs whose file is missing or damaged are done first.
@@ -113,7 +114,7 @@ def complete(
         Does a job, possibly in another process.
     load, save
         Read and write a result. ``load`` raises OSError or ValueError for a missing or damaged file.
-    executor, workers, share
+    executor, workers, share, timeout
         How jobs are distributed: :func:`fedtoll.server.executor.outcomes`.
     finished
         Called with the file of each result, after it was written or if it was there already.
@@ -139,7 +140,7 @@ def complete(
             todo.append(file)
     texts = [jobs[file] for file in todo]
     for position, (result, line, trace) in outcomes(
-        work, texts, executor=executor, workers=workers, share=share
+        work, texts, executor=executor, workers=workers, share=share, timeout=timeout
     ):
         if result is None:
             error = RunError(line)

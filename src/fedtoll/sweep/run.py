@@ -60,6 +60,7 @@ def complete(
     workers: int | None = None,
     force: bool = False,
     probe: bool = True,
+    timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> plans.Plan:
     """Return the plan with the constants that ``[tune]`` chose, or with a probe if there is no ``[tune]``.
@@ -76,6 +77,8 @@ def complete(
         Accept candidates that were trained with other versions of the libraries.
     probe
         Whether to probe other learning rates if nothing is tuned and a probe is cheap.
+    timeout
+        Seconds after which a candidate's run is stopped, and tuning ends; no limit by default.
     finished
         Called for each run of a candidate.
 
@@ -91,7 +94,9 @@ def complete(
     resolved = store.resolved()
     if planned.scenario.tune is not None:
         folder = cache.open_folder(store.folder / "tuning", resolved, force=force)
-        planned = choose(planned, folder, executor=executor, workers=workers, finished=finished)
+        planned = choose(
+            planned, folder, executor=executor, workers=workers, timeout=timeout, finished=finished
+        )
     elif probe:
         planned = with_probe(planned)
     folder = cache.open_folder(store.folder / "converged", resolved, force=force)
@@ -107,28 +112,32 @@ def execute(
     executor: str = "processes",
     workers: int | None = None,
     grid: str = "local",
+    timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
     """Train all runs that are not stored yet; return one line for each that failed."""
     if grid == "flower":
         from fedtoll.server import superlink
 
-        return superlink.execute(planned, store, finished=finished)
+        return superlink.execute(planned, store, timeout=timeout, finished=finished)
     return executors.execute(
         planned.all_runs,
         store,
         executor=executor,
         workers=workers,
         federation=planned.federation,
+        timeout=timeout,
         finished=finished,
     )
 
 
-def check_options(executor: str, grid: str) -> None:
-    """Raise ``ScenarioError`` if the executor or grid is unknown."""
+def check_options(executor: str, grid: str, timeout: float | None = None) -> None:
+    """Raise ``ScenarioError`` if the executor or grid is unknown, or cannot stop a run after a time."""
     for option, value, known in (("executor", executor, executors.EXECUTORS), ("grid", grid, GRIDS)):
         if value not in known:
             raise ScenarioError(f"{option} {value!r} is unknown{nearest(value, known)}")
+    if timeout is not None and grid == "local" and executor != "processes":
+        raise ScenarioError(f"--timeout: the executor {executor!r} cannot stop a run; use processes")
 
 
 def run(

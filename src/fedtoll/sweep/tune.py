@@ -45,6 +45,7 @@ def tune(
     *,
     executor: str = "processes",
     workers: int | None = None,
+    timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> Plan:
     """Return a plan whose runs have the constants that their strategy chose at their ε.
@@ -57,6 +58,8 @@ def tune(
         The folder with the losses of every candidate; candidates stored there are not trained again.
     executor, workers
         How candidates are distributed, as for runs; they never change a choice.
+    timeout
+        Seconds after which a candidate's run is stopped, and tuning ends; no limit by default.
     finished
         Called for each run of a candidate, after it was trained or if it was stored already.
 
@@ -82,7 +85,7 @@ def tune(
     alive = all_candidates
     for count in rungs(section):
         todo = {run.hash: run for c in alive for run in c.runs[:count] if run.hash not in trained}
-        trained |= _losses(list(todo.values()), folder, planned, executor, workers, finished)
+        trained |= _losses(list(todo.values()), folder, planned, executor, workers, timeout, finished)
         alive = _best(alive, trained, section, count)
     chosen = {(c.strategy, c.epsilon): c for c in alive}
     for (strategy, epsilon), best in chosen.items():
@@ -195,6 +198,7 @@ def _losses(
     planned: Plan,
     executor: str,
     workers: int | None,
+    timeout: float | None,
     finished: Callable[[Run], None],
 ) -> dict[str, Losses]:
     """Return the losses of every run on the validation part, by the hash of the run."""
@@ -208,6 +212,7 @@ def _losses(
         executor=executor,
         workers=workers,
         share=seeds.get,
+        timeout=timeout,
         finished=lambda file: finished(by_file[file]),
     )
     return {file.stem: losses for file, losses in found.items()}
