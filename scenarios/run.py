@@ -137,7 +137,7 @@ class Run(Section):
     mechanism: Mechanism
     epsilon: _Infinite
     delta: float | None
-    accountant: Literal["rdp", "prv"] | None
+    accountant: Literal["pld", "rdp", "prv"] | None
     strategy: StrategyPlan
     statistics: tuple[StatisticPlan, ...]
     smoothing: float = 0.0

@@ -161,7 +161,7 @@ class Privacy(Section):
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
-    accountant: Literal["rdp", "prv"] = "rdp"
+    accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
 
     @field_validator("epsilons")

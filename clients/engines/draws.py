@@ -32,17 +32,17 @@ BATCHES = 64 * 2**20
 def noise_bytes(device: torch.device) -> int:
     """Return the bytes that an engine may use to cache noise.
 
-    On a GPU: a sixteenth of its free memory. Otherwise: a sixteenth of the memory of the machine or
-    container, divided by the number of cores. At most 1 GiB.
+    On a GPU: an eighth of its free memory. Otherwise: an eighth of the memory of the machine or container,
+    divided by the number of cores. At most 2 GiB.
     """
     if device.type == "cuda":
-        return min(2**30, torch.cuda.mem_get_info(device)[0] // 16)
+        return min(2**31, torch.cuda.mem_get_info(device)[0] // 8)
     memory = 2**34
     with suppress(AttributeError, ValueError, OSError):  # not available on this system
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(ValueError, OSError):  # no container, or no limit ("max")
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(2**30, memory // (16 * (os.cpu_count() or 1)))
+    return min(2**31, memory // (8 * (os.cpu_count() or 1)))
 
 
 class DrawCache:

@@ -68,7 +68,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Public facts about the columns, one number for all of them or one per column: the features are
         (X − centre) / scale. Nothing is ever fitted on ``X``.
     accountant
-        ``rdp`` or ``prv``.
+        How releases compose: ``pld``, ``rdp`` or ``prv``, see :mod:`fedtoll.privacy.accounting`.
     random_state
         An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
         noise. With ``None`` all noise comes from the operating system's cryptographic generator; batches and
@@ -139,7 +139,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes: ArrayLike | None = None,
         centre: ArrayLike = 0.0,
         scale: ArrayLike = 1.0,
-        accountant: Literal["rdp", "prv"] = "rdp",
+        accountant: Literal["pld", "rdp", "prv"] = "pld",
         random_state: int | RandomState | None = None,
     ) -> None:
         self.epsilon = epsilon
@@ -363,8 +363,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} = {value!r}: must be an integer of 1 or more")
         if not (np.asarray(self.scale, dtype=np.float64) > 0).all():
             raise ValueError("scale: must be greater than 0")
-        if self.accountant not in {"rdp", "prv"}:
-            raise ValueError(f"accountant = {self.accountant!r}: must be 'rdp' or 'prv'")
+        if self.accountant not in accounting.ACCOUNTANTS:
+            raise ValueError(f"accountant = {self.accountant!r}: must be 'pld', 'rdp' or 'prv'")
 
 
 def _number(value: object, low: float, high: float, *, closed: bool = False) -> bool:

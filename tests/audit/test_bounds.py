@@ -13,12 +13,11 @@ from scipy.stats import beta, binom, binomtest
 
 from fedtoll.audit.bounds import (
     ceiling,
-    gaussian_delta,
-    gaussian_epsilon,
     one_run_epsilon,
     replaced_ceiling,
     separation,
 )
+from fedtoll.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fedtoll.toll.shares import upper
 
 

@@ -16,6 +16,7 @@ from tests.gate import (  # noqa: F401  (they register)
     choice,
     floating_point,
     ledger,
+    mutants_of_accounting,
     mutants_of_floating_point,
     mutants_of_the_choice,
     mutants_outside_engines,

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedtoll.audit.bounds import LEVEL, gaussian_epsilon, one_run_epsilon, separation
+from fedtoll.audit.bounds import LEVEL, one_run_epsilon, separation
 from fedtoll.audit.canaries import Canaries, craft, full_batch, normalised, releases, without_noise
+from fedtoll.privacy.gaussian import gaussian_epsilon
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 
