@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
     """Validate a scenario without training it.
 
-    Needs neither records nor a network.
+    Needs neither records nor a network. Imports the strategies and models that the scenario names, and so
+    runs their code.
     """
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
