@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_classifier_without_a_seed_draws_its_noise_from_the_system(monkeypatch
         asked.append(count)
         return np.random.default_rng(len(asked)).bytes(count)
 
-    monkeypatch.setattr("secrets.token_bytes", words)
+    monkeypatch.setattr("fedtoll.clients.noise.secrets", SimpleNamespace(token_bytes=words))
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
     facts: dict[str, Any] = {"public_size": 40, "classes": (0, 1), "batch_size": 40, "epochs": 2}
