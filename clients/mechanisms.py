@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedtoll.clients import losses
+from fedtoll.clients.noise import noised
 from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import Estimate, Value
 from fedtoll.scenarios.streams import Purpose, stream
@@ -84,6 +85,7 @@ def release(
 
     With z = 0 (the references at ε = ∞) the statistic is exact, without clipping or noise. Otherwise a loss
     that is not finite counts as the clip, so that one record can neither abort nor dominate the round.
+    Releases are rounded as ``fedtoll.clients.noise`` tells.
 
     Parameters
     ----------
@@ -112,7 +114,8 @@ def release(
         value = value[group]
     sd = plan.noise_multiplier * plan.declaration.sensitivity(records.size)
     if not exact:
-        value = value + stream(seed, Purpose.STATISTIC, client, round, index).normal(0.0, sd, value.shape)
+        normals = stream(seed, Purpose.STATISTIC, client, round, index).standard_normal((1, *value.shape))
+        value = noised(torch.from_numpy(value[None]), torch.from_numpy(normals), [sd])[0].numpy()
     return Estimate(value if value.ndim else float(value), sd)
 
 

@@ -27,7 +27,7 @@ from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 
-NUMERICS = 1
+NUMERICS = 2
 """Incremented whenever a change in fedtoll's arithmetic changes a result; part of every hash."""
 
 Mechanism = Literal["none", "clip-only", "dp-sgd"]

@@ -21,7 +21,15 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.draws import BATCHES, DrawCache, noise_bytes, normals, padded_batches
+from fedtoll.clients.engines.draws import (
+    BATCHES,
+    DrawCache,
+    noise_bytes,
+    normals,
+    padded_batches,
+    unpredictable_normals,
+)
+from fedtoll.clients.noise import noised
 from fedtoll.scenarios.run import Run
 
 BLOCK = 50
@@ -98,12 +106,15 @@ class CohortEngine:
     device
         ``cpu`` or ``cuda``. On a GPU the noise comes from the GPU's generator: the keys are the same as on a
         processor, the bits are not.
+    secret
+        Whether noise comes from the operating system's cryptographic generator instead of the run's seed.
     """
 
     name = "cohort"
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", *, secret: bool = False) -> None:
         self.device = torch.device(device)
+        self._secret = secret
         self._pools: dict[tuple[int, ...], _Pool] = {}
         self._seed = -1
         self._batches, self._noise = DrawCache(BATCHES), DrawCache(noise_bytes(self.device), reuse=True)
@@ -136,22 +147,24 @@ class CohortEngine:
         first = parameters[0]
         scale_K = -run.learning_rate / self._column([t.plan.batch_size for t in tasks], first)
         pull_K = -run.learning_rate * self._column([t.proximal_mu for t in tasks], first)
-        noise_K = scale_K * self._column([t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks], first)
-        noises = normals(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
+        sds = [t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks]
+        draw = unpredictable_normals if self._secret else normals
+        noises = draw(run, tasks, parameters, self._noise) if run.mechanism == "dp-sgd" else repeat(None)
+        releases = [torch.empty_like(p, dtype=torch.float64) for p in parameters]
         padding = len(pool.labels_N) - 1
         steps = padded_batches(run, tasks, pool.offsets_K, padding, first, self._batches)
         for (index_KB, mask_KB), noise in zip(steps, noises, strict=False):
             active = len(index_KB)  # a prefix: tasks are sorted by steps
             weight_KB = None if weights is None else weights[index_KB]
-            factor_KB = mask_KB * scale_K[:active].unsqueeze(1)
-            moves = _clipped_sums(network, active, pool, index_KB, factor_KB, weight_KB, run.clip)
-            for i, (p, p0, move) in enumerate(zip(parameters, start, moves, strict=True)):
+            sums = _clipped_sums(network, active, pool, index_KB, mask_KB, weight_KB, run.clip)
+            for i, (p, p0, total) in enumerate(zip(parameters, start, sums, strict=True)):
                 shape = (active,) + (1,) * (p.dim() - 1)
+                if noise is not None:
+                    total.copy_(noised(total, noise[i], sds[:active], releases[i][:active]))
+                move = total.mul_(scale_K[:active].view(shape))
                 if p0 is not p:
                     move += pull_K[:active].view(shape) * (p[:active] - p0[:active])
                 p[:active] += move
-                if noise is not None:
-                    p[:active].addcmul_(noise[i], noise_K[:active].view(shape))
         ends = [p.cpu().numpy() for p in parameters]
         return [Trained([e[k].copy() for e in ends], t.plan.steps) for k, t in enumerate(tasks)]
 
@@ -210,13 +223,13 @@ def _clipped_sums(
     active: int,
     pool: _Pool,
     index_KB: torch.Tensor,
-    factor_KB: torch.Tensor,
+    mask_KB: torch.Tensor,
     weight_KB: torch.Tensor | None,
     clip: float | None,
 ) -> list[torch.Tensor]:
-    """Return, for every parameter, the sum of its clipped per-example gradients times a factor, ``[K, ...]``.
+    """Return, for every parameter, the sum of its clipped per-example gradients, ``[K, ...]``.
 
-    The factor is 0 for padding. An example whose gradient is not finite counts as absent. Without a clip the
+    The mask is 0 for padding. An example whose gradient is not finite counts as absent. Without a clip the
     gradients are summed unclipped.
     """
     flat = index_KB.flatten()  # index_select copies rows several times faster than x[index]
@@ -229,7 +242,8 @@ def _clipped_sums(
     if weight_KB is not None:
         d_KBO = d_KBO * weight_KB.unsqueeze(2)
     pairs: dict[int, tuple[_Linear, torch.Tensor, torch.Tensor]] = {}
-    squared_KB = torch.zeros_like(factor_KB)
+    squared_KB = torch.zeros_like(mask_KB)
+    factor_KB = mask_KB
     for position in range(len(network) - 1, -1, -1):
         layer, a_KBI = network[position], inputs[position]
         if isinstance(layer, _Linear):
@@ -248,7 +262,7 @@ def _clipped_sums(
         elif position:
             d_KBO = _backward(layer, a_KBI, d_KBO)
     if clip is not None:
-        factor_KB = factor_KB * (clip / (squared_KB.sqrt() + 1e-6)).clamp(max=1.0)
+        factor_KB = mask_KB * (clip / (squared_KB.sqrt() + 1e-6)).clamp(max=1.0)
         absent_KB = ~torch.isfinite(squared_KB)
         if absent_KB.any():
             factor_KB = factor_KB.masked_fill(absent_KB, 0.0)

@@ -8,6 +8,7 @@ Shape suffixes as in ``cohort.py``.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 
 from fedtoll.clients.engines.base import Task
-from fedtoll.clients.engines.sampling import Key, batches, begin, noise_keys
+from fedtoll.clients.engines.sampling import Key, batches, begin, noise_generator, noise_keys
+from fedtoll.clients.noise import secret_normals
 from fedtoll.scenarios.run import Run
 
 Tensors = list[torch.Tensor]
@@ -155,27 +157,44 @@ def _pad(rows: Sequence[np.ndarray], offsets_K: Sequence[int], padding: int) -> 
 def normals(
     run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], cache: DrawCache
 ) -> Iterator[Tensors]:
-    """Yield, for each step, standard normals for every parameter of the active clients, ``[K, ...]``.
+    """Yield, for each step, float64 standard normals for every parameter of the active clients, ``[K, ...]``.
 
-    They come from the streams of (client, round, step), parameter by parameter, as Opacus draws them.
-    The next step may overwrite the tensors of a step.
+    They come from the streams of (client, round, step), parameter by parameter. On a GPU its own generator
+    draws them: the keys are the same as on a processor, the bits are not. The next step may overwrite the
+    tensors of a step.
     """
     key = tuple((t.plan.id, t.round, t.plan.steps) for t in tasks)
     shapes = tuple(p.shape[1:] for p in parameters)
-    generator = torch.Generator(parameters[0].device)
+    device = parameters[0].device
     buffers: Tensors = []
     keys: list[list[Key]] = []
+    generator = noise_generator()
 
     def draw(step: int, keep: bool) -> Tensors:
         if not keys:
             keys.extend(noise_keys(run, t) for t in tasks)
-            buffers.extend(torch.empty_like(p) for p in parameters)
+            buffers.extend(torch.empty_like(p, dtype=torch.float64) for p in parameters)
         active = sum(step < len(k) for k in keys)
         noise = [cache.empty(b[:active]) if keep else b[:active] for b in buffers]
         for k in range(active):
-            begin(generator, keys[k][step])
-            for tensor in noise:
-                tensor[k].normal_(generator=generator)
+            if device.type == "cpu":
+                begin(generator, keys[k][step])
+                for tensor in noise:
+                    generator.standard_normal(out=tensor[k].numpy())
+            else:
+                seeded = torch.Generator(device).manual_seed(int(keys[k][step][0].view(np.int64)))
+                for tensor in noise:
+                    tensor[k].normal_(generator=seeded)
         return noise
 
-    return cache.steps(run.noise_seed, (key, shapes, parameters[0].dtype), tasks[0].plan.steps, draw)
+    return cache.steps(run.noise_seed, (key, shapes), tasks[0].plan.steps, draw)
+
+
+def unpredictable_normals(
+    run: Run, tasks: Sequence[Task], parameters: Sequence[torch.Tensor], cache: DrawCache
+) -> Iterator[Tensors]:
+    """Yield what :func:`normals` yields, from the operating system's cryptographic generator."""
+    for step in range(tasks[0].plan.steps):
+        active = sum(step < t.plan.steps for t in tasks)
+        shapes = [(active, *p.shape[1:]) for p in parameters]
+        yield [torch.from_numpy(secret_normals(math.prod(s)).reshape(s)) for s in shapes]

@@ -2,7 +2,7 @@
 
 Opacus computes per-sample gradients, clips and sums them, adds noise and divides. It usually derives q, T and
 the normaliser B from the data set; here they come from the client's public size. The noise comes from our
-own stream for each (client, round, step), and sampling is Poisson.
+own stream for each (client, round, step) and is added by ``fedtoll.clients.noise``; sampling is Poisson.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import nn
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task, Trained
-from fedtoll.clients.engines.sampling import batches, begin, noise_keys
+from fedtoll.clients.engines.sampling import batches, begin, noise_generator, noise_keys
 from fedtoll.clients.losses import per_example
+from fedtoll.clients.noise import noised
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, torch_seeds
 
@@ -115,13 +116,24 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
     """Wrap SGD so that each step is (Σ clipped gradients + N(0, σ²C²)) / B, with B from the public size."""
     from opacus.optimizers import DPOptimizer
 
-    return DPOptimizer(
+    class RoundedNoise(DPOptimizer):  # type: ignore[misc]
+        """Opacus's optimizer, with noise that is drawn and added in float64, and rounded to a grid."""
+
+        def add_noise(self) -> None:
+            sd = self.noise_multiplier * self.max_grad_norm
+            for p in self.params:
+                p.grad = p.summed_grad.view_as(p)
+                if sd > 0:
+                    normals = torch.from_numpy(self.generator.standard_normal(tuple(p.shape)))
+                    p.grad = noised(p.grad.unsqueeze(0), normals.unsqueeze(0), [sd])[0].to(p.dtype)
+
+    return RoundedNoise(
         sgd,
         noise_multiplier=task.plan.noise_multiplier,
         max_grad_norm=run.clip,
         expected_batch_size=task.plan.batch_size,
         loss_reduction="mean",
-        generator=torch.Generator(),
+        generator=noise_generator(),
     )
 
 

@@ -70,7 +70,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ``rdp`` or ``prv``.
     random_state
         An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
-        noise. ``None`` takes 128 bits from the operating system.
+        noise. With ``None`` all noise comes from the operating system's cryptographic generator; batches and
+        initial weights come from a generator that is not cryptographic, seeded with 128 bits from there.
 
     Attributes
     ----------
@@ -195,7 +196,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         run = self._run(len(records))
         plan = run.clients[0]
         parameters = model.initial(run.model, records.shape[1], run.classes, run.precision, run.seed)
-        engine = CohortEngine()  # a new one, because an engine caches the records of its clients
+        # A new engine, because it caches the records of its clients.
+        engine = CohortEngine(secret=self.random_state is None)
         for epoch in range(1, run.rounds + 1):
             task = Task(plan, epoch, parameters, features_ND, labels_N, weights_N=weights_N)
             parameters = engine.train(run, [task])[0].parameters

@@ -183,6 +183,7 @@ def test_training_together_equals_training_alone(template):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize(("outlier", "weight"), [(1.0, None), (1e6, None), (1.0, 50.0)])
 @pytest.mark.parametrize("architecture", MODELS)
 def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier, weight):

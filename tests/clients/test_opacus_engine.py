@@ -96,6 +96,7 @@ def test_a_step_is_clipped_sum_over_the_public_batch_size(template, monkeypatch,
     np.testing.assert_allclose(flat(trained.parameters), expected, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize(("architecture", "classes"), [(LOGISTIC, 2), (MLP, 2), (LOGISTIC, 3), (MLP, 4)])
 @pytest.mark.parametrize("outlier", [1.0, 1e6])
 def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, classes, outlier):
@@ -247,29 +248,32 @@ def test_poisson_needs_no_records_and_takes_all_at_rate_one():
 # Noise keys.
 
 
-def test_a_generator_set_to_a_key_equals_numpys_twister_of_that_state():
-    key = np.random.default_rng(0).integers(0, 2**32, 624, dtype=np.uint32)
-    generator = torch.Generator()
-    generator.manual_seed(3)
-    torch.randn(5, generator=generator)  # whatever it did before
+def test_a_generator_set_to_a_key_equals_numpys_own_with_that_seed():
+    """numpy seeds SFC64 with three words, sets its counter to 1 and discards twelve numbers."""
+
+    class Words(np.random.bit_generator.ISeedSequence):
+        def generate_state(self, n_words, dtype=np.uint32):
+            return np.arange(7, 7 + n_words, dtype=dtype)
+
+    generator = sampling.noise_generator()
+    generator.standard_normal(5)  # whatever it did before
+    key = Words().generate_state(3, np.uint64)
     sampling.begin(generator, key)
-    drawn = torch.randint(0, 2**32, (400,), generator=generator, dtype=torch.int64)
-    twister = np.random.MT19937(0)
-    twister.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": 624}}
-    np.testing.assert_array_equal(drawn.numpy(), twister.random_raw(800)[1::2])
+    drawn = generator.standard_normal(400)
+    numpys = np.random.SFC64(Words())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(drawn, np.random.Generator(numpys).standard_normal(400))
 
 
-def test_steps_that_once_shared_a_seed_of_32_bits_share_no_noise(template):
-    """Seed 18, (client 2, round 6, step 22) and (client 7, round 9, step 19)."""
-    found = []
-    for client, round, step in ((2, 6, 22), (7, 9, 19)):
-        run, plan = prepare(template, steps=25)
-        run, plan = run.model_copy(update={"noise_seed": 18}), plan.model_copy(update={"id": client})
-        key = sampling.noise_keys(run, task(run, plan, data(3), round=round))[step]
-        generator = torch.Generator()
-        sampling.begin(generator, key)
-        found.append(torch.randn(50, generator=generator))
-    assert torch.isclose(found[0], found[1]).sum() == 0
+def test_no_two_of_many_steps_share_a_key(template):
+    run, plan = prepare(template, steps=250)
+    keys = [
+        sampling.noise_keys(run, task(run, plan.model_copy(update={"id": client}), data(3), round=round))
+        for client in range(4)
+        for round in range(1, 11)
+    ]
+    words = np.concatenate(keys)
+    assert words.shape == (10_000, 3)
+    assert all(len(np.unique(column)) == 10_000 for column in words.T)
 
 
 # Custom models: refused or accepted.

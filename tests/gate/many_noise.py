@@ -28,6 +28,7 @@ from tests.gate.system import (
     Z,
     ask,
     check,
+    exactly,
     masks,
     nobody,
     start,
@@ -172,6 +173,7 @@ def _in_bulk(run: Run, seed: int) -> None:
 
 
 @check("many clients: replay of statistics")
+@exactly()
 def replay(system: System) -> None:
     """An extreme record changes the statistics of its two clients by at most their sensitivity."""
     for at in (replace(system, precision=p) for p in ROUNDING):

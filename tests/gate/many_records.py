@@ -21,6 +21,7 @@ from tests.gate.system import (
     ask,
     check,
     everybody,
+    exactly,
     masks,
     start,
     with_plans,
@@ -48,7 +49,7 @@ def records(system: System) -> None:
             rows = zip(many.GROUP, many.SIZES, many.RATES, many.STEPS, strict=True)
             assert facts == [(g, n, batch, q, t) for g, n, q, t in rows], "the plan is not that of the file"
             assert run.groups == tuple(many.COUNTS)
-    with masks(everybody):
+    with masks(everybody), exactly():
         answers = ask(with_plans(clipped, steps=1), ZEROS)
     holders = np.array([answer.update[: many.ROWS] != 0 for answer in answers])  # client, record
     assert not holders[:, ~many.trains(system.seed % many.FOLDS)].any(), "a record of the test fold trains"
@@ -63,7 +64,9 @@ def records(system: System) -> None:
 def bits(run: Run, round: int, clients: Sequence[int]) -> list[Bits]:
     """Return for some clients whether a record was in a step's batch, ``[record, step]``."""
     found = []
-    for answer in ask(run, ZEROS, round, clients, proximal_mu=0.5 / TINY):
+    with exactly():
+        answers = ask(run, ZEROS, round, clients, proximal_mu=0.5 / TINY)
+    for answer in answers:
         title = f"client {answer.client}"
         once = TINY * CLIP * 0.5 / (math.sqrt(0.5) + 1e-6) / many.BATCH
         steps = many.STEPS[answer.client]
@@ -81,7 +84,7 @@ def sampler(system: System) -> None:
     private, clipped = many.runs(system, asks=False, codes=True, step=TINY)
     clients = many.observed(system)
     run = with_plans(private, noise_multiplier=1e-14)  # below the last digit
-    with masks(everybody):
+    with masks(everybody), exactly():
         answers = ask(with_plans(clipped, steps=1), ZEROS, 1, clients)
     held = [answer.update[: many.ROWS] != 0 for answer in answers]
     by_round = [bits(run, round, clients) for round in ROUNDS]
@@ -175,7 +178,7 @@ def _moves(
 ) -> dict[int, NDArray[np.float64]]:
     """Return the updates of some clients, whose batch in a step lacks one record."""
     found = {}
-    with masks(last_batch(without, step)):
+    with masks(last_batch(without, step)), exactly():
         for answer in ask(run, parameters, round, many.SOME, **instructions):
             found[answer.client] = answer.update
     return found

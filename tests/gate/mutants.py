@@ -276,7 +276,7 @@ def same_stream_for_two_clients() -> list[Any]:
 @mutant("a run that is trained again draws new noise, which is not charged")
 def retry_with_new_noise() -> list[Any]:
     original = sampling.noise_keys
-    return keys(lambda run, task: [k ^ np.uint32(secrets.randbits(32)) for k in original(run, task)])
+    return keys(lambda run, task: [k ^ np.uint64(secrets.randbits(64)) for k in original(run, task)])
 
 
 @mutant("a step with an empty batch adds no noise")

@@ -89,7 +89,7 @@ def non_finite_loss_is_added() -> list[Any]:
 @mutant("statistics are released without noise")
 def statistic_without_noise() -> list[Any]:
     class Silent:
-        def normal(self, mean: float, sd: float, shape: Any) -> Any:
+        def standard_normal(self, shape: Any) -> Any:
             return np.zeros(shape)
 
     return [patch.object(mechanisms, "stream", lambda *key: Silent())]
@@ -103,8 +103,8 @@ def statistic_noise_times_nine_tenths() -> list[Any]:
         def __init__(self, *key: Any) -> None:
             self.rng = original(*key)
 
-        def normal(self, mean: float, sd: float, shape: Any) -> Any:
-            return self.rng.normal(mean, 0.9 * sd, shape)
+        def standard_normal(self, shape: Any) -> Any:
+            return 0.9 * self.rng.standard_normal(shape)
 
     return [patch.object(mechanisms, "stream", Less)]
 

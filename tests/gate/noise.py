@@ -28,6 +28,7 @@ from tests.gate.system import (
     Z,
     ask,
     check,
+    exactly,
     precisions,
     runs,
     start,
@@ -71,6 +72,7 @@ def unit(client: int, sigma: float) -> float:
     return STEP * sigma * CLIP / (RATE * tables.SIZES[client])
 
 
+@exactly()
 def drawn(
     private: Run, clipped: Run, parameters: Parameters, round: int, **instructions: Any
 ) -> list[NDArray[np.float64]]:
@@ -82,6 +84,7 @@ def drawn(
     ]
 
 
+@exactly()
 def summed_noise(
     private: Run, parameters: Parameters, steps: int, round: int = 1, **instructions: Any
 ) -> NDArray[np.float64]:
@@ -127,6 +130,7 @@ def fresh(system: System) -> None:
         independent(np.array(vectors), f"noise of training, {at.precision}", at.precision == "float32")
 
 
+@exactly()
 def released(private: Run, parameters: Parameters, round: int, **instructions: Any) -> NDArray[np.float64]:
     """Return the standardised noise of all clients' statistics, ``[client, cell]``.
 

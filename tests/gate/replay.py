@@ -26,6 +26,7 @@ from tests.gate.system import (
     ask,
     check,
     everybody,
+    exactly,
     masks,
     neighbours,
     precisions,
@@ -71,7 +72,7 @@ def pairs(system: System, group: str = "") -> list[Pair]:
     With a group, the plan declares it as the group of every client: they release its cells only.
     """
     found = []
-    with masks(everybody):
+    with masks(everybody), exactly():
         for seed, sign, instructions, precision in MODELS[: None if system.full else 2]:
             at = replace(system, precision=precision)
             known: dict[str, list[Answer]] = {}
@@ -147,7 +148,7 @@ def _not_finite(system: System) -> None:
     full, without = neighbours(system, "outlier")
     parameters = start(full)
     parameters[0][:, -1] *= HUGE[system.precision]  # x3 is 0 for all records but the outlier
-    with masks(everybody):
+    with masks(everybody), exactly():
         with_record, without_record = ask(full, parameters), ask(without, parameters)
     for a, b in zip(with_record, without_record, strict=True):
         limit = CLIP if a.client in touched("outlier") else 0.0

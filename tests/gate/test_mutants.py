@@ -18,6 +18,7 @@ CHEAP = (
     *("one answer a round", "no records", "public sizes", "replay of statistics"),
     *("number of candidates", "choice of constants"),
     *("freshness of training's noise", "noise of training", "sampler", "noise of statistics"),
+    "floating point",
 )
 """The checks, quickest first."""
 

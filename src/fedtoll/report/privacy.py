@@ -215,9 +215,9 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
         "The held-out measures on this page. They come from records that no strategy sees and no client’s "
         "guarantee covers: the experimenter’s view, which a deployment would not have.",
         "The noise itself. It is drawn from the seeds published here, so that anybody can repeat the runs; "
-        "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee. The "
-        f"noise is also drawn in floating point ({precision}), whose gaps can leak what real-valued noise "
-        "would not.",
+        "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee.",
+        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. (The "
+        "noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
     ]
     if charged:
         items.append(
