@@ -102,6 +102,8 @@ def sampler(system: System) -> None:
         _no_pairs([z[:, :, :fewest] for z in members], f"clients of {name}")
     for client, z in zip(clients, standardised, strict=True):
         _centred([z], f"the rate of client {client}")
+    for i, round in enumerate(ROUNDS):
+        _centred([z[i] for z in standardised], f"the rate in round {round}")
     for lag in range(1, max(many.STEPS)):
         _centred([z[:, :-lag] * z[:, lag:] for z in standardised], f"two steps {lag} apart")
     for a, b in ((0, 1), (0, 2), (1, 2)):

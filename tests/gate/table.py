@@ -101,9 +101,11 @@ what crosses the wire: they plan runs from raw CSV files, send clients the messa
 compare the replies with what the scenario permits. They compute public sizes, q, B, T, sensitivities and ε
 themselves, without fedtoll.
 
-A single system cannot see what is broken only elsewhere: in late rounds, beyond the fiftieth client, or where a
-group is public. So there are two. A mutant is fedtoll with one mechanism broken. Every mutant faces the checks
-that fedtoll passes, on both engines: ● fails on both, c or o fails on the cohort or the Opacus engine only, · passes on both. A mutant
+One system cannot show what is broken only elsewhere: in late rounds, beyond the fiftieth client, where a
+group is public. So there are two.
+
+A mutant is fedtoll with one mechanism broken. Every mutant faces the checks that fedtoll passes, on both
+engines: ● fails on both, c or o fails on the cohort or the Opacus engine only, · passes on both. A mutant
 counts as killed if some check fails on every engine that it breaks. A client's error or a refusal by fedtoll
 is no verdict of a check: it counts only for mutants that are about such errors.
 
