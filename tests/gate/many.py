@@ -12,6 +12,7 @@ folds              2, even seeds                   3, any seed
 accountant         RDP                             PRV
 lost replies       end the run                     are skipped
 table              complete                        texts and groups may be missing
+C, η, B, δ, ε, z   .3, .7, 4, 1e-5, 8, 30          1.5, 1.3, 2.5, 1e-6, 3, 45
 =================  ==============================  =========================================
 
 Everything that must be known in advance is counted here from the file and the scenario.
@@ -20,6 +21,7 @@ Everything that must be known in advance is counted here from the file and the s
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,16 @@ from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.split import folds
 from fedtoll.server.plan import plan
-from tests.gate import tables
-from tests.gate.system import CLIP, DELTA, EPSILON, EVERYTHING, FEDAVG, PLANNED, STEP, System, Z
+from tests.gate import replay, tables
+from tests.gate.system import EVERYTHING, FEDAVG, PLANNED, System
+
+CLIP, STEP, Z = 1.5, 1.3, 45.0
+"""C, the learning rate η, and the noise multiplier of the statistics."""
+
+EPSILON, DELTA, LOSS_CLIP = 3.0, 1e-6, 2.5
+
+SENSITIVITY: dict[str, Callable[[int], float]] = {**replay.SENSITIVITY, "mean_loss": lambda n: LOSS_CLIP / n}
+"""The L2 sensitivity of every statistic for a public size n."""
 
 MISSING = "(missing)"
 CLIENTS = {"north": 52, "south": 8, MISSING: 4}
@@ -157,7 +167,7 @@ def runs(
         },
         "privacy": {"epsilons": [EPSILON, "clip-only"], "delta": DELTA, "accountant": accountant or "rdp"},
         "statistics": {"noise_multiplier": Z, "every": EVERY},
-        "strategies": [EVERYTHING if asks else FEDAVG],
+        "strategies": [{**EVERYTHING, "clip": LOSS_CLIP} if asks else FEDAVG],
     }
     private, clipped = plan(validate(stated, "many.toml"), "many.toml").runs
     return private if accountant else private.model_copy(update={"accountant": "prv"}), clipped

@@ -19,7 +19,8 @@ from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from tests.gate import many
 from tests.gate.ledger import Row, _merged, rows_of
-from tests.gate.system import DELTA, EPSILON, System, Z, check
+from tests.gate.many import DELTA, EPSILON, Z
+from tests.gate.system import System, check
 from tests.peers.test_accounting import integrated
 
 ROUNDS = 4

@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 from fedtoll.clients import mechanisms
 from fedtoll.scenarios.run import Run
 from tests.gate import many
+from tests.gate.many import CLIP, SENSITIVITY, STEP, Z
 from tests.gate.noise import close
-from tests.gate.replay import SENSITIVITY
 from tests.gate.system import (
-    CLIP,
     ROUNDING,
-    STEP,
     Answer,
     System,
-    Z,
     ask,
     check,
     exactly,

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from fedtoll.scenarios.run import Run
 from tests.gate import many
+from tests.gate.many import CLIP, STEP
 from tests.gate.many_noise import INSTRUCTIONS
 from tests.gate.system import (
-    CLIP,
     ROUNDING,
-    STEP,
     Parameters,
     System,
     ask,
@@ -68,7 +67,7 @@ def bits(run: Run, round: int, clients: Sequence[int]) -> list[Bits]:
         answers = ask(run, ZEROS, round, clients, proximal_mu=0.5 / TINY)
     for answer in answers:
         title = f"client {answer.client}"
-        once = TINY * CLIP * 0.5 / (math.sqrt(0.5) + 1e-6) / many.BATCH
+        once = TINY * 0.5 / many.BATCH  # the gradient of length √½ is not clipped
         steps = many.STEPS[answer.client]
         digits = np.abs(answer.update[: many.ROWS]) / once * 2 ** (steps - 1)
         whole = np.rint(digits).astype(np.int64)
@@ -158,7 +157,7 @@ def replay(system: System) -> None:
         precision = list(ROUNDING)[i % 2]
         at = System(system.engine, seed=system.seed, precision=precision)
         run, _ = many.runs(at, asks=False, extreme=True)
-        parameters = start(run, seed=1 + i, scale=1.0)
+        parameters = start(run, seed=1 + i, scale=3.0)
         reached = dict.fromkeys(many.SOME, 0.0)
         whole = _moves(run, parameters, round, -1, step, instructions)
         for record in range(4 if thorough else 2):

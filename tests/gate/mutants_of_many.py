@@ -54,6 +54,11 @@ def less_noise_under_prv() -> list[Any]:
     return noising(lambda run, task: 0.9 if run.accountant == "prv" else 1.0)
 
 
+@mutant("the noise has the sd σ where C is more than 1, and σ C elsewhere")
+def noise_of_a_large_clip() -> list[Any]:
+    return noising(lambda run, task: 1 / max(1.0, run.clip or 1.0))
+
+
 @mutant("all clients have the least σ of any")
 def least_noise_for_all() -> list[Any]:
     return noising(
@@ -276,6 +281,15 @@ def statistic_of_public_groups_without_a_clip() -> list[Any]:
     return [patch.dict(mechanisms._VALUES, values)]
 
 
+@mutant("losses are clipped at 4, whatever is declared")
+def losses_clipped_at_4() -> list[Any]:
+    def at_4(value: Any) -> Any:
+        return lambda held, _, clip: value(held, np.clip(held.losses_N, 0.0, 4.0), clip)
+
+    losses = {n: at_4(f) for n, f in mechanisms._VALUES.items() if n.endswith("loss")}
+    return [patch.dict(mechanisms._VALUES, losses)]
+
+
 # Records.
 
 
@@ -383,6 +397,16 @@ def charged_as_the_first_client() -> list[Any]:
         ]
 
     return [patch.object(Ledger, "of", staticmethod(of)), *recorded(change)]
+
+
+@mutant("ε is that of δ = 1e-5, whatever is stated")
+def epsilon_at_the_usual_delta() -> list[Any]:
+    original = accounting.epsilon
+
+    def epsilon(events: Any, delta: float, accountant: str = "rdp") -> float:
+        return original(events, 1e-5, accountant)
+
+    return [patch.object(owner, "epsilon", epsilon) for owner in (accounting, ledger)] + no_memory()
 
 
 @mutant("PRV's ε is its estimate instead of its upper bound")
