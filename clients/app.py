@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -13,6 +14,7 @@ from flwr.clientapp import ClientApp
 from fedtoll.clients import train as handler
 
 torch.set_num_threads(1)
+_log = logging.getLogger("fedtoll")
 app = ClientApp()
 _clients = handler.Clients()  # Flower calls functions, so what rounds share lives as long as the process
 
@@ -21,6 +23,9 @@ _clients = handler.Clients()  # Flower calls functions, so what rounds share liv
 def train(message: Message, context: Context) -> Message:
     """Train the client of this node for one round."""
     (reply,) = _clients.train([message], [context])
+    while _clients.failures:  # in the log of this process alone
+        failure = _clients.failures.pop()
+        _log.error("round %d, client %d failed", failure.round, failure.client, exc_info=failure.error)
     return reply
 
 

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -72,12 +73,21 @@ def noised(
     [[6554.0, 0.0, -131072.0]]
     """
     shape = (len(sds),) + (1,) * (values.dim() - 1)
-    # Adding and subtracting 1.5 · 2⁵² steps rounds to the nearest step, ties to even, in two fast passes.
-    magic = [1.5 * 2.0**52 * grid_step(sd) for sd in sds]
-    sd_K, magic_K = (
-        torch.tensor(x, dtype=torch.float64, device=values.device).view(shape) for x in (sds, magic)
-    )
+    sd_K, magic_K = (x.view(shape) for x in _columns(tuple(sds), values.device, grid_step))
     return torch.mul(normals, sd_K, out=out).add_(values).add_(magic_K).sub_(magic_K)
+
+
+@lru_cache(maxsize=1024)
+def _columns(
+    sds: tuple[float, ...], device: torch.device, step: Callable[[float], float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the standard deviations, and the numbers that round to their grids, both ``[K]``.
+
+    Adding and subtracting 1.5 · 2⁵² steps rounds to the nearest step, ties to even, in two fast passes.
+    """
+    magic = [1.5 * 2.0**52 * step(sd) for sd in sds]
+    sd_K, magic_K = (torch.tensor(x, dtype=torch.float64, device=device) for x in (sds, magic))
+    return sd_K, magic_K
 
 
 def secret_normals(count: int) -> NDArray[np.float64]:

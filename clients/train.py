@@ -8,7 +8,6 @@ implemented here only.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,6 +28,14 @@ from numpy.typing import NDArray
 from fedtoll.clients import mechanisms, model, wire
 from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Engine, Task, Trained
+from fedtoll.clients.failures import (
+    CLIENT_FAILED,
+    MESSAGE_REJECTED,
+    MOST_FAILURES,
+    REASONS,
+    Failure,
+    RejectedError,
+)
 from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
@@ -39,9 +46,6 @@ LEDGER = "fedtoll.ledger"
 
 ANSWERED = "fedtoll.answered"
 """The name of the record in which a client stores the run, round and broadcast of its last reply."""
-
-CLIENT_FAILED = 1
-"""The error code of a reply from a client that raised."""
 
 Record = TypeVar("Record")
 
@@ -62,6 +66,11 @@ class Clients:
     ----------
     federation
         The records. If not given, they are resolved from the run of the first message.
+
+    Attributes
+    ----------
+    failures
+        The clients' own log: what was raised, and by whom. Whoever runs the clients may read and clear it.
     """
 
     def __init__(self, federation: Federation | None = None) -> None:
@@ -69,6 +78,7 @@ class Clients:
         self._engines: dict[tuple[str, str], Engine] = {}
         self._cohort: _Cohort | None = None
         self._tensors: tuple[Records, str, Tensors] | None = None
+        self.failures: list[Failure] = []
 
     def federation(self, run: Run) -> Federation:
         """Return the federation of a run, resolved once."""
@@ -86,7 +96,8 @@ class Clients:
         Batches and noise are functions of (run, client, round, step). A client therefore replies once per
         round. If the same broadcast arrives again, bit for bit, it sends the same reply and charges nothing.
 
-        A client that raises replies with an error and does not affect the others.
+        A client that raises replies with a constant error (:data:`fedtoll.clients.failures.REASONS`) and does
+        not affect the others.
         """
         replies: dict[int, Message] = {}
         jobs: list[_Job] = []
@@ -95,7 +106,7 @@ class Clients:
             try:
                 jobs.append(self._prepare(i, message, context, read))
             except Exception as error:
-                replies[i] = _failed(message, error)
+                replies[i] = self._failed(message, context, error)
         together = all(job.run is jobs[0].run for job in jobs)
         for batch in [jobs] if jobs and together else [[job] for job in jobs]:
             replies |= self._train_batch(batch)
@@ -108,10 +119,17 @@ class Clients:
             trained = self.engine(run).train(run, [job.task for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
-                return {jobs[0].index: _failed(jobs[0].message, error)}
+                return {jobs[0].index: self._failed(jobs[0].message, jobs[0].context, error)}
             # One failing client must not hide the others: find it by training each alone.
             return {k: v for job in jobs for k, v in self._train_batch([job]).items()}
         return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
+
+    def _failed(self, message: Message, context: Context, error: Exception) -> Message:
+        """Log what a client raised, and return its reply."""
+        if len(self.failures) < MOST_FAILURES:
+            self.failures.append(Failure(_partition_id(context), _round_of(message), error))
+        code = MESSAGE_REJECTED if isinstance(error, RejectedError) else CLIENT_FAILED
+        return Message(Error(code, REASONS[code]), reply_to=message)
 
     def engine(self, run: Run) -> Engine:
         """Return the engine of a run, cached for the next run."""
@@ -149,15 +167,15 @@ class Clients:
 
         Raises
         ------
-        ValueError
+        RejectedError
             If an instruction is unknown, or the run has no such round.
         """
         if unknown := sorted(set(config) - _INSTRUCTIONS):
-            raise ValueError(f"instruction {unknown[0]!r} is unknown to this client")
+            raise RejectedError(f"instruction {unknown[0]!r} is unknown to this client")
         text, round = str(config["run"]), int(config["server-round"])  # type: ignore[arg-type]
         cohort = self._cohort_of(text)
         if not 1 <= round <= cohort.run.rounds:
-            raise ValueError(f"round {round}: the run has rounds 1 to {cohort.run.rounds}")
+            raise RejectedError(f"round {round}: the run has rounds 1 to {cohort.run.rounds}")
         instructions = {name: value for name, value in config.items() if name != "run"}
         digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
         for name, array in arrays.items():
@@ -255,7 +273,7 @@ def _claim(state: RecordDict, answered: ConfigRecord) -> None:
 
     Raises
     ------
-    ValueError
+    RejectedError
         If the round would use its batches and noise twice: it precedes the last round, or it is the last
         round with another model or other instructions. Also if it belongs to another run.
     """
@@ -263,11 +281,13 @@ def _claim(state: RecordDict, answered: ConfigRecord) -> None:
     last: Any = state.get(ANSWERED, new)
     round = new["round"]
     if last["run"] != new["run"]:
-        raise ValueError(f"round {round} belongs to another run than round {last['round']}, already answered")
+        raise RejectedError(
+            f"round {round} belongs to another run than round {last['round']}, already answered"
+        )
     if round < last["round"]:
-        raise ValueError(f"round {round} arrived after round {last['round']} was answered")
+        raise RejectedError(f"round {round} arrived after round {last['round']} was answered")
     if round == last["round"] and last["broadcast"] != new["broadcast"]:
-        raise ValueError(f"round {round} was already answered, to another broadcast")
+        raise RejectedError(f"round {round} was already answered, to another broadcast")
     state[ANSWERED] = answered
 
 
@@ -279,7 +299,9 @@ def _example_weights(
         return None
     weights_G = torch.tensor(group_weights, dtype=dtype)
     if weights_G.shape != (len(run.groups),) or not ((weights_G >= 0) & weights_G.isfinite()).all():
-        raise ValueError(f"group_weights {group_weights}: not {len(run.groups)} finite numbers of 0 or more")
+        raise RejectedError(
+            f"group_weights {group_weights}: not {len(run.groups)} finite numbers of 0 or more"
+        )
     return weights_G[groups_N]
 
 
@@ -310,6 +332,14 @@ def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[
 
 def _partition_id(context: Context) -> int:
     return int(context.node_config["partition-id"])
+
+
+def _round_of(message: Message) -> int:
+    """Return the round of a message of any content; 0 if it does not say."""
+    try:
+        return int(only(ConfigRecord, message.content)["server-round"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def _tensors(records: Records, precision: str) -> Tensors:
@@ -360,8 +390,3 @@ def releases_in(content: RecordDict, client: int) -> tuple[Release, ...]:
     """Return the releases in a reply's ledger."""
     columns: Any = content[LEDGER]
     return tuple(Release(client, *row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))
-
-
-def _failed(message: Message, error: Exception) -> Message:
-    logging.getLogger("fedtoll").debug("a client failed", exc_info=error)
-    return Message(Error(CLIENT_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag
 
@@ -72,6 +72,16 @@ class Section(BaseModel):
     """A table of the scenario file: frozen, with unknown keys as errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def changed(self, **values: Any) -> Self:
+        """Return a copy with other values, checked like a new one; pydantic's ``model_copy`` checks nothing.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If the copy is not valid.
+        """
+        return type(self).model_validate({**dict(self), **values})
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())

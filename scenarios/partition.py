@@ -53,7 +53,10 @@ class Client:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """The plan of a partition: everything about it that is public.
+    """The plan of a partition.
+
+    Clients and shares are public. So are the expected counts, if the source is public or every client has a
+    public group; otherwise they are exact counts of private records, and only the experimenter may see them.
 
     Parameters
     ----------
@@ -192,7 +195,7 @@ def _drawn_shares(table: Table, groups: Attribute, spec: Partition) -> tuple[Att
 def _training_counts(
     table: Table, groups: Attribute, strata: Attribute, spec: Partition, split: Split
 ) -> Shares:
-    """Return the expected number of training records that clients hold, by stratum and group: public."""
+    """Return the expected number of training records that clients hold, by stratum and group."""
     cells = len(strata.names) * len(groups.names)
     crossed = Attribute("", strata.codes * len(groups.names) + groups.codes, ("",) * cells)
     numerators, denominator = training_share(

@@ -30,6 +30,14 @@ from fedtoll.scenarios.statistics import STATISTICS, Statistic
 NUMERICS = 2
 """Incremented whenever a change in fedtoll's arithmetic changes a result; part of every hash."""
 
+_LATER: dict[str, Any] = {
+    "on_failure": "abort",
+    "server_schedule": CONSTANT,
+    "choice": None,
+    "predictions": True,
+}
+"""The defaults of keys that were added later: a run with them keeps its JSON and hash."""
+
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
 """``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
 
@@ -129,7 +137,7 @@ class Run(Section):
     mechanism: Mechanism
     epsilon: _Infinite
     delta: float | None
-    accountant: Literal["rdp", "prv"] | None
+    accountant: Literal["pld", "rdp", "prv"] | None
     strategy: StrategyPlan
     statistics: tuple[StatisticPlan, ...]
     smoothing: float = 0.0
@@ -142,6 +150,7 @@ class Run(Section):
     noise_seed: int
     numerics: int = NUMERICS
     choice: Choice | None = None
+    predictions: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -160,7 +169,7 @@ class Run(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, choice=None)
+        return without_default(handler(self), **_LATER)
 
     @property
     def guarantee(self) -> tuple[float, str]:
@@ -190,10 +199,11 @@ class Run(Section):
         """Sixteen hexadecimal digits that cover everything that can change a number.
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
-        user's strategy file (the digest covers its content) and the path of a user's table (the checksum
-        covers its content).
+        user's strategy file (the digest covers its content), the path of a user's table (the checksum
+        covers its content), and whether predictions are stored.
         """
         content = self.model_dump(mode="json")
+        content.pop("predictions", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""

@@ -161,7 +161,7 @@ class Privacy(Section):
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
-    accountant: Literal["rdp", "prv"] = "rdp"
+    accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
 
     @field_validator("epsilons")
@@ -231,6 +231,16 @@ def _format(value: Any) -> str:
     return str(value)
 
 
+class Results(Section):
+    """What the results folder holds.
+
+    ``predictions``: whether the final score of every held-out record is stored, with its row, group and
+    label. By default it is for a built-in source, whose records are public, and not for your own file.
+    """
+
+    predictions: Annotated[bool, Field(strict=True)] | None = None
+
+
 class Scenario(Section):
     """One question: data, groups, partition, model, privacy budgets, strategies and seeds."""
 
@@ -251,6 +261,18 @@ class Scenario(Section):
     setting: tuple[Setting, ...] = ()
     claim: tuple[Claim, ...] = ()
     tune: Tune | None = None
+    results: Results = Results()
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later section that has its default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), results=Results().model_dump())
+
+    @property
+    def keeps_predictions(self) -> bool:
+        """Whether the score of every held-out record is stored."""
+        stated = self.results.predictions
+        return not self.data.file if stated is None else stated
 
     @model_validator(mode="after")
     def _check(self) -> Scenario:

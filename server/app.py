@@ -63,8 +63,8 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
     -------
     Tables
         ``groups`` (one row per round and group), ``clients`` and ``ledger`` (per round and client),
-        ``rounds``, and ``predictions`` (the final score of every held-out record). They contain no
-        clock times.
+        ``rounds``, and, if the run stores them, ``predictions`` (the final score of every held-out record).
+        They contain no clock times.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedtoll.clients import engines
 from fedtoll.privacy.constants import charged, constants
+from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.data.table import REST
@@ -53,6 +54,11 @@ class Plan:
     recipe: tuple[Run, ...] = ()
     probe: tuple[Run, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def warning(self) -> str:
+        """A warning in one line if δ is large for the number of records, else an empty string."""
+        return delta_of(self.scenario, len(self.federation.table))
 
     @property
     def all_runs(self) -> tuple[Run, ...]:
@@ -112,9 +118,24 @@ def check(scenario: Scenario, file: str) -> sources.Source:
             requests(strategy_plan(spec))
             _check_lists(scenario, spec)
         _model_digest(scenario)
+        delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
     return source
+
+
+def delta_of(scenario: Scenario, records: int) -> str:
+    """Return a warning if a scenario's δ is large for its records; see :mod:`fedtoll.privacy.delta`.
+
+    Parameters
+    ----------
+    scenario
+        The scenario; without a finite ε, its δ says nothing.
+    records
+        The number of records, held-out ones included: over the folds, clients hold them all. 0 if not known.
+    """
+    private = any(mechanism_of(epsilon) == "dp-sgd" for epsilon in scenario.privacy.epsilons)
+    return delta_warning(scenario.privacy.delta, records) if private else ""
 
 
 def _check_lists(scenario: Scenario, spec: StrategySpec) -> None:
@@ -156,6 +177,7 @@ def plan(
         federation = Federation.resolve(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
+        delta_of(scenario, len(federation.table))
         runs = tuple(
             run
             for spec in scenario.strategies
@@ -249,6 +271,7 @@ def _runs(
             seed=seed,
             noise_seed=_noise_seed(privacy, seed) if private else 0,
             choice=chosen,
+            predictions=scenario.keeps_predictions,
         )
         for seed in scenario.seeds
     ]

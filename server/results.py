@@ -14,8 +14,12 @@ import pandas as pd
 import pyarrow as pa
 
 from fedtoll.scenarios.errors import ScenarioError, one_line
+from fedtoll.scenarios.measures import RUN
 from fedtoll.scenarios.run import Run
-from fedtoll.server.store import TABLES, Store
+from fedtoll.server.store import REQUIRED, TABLES, Store
+
+Key = tuple[str, str, float, int]
+"""What identifies a run: strategy, mechanism, ε and seed."""
 
 
 class NothingFinishedError(ScenarioError):
@@ -45,7 +49,7 @@ class Results:
     ledger
         Every release of every client.
     predictions
-        The final score of every held-out record.
+        The final score of every held-out record, of the runs that stored it.
     missing
         Labels of planned runs that are not stored (yet).
     """
@@ -124,6 +128,10 @@ def load(folder: str | Path) -> Results:
     resolved = store.resolved()
     if "runs" not in resolved:
         raise ScenarioError(f"{str(folder)[:200]}: holds no results of fedtoll (no readable resolved.json)")
+    if resolved.get("exported") == "without measures":
+        raise ScenarioError(
+            f"{str(folder)[:200]}: a shareable copy without measures: it has nothing to report"
+        )
     try:
         _check_facts(resolved)
         return _joined(store, resolved)
@@ -173,28 +181,33 @@ def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
 
 def _joined(store: Store, resolved: dict[str, Any]) -> Results:
     """Read and join the tables of all runs listed in ``resolved.json``."""
-    tables: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
-    missing, keys = [], []
+    tables: dict[str, list[tuple[Key, pa.Table]]] = {name: [] for name in TABLES}
+    missing = []
     for run in resolved["runs"]:
         if not re.fullmatch("[0-9a-f]{16}", run["hash"]):
             raise ValueError(f"{run['hash']!r} is not the name of a run")
         if not (store.folder / "runs" / run["hash"]).is_dir():
             missing.append(f"{run['strategy']}, ε = {run['epsilon']}, seed {run['seed']}")
             continue
-        keys.append((run["strategy"], run["mechanism"], float(run["epsilon"]), run["seed"]))
+        key = run["strategy"], run["mechanism"], float(run["epsilon"]), run["seed"]
         for name, table in store.read(run["hash"]).items():
-            tables[name].append(table)
-    if not keys:
+            tables[name].append((key, table))
+    if not tables["groups"]:
         raise NothingFinishedError(f"{store.folder}: no run is finished yet")
-    joined = {}
-    for name, parts in tables.items():
-        frame = _frame(parts)
-        rows = [part.num_rows for part in parts]
-        for position, column in enumerate(("strategy", "mechanism", "epsilon", "seed")):
-            values = pd.Series([key[position] for key in keys])
-            frame.insert(position, column, values.repeat(rows).reset_index(drop=True))
-        joined[name] = frame
+    joined = {name: _joined_table(name, parts) for name, parts in tables.items()}
     return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
+
+
+def _joined_table(name: str, parts: Sequence[tuple[Key, pa.Table]]) -> pd.DataFrame:
+    """Concatenate the tables of all runs, with the columns that identify a run in front."""
+    if not parts:  # no run stored its predictions
+        return pd.DataFrame(columns=[*RUN, *REQUIRED[name]])
+    frame = _frame([part for _, part in parts])
+    rows = [part.num_rows for _, part in parts]
+    for position, column in enumerate(RUN):
+        values = pd.Series([key[position] for key, _ in parts])
+        frame.insert(position, column, values.repeat(rows).reset_index(drop=True))
+    return frame
 
 
 def _frame(parts: Sequence[pa.Table]) -> pd.DataFrame:

@@ -25,11 +25,16 @@ from filelock import FileLock, Timeout
 from fedtoll.privacy import accounting
 from fedtoll.scenarios.atomic import TEMPORARY, write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
 
-TABLES = ("groups", "clients", "rounds", "ledger", "predictions")
+PREDICTIONS = "predictions"
+"""The one table that a run may not have."""
+
+TABLES = ("groups", "clients", "rounds", "ledger", PREDICTIONS)
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
 BINDING = ("torch", "opacus", "flwr", "numpy")
 """The packages whose version could change results."""
@@ -38,13 +43,14 @@ MOST_BYTES = 2**28
 """The maximum size of ``resolved.json``; a sweep of a million runs needs less."""
 
 _TEXTS = {"group", "release", "engine"}
-_COLUMNS = {
+REQUIRED = {
     "groups": ("round", "group", "n"),
     "clients": ("round", "client", "group", "public_size", "weight", "coefficient", "epsilon_spent"),
     "rounds": ("round", "effective_noise", "replies", "engine"),
     "ledger": ("client", "round", "release", "sampling_rate", "noise_multiplier", "count", "epsilon_spent"),
-    "predictions": ("record", "group", "label"),
+    PREDICTIONS: ("record", "group", "label"),
 }
+"""The columns that every table has."""
 
 
 def versions() -> dict[str, str]:
@@ -102,8 +108,9 @@ class Store:
             lock.release()
 
     def has(self, run: Run) -> bool:
-        """Return whether a run is stored."""
-        return (self.folder / "runs" / run.hash).is_dir()
+        """Return whether a run is stored, with its predictions if it stores them."""
+        folder = self.folder / "runs" / run.hash
+        return folder.is_dir() and (not run.predictions or (folder / f"{PREDICTIONS}.parquet").exists())
 
     def open(self, planned: Plan, text: str, command: str, *, force: bool = False) -> None:
         """Create or continue the folder for a planned scenario.
@@ -161,11 +168,13 @@ class Store:
 
         def fill(folder: Path) -> None:
             (folder / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
-            for name in TABLES:
+            for name in tables:
                 tables[name].to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
 
         try:
             runs.mkdir(parents=True, exist_ok=True)
+            if (runs / run.hash).is_dir() and not self.has(run):  # stored without predictions
+                shutil.rmtree(runs / run.hash)
             write_folder(runs / run.hash, fill)
             (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
         except OSError as error:
@@ -173,9 +182,13 @@ class Store:
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
 
     def read(self, run_hash: str) -> dict[str, pa.Table]:
-        """Return the tables of one run."""
-        folder = self.folder / "runs" / run_hash
-        return {name: _table(folder / f"{name}.parquet", _COLUMNS[name]) for name in TABLES}
+        """Return the tables of one run; predictions only if it stored them."""
+        files = {name: self.folder / "runs" / run_hash / f"{name}.parquet" for name in TABLES}
+        return {
+            name: _table(file, REQUIRED[name])
+            for name, file in files.items()
+            if name != PREDICTIONS or file.exists()
+        }
 
     def fail(self, run: Run, text: str) -> Path:
         """Write the traceback of a failed run to ``errors/`` and return its path.
@@ -271,10 +284,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
             "checksum": source.checksum,
         },
         "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
-        "partition": {  # expected records of each group per client, as public as its size
-            "groups": list(runs[0].groups),
-            "expected": np.round(federation.layout.expected_KG, 1).tolist(),
-        },
+        **({"partition": _expected(federation, runs[0].groups)} if _counts_are_public(scenario) else {}),
         "versions": versions,
         "runs": [_listed(run) for run in runs],
         "noise": list(noise.values()),
@@ -287,6 +297,20 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
         ),
         **planned.facts,
     }
+
+
+def _counts_are_public(scenario: Scenario) -> bool:
+    """Return whether clients' records by group follow from public facts.
+
+    Built-in sources are public. For a user's own file only sizes are declared: with a public group per client
+    they say how many records of each group it holds, otherwise nothing public does.
+    """
+    return not scenario.data.file or scenario.partition.kind == "group"
+
+
+def _expected(federation: Federation, groups: Sequence[str]) -> dict[str, Any]:
+    """Return the number of records of each group that the plan expects each client to hold."""
+    return {"groups": list(groups), "expected": np.round(federation.layout.expected_KG, 1).tolist()}
 
 
 def _listed(run: Run) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.message_type import MessageType
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedtoll import __version__
 from fedtoll.clients import train as clients
 from fedtoll.clients import wire
+from fedtoll.clients.failures import CLIENT_FAILED, REASONS
 from fedtoll.privacy.ledger import COLUMNS, Ledger, Release, first_missing, first_uncharged, owed
 from fedtoll.scenarios.errors import RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
@@ -23,6 +25,14 @@ from fedtoll.server.grid import SynchronousGrid
 
 RECORDS = {"arrays", "metrics", clients.LEDGER}
 """The records of a reply. Record names are observable too, so a reply holds exactly these."""
+
+_FAILED = REASONS[CLIENT_FAILED]
+_FAULTS = REASONS | {
+    ErrorCode.MESSAGE_UNAVAILABLE: "its message expired",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its reply never came",
+    ErrorCode.NODE_UNAVAILABLE: "its node is unavailable",
+}
+"""What error replies mean. Their text is ignored: a client's own code may put values of records into it."""
 
 LONGEST_REASON = 200
 """The maximum number of characters stored of the reason for a skipped reply."""
@@ -73,7 +83,7 @@ class Strict(SynchronousGrid):
         for reply in self._grid.send_and_receive(calls, timeout=timeout):
             node = reply.metadata.src_node_id
             if reply.has_error():
-                raise RunError(f"roll call: node {node} failed: {one_line(reply.error.reason)}")
+                raise RunError(f"roll call: node {node}: {_FAULTS.get(reply.error.code, _FAILED)}")
             try:
                 index, version, numerics = _called(reply.content)
             except (KeyError, ValueError, TypeError):
@@ -150,7 +160,7 @@ class Strict(SynchronousGrid):
         if reply is None:
             return "the reply is missing"
         if reply.has_error():
-            return f"failed: {one_line(reply.error.reason)}"
+            return _FAULTS.get(reply.error.code, _FAILED)
         if self._skips:
             self._check_nothing_uncharged(client, round, reply.content)
         try:

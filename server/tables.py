@@ -1,4 +1,4 @@
-"""Build the tables of one run: groups, clients, rounds, ledger and predictions, without clock times."""
+"""Build the tables of one run: groups, clients, rounds, ledger, predictions; without clock times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.strict import Strict
 
 Tables = dict[str, pd.DataFrame]
-"""The tables of one run by name: groups, clients, rounds, ledger, predictions."""
+"""The tables of one run by name: groups, clients, rounds, ledger and, if the run stores them, predictions."""
 
 Spent = dict[tuple[int, int], float]
 """The ε spent, by client and round."""
@@ -62,15 +62,15 @@ def run_tables(
         "clients": clients,
         "rounds": _rounds(run, clients, strict.skipped),
         "ledger": _ledger(run, strict, spent),
-        "predictions": pd.DataFrame(
-            {
-                "record": held_out.rows,
-                "group": np.array(held_out.names, dtype=object)[held_out.codes],
-                "label": held_out.labels,
-                **_scores(probabilities_NC),
-            }
-        ),
+        **({"predictions": _predictions(held_out, probabilities_NC)} if run.predictions else {}),
     }
+
+
+def _predictions(held_out: HeldOut, probabilities_NC: NDArray[np.float64]) -> pd.DataFrame:
+    """Return the final score of every held-out record, with its row, group and label."""
+    names = np.array(held_out.names, dtype=object)
+    known = {"record": held_out.rows, "group": names[held_out.codes], "label": held_out.labels}
+    return pd.DataFrame({**known, **_scores(probabilities_NC)})
 
 
 def _scores(probabilities_NC: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -146,8 +146,9 @@ def _with_weights(
 ) -> pd.DataFrame:
     """Add each group's share of the weight in each round; undefined in round 0.
 
-    A client's weight is divided over the groups in proportion to its expected records of each, which are
-    public. A client with a declared group gives its whole weight to that group.
+    A client's weight is divided over the groups in proportion to its expected records of each. A client with
+    a declared group gives its whole weight to that group. Otherwise the shares are exact counts of records,
+    as much the experimenter's view as the measures.
     """
     shares = expected_KG / expected_KG.sum(axis=1, keepdims=True)
     weight_TK = clients["weight"].to_numpy().reshape(run.rounds, len(run.clients))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from fedtoll.clients.train import Clients
     from fedtoll.server.app import Look
     from fedtoll.server.tables import Tables
+
+
+_log = logging.getLogger("fedtoll")
 
 
 class Trainer:
@@ -53,7 +60,8 @@ class Trainer:
         from fedtoll.server.grid import LocalGrid
 
         grid = LocalGrid(run, self.clients.train)
-        return federate(grid, run, look, self.clients.federation(run))
+        with self._explained(run):
+            return federate(grid, run, look, self.clients.federation(run))
 
     def final_model(self, run: Run) -> tuple[NDArray[Any], ...]:
         """Train one run with all its clients in this process, and return its model after the last round.
@@ -65,8 +73,36 @@ class Trainer:
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
         grid = LocalGrid(run, self.clients.train)
-        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
+        with self._explained(run):
+            fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
         return last["model"]
+
+    @contextmanager
+    def _explained(self, run: Run) -> Iterator[None]:
+        """Show the experimenter what clients raised, which no server is told: they are in this process.
+
+        Raises
+        ------
+        RunError
+            If the run fails because a client did: the same line with the client's own error, which is also
+            its cause.
+        """
+        from fedtoll.clients.failures import MOST_FAILURES, REASONS
+
+        failures = self.clients.failures
+        failures.clear()
+        try:
+            yield
+        except RunError as error:
+            if not failures or not any(reason in str(error) for reason in REASONS.values()):
+                raise
+            first = min(failures, key=lambda failure: (-failure.round, failure.client))
+            raise RunError(f"{error}: {first.line}") from first.error
+        if failures:
+            first = failures[0]
+            more = " or more" if len(failures) == MOST_FAILURES else ""
+            where = f"round {first.round}, client {run.clients[first.client].id}: {first.line}"
+            _log.warning("fedtoll: %s: %d%s replies failed, first %s", run.label, len(failures), more, where)
 
 
 def simulate(run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:

@@ -30,6 +30,7 @@ def results(tmp_path_factory):
     overrides = [
         "training.learning_rate=2.0",
         'privacy.epsilons=["inf", 0.5]',
+        "privacy.delta=1e-5",  # with that σ
         'strategies=[{name="fedavg"}]',
     ]
     scenario = read("adult-race", overrides, "0:10")

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.privacy.gaussian import gaussian_epsilon
 from fedtoll.scenarios.read import read
 from fedtoll.server.plan import plan
 from tests.server.federation import TOML
@@ -77,11 +78,41 @@ def test_another_noise_than_the_calibrated(here):
     assert all(row["spent"] > 2 and row["left"] < 0 for row in rows)
 
 
-def test_prv_spends_less(here):
+def test_distributions_spend_less_than_rdp(here):
     both = ("budget", "--sigma", 1.0, "--rate", 0.02, "--steps", 1000, "--json", "--accountant")
-    rdp, prv = (json.loads(here(*both, a)[1])["spent"] for a in ("rdp", "prv"))
+    rdp, prv, pld = (json.loads(here(*both, a)[1])["spent"] for a in ("rdp", "prv", "pld"))
     assert rdp == pytest.approx(4.324, abs=1e-3)
     assert prv == pytest.approx(3.909, abs=2e-3)
+    assert pld == pytest.approx(3.899, abs=1e-3)
+    assert json.loads(here(*both[:-1])[1])["accountant"] == "pld"
+
+
+def test_what_holds_at_every_delta(here):
+    sampled = ("budget", "--sigma", 1.0, "--rate", 0.02, "--steps", 1000, "--statistic", "100:30")
+    row = json.loads(here(*sampled, "--json")[1])
+    assert row["gaussian_dp"]["least_delta"] == 1e-9
+    assert row["spent"] < gaussian_epsilon(row["gaussian_dp"]["mu"], 1e-5)
+    assert row["zero_concentrated_dp"] == {"rho": pytest.approx(1000 / 2 + 30 / 100**2 / 2)}
+    text = here(*sampled)[1]
+    regret = f"{row['gaussian_dp']['regret']:.2g}"
+    assert f"(Gaussian DP, at every δ ≥ 1e-09, regret {regret})" in text
+    assert "ρ = 500.1 (zero-concentrated DP, sampling does not lower it)" in text  # 500.0015, rounded up
+    exact = ("budget", "--sigma", 3.0, "--rate", 1, "--steps", 4)
+    row = json.loads(here(*exact, "--json")[1])
+    assert row["gaussian_dp"] == {"mu": pytest.approx(2 / 3), "least_delta": 0.0, "regret": 0.0}
+    assert row["spent"] == pytest.approx(gaussian_epsilon(2 / 3, 1e-5))
+    assert (
+        "μ = 0.6667 (Gaussian DP, exact, at every δ)\n  ρ = 0.2223 (zero-concentrated DP, exact)"
+        in here(*exact)[1]
+    )
+
+
+def test_of_a_charged_choice_only_epsilon_is_known(here):
+    charged = "tune={learning_rates=[0.03125, 0.125], seeds=[1000], charge='random-stopping'}"
+    choice = ("budget", "compas-race", "--epsilon", 1, "--accountant", "rdp", "--set", charged)
+    rows = json.loads(here(*choice, "--json")[1])
+    assert all(row["gaussian_dp"] is row["zero_concentrated_dp"] is None for row in rows)
+    assert "μ" not in here(*choice)[1]
 
 
 def test_what_is_not_finite_is_json_too(here):
@@ -109,7 +140,10 @@ BAD = {
         ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "gdp"),
         "is an approximation, not an upper bound",
     ),
-    "pld": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "pld"), "must be 'rdp' or 'prv'"),
+    "plds": (
+        ("--sigma", 1, "--rate", 0.5, "--steps", 1, "--accountant", "plds"),
+        "must be 'pld', 'rdp' or 'prv'",
+    ),
     "statistic": (("--sigma", 1, "--rate", 0.5, "--steps", 1, "--statistic", "20"), "e.g. 100:30"),
     "too little": (
         ("--epsilon", 0.1, "--rate", 0.02, "--steps", 300, "--statistic", "100:30"),

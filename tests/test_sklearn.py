@@ -80,6 +80,7 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
         epochs=2,
         batch_size=2000,
         learning_rate=1.0,
+        delta=1e-6,
         hidden=hidden,
         public_size=run.clients[0].size,
         random_state=run.seed,
@@ -95,20 +96,35 @@ def test_it_is_the_step_of_a_federation_of_one(central, adult, which, hidden):
     assert classifier.epsilon_ == (spent if run.mechanism == "dp-sgd" else INF)
 
 
-@pytest.mark.parametrize(("epsilon", "size"), [(0.5, 2000), (1.0, 300), (8.0, 5000)])
-def test_its_epsilon_is_the_oracles_with_sample_weights(adult, epsilon, size):
+def test_delta_is_compared_with_the_number_of_records(adult):
+    rows = adult.held[0][:2000]
+    few = DPClassifier(1.0, 1e-4, epochs=1, classes=[0, 1], public_size=2000)
+    with pytest.warns(UserWarning, match=r"^delta = 0.0001: times 2,000 records that is 0.2, .*give 1e-05"):
+        few.fit(adult.table.features[rows], adult.table.label[rows])
+    with pytest.raises(ValueError, match=r"^delta = 0.001: times 2,000 records that is 2, and it must be"):
+        few.set_params(delta=1e-3).fit(adult.table.features[rows], adult.table.label[rows])
+    few.set_params(epsilon=INF).fit(adult.table.features[rows], adult.table.label[rows])
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "size", "accountant"),
+    [(0.5, 2000, "pld"), (1.0, 300, "pld"), (1.0, 300, "rdp"), (8.0, 5000, "pld"), (8.0, 5000, "rdp")],
+)
+def test_its_epsilon_is_the_oracles_with_sample_weights(adult, epsilon, size, accountant):
     rows = adult.held[0][:size]
     weights = np.random.default_rng(0).exponential(3.0, size)
-    classifier = DPClassifier(epsilon, epochs=5, batch_size=200, random_state=1)
+    settings: dict[str, Any] = {} if accountant == "pld" else {"accountant": accountant}  # the default
+    classifier = DPClassifier(epsilon, epochs=5, batch_size=200, random_state=1, **settings)
     classifier.fit(adult.table.features[rows], adult.table.label[rows], sample_weight=weights)
     step = PoissonSampledDpEvent(classifier.sampling_rate_, GaussianDpEvent(classifier.noise_multiplier_))
     whole = SelfComposedDpEvent(step, classifier.n_steps_)
-    settings: dict[str, Any] = {"neighboring_relation": NeighboringRelation.ADD_OR_REMOVE_ONE}
-    renyi = RdpAccountant(orders=list(accounting.ORDERS), **settings).compose(whole).get_epsilon(1e-5)
-    exact = PLDAccountant(**settings).compose(whole).get_epsilon(1e-5)
+    relation: dict[str, Any] = {"neighboring_relation": NeighboringRelation.ADD_OR_REMOVE_ONE}
+    renyi = RdpAccountant(orders=list(accounting.ORDERS), **relation).compose(whole).get_epsilon(1e-5)
+    exact = PLDAccountant(**relation).compose(whole).get_epsilon(1e-5)
     # At fractional orders theirs is an upper bound, by 1.5% at most (tests/peers/test_accounting.py).
-    assert exact < classifier.epsilon_ <= renyi * (1 + 1e-9)
-    assert classifier.epsilon_ == pytest.approx(renyi, rel=1.5e-2)
+    assert exact * (1 - 1e-4) < classifier.epsilon_ <= renyi * (1 + 1e-9)
+    close = {"rdp": (renyi, 1.5e-2), "pld": (exact, 3e-4)}[accountant]
+    assert classifier.epsilon_ == pytest.approx(close[0], rel=close[1])
     assert 0.99 * epsilon < classifier.epsilon_ <= epsilon
 
 
@@ -184,7 +200,7 @@ def test_it_is_pickled_and_cloned(adult):
         ({"epsilon": 0}, "epsilon = 0"),
         ({"epsilon": "tight"}, "epsilon = 'tight'"),
         ({"epsilon": float("nan")}, "epsilon = nan"),
-        ({"epsilon": 1e-4}, "cannot be reached"),
+        ({"epsilon": 1e-4, "accountant": "rdp"}, "cannot be reached"),
         ({"delta": 1.0}, "delta = 1.0"),
         ({"clip": -1}, "clip = -1"),
         ({"clip": INF}, "clip = inf"),

@@ -40,7 +40,7 @@ ONLY: dict[str, set[str]] = {  # library: the files and folders that may import 
         *("clients/app.py", "clients/train.py", "clients/wire.py"),
         *("server/app.py", "server/adapter.py", "server/grid.py", "server/strict.py"),
     },
-    "opacus": {"clients/engines/opacus.py", "privacy/accounting.py"},
+    "opacus": {"clients/engines/opacus.py", "privacy/opacus_prv.py"},
     "fairlearn": {"server/evaluate.py", "findings/reductions.py", "scenarios/data/acs.py"},
     "ray": {"server/executor.py"},
     "altair": {"report/charts/", "findings/front.py"},

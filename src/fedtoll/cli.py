@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedtoll import __version__
-from fedtoll.commands import audit, budget, catalogue, compare, data, findings, report, run, strategy
+from fedtoll.commands import audit, budget, catalogue, compare, data, export, findings, report, run, strategy
 from fedtoll.console import complain
 from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
@@ -72,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "report": report.report,
     "compare": compare.compare,
+    "export": export.export,
     "budget": budget.budget,
     "audit": audit.audit,
     "findings": findings.findings,

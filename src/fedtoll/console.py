@@ -26,3 +26,9 @@ def complain(message: str) -> None:
     line = one_line(message)
     line = line if len(line) <= 2000 else f"{line[:2000]}…"
     print(f"fedtoll: {line}", file=sys.stderr)  # noqa: T201
+
+
+def warn(file: str, warning: str) -> None:
+    """Print a warning about a scenario file on stderr, if there is one."""
+    if warning:
+        complain(f"warning: {file}: {warning}")

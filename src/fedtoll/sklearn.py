@@ -24,6 +24,7 @@ from fedtoll.clients import losses, model
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine
 from fedtoll.privacy import accounting
+from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.fields import CLIP_ONLY
@@ -67,7 +68,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Public facts about the columns, one number for all of them or one per column: the features are
         (X − centre) / scale. Nothing is ever fitted on ``X``.
     accountant
-        ``rdp`` or ``prv``.
+        How releases compose: ``pld``, ``rdp`` or ``prv``, see :mod:`fedtoll.privacy.accounting`.
     random_state
         An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
         noise. With ``None`` all noise comes from the operating system's cryptographic generator; batches and
@@ -138,7 +139,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes: ArrayLike | None = None,
         centre: ArrayLike = 0.0,
         scale: ArrayLike = 1.0,
-        accountant: Literal["rdp", "prv"] = "rdp",
+        accountant: Literal["pld", "rdp", "prv"] = "pld",
         random_state: int | RandomState | None = None,
     ) -> None:
         self.epsilon = epsilon
@@ -173,13 +174,14 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If a parameter is out of its range, records are not numbers, there are fewer than two classes, or
-            no noise reaches the requested ε.
+            If a parameter is out of its range, records are not numbers, there are fewer than two classes,
+            no noise reaches the requested ε, or δ times the public size is 1 or more.
 
         Warns
         -----
         UserWarning
-            If ε is finite and the public size or the classes are taken from the data.
+            If ε is finite and the public size or the classes are taken from the data, or δ times the public
+            size is .1 or more.
         """
         self._check()
         self._warn()
@@ -268,6 +270,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epsilon = math.inf if self.epsilon == CLIP_ONLY else float(self.epsilon)
         mechanism = mechanism_of(CLIP_ONLY if self.epsilon == CLIP_ONLY else epsilon)
         private = mechanism == "dp-sgd"
+        if private:
+            self._check_delta(size)
         noise = self._noise(epsilon, rate, steps * int(self.epochs)) if private else 0.0
         plan = ClientPlan(
             id=0,
@@ -321,6 +325,15 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state.randint(2**31 - 1))
         return int(self.random_state)
 
+    def _check_delta(self, size: int) -> None:
+        """Raise or warn if δ is large for this many records."""
+        try:
+            warning = delta_warning(float(self.delta), size)
+        except ScenarioError as error:
+            raise ValueError(str(error).removeprefix("privacy.")) from None
+        if warning:
+            warnings.warn(warning.removeprefix("privacy."), UserWarning, stacklevel=4)
+
     def _warn(self) -> None:
         """Warn if this fit makes undeclared facts about the data public."""
         if self.epsilon == CLIP_ONLY or math.isinf(float(self.epsilon)):
@@ -350,8 +363,8 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} = {value!r}: must be an integer of 1 or more")
         if not (np.asarray(self.scale, dtype=np.float64) > 0).all():
             raise ValueError("scale: must be greater than 0")
-        if self.accountant not in {"rdp", "prv"}:
-            raise ValueError(f"accountant = {self.accountant!r}: must be 'rdp' or 'prv'")
+        if self.accountant not in accounting.ACCOUNTANTS:
+            raise ValueError(f"accountant = {self.accountant!r}: must be 'pld', 'rdp' or 'prv'")
 
 
 def _number(value: object, low: float, high: float, *, closed: bool = False) -> bool:

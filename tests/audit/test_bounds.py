@@ -14,8 +14,6 @@ from scipy.stats import beta, binom, binomtest
 from fedtoll.audit.bounds import (
     ceiling,
     gaussian,
-    gaussian_delta,
-    gaussian_epsilon,
     one_run_epsilon,
     one_run_p_value,
     rate_at_least,
@@ -24,6 +22,7 @@ from fedtoll.audit.bounds import (
     sampled_epsilon,
     separation,
 )
+from fedtoll.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fedtoll.toll.shares import upper
 
 

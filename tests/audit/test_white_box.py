@@ -13,13 +13,14 @@ import torch
 from pydantic import ValidationError
 
 from fedtoll.audit import statistics
-from fedtoll.audit.bounds import gaussian_epsilon, sampled_epsilon
+from fedtoll.audit.bounds import sampled_epsilon
 from fedtoll.audit.canaries import Canaries, Look, changed, craft, full_batch, releases, without_noise
 from fedtoll.audit.statistics import audit_statistics
 from fedtoll.audit.subject import FIRST, LAST, ROUND, SAMPLED
 from fedtoll.audit.white_box import Bound, audit_step, one_run
 from fedtoll.clients import mechanisms
 from fedtoll.clients.engines import cohort, draws, make_engine, opacus, sampling
+from fedtoll.privacy.gaussian import gaussian_epsilon
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 from tests.server.federation import FEDAVG, single_run

@@ -39,7 +39,7 @@ def chosen_run(system: System, tries: Distribution) -> Run:
     section = tables.section(system.classes, "", ("sex",), ())
     keys = {"rounds": ROUNDS, "local_steps": STEPS, "sampling_rate": RATE, "learning_rate": STEP}
     stated = scenario(system, section, keys, EVERY, EVERYTHING)
-    private = stated.privacy.model_copy(update={"epsilons": (EPSILON,)})
+    private = stated.privacy.model_copy(update={"epsilons": (EPSILON,), "accountant": "rdp"})
     stated = stated.model_copy(update={"privacy": private})
     training, spec = stated.training, stated.strategies[0]
     rarer = training.model_copy(update={"sampling_rate": RATE / 2, "local_steps": 5, "rounds": ROUNDS + 1})

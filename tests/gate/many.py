@@ -9,7 +9,7 @@ sampling           q of all clients                B of all clients, so q and T 
 steps of a round   1 to 4, 16 for the sampler      10, 13 and 20
 rounds             3 to 11                         40
 folds              2, even seeds                   3, any seed
-accountant         RDP                             PRV
+accountant         PLD and RDP                     PRV
 lost replies       end the run                     are skipped
 table              complete                        texts and groups may be missing
 C, η, B, δ, ε, z   .3, .7, 4, 1e-5, 8, 30          1.5, 1.3, 2.5, 1e-6, 3, 45

@@ -17,7 +17,7 @@ import torch
 from fedtoll.clients import mechanisms
 from fedtoll.clients.engines import cohort, draws, sampling
 from fedtoll.clients.engines.base import Task
-from fedtoll.privacy import accounting, constants, ledger
+from fedtoll.privacy import accounting, constants, ledger, opacus_prv
 from fedtoll.privacy.ledger import DP_SGD, Ledger
 from fedtoll.scenarios import data, partition
 from fedtoll.scenarios import split as splits
@@ -411,9 +411,9 @@ def epsilon_at_the_usual_delta() -> list[Any]:
 
 @mutant("PRV's ε is its estimate instead of its upper bound")
 def prv_too_low() -> list[Any]:
-    original = accounting._prv
+    original = opacus_prv.epsilon
 
     def too_low(events: Any, delta: float) -> float:
         return original(events, delta) - 0.02
 
-    return [patch.object(accounting, "_prv", too_low), *no_memory()]
+    return [patch.object(opacus_prv, "epsilon", too_low), *no_memory()]

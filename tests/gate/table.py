@@ -20,6 +20,7 @@ from tests.gate import (  # noqa: F401  (they register)
     many_ledger,
     many_noise,
     many_records,
+    mutants_of_accounting,
     mutants_of_floating_point,
     mutants_of_many,
     mutants_of_the_choice,
@@ -122,8 +123,8 @@ def second(check: str) -> bool:
 PREFIX = "many clients: "
 
 FIRST = """\
-**The first system**: seven clients by a column of the table, with one q and one T; RDP; a lost reply ends the
-run."""
+**The first system**: seven clients by a column of the table, with one q and one T; PLD and RDP; a lost reply
+ends the run."""
 
 SECOND = """\
 **The second system**: 64 clients whose group is public, two copies of each record, one B, so that q and T

@@ -89,11 +89,13 @@ def test_a_client_answers_no_round_that_its_run_does_not_have(round):
     run = single_run(FEDAVG, 2.0, training={"rounds": 2, "local_steps": 1})
     start = ArrayRecord(model.initial(run.model, 91, 2, "float32", 0))
     config = ConfigRecord({"run": run.to_json(), "server-round": round})
-    grid = LocalGrid(run)
+    handler = clients.Clients()
+    grid = LocalGrid(run, handler.train)
     for node in (1, 2, 3):
         content = RecordDict({"arrays": start, "config": config})
         (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
-        assert reply.error.reason == f"ValueError: round {round}: the run has rounds 1 to 2"
+        assert reply.error.reason == "the client rejects the message"
+        assert handler.failures.pop().line == f"RejectedError: round {round}: the run has rounds 1 to 2"
         assert clients.LEDGER not in grid._contexts[node].state
 
 

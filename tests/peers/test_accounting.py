@@ -117,7 +117,7 @@ CASES: dict[str, tuple[dict[str, Any], float, dict[str, Any], dict[str, Any]]] =
 
 def ledger_of(case: str) -> tuple[pd.DataFrame, float]:
     strategy, epsilon, training, statistics = CASES[case]
-    privacy = {"epsilons": [epsilon]}
+    privacy = {"epsilons": [epsilon], "accountant": "rdp"}
     (run,) = planned(strategy, training=training, privacy=privacy, statistics=statistics).runs
     ledger = simulate(run)["ledger"]
     kinds = {"dp-sgd": 3 * run.rounds} | {s.name: 3 * s.releases(run.rounds) for s in run.statistics}
@@ -163,22 +163,28 @@ def test_at_all_orders_it_is_at_most_dp_accountings_and_near_it(case):
     ("noise", "rate", "steps"), [(0.6, 0.02, 4), (1.0, 0.1, 10), (5.0, 1.0, 3), (40.0, 0.5, 2)]
 )
 def test_a_given_noise_multiplier_without_calibration(noise, rate, steps, whole_orders):
-    run = single_run(FEDAVG, 2.0)
+    run = single_run(FEDAVG, 2.0).model_copy(update={"accountant": "rdp"})
     stated = {"noise_multiplier": noise, "sampling_rate": rate, "steps": steps}
     clients = tuple(c.model_copy(update={**stated, "batch_size": rate * c.size}) for c in run.clients)
     ledger = simulate(run.model_copy(update={"clients": clients}))["ledger"]
     assert spent_in(ledger) == pytest.approx(recomputed(ledger, google(rdp(WHOLE))), rel=1e-6)
 
 
-def test_the_tight_accountant_is_near_the_exact_epsilon():
-    """PRV against dp-accounting's PLD, both upper bounds: within .02, and below RDP's."""
-    ledger, _ = ledger_of("term")
-    run = single_run(TERM, 2.0).model_copy(update={"accountant": "prv"})
-    tight = simulate(run)["ledger"]
-    pld = google(lambda: PLDAccountant(neighboring_relation=ADD_OR_REMOVE))
-    for key, theirs in recomputed(tight, pld, last_only=True).items():
-        assert spent_in(tight)[key] == pytest.approx(theirs, abs=0.02)
-        assert spent_in(tight)[key] < spent_in(ledger)[key]
+DISTRIBUTIONS = google(lambda: PLDAccountant(neighboring_relation=ADD_OR_REMOVE))
+"""dp-accounting's tight bound of a ledger's rows."""
+
+
+@pytest.mark.parametrize(("accountant", "close"), [("prv", 0.02), ("pld", 5e-4)])
+def test_the_tight_accountants_are_near_the_exact_epsilon(accountant, close):
+    """PRV and PLD against dp-accounting's PLD, all upper bounds, and below RDP's."""
+    run = single_run(TERM, 2.0)
+    assert run.accountant == "pld"
+    tight, renyi = (
+        simulate(run.model_copy(update={"accountant": name}))["ledger"] for name in (accountant, "rdp")
+    )
+    for key, theirs in recomputed(tight, DISTRIBUTIONS, last_only=True).items():
+        assert spent_in(tight)[key] == pytest.approx(theirs, abs=close)
+        assert spent_in(tight)[key] < spent_in(renyi)[key]
 
 
 @pytest.mark.parametrize("epsilon", ["inf", "clip-only"])

@@ -30,9 +30,10 @@ def recomputed(folder, capsys, monkeypatch) -> list[tuple[float, float]]:
     return [(float(ours), float(theirs)) for _, _, ours, theirs in (line.split() for line in lines)]
 
 
-def stored(folder: Path, *names: str) -> int:
+def stored(folder: Path, accountant: str, *names: str) -> int:
     """Store real results of these strategies at two ε; return the number of private clients."""
-    plan = planned(*({"name": n} for n in names), privacy={"epsilons": ["inf", 3.0, 0.7]})
+    privacy = {"epsilons": ["inf", 3.0, 0.7], "accountant": accountant}
+    plan = planned(*({"name": n} for n in names), privacy=privacy)
     store = Store(folder)
     store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
@@ -48,7 +49,7 @@ def test_the_script_is_short():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_the_oracle_agrees_at_the_same_orders(name, tmp_path, capsys, monkeypatch, whole_orders):
-    clients = stored(tmp_path, name)
+    clients = stored(tmp_path, "rdp", name)
     pairs = recomputed(tmp_path, capsys, monkeypatch)
     assert len(pairs) == clients
     for ours, theirs in pairs:
@@ -57,8 +58,20 @@ def test_the_oracle_agrees_at_the_same_orders(name, tmp_path, capsys, monkeypatc
 
 
 def test_with_fractional_orders_the_oracle_is_a_little_above(tmp_path, capsys, monkeypatch):
-    clients = stored(tmp_path, "term")
+    clients = stored(tmp_path, "rdp", "term")
     pairs = recomputed(tmp_path, capsys, monkeypatch)
     assert len(pairs) == clients
     for ours, theirs in pairs:
         assert theirs * (1 - 1e-3) < ours <= theirs * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n != "term" else ()) for n in OURS]
+)
+def test_the_oracle_agrees_on_distributions(name, tmp_path, capsys, monkeypatch):
+    clients = stored(tmp_path, "pld", name)
+    pairs = recomputed(tmp_path, capsys, monkeypatch)
+    assert len(pairs) == clients
+    for ours, theirs in pairs:
+        assert ours > 0.5
+        assert theirs == pytest.approx(ours, rel=2e-4)

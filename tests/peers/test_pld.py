@@ -1,9 +1,9 @@
 """Our ε against the exact one over a wide grid: never below it, and never slow.
 
 The oracle is dp-accounting's PLD accountant, which covers both directions. Its optimistic estimate rounds
-every loss down to a grid of 1e-4, so it is a lower bound of the exact ε, and ours must not be below it. It
-loses up to 1e-4 per release. For many releases ours is compared with the pessimistic estimate, an upper
-bound, with a tolerance of .01. Without sampling, the exact ε has a formula, which replaces both.
+every loss down to a grid, so it is a lower bound of the exact ε, and ours must not be below it. It loses up
+to one interval per release. For many releases ours is compared with the pessimistic estimate, an upper bound,
+with a tolerance. Without sampling, the exact ε has a formula, which replaces both.
 """
 
 from __future__ import annotations
@@ -11,19 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pytest
-from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.pld.privacy_loss_mechanism import GaussianPrivacyLoss
 
-from fedtoll.audit.bounds import gaussian_epsilon
 from fedtoll.privacy import accounting
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.privacy.gaussian import gaussian_epsilon
+from tests.peers.oracle import Kinds, at_least, at_most
 
 RATES = (1e-4, 1e-3, 0.01, 0.02, 0.1, 0.3, 1.0)
 NOISES = (0.5, 0.7, 1.0, 1.5, 3.0, 10.0)
@@ -58,38 +54,25 @@ def mixed() -> list[tuple[list[Event], float]]:
     return made
 
 
-def at_least(events: list[Event], delta: float) -> float:
-    """Return a lower bound of the exact ε."""
-    parts = []
-    for e in events:
-        if e.sampling_rate == 1:
-            parts.append(optimistic(e.noise_multiplier / math.sqrt(e.count)))
-        else:
-            parts.append(optimistic(e.noise_multiplier, e.sampling_rate).self_compose(e.count))
-    whole = parts[0]
-    for other in parts[1:]:
-        whole = whole.compose(other)
-    return float(whole.get_epsilon_for_delta(delta))
+def random_ledgers(count: int, seed: int) -> list[tuple[list[Event], float]]:
+    """Return ledgers of one to three sampled mechanisms, some with statistics; a tenth have no others."""
+    rng = np.random.default_rng(seed)
+
+    def power(low: float, high: float) -> float:
+        return float(f"{10 ** rng.uniform(low, high):.4g}")
+
+    made: list[tuple[list[Event], float]] = []
+    for i in range(count):
+        parts = 0 if i % 10 == 9 else 1 if i % 10 < 7 else int(rng.integers(2, 4))
+        events = [Event(power(-0.3, 1), power(-3, -0.3), int(power(0, 3.5))) for _ in range(parts)]
+        if i % 2:
+            events += [Event(power(0.7, 2), 1.0, int(rng.integers(1, 60))) for _ in range(rng.integers(1, 3))]
+        made.append((events, float(rng.choice([1e-3, 1e-5, 1e-6, 1e-8]))))
+    return made
 
 
-@lru_cache(maxsize=8)  # the counts of one (q, σ) follow each other
-def optimistic(sigma: float, rate: float = 1.0) -> Any:
-    """Return the PLD of one release, rounded down."""
-    return pld.from_gaussian_mechanism(
-        sigma, sampling_prob=rate, pessimistic_estimate=False, use_connect_dots=False
-    )
-
-
-def at_most(events: list[Event], delta: float, interval: float) -> float:
-    """Return an upper bound of the exact ε, tight up to its grid."""
-    account = PLDAccountant(
-        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=interval
-    )
-    for e in events:
-        release = GaussianDpEvent(e.noise_multiplier)
-        sampled = release if e.sampling_rate == 1 else PoissonSampledDpEvent(e.sampling_rate, release)
-        account.compose(SelfComposedDpEvent(sampled, e.count))
-    return float(account.get_epsilon(delta))
+def kinds_of(events: list[Event]) -> Kinds:
+    return tuple((e.noise_multiplier, e.sampling_rate, e.count) for e in events)
 
 
 @pytest.fixture(autouse=True)
@@ -98,13 +81,16 @@ def _cold():
     accounting._curve.cache_clear()
 
 
-def timed(events: list[Event], delta: float) -> tuple[float, float]:
-    """Return ε by RDP and by PRV, which starts from RDP's. Both together must not be slow."""
+def timed(events: list[Event], delta: float) -> tuple[float, float, float]:
+    """Return ε by RDP, by PRV, which starts from RDP's, and by PLD. None of them may be slow."""
     accounting._compose.cache_clear()
     start = time.process_time()
     rdp, prv = epsilon(events, delta, "rdp"), epsilon(events, delta, "prv")
-    assert time.process_time() - start < SLOWEST, f"{events}"
-    return rdp, prv
+    middle = time.process_time()
+    pld = epsilon(events, delta, "pld")
+    assert middle - start < SLOWEST, f"{events}"
+    assert time.process_time() - middle < SLOWEST, f"{events}"
+    return rdp, prv, pld
 
 
 def exactly(events: list[Event], delta: float) -> float:
@@ -117,26 +103,57 @@ def exactly(events: list[Event], delta: float) -> float:
 
 
 def check(cases: list[tuple[list[Event], float]]) -> int:
-    """Compare both accountants with the oracle; return how many cases could be compared."""
+    """Compare all accountants with the oracle; return how many cases could be compared."""
     compared = 0
     for events, delta in cases:
-        rdp, prv = timed(events, delta)
+        rdp, prv, pld = timed(events, delta)
         assert 0 <= prv <= rdp
-        if all(e.sampling_rate == 1 for e in events):
-            exact = exactly(events, delta)
-            assert prv >= exact * (1 - 1e-9), f"{events}, δ = {delta}: {prv} < {exact}"
-            compared += 1
-        elif rdp <= 100:
-            if sum(e.count for e in events) <= MANY:
-                least = at_least(events, delta)
-                assert prv >= least * (1 - 1e-6), f"{events}, δ = {delta}: {prv} < {least}"
-            else:
-                most = at_most(events, delta, 1e-3)  # higher than on a finer grid, and quick
-                if prv < most - 0.01:
-                    most = at_most(events, delta, 1e-4)
-                assert prv >= most - 0.01, f"{events}, δ = {delta}: {prv} < {most}"
-            compared += 1
-    return compared
+        assert 0 <= pld <= rdp
+        kinds = kinds_of(events)
+        for name, ours in (("prv", prv), ("pld", pld)):
+            told = f"{name}: {events}, δ = {delta}: {ours}"
+            if all(e.sampling_rate == 1 for e in events):
+                exact = exactly(events, delta)
+                assert ours >= exact * (1 - 1e-9), f"{told} < {exact}"
+                assert name == "prv" or ours <= exact * (1 + 1e-9), f"{told} > {exact}"
+                compared += 1
+            elif rdp <= 100:
+                if sum(e.count for e in events) <= MANY:
+                    least = at_least(kinds, delta, 1e-4)
+                    assert ours >= least * (1 - 1e-6), f"{told} < {least}"
+                else:
+                    most = at_most(kinds, delta, 1e-3)  # higher than on a finer grid, and quick
+                    if ours < most - 0.01:
+                        most = at_most(kinds, delta, 1e-4)
+                    assert ours >= most - 0.01, f"{told} < {most}"
+                compared += 1
+    return compared // 2
+
+
+def bracketed(events: list[Event], delta: float) -> float:
+    """Compare PLD with RDP, with both bounds of the oracle and with formulas; return RDP's ratio to it."""
+    rdp, pld = epsilon(events, delta, "rdp"), epsilon(events, delta, "pld")
+    assert 0 <= pld <= rdp
+    if all(e.sampling_rate == 1 for e in events):
+        assert pld == pytest.approx(exactly(events, delta), rel=1e-9)
+    elif rdp < 60:  # beyond, dp-accounting needs minutes
+        kinds = kinds_of(events)
+        interval = float(np.clip(pld / 3000, 2e-5, 5e-4))
+        least, most = at_least(kinds, delta, interval), at_most(kinds, delta, interval)
+        assert least * (1 - 1e-9) <= pld <= most * (1 + 2e-4) + 1e-6, f"{events}, δ = {delta}: {pld}"
+    return rdp / pld if pld > 0 else math.inf
+
+
+def test_distributions_lie_between_the_oracles_bounds():
+    ratios = [bracketed(*case) for case in random_ledgers(10, seed=0)]
+    assert 1.04 < float(np.median(ratios)) < 1.3
+
+
+@pytest.mark.slow
+def test_two_hundred_ledgers_lie_between_the_oracles_bounds():
+    ratios = [bracketed(*case) for case in random_ledgers(200, seed=1)]
+    assert min(ratios) > 1.04
+    assert 1.08 < float(np.median(ratios)) < 1.2
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -169,7 +186,8 @@ def test_there_are_more_than_two_hundred_cases():
 )
 @pytest.mark.slow
 def test_no_call_is_slow(events, delta):
-    rdp, prv = timed(events, delta)
+    rdp, prv, pld = timed(events, delta)
+    assert 0 < pld <= prv * (1 + 1e-3)
     assert 0 < prv <= rdp < math.inf
     if all(e.sampling_rate == 1 for e in events):
-        assert prv >= exactly(events, delta) * (1 - 1e-9)
+        assert min(prv, pld) >= exactly(events, delta) * (1 - 1e-9)

@@ -120,7 +120,7 @@ def test_no_exact_divergence_exceeds_it(tries):
 
 def test_the_ledger_of_a_run_equals_dp_accounting(whole_orders):
     """Candidates that differ in the learning rate alone release the same."""
-    stated = scenario(TERM, privacy={"epsilons": [2.0]})
+    stated = scenario(TERM, privacy={"epsilons": [2.0], "accountant": "rdp"})
     spec, training = stated.strategies[0], stated.training
     grid = tuple((training.model_copy(update={"learning_rate": lr}), spec) for lr in (0.1, 1.0))
     tries = TruncatedNegativeBinomial(eta=1.0, gamma=0.25)

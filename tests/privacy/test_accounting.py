@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from itertools import chain, combinations
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtoll.privacy.accounting import Event, calibrate, epsilon, record_epsilon
+from fedtoll.privacy import loss_distribution
+from fedtoll.privacy.accounting import ACCOUNTANTS, Event, calibrate, epsilon, record_epsilon
 from fedtoll.privacy.breakdown import breakdown
 from fedtoll.scenarios.errors import ScenarioError
 
 DELTA = 1e-5
-GOLDEN = [  # q, σ, T, RDP, PRV
-    (0.02, 1.0, 1000, 4.324, 3.909),
-    (0.1, 1.0, 1000, 27.16, 25.22),
-    (1.0, 1.0, 100, 96.12, 91.83),
+GOLDEN = [  # q, σ, T, RDP, PRV, PLD
+    (0.02, 1.0, 1000, 4.324, 3.909, 3.899),
+    (0.1, 1.0, 1000, 27.16, 25.22, 25.205),
+    (1.0, 1.0, 100, 96.12, 91.83, 91.82),
 ]
 
 
@@ -28,33 +30,58 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "budget"
 
 
-@pytest.mark.parametrize(("q", "sigma", "steps", "rdp", "prv"), GOLDEN)
-def test_golden_values(q, sigma, steps, rdp, prv):
-    assert epsilon([Event(sigma, q, steps)], DELTA) == pytest.approx(rdp, rel=1e-3)
+@pytest.mark.parametrize(("q", "sigma", "steps", "rdp", "prv", "pld"), GOLDEN)
+def test_golden_values(q, sigma, steps, rdp, prv, pld):
+    assert epsilon([Event(sigma, q, steps)], DELTA, "rdp") == pytest.approx(rdp, rel=1e-3)
     assert epsilon([Event(sigma, q, steps)], DELTA, "prv") == pytest.approx(prv, rel=1e-3)
+    assert epsilon([Event(sigma, q, steps)], DELTA, "pld") == pytest.approx(pld, rel=3e-4)
+    assert epsilon([Event(sigma, q, steps)], DELTA) == epsilon([Event(sigma, q, steps)], DELTA, "pld")
 
 
-@pytest.mark.parametrize(("rounds", "prv"), [(1, 2.87), (10, 7.06), (50, 16.57), (100, 25.2)])
-def test_rounds_compose_as_one_ledger_and_never_reset(rounds, prv):
+@pytest.mark.parametrize(
+    ("rounds", "exact"),  # by dp-accounting
+    [(1, 2.8545), (10, 7.0466), (50, 16.5618), (100, 25.2046)],
+)
+def test_rounds_compose_as_one_ledger_and_never_reset(rounds, exact):
     events = [Event(1.0, 0.1, 10)] * rounds
-    assert epsilon(events, DELTA, "prv") == pytest.approx(prv, abs=0.02)
-    assert epsilon(events, DELTA) == epsilon([Event(1.0, 0.1, 10 * rounds)], DELTA)
-    assert epsilon(events, DELTA) > prv
+    assert epsilon(events, DELTA, "prv") == pytest.approx(exact, abs=0.02)
+    assert epsilon(events, DELTA, "pld") == pytest.approx(exact, rel=2e-4)
+    for accountant in ACCOUNTANTS:
+        whole = epsilon([Event(1.0, 0.1, 10 * rounds)], DELTA, accountant)
+        assert epsilon(events, DELTA, accountant) == whole
+    assert epsilon(events, DELTA, "rdp") > exact
 
 
 def test_statistics_add_to_the_training():
     training = Event(1.5, 0.1, 500)
-    alone = epsilon([training], DELTA)
-    for z, total in ((20, 9.30), (10, 9.92), (5, 12.24)):
-        assert epsilon([training, Event(z, 1.0, 50)], DELTA) == pytest.approx(total, abs=0.01)
-    assert alone == pytest.approx(9.09, abs=0.01)
+    for accountant, alone, totals in (
+        ("rdp", 9.09, (9.30, 9.92, 12.24)),
+        ("pld", 8.372, (8.571, 9.158, 11.358)),  # dp-accounting's
+    ):
+        assert epsilon([training], DELTA, accountant) == pytest.approx(alone, abs=0.01)
+        for z, total in zip((20, 10, 5), totals, strict=True):
+            spent = epsilon([training, Event(z, 1.0, 50)], DELTA, accountant)
+            assert spent == pytest.approx(total, abs=0.01)
 
 
-def test_edge_cases():
-    assert epsilon([], DELTA) == 0.0
-    assert epsilon([Event(1.0, 0.1, 0)], DELTA) == 0.0
-    assert epsilon([Event(0.0, 0.0, 5)], DELTA) == 0.0
-    assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA) == math.inf
+@pytest.mark.parametrize("accountant", ACCOUNTANTS)
+def test_edge_cases(accountant):
+    assert epsilon([], DELTA, accountant) == 0.0
+    assert epsilon([Event(1.0, 0.1, 0)], DELTA, accountant) == 0.0
+    assert epsilon([Event(0.0, 0.0, 5)], DELTA, accountant) == 0.0
+    assert epsilon([Event(0.0, 0.1, 1), Event(1.0)], DELTA, accountant) == math.inf
+    assert 0 <= epsilon([Event(1000.0, 1e-4)], DELTA, accountant) < 0.01
+
+
+def test_where_distributions_give_no_bound_it_is_that_of_rdp():
+    for event, delta in ((Event(0.03, 0.5, 10), DELTA), (Event(1.0, 0.02, 1000), 1e-14)):
+        assert loss_distribution.epsilon([dataclasses.astuple(event)], delta) == math.inf
+        assert epsilon([event], delta, "pld") == epsilon([event], delta, "rdp") < math.inf
+
+
+@pytest.mark.parametrize("event", [Event(1.0, 1e-4, 2 * 10**7), Event(40.0, 0.1, 2 * 10**7)], ids=str)
+def test_with_very_many_releases_it_is_at_most_that_of_rdp(event):
+    assert 0 < epsilon([event], DELTA, "pld") <= epsilon([event], DELTA, "rdp")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +96,9 @@ def test_edge_cases():
 )
 @pytest.mark.parametrize("events", [[], [Event(1.0)], [Event(0.1, 1.0, 100)]], ids=["none", "one", "ε > 100"])
 def test_an_unknown_or_approximate_accountant_is_refused_in_one_line(name, words, events):
-    with pytest.raises(ScenarioError, match=f"^accountant {name!r}: .*{words}.*'rdp' or 'prv'$") as caught:
+    with pytest.raises(
+        ScenarioError, match=f"^accountant {name!r}: .*{words}.*'pld', 'rdp' or 'prv'$"
+    ) as caught:
         epsilon(events, DELTA, name)
     assert "\n" not in str(caught.value)
     with pytest.raises(ScenarioError, match="accountant"):
@@ -78,23 +107,26 @@ def test_an_unknown_or_approximate_accountant_is_refused_in_one_line(name, words
 
 def test_prv_is_never_above_rdp_and_is_rdp_above_100():
     for event in (Event(1.0, 0.02, 1000), Event(300.0, 1.0, 1), Event(0.5, 1.0, 2000), Event(0.3, 1e-4, 1)):
-        assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA)
-    assert epsilon([Event(0.5, 1.0, 2000)], DELTA, "prv") == epsilon([Event(0.5, 1.0, 2000)], DELTA) > 100
+        assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA, "rdp")
+        assert epsilon([event], DELTA, "pld") <= epsilon([event], DELTA, "rdp")
+    many = [Event(0.5, 1.0, 2000)]
+    assert epsilon(many, DELTA, "prv") == epsilon(many, DELTA, "rdp") > epsilon(many, DELTA, "pld") > 100
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
-def test_prv_needs_less_noise_than_rdp(target, cache):
+@pytest.mark.parametrize("accountant", ["pld", "prv"])
+def test_the_tight_accountants_need_less_noise_than_rdp(target, accountant, cache):
     statistics = [Event(100.0, 1.0, 30)]
     settings: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "others": statistics}
-    tight, loose = (calibrate(target, accountant=a, **settings) for a in ("prv", "rdp"))
+    tight, loose = (calibrate(target, accountant=a, **settings) for a in (accountant, "rdp"))
     assert tight < loose
-    spent = epsilon([Event(tight, 0.02, 300), *statistics], DELTA, "prv")
+    spent = epsilon([Event(tight, 0.02, 300), *statistics], DELTA, accountant)
     assert 0.999 * target < spent <= target
 
 
 def test_parts_alone_and_added():
     events = {"dp-sgd": Event(1.5, 0.1, 500), "mean_loss": Event(20.0, 1.0, 50)}
-    for accountant in ("rdp", "prv"):
+    for accountant in ACCOUNTANTS:
         training, statistic = breakdown(events, DELTA, accountant)
         whole = epsilon(list(events.values()), DELTA, accountant)
         assert training.alone == epsilon([events["dp-sgd"]], DELTA, accountant)
@@ -111,9 +143,11 @@ def test_parts_alone_and_added():
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.5, 2.0, 8.0, 100.0])
 @pytest.mark.parametrize("statistics", [(), (Event(3000.0, 1.0, 30),)])
-def test_calibration_spends_the_target_and_never_more(cache, target, statistics):
-    sigma = calibrate(target, sampling_rate=0.02, count=300, delta=DELTA, others=statistics)
-    spent = epsilon([Event(sigma, 0.02, 300), *statistics], DELTA)
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_calibration_spends_the_target_and_never_more(cache, target, statistics, accountant):
+    how: dict[str, Any] = {"sampling_rate": 0.02, "count": 300, "delta": DELTA, "accountant": accountant}
+    sigma = calibrate(target, others=statistics, **how)
+    spent = epsilon([Event(sigma, 0.02, 300), *statistics], DELTA, accountant)
     assert spent <= target
     assert spent == pytest.approx(target, rel=5e-4) or sigma == 0.2
     assert sigma == float(f"{sigma:.5g}")
@@ -123,7 +157,15 @@ def test_calibration_under_prv(cache):
     sigma = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA, accountant="prv")
     spent = epsilon([Event(sigma, 0.02, 300)], DELTA, "prv")
     assert 1.99 <= spent <= 2.0
-    assert sigma < calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA)
+    assert sigma < calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA, accountant="rdp")
+
+
+def test_calibration_under_pld_finds_the_smallest_noise_of_five_digits(cache):
+    for target, rate, count in ((0.3, 0.01, 50), (2.0, 0.02, 300), (30.0, 0.5, 200), (1.0, 1.0, 10)):
+        sigma = calibrate(target, sampling_rate=rate, count=count, delta=DELTA)
+        step = 10.0 ** (math.floor(math.log10(sigma)) - 4)
+        assert epsilon([Event(sigma, rate, count)], DELTA) <= target
+        assert epsilon([Event(sigma - 2 * step, rate, count)], DELTA) > target
 
 
 def test_statistics_that_exceed_the_budget_alone_are_refused(cache):
@@ -163,12 +205,13 @@ def test_the_epsilon_of_a_record_that_several_clients_hold_bounds_every_combinat
         ]
         for copies in (2, 3):
             bound = record_epsilon(clients, copies, 1e-5)
-            combined = [epsilon([*chain(*some)], 1e-5) for some in combinations(clients, copies)]
+            combined = [epsilon([*chain(*some)], 1e-5, "rdp") for some in combinations(clients, copies)]
             assert bound >= max(combined) * (1 - 1e-12)
-            understated += max(combined) > max(epsilon(c * copies, 1e-5) for c in clients)
+            understated += max(combined) > max(epsilon(c * copies, 1e-5, "rdp") for c in clients)
     assert understated > 0
     alike = [[Event(1.0, 0.02, 1000)]] * 4
     assert record_epsilon(alike, 3, 1e-5) == epsilon(alike[0] * 3, 1e-5)
-    assert record_epsilon(alike, 3, 1e-5, "prv") == epsilon(alike[0] * 3, 1e-5, "prv")
+    for accountant in ACCOUNTANTS:
+        assert record_epsilon(alike, 3, 1e-5, accountant) == epsilon(alike[0] * 3, 1e-5, accountant)
     crossing = [[Event(1.0, 1.0, 1)], [Event(0.9, 0.001, 3000)]]
     assert math.isinf(record_epsilon([*crossing, [Event(0.0)]], 2, 1e-5))

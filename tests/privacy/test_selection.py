@@ -165,7 +165,8 @@ def chosen(
     """Return a run whose constants come from three candidates with other rates, rounds and statistics."""
     if sizes:
         changes["training"] = {"sampling_rate": None, "batch_size": 64}
-    stated = scenario(strategy, privacy={"epsilons": [epsilon], **changes.pop("privacy", {})}, **changes)
+    privacy = {"epsilons": [epsilon], "accountant": "rdp", **changes.pop("privacy", {})}
+    stated = scenario(strategy, privacy=privacy, **changes)
     training, spec = stated.training, stated.strategies[0]
     more = {"rounds": 3} | ({"batch_size": 128} if sizes else {"sampling_rate": 0.02})
     other = training.model_copy(update=more)
@@ -202,7 +203,7 @@ def test_every_client_spends_the_stated_total(strategy, options):
         charge = selection.charge_of(run, client)
         assert charge is not None
         assert spent == selection.epsilon(charge, DELTA)
-        bases = [accounting.epsilon(candidate.events, DELTA) for candidate in charge.candidates]
+        bases = [accounting.epsilon(candidate.events, DELTA, "rdp") for candidate in charge.candidates]
         assert max(bases) == pytest.approx(min(bases), rel=1e-3)
         assert client.noise_multiplier > 1.1 * free.clients[client.id].noise_multiplier
 
@@ -221,6 +222,7 @@ def test_the_run_keeps_its_json_and_hash_without_a_choice_and_survives_json_with
     ("change", "words"),
     [
         ({"accountant": "prv"}, "only dp-sgd under the accountant 'rdp'"),
+        ({"accountant": "pld"}, "only dp-sgd under the accountant 'rdp'"),
         ({"choice": {"others": [[], []]}}, "not one entry for each of 3 clients"),
         ({"choice": {"distribution": {"kind": "poisson", "mean": 0.5}}}, "greater than or equal to 1"),
         ({"choice": {"trainings": 0}}, "greater than or equal to 1"),
@@ -243,6 +245,7 @@ def test_statistics_of_a_candidate_have_noise():
     ("changes", "words"),
     [
         ({"privacy": {"accountant": "prv"}}, "privacy.accountant = 'prv': cannot charge .*; use 'rdp'"),
+        ({"privacy": {"accountant": "pld"}}, "privacy.accountant = 'pld': cannot charge .*; use 'rdp'"),
         (
             {"partition": {"clients": {"Male": 2, "Female": 2}, "copies": 2}},
             "partition.copies = 2: .* only with copies = 1",
@@ -257,7 +260,7 @@ def test_what_cannot_be_charged_is_refused_in_one_line(changes, words):
 
 
 def test_references_without_noise_choose_for_nothing():
-    stated = scenario(FEDAVG, privacy={"epsilons": ["inf", "clip-only", 2.0]})
+    stated = scenario(FEDAVG, privacy={"epsilons": ["inf", "clip-only", 2.0], "accountant": "rdp"})
     grid = ((stated.training, stated.strategies[0]),)
     runs = plan(stated, "sex.toml", choice=Candidates(EIGHT, 1, grid)).runs
     assert [run.choice is not None for run in runs] == [False, False, True]

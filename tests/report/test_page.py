@@ -114,7 +114,7 @@ def test_the_csv_of_the_tolls_is_tidy_and_whole(page, results):
         "experimenter’s view",
         "a simulation, not a deployable guarantee",
         "float32",
-        "paired runs must never be released together",
+        "never release paired runs together",
         "side channel",
     ],
 )

@@ -49,7 +49,7 @@ def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results
     card = privacy.card(replace(results, resolved={**results.resolved, "scenario": copied}))
     guarantee = dict(card.promises)["Guarantee"]
     assert "Each record is held by 2 clients, so their ledgers add up" in guarantee
-    single, double = (accounting.epsilon(_events(results, k), 1e-5) for k in (1, 2))
+    single, double = (accounting.epsilon(_events(results, k), 1e-5, "rdp") for k in (1, 2))
     assert double > 1.2 * single
     assert f"{double:.4g} of ε = 0.5" in guarantee
     assert "Clients hold disjoint records" in dict(privacy.card(results).promises)["Guarantee"]
@@ -88,13 +88,13 @@ def test_the_card_is_at_most_what_any_clients_with_a_copy_spend(results):
     # The first two spend most alone, the others together: the ε of rare samples hardly adds up.
     one = one.assign(noise_multiplier=[0.695, 0.695, 3.2, 3.2], sampling_rate=[1e-3, 1e-3, 1.0, 1.0], count=1)
     events = {c: _own(rows) for c, rows in one.groupby("client", sort=False)}
-    alone = [accounting.epsilon(e, 1e-5) for e in events.values()]
+    alone = [accounting.epsilon(e, 1e-5, "rdp") for e in events.values()]
     assert min(alone[:2]) > max(alone[2:])
     one = one.assign(epsilon_spent=alone)
     card = privacy.card(replace(results, ledger=one, resolved={**results.resolved, "scenario": copied}))
     guarantee = dict(card.promises)["Guarantee"]
     stated = float(guarantee.split("at most ")[1].split(" of ε")[0])
-    pairs = [accounting.epsilon([*a, *b], 1e-5) for a, b in combinations(events.values(), 2)]
+    pairs = [accounting.epsilon([*a, *b], 1e-5, "rdp") for a, b in combinations(events.values(), 2)]
     assert max(pairs) > 1.3 * pairs[0]  # pairs[0] are the two that spend most alone
     assert stated >= max(pairs) * (1 - 1e-3)
 

@@ -30,12 +30,11 @@ def no_groups(resolved):
         client["group"] = ""
 
 
-def one_run(resolved):
-    resolved["runs"] = resolved["runs"][:1]
+def rows(number):
+    def change(resolved):
+        resolved["data"]["rows"] = number
 
-
-def unpaired(resolved):
-    resolved["runs"] = [{**run, "seed": i} for i, run in enumerate(resolved["runs"])]
+    return change
 
 
 def chose(**constants):
@@ -79,7 +78,7 @@ CHANGES = {
         "depend on a client’s declared size",
         "follow from the scenario",
     ),
-    "precision": (scenario("training", precision="float64"), "(float64)", "(float32)"),
+    "precision": (scenario("training", precision="float64"), "gradients in float64", "gradients in float32"),
     "validation": (scenario("split", validation=0.1), "The 10% of the records", None),
     "validation of the canonical split": (
         scenario("split", kind="canonical", validation=0.1),
@@ -93,8 +92,19 @@ CHANGES = {
         "an abort is a side channel",
     ),
     "groups are not public": (no_groups, "every client’s size, and", "size and group"),
-    "one run": (one_run, "One record", "More than one run"),
-    "no seed twice": (unpaired, "Each ε holds for a run released alone", "paired runs must never"),
+    "a seed of the noise": (
+        scenario("privacy", noise_seed=7),
+        "depends on its seed and on privacy.noise_seed = 7, its sampling masks on the seed alone",
+        "depends on its seed, its sampling masks",
+    ),
+    "a floor": (scenario("data", floor=350), "Those with fewer than 350 records are merged", None),
+    "own records": (
+        scenario("data", file="mine.csv"),
+        "contains the row, group, label and score of every held-out record, exact measures",
+        "the whole folder may be shared",
+    ),
+    "more records": (rows(4_884_200), "48.84 on average. That is too many", "0.4884 on average. That is"),
+    "few records": (rows(4_000), "0.04 on average.\n", "That is too many"),
 }
 
 
@@ -106,8 +116,22 @@ def test_a_setting_changes_the_card(results, case):
     if old is not None:
         assert old in before
         assert old not in after
-    if case not in {"one run", "no seed twice"}:
-        assert new not in before
+    assert new not in before
+
+
+def test_a_single_run_is_not_to_be_released_with_runs_of_other_folders(results):
+    def one(resolved):
+        resolved["runs"] = resolved["runs"][:1]
+
+    assert "never release paired runs together" in card_text(results, one)
+
+
+def test_the_card_says_that_own_records_without_predictions_are_not_in_the_folder(results):
+    text = card_text(results, scenario("data", file="mine.csv"), predictions=results.predictions[:0])
+    assert "The folder contains exact measures of every group" in text
+    bare = card_text(results, scenario("data", file="mine.csv"), ledger=results.ledger[:0])
+    assert "No run here is private" in bare
+    assert "“fedtoll export” writes a copy that can be shared" in bare
 
 
 def test_sampling_rates_that_were_chosen_do_not_depend_on_sizes(results):

@@ -186,7 +186,8 @@ def test_a_strategy_may_not_change_the_run_or_the_round(plain, word):
 
 def test_an_unknown_instruction_is_refused_by_the_client(plain):
     line = ending(plain, Commands, word="sigma")
-    assert line.startswith("round 1, client 0 (Male): failed: ValueError: instruction 'sigma' is unknown")
+    assert line.startswith("round 1, client 0 (Male): the client rejects the message: RejectedError: instr")
+    assert line.endswith(": instruction 'sigma' is unknown to this client")
 
 
 # Ours: what a report says.

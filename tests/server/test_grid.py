@@ -181,32 +181,38 @@ def test_one_bad_client_does_not_hide_the_others(plain):
         ]
     )
     assert [r.has_error() for r in replies] == [False, True, False]
-    assert replies[1].error.reason == "ValueError: instruction 'temperature' is unknown to this client"
+    assert replies[1].error.reason == "the client rejects the message"
 
 
 def test_a_client_answers_a_round_to_one_broadcast_only(plain):
-    grid = LocalGrid(plain)
+    handler = clients.Clients()
+    grid = LocalGrid(plain, handler.train)
     start = model.initial(plain.model, 91, 2, "float32", 0)
 
     def ask(round, arrays, run=plain, **instructions):
         config = ConfigRecord({"run": run.to_json(), "server-round": round, **instructions})
         message = Message(RecordDict({"arrays": ArrayRecord(arrays), "config": config}), 1, MessageType.TRAIN)
         (reply,) = grid.send_and_receive([message])
-        return reply.error.reason if reply.has_error() else len(clients.releases_in(reply.content, 0))
+        if not reply.has_error():
+            return len(clients.releases_in(reply.content, 0))
+        assert reply.error.reason == "the client rejects the message"
+        return handler.failures.pop().line
 
     other = [a + 1 for a in start]
     assert ask(1, start) == 1
     assert ask(1, start) == 1  # a repeated message is free
-    assert ask(1, other) == "ValueError: round 1 was already answered, to another broadcast"
-    assert ask(1, start, proximal_mu=0.1) == "ValueError: round 1 was already answered, to another broadcast"
+    assert ask(1, other) == "RejectedError: round 1 was already answered, to another broadcast"
+    assert (
+        ask(1, start, proximal_mu=0.1) == "RejectedError: round 1 was already answered, to another broadcast"
+    )
     assert ask(2, other) == 2
-    assert ask(1, start) == "ValueError: round 1 arrived after round 2 was answered"
+    assert ask(1, start) == "RejectedError: round 1 arrived after round 2 was answered"
     another = plain.model_copy(update={"seed": 1})
     assert ask(2, start, another) == (
-        "ValueError: round 2 belongs to another run than round 2, already answered"
+        "RejectedError: round 2 belongs to another run than round 2, already answered"
     )
     for none in (0, 3):
-        assert ask(none, start) == f"ValueError: round {none}: the run has rounds 1 to 2"
+        assert ask(none, start) == f"RejectedError: round {none}: the run has rounds 1 to 2"
     assert ask(2, other) == 2
 
 

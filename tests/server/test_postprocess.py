@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from fedtoll.clients import mechanisms, model
 from fedtoll.clients import train as clients
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server import adapter
@@ -271,7 +271,9 @@ def test_weights_that_cannot_be_are_refused(weights):
     run = single_run({"name": TELLS, "weights": [1.0, 1.0]}, "inf")
     strategy = run.strategy.model_copy(update={"parameters": {"weights": weights, "mu": 0.0}})
     run = run.model_copy(update={"strategy": strategy})
-    assert "group_weights" in refusal(run, LocalGrid(run))
+    assert refusal(run, LocalGrid(run)) == "round 1, client 0 (Male): the client rejects the message"
+    with pytest.raises(RunError, match="the client rejects the message: RejectedError: group_weights"):
+        simulate(run)
 
 
 def test_fedprox_draws_back_the_noise_of_earlier_steps():

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
-from flwr.app.message_type import MessageType
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedtoll.clients import engines
 from fedtoll.clients import train as clients
@@ -173,8 +172,7 @@ def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
     tables = federate(grid := LocalGrid(run), run)
     ((place, reason),) = skipped(tables).items()
     assert place == (2, 1)
-    assert reason.startswith("failed: MemoryError: out of ")
-    assert reason.isprintable()
+    assert reason == "the client failed"
     assert own(grid, 1) == tuple(r for t in (1, 3) for r in owed(run, run.clients[1], t))
     assert charged(run, tables)
     assert np.isfinite(tables["groups"]["log_loss"]).all()
@@ -289,13 +287,11 @@ def test_a_strategy_addresses_every_client(private):
 
 
 def test_the_reason_is_one_short_line(private):
-    def fail(replies: Replies, round: int) -> Replies:
-        wrong = Message(
-            Error(1, f"{ESCAPE}\n" + "x" * 10_000), reply_to=Message(RecordDict(), 2, MessageType.TRAIN)
-        )
-        return [replies[0], wrong, *replies[2:]]
+    def fail(replies: Replies) -> Replies:
+        content(replies[1])[1][f"{ESCAPE}\n" + "x" * 10_000] = 1.0
+        return replies
 
-    tables = federate(Wrapped(private, faulty(1, lambda r: fail(r, 1))), private)
+    tables = federate(Wrapped(private, faulty(1, fail)), private)
     (reason,) = skipped(tables).values()
     assert reason.isprintable()
     assert len(reason) == LONGEST_REASON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def fragile(tmp_path, monkeypatch) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_command_says_what_was_skipped(here, tmp_path, fragile):
+def test_the_command_says_what_was_skipped(here, tmp_path, fragile, caplog):
     settings = [f"training.{k}={json.dumps(v)}" for k, v in TRAINING.items()]
     sets = [
         s
@@ -54,7 +55,13 @@ def test_the_command_says_what_was_skipped(here, tmp_path, fragile):
     gone = pd.concat([c[c["skipped"] != ""] for c in clients])
     assert len(clients) == 4
     assert 0 < len(gone) < 4 * 9
-    assert gone["skipped"].str.fullmatch(r"failed: ValueError: 1\d\d records are too many").all()
+    assert set(gone["skipped"]) == {"the client failed"}
+    lines = [record.getMessage() for record in caplog.records if record.name == "fedtoll"]
+    assert len(lines) == 4  # one line a run, for the experimenter
+    for line in lines:
+        assert re.search(
+            r" replies failed, first round 1, client \d: ValueError: 1\d\d records are too", line
+        )
     assert f"{len(gone)} of 36 replies were skipped, in " in " ".join(out.split())
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert f"{len(gone)} of 36 replies were skipped" in page

@@ -20,6 +20,7 @@ SMALL = [
     "training.local_steps=4",
     'privacy.epsilons=["inf", 2]',
     'strategies=[{name="fedavg"}, {name="uniform"}]',
+    'privacy.accountant="rdp"',
 ]
 CHARGED = "tune={learning_rates=[0.03125, 0.125], seeds=[1000], charge='random-stopping'}"
 NONE_DRAWN = CHARGED.replace("charge=", "stopping={kind='poisson', mean=1.0}, charge=").replace("1000", "903")
@@ -148,6 +149,7 @@ def test_nonsense_is_refused(change, line):
     assert line in str(error.value)
 
 
-def test_the_charge_needs_the_rdp_accountant():
+@pytest.mark.parametrize("accountant", ["prv", "pld"])
+def test_the_charge_needs_the_rdp_accountant(accountant):
     with pytest.raises(ScenarioError, match=r"'random-stopping' needs privacy\.accountant = 'rdp'"):
-        read("compas-race", [*SMALL, CHARGED, 'privacy.accountant="prv"'], "0:2")
+        read("compas-race", [*SMALL, CHARGED, f'privacy.accountant="{accountant}"'], "0:2")

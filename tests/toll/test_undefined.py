@@ -168,11 +168,11 @@ def test_the_papers_quantities_are_undefined_for_nobody(results):
 
 
 def test_fairness_has_no_odds_without_positives_or_negatives(results):
-    row = at(fairness(results.predictions), strategy="fedavg", epsilon=0.5)
+    row = at(fairness(results.groups), strategy="fedavg", epsilon=0.5)
     assert np.isnan(row["equalized_odds_difference"])
     assert row["undefined"] == SEEDS
     assert np.isnan(row["demographic_parity_difference"]) == ("score" not in results.predictions)
-    large = results.predictions[results.predictions["group"].isin(["large", "larger"])]
+    large = results.groups[results.groups["group"].isin(["large", "larger"])]
     row = at(fairness(large), strategy="fedavg", epsilon=0.5)
     assert np.isnan(row["equalized_odds_difference"]) == ("score" not in results.predictions)
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
+from fedtoll.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fedtoll.toll.shares import upper
 
 _SELECTION_LEVEL = 1e-6  # of the intervals by which a threshold is chosen
@@ -27,39 +28,6 @@ LEVEL = 0.05
 
 MIN_CANARY_NORM = 0.9
 """In units of the clip. The model ignores a canary with a shorter clipped gradient, which proves nothing."""
-
-
-def gaussian_delta(epsilon: float, mu: float) -> float:
-    """Return δ(ε) of testing N(0, 1) against N(μ, 1).
-
-    δ(ε) = Φ(−ε/μ + μ/2) − e^ε Φ(−ε/μ − μ/2) (Dong, Roth and Su 2022, corollary 2.13).
-
-    Examples
-    --------
-    >>> round(gaussian_delta(1.0, 1.0), 4)
-    0.1269
-    """
-    below = math.exp(min(0.0, epsilon + float(log_ndtr(-epsilon / mu - mu / 2))))
-    return max(0.0, float(ndtr(-epsilon / mu + mu / 2)) - below)
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Return the exact ε at δ of one Gaussian release with noise multiplier 1/μ.
-
-    Examples
-    --------
-    >>> gaussian_epsilon(0.0, 1e-5), gaussian_epsilon(math.inf, 1e-5)
-    (0.0, inf)
-    >>> mu = 2.0
-    >>> math.isclose(gaussian_delta(gaussian_epsilon(mu, 1e-5), mu), 1e-5, rel_tol=1e-6)
-    True
-    """
-    if math.isinf(mu):
-        return math.inf
-    if mu <= 0 or gaussian_delta(0.0, mu) <= delta:
-        return 0.0
-    upper = mu**2 / 2 + mu * math.sqrt(2 * math.log(1 / delta))
-    return float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, upper + 1e-9, xtol=1e-12))
 
 
 def sampled_epsilon(rate: float, mu: float, delta: float) -> float:

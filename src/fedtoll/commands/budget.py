@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from fedtoll.console import warn
 from fedtoll.options import Json, Set
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_numbers
@@ -38,7 +40,9 @@ def budget(
     delta: Annotated[float | None, typer.Option(help="δ.", show_default="1e-5, or the scenario's")] = None,
     accountant: Annotated[
         str | None,
-        typer.Option(metavar="rdp|prv", help="How releases compose.", show_default="rdp, or the scenario's"),
+        typer.Option(
+            metavar="pld|rdp|prv", help="How releases compose.", show_default="pld, or the scenario's"
+        ),
     ] = None,
     override: Set = None,
     as_json: Json = False,
@@ -60,7 +64,9 @@ def budget(
         if override:
             raise ScenarioError("--set: needs a scenario, and none was given")
         rows = [
-            _from_options(epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or "rdp")
+            _from_options(
+                epsilon, sigma, rate, steps, statistic or [], delta or 1e-5, accountant or budgets.DEFAULT
+            )
         ]
     else:
         for option, value_given, key in (
@@ -71,12 +77,29 @@ def budget(
             if value_given:
                 raise ScenarioError(f"--{option}: the scenario sets it; override it with --set {key}=...")
         rows = _from_scenario(name, override or [], epsilon, sigma, delta, accountant)
+    rows = [{**row, **_whole_curve(row)} for row in rows]
     if as_json:
         typer.echo(json.dumps(write_numbers(rows if name else rows[0]), ensure_ascii=False, indent=1))
     else:
         typer.echo("\n\n".join(_text(row) for row in rows))
         if any(len(row["parts"]) > 1 for row in rows):
             typer.echo(f"\n{NOTE}")
+
+
+def _whole_curve(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what the releases of one row guarantee at every δ; ``None`` if they include a choice."""
+    from fedtoll.privacy.accounting import Event
+    from fedtoll.privacy.gaussian_dp import LEAST_DELTA, gaussian_dp, rho
+
+    given = [(part["noise_multiplier"], part["sampling_rate"], part["releases"]) for part in row["parts"]]
+    if any(noise is None for noise, _, _ in given):
+        return {"gaussian_dp": None, "zero_concentrated_dp": None}
+    events = [Event(*release) for release in given]
+    found = gaussian_dp(events, min(LEAST_DELTA, row["delta"]))
+    return {
+        "gaussian_dp": found and asdict(found),
+        "zero_concentrated_dp": {"rho": rho(events)},
+    }
 
 
 def _from_options(
@@ -157,7 +180,7 @@ def _from_scenario(
         )
         if value is not None
     ]
-    return scenario_spending(read(name, [*override, *privacy]), find(name).name, sigma)
+    return scenario_spending(read(name, [*override, *privacy]), find(name).name, sigma, warn)
 
 
 def _text(row: dict[str, Any]) -> str:
@@ -193,7 +216,29 @@ def _text(row: dict[str, Any]) -> str:
     total = f"total ε = {_number(row['spent'])}"
     if "left" in row:
         total += f" of {row['epsilon']:g}, left {_number(row['left'])}"
-    return "\n".join([header, *(f"  {line}" for line in lines), f"  {total}"])
+    return "\n".join([header, *(f"  {line}" for line in [*lines, total, *_curve_lines(row)])])
+
+
+def _curve_lines(row: dict[str, Any]) -> list[str]:
+    """Return what holds at every δ as text."""
+    lines = []
+    if found := row["gaussian_dp"]:
+        mu, least, regret = found["mu"], found["least_delta"], found["regret"]
+        reach = f"at every δ ≥ {least:g}, regret {regret:.2g}" if least else "exact, at every δ"
+        lines.append(f"μ = {_rounded_up(mu)} (Gaussian DP, {reach})")
+    if found := row["zero_concentrated_dp"]:
+        sampled = any(part["sampling_rate"] < 1 for part in row["parts"])
+        reach = "sampling does not lower it" if sampled else "exact"
+        lines.append(f"ρ = {_rounded_up(found['rho'])} (zero-concentrated DP, {reach})")
+    return lines
+
+
+def _rounded_up(value: float) -> str:
+    """Round up to four significant digits."""
+    if not 0 < value < math.inf:
+        return _number(value)
+    scale = 10.0 ** (3 - math.floor(math.log10(value)))
+    return f"{math.ceil(value * scale * (1 - 1e-12)) / scale:.4g}"
 
 
 def _number(value: float) -> str:

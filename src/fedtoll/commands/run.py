@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedtoll.commands.report import show, write_page
-from fedtoll.console import complain, console
+from fedtoll.console import complain, console, warn
 from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
     from fedtoll.server import plan
 
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
-    plan.check(scenario, file)
+    source = plan.check(scenario, file)
+    warn(file, plan.delta_of(scenario, source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
     typer.echo(f"{file}: valid, {runs} runs{tuned}")
@@ -66,10 +67,12 @@ def run(
 
     Runs that are already in the results folder are not repeated.
     """
+    from fedtoll.scenarios.read import find
     from fedtoll.sweep import run as sweep
 
     sweep.check_options(executor, grid)
     planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
+    warn(find(name).name, planned.warning)
     if dry_run:
         from fedtoll.sweep.dry_run import preview
         from fedtoll.sweep.probe import with_probe
@@ -80,7 +83,6 @@ def run(
         typer.echo(preview(planned, workers, as_json=as_json))
         return
     from fedtoll.report import Digest, warm_up
-    from fedtoll.scenarios.read import find
     from fedtoll.server.results import load
     from fedtoll.server.store import Store
 

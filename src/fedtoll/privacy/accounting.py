@@ -3,21 +3,24 @@
 Every function takes public constants only: sampling rates, noise multipliers and counts. The privacy unit is
 one record of one client, neighbouring data sets differ by adding or removing it, and sampling is Poisson.
 
-Two accountants, both computed by Opacus: ``rdp`` (Rényi DP; Mironov 2017, Mironov, Talwar and Zhang 2019;
-conversion of Balle et al. 2020, theorem 21) and ``prv`` (numerical composition of privacy-loss random
-variables; Gopi, Lee and Wutschitz 2021). Both are upper bounds; approximations such as GDP are rejected. RDP
-is linear in the number of releases, so one curve per (q, σ) serves all clients and rounds. Because both
-bounds hold, ``prv`` returns the smaller of the two.
+Three accountants, all upper bounds; approximations such as GDP are rejected:
 
-Opacus composes PRV in one direction only: the loss of removing a record, log(with/without) over outputs with
-it. RDP bounds both directions (Mironov, Talwar and Zhang 2019). It is not proved that removal is the worse
-direction for a *composed* sampled Gaussian; tests/peers/test_pld.py compares with an oracle of both.
+- ``pld``, the default: privacy loss distributions, composed numerically in both directions and rounded up
+  (:mod:`fedtoll.privacy.loss_distribution`). It is exact to about 1e-4.
+- ``rdp``: Rényi DP, whose divergences are computed by Opacus (Mironov 2017, Mironov, Talwar and Zhang 2019;
+  conversion of Balle et al. 2020, theorem 21). It is a tenth higher, but linear in the number of releases,
+  and the price of a choice of constants needs its curves (:mod:`fedtoll.privacy.selection`).
+- ``prv``: privacy-loss random variables, composed by Opacus (Gopi, Lee and Wutschitz 2021). It is an
+  independent implementation of the same idea, in one direction only: the loss of removing a record,
+  log(with/without) over outputs with it. It is not proved that removal is the worse direction for a
+  *composed* sampled Gaussian.
+
+tests/peers/test_pld.py compares all three with an oracle of both directions.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.privacy import calibration_cache, opacus_rdp
+from fedtoll.privacy import calibration_cache, loss_distribution, opacus_prv, opacus_rdp
 from fedtoll.scenarios.errors import ScenarioError
 
 ORDERS: tuple[float, ...] = (
@@ -39,13 +42,15 @@ ORDERS: tuple[float, ...] = (
 LIMITS = (0.2, 1e6)
 """Smallest and largest noise multiplier that calibration considers."""
 
-ACCOUNTANTS = ("rdp", "prv")
+ACCOUNTANTS = ("pld", "rdp", "prv")
 
-FINEST = 2**21
-"""Maximum number of grid points for PRV: a few seconds and 100 MB."""
+DEFAULT = "pld"
+
+MANY = 10**7
+"""With more releases, the grid of ``pld`` may be too coarse to be tight."""
 
 _NO_BOUND = {"gdp": "Gaussian DP", "clt": "the central limit theorem", "ma": "the old moments accountant"}
-_VERSION = 1  # part of the key of cached calibrations; raise it when this arithmetic changes
+_VERSION = 2  # part of the key of cached calibrations; raise it when this arithmetic changes
 
 
 def check_accountant(name: str) -> None:
@@ -54,8 +59,8 @@ def check_accountant(name: str) -> None:
         return
     if name in _NO_BOUND:
         reason = f"{_NO_BOUND[name]} is an approximation, not an upper bound"
-        raise ScenarioError(f"accountant {name!r}: {reason}; use 'rdp' or 'prv'")
-    raise ScenarioError(f"accountant {name!r}: must be 'rdp' or 'prv'")
+        raise ScenarioError(f"accountant {name!r}: {reason}; use 'pld', 'rdp' or 'prv'")
+    raise ScenarioError(f"accountant {name!r}: must be 'pld', 'rdp' or 'prv'")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def _conversion(delta: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     return np.asarray(np.log1p(-1 / alpha) - (math.log(delta) + np.log(alpha)) / (alpha - 1))
 
 
-def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> float:
+def epsilon(events: Sequence[Event], delta: float, accountant: str = DEFAULT) -> float:
     """Return an upper bound of the ε of a composition: its output is (ε, δ)-differentially private.
 
     Parameters
@@ -104,18 +109,22 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
     delta
         The δ of (ε, δ)-differential privacy.
     accountant
-        ``rdp`` or ``prv``.
+        ``pld``, ``rdp`` or ``prv``.
 
     Notes
     -----
-    ==============================================  =========================
+    ==============================================  ========================================
     Edge case                                       ε
-    ==============================================  =========================
+    ==============================================  ========================================
     no events, or all with q = 0 or ``count`` = 0   0
     any event with σ = 0 (and q, ``count`` > 0)     ∞
+    ``pld`` where all events have q = 1             the exact one (Balle and Wang 2018)
+    ``pld`` with more than ``MANY`` releases        the smaller of PLD's and RDP's
+    ``pld`` where a loss may exceed 600 (σ < .04)   RDP's
+    ``pld`` where rounding errors may reach δ/10    RDP's (δ below about 1e-11)
     ``prv`` where RDP gives more than 100           RDP's
     ``prv`` where PRV fails or is too inaccurate    RDP's
-    ==============================================  =========================
+    ==============================================  ========================================
 
     Raises
     ------
@@ -124,15 +133,15 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
 
     Examples
     --------
-    >>> round(epsilon([Event(1.0, 0.02, 1000)], 1e-5), 3)
-    4.324
+    >>> [round(epsilon([Event(1.0, 0.02, 1000)], 1e-5, name), 2) for name in ("pld", "prv", "rdp")]
+    [3.9, 3.91, 4.32]
     >>> epsilon([], 1e-5)
     0.0
     >>> epsilon([Event(0.0)], 1e-5)
     inf
     """
     check_accountant(accountant)
-    merged = _merged(events)
+    merged = kinds(events)
     if not merged:
         return 0.0
     if any(noise == 0 for noise, _, _ in merged):
@@ -141,7 +150,7 @@ def epsilon(events: Sequence[Event], delta: float, accountant: str = "rdp") -> f
 
 
 def record_epsilon(
-    clients: Sequence[Sequence[Event]], copies: int, delta: float, accountant: str = "rdp"
+    clients: Sequence[Sequence[Event]], copies: int, delta: float, accountant: str = DEFAULT
 ) -> float:
     """Return an upper bound of the ε of any record when ``copies`` of the clients hold each record.
 
@@ -167,21 +176,21 @@ def record_epsilon(
     >>> a, b = [Event(2.0, 0.02, 1000)], [Event(5.0)]
     >>> record_epsilon([a, b], 1, 1e-5) == max(epsilon(a, 1e-5), epsilon(b, 1e-5))
     True
-    >>> math.isclose(record_epsilon([a, b], 2, 1e-5), epsilon(a + b, 1e-5))
+    >>> math.isclose(record_epsilon([a, b], 2, 1e-5), epsilon(a + b, 1e-5, "rdp"))
     True
     """
     check_accountant(accountant)
-    distinct = {_merged(events) for events in clients}
+    distinct = {kinds(events) for events in clients}
     if copies == 1 or len(distinct) <= 1 or any(noise == 0 for merged in distinct for noise, _, _ in merged):
         return max((epsilon([*events] * copies, delta, accountant) for events in clients), default=0.0)
-    curve_KA = np.array([_rdp(_merged(events), ORDERS) for events in clients])
+    curve_KA = np.array([_rdp(kinds(events), ORDERS) for events in clients])
     largest_A = np.sort(curve_KA, axis=0)[-copies:].sum(axis=0)
     return converted(largest_A, delta)
 
 
 def rdp_curve(events: Sequence[Event]) -> NDArray[np.float64]:
     """Return the RDP of a composition at each of ``ORDERS``; infinite where an order gives no bound."""
-    return _rdp(_merged(events), ORDERS)
+    return _rdp(kinds(events), ORDERS)
 
 
 def converted(curve: NDArray[np.float64], delta: float) -> float:
@@ -189,8 +198,8 @@ def converted(curve: NDArray[np.float64], delta: float) -> float:
     return max(0.0, float(np.min(curve + _conversion(delta, ORDERS))))
 
 
-def _merged(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
-    """Return the distinct (σ, q, count), sorted, without events that release nothing."""
+def kinds(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
+    """Return the distinct (σ, q, count) of events, sorted, without those that release nothing."""
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
@@ -206,39 +215,15 @@ def _rdp(events: tuple[tuple[float, float, int], ...], orders: tuple[float, ...]
 @lru_cache(maxsize=65536)
 def _compose(events: tuple[tuple[float, float, int], ...], delta: float, accountant: str) -> float:
     """Return the ε of distinct (σ, q, count), cached because many clients have the same."""
+    if accountant == "pld":
+        pld = loss_distribution.epsilon(events, delta)
+        if pld < math.inf and sum(count for *_, count in events) <= MANY:
+            return pld
+        return min(pld, converted(_rdp(events, ORDERS), delta))
     rdp = converted(_rdp(events, ORDERS), delta)
     if accountant == "rdp" or rdp > 100:  # above 100 PRV takes minutes, and no ε is meaningful
         return rdp
-    return min(rdp, _prv(events, delta))
-
-
-def _prv(events: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    """Return the upper bound of PRV, or infinity where its computation fails and RDP is used.
-
-    The grid is as fine as an error of .01 in ε needs. If that takes more than ``FINEST`` points, a larger
-    error is allowed; the error is part of the bound.
-    """
-    from opacus.accountants import PRVAccountant
-    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
-    from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
-
-    accountant = PRVAccountant()
-    accountant.history = list(events)
-    fine, slack = 0.01, delta / 1000
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        prvs = [PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in events]
-        counts = [count for _, _, count in events]
-        try:
-            half = compute_safe_domain_size(prvs, counts, fine, slack)
-            points = 2 * half * math.sqrt(sum(counts) * math.log(12 / slack) / 2) / fine
-            error = fine * max(1.0, points / FINEST)
-            if not error < 1:  # the guarantee needs a small error
-                return math.inf
-            bound = float(accountant.get_epsilon(delta=delta, eps_error=error))
-        except (RuntimeError, ValueError, OverflowError):
-            return math.inf
-    return bound if bound >= 0 else math.inf  # NaN is no bound
+    return min(rdp, opacus_prv.epsilon(events, delta))
 
 
 def calibrate(
@@ -247,7 +232,7 @@ def calibrate(
     sampling_rate: float,
     count: int,
     delta: float,
-    accountant: str = "rdp",
+    accountant: str = DEFAULT,
     others: Sequence[Event] = (),
 ) -> float:
     """Return the smallest noise multiplier of DP-SGD whose *total* ε is at most ``target``.
@@ -276,7 +261,7 @@ def calibrate(
 
     Examples
     --------
-    >>> round(calibrate(4.324, sampling_rate=0.02, count=1000, delta=1e-5), 2)
+    >>> round(calibrate(3.9, sampling_rate=0.02, count=1000, delta=1e-5), 2)
     1.0
     """
     check_accountant(accountant)
@@ -296,10 +281,11 @@ def calibrate(
         return cached
     if accountant == "rdp":
         sigma = _round_up(_rdp_root(events, target, others, delta))
-    else:  # PRV is expensive: start at the σ of RDP, which is an upper bound
-        start = 1.0
-        with suppress(ScenarioError):
-            start = calibrate(target, sampling_rate=sampling_rate, count=count, delta=delta, others=others)
+    else:
+        start = min(max(0.5, sampling_rate * math.sqrt(count) / target), LIMITS[1] / 2)
+        if accountant == "prv":  # it is expensive: start at the σ of RDP, which is an upper bound
+            with suppress(ScenarioError):
+                start = _rdp_root(events, target, others, delta)
         sigma = _round_up(_root(spent, target, others, delta, accountant, start))
     while spent(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
@@ -317,7 +303,7 @@ def _rdp_root(
     """
 
     def at(sigma: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
-        return _rdp(_merged(events(sigma)), orders) + _conversion(delta, orders)
+        return _rdp(kinds(events(sigma)), orders) + _conversion(delta, orders)
 
     def root(orders: tuple[float, ...], start: float) -> float:
         return _root(lambda sigma: float(np.min(at(sigma, orders))), target, others, delta, "rdp", start)
@@ -331,7 +317,7 @@ def _rdp_root(
             best = int(np.argmin(at(sigma, orders)))
         return sigma, ORDERS.index(orders[best])
 
-    if not _merged(events(1.0)):
+    if not kinds(events(1.0)):
         return LIMITS[0]
     coarse, sigma = (*ORDERS[::8], ORDERS[-1]), 1.0
     while np.min(at(sigma, coarse)) > target:
@@ -363,7 +349,7 @@ def _root(
             raise ScenarioError(
                 f"privacy.epsilons: ε = {target:g} cannot be reached at δ = {delta:g}{reason}"
             )
-    factor = 1.5 if accountant == "rdp" else 1.1
+    factor = 1.1 if accountant == "prv" else 1.5
     while low >= LIMITS[0] and spent(low) <= target:
         low, high = low / factor, low
     if low < LIMITS[0]:
@@ -376,7 +362,7 @@ def _root(
         lambda x: math.log(min(max(spent(math.exp(x)), 1e-300), 1e300) / target),
         math.log(low),
         math.log(high),
-        xtol=1e-9 if accountant == "rdp" else 1e-6,
+        xtol=1e-6 if accountant == "prv" else 1e-9,
     )
     return math.exp(float(crossing))
 

@@ -278,7 +278,9 @@ def _base_budget(
 def calibrated(base: float, schedule: Schedule, delta: float) -> float:
     """Return the σ at which one training, with its statistics, costs ``base``."""
     rate, count, statistics = schedule
-    return accounting.calibrate(base, sampling_rate=rate, count=count, delta=delta, others=statistics)
+    return accounting.calibrate(
+        base, sampling_rate=rate, count=count, delta=delta, accountant="rdp", others=statistics
+    )
 
 
 def _unpaid(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
+from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import CHOICE
 from fedtoll.toll import ResultsLike
 
@@ -67,7 +68,7 @@ def card(results: ResultsLike) -> Card:
                 "records.",
             ),
         )
-        return Card(promises, (), (), (), ())
+        return Card((*promises, ("Results folder", _folder(results))), (), (), (), ())
     pairs = (
         ledger[["strategy", "epsilon"]]
         .drop_duplicates()
@@ -80,7 +81,7 @@ def card(results: ResultsLike) -> Card:
     sizes = {c["id"]: c for c in results.resolved.get("clients", [])}
     columns, by_client = _by_client(cells, sizes)
     return Card(
-        promises=tuple(_promises(results, ledger)),
+        promises=(*_promises(results, ledger), ("Results folder", _folder(results))),
         not_covered=tuple(_not_covered(results, charged=bool((ledger["release"] == CHOICE).any()))),
         spent=tuple(_spent(s, e, rows, sizes) for s, e, rows in cells),
         by_client=by_client,
@@ -118,6 +119,8 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             f"gradient{_norm(results)}, and adds Gaussian noise to their sum. {_constants(results)}",
         ),
     ]
+    if records := int(results.resolved.get("data", {}).get("rows", 0)):
+        terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
@@ -151,6 +154,28 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             )
         )
     return terms
+
+
+def _exposed(records: int, delta: float) -> str:
+    """Return a sentence on how many records δ could expose outright."""
+    large = " That is too many: state a smaller privacy.delta." if delta * records >= WORRYING else ""
+    return (
+        "δ alone would allow a mechanism to publish each record with probability δ: of the "
+        f"{count(records)} records here, {general(delta * records)} on average.{large}"
+    )
+
+
+def _folder(results: ResultsLike) -> str:
+    """Return a sentence on what the results folder contains and how to share it."""
+    scenario = results.resolved.get("scenario", {})
+    if not scenario.get("data", {}).get("file"):
+        return "Its records are public, so the whole folder may be shared."
+    rows = "the row, group, label and score of every held-out record, " if len(results.predictions) else ""
+    return (
+        f"The folder contains {rows}exact measures of every group, what every run and candidate released, "
+        "with the seeds of its noise, and a checksum of the records. None of this is protected by ε, and "
+        "this page and its figures show part of it. “fedtoll export” writes a copy that can be shared."
+    )
 
 
 def _chosen(results: ResultsLike, *names: str) -> dict[str, list[Any]]:
@@ -195,7 +220,6 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
     scenario = resolved.get("scenario", {})
     grouped = any(c.get("group") for c in resolved.get("clients", []))
     precision = str(scenario.get("training", {}).get("precision", "float32"))
-    runs = resolved.get("runs", [])
     split = scenario.get("split", {})
     public = float(split.get("validation", 0.0))
     tuned = bool(resolved.get("tuning"))
@@ -212,12 +236,13 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
         f"Choices made by looking at results: {choices}, the best of several runs, this page’s headline.",
         f"What is declared public: every client’s size{' and group' if grouped else ''}, and each column’s "
         "centre, scale, transform and categories.",
-        "The held-out measures on this page. They come from records that no strategy sees and no client’s "
-        "guarantee covers: the experimenter’s view, which a deployment would not have.",
+        "The held-out measures on this page. They come from records that no client’s guarantee covers and "
+        "that no strategy gets through its interface: the experimenter’s view, which a deployment would not "
+        "have.",
         "The noise itself. It is drawn from the seeds published here, so that anybody can repeat the runs; "
         "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee.",
-        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. (The "
-        "noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
+        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. "
+        "(The noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
     ]
     if charged:
         items.append(
@@ -225,16 +250,11 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
             "The choice is charged as if only its winner were released: whoever sees the messages of the "
             "candidates, as their server does, learns what all of them release."
         )
-    if len(runs) > 1:
-        shared = len({r["seed"] for r in runs}) < len(runs)
+    items.append(_other_runs(scenario.get("privacy", {}).get("noise_seed")))
+    if floor := int(scenario.get("data", {}).get("floor", 0)):
         items.append(
-            "More than one run. Each ε holds for a run released alone."
-            + (
-                " Runs of one seed share their sampling masks and noise: paired runs must never be released "
-                "together, because their difference reveals exact sums."
-                if shared
-                else ""
-            )
+            f"Which groups exist. Those with fewer than {count(floor)} records are merged, and this is "
+            "decided by exact counts."
         )
     if public:
         whole = "the source’s own training records" if split.get("kind") == "canonical" else "the records"
@@ -243,18 +263,32 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
     return items
 
 
+def _other_runs(noise_seed: int | None) -> str:
+    """Return the warning not to release paired runs together."""
+    noise = (
+        "The noise of a run depends on its seed"
+        if noise_seed is None
+        else f"The noise of a run depends on its seed and on privacy.noise_seed = {noise_seed}"
+    )
+    return (
+        "More than one run. Each ε holds for a run released alone. "
+        f"{noise}, its sampling masks on the seed alone, neither on strategy, ε or constants. So runs of one "
+        "seed, in this folder or another, share them: never release paired runs together, because their "
+        "difference reveals exact sums."
+    )
+
+
 def _side_channel(skips: bool) -> str:
     """Return a sentence on what a skipped reply or an aborted run can reveal."""
     if skips:
         return (
             "Skipped replies and aborted runs. Whether a reply is finite can depend on the values of "
             "records, so a skip is a side channel, and skips in many rounds reveal more than a single abort. "
-            "So is the message of an error that a client’s own code raises, which is stored as the reason. "
             "Skipped rounds are charged in full."
         )
     return (
         "Aborted runs. Whether a reply is finite can depend on the values of records, so an abort is a side "
-        "channel, and so is the message of an error that a client’s own code raises."
+        "channel."
     )
 
 

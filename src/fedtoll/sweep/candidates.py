@@ -213,9 +213,7 @@ def with_constants(
     where = f"{scenario.name}: [tune]"
     choice = _choice(scenario, spec, epsilon)
     found = plan(narrowed, where, separate=planned.separate, like=planned.federation, choice=choice).runs
-    return tuple(
-        run.model_copy(update={"strategy": run.strategy.model_copy(update={"name": label})}) for run in found
-    )
+    return tuple(run.changed(strategy=run.strategy.changed(name=label)) for run in found)
 
 
 def _sections(scenario: Scenario, spec: StrategySpec, constants: Constants) -> tuple[Training, StrategySpec]:

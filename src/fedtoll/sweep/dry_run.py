@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
@@ -127,7 +127,7 @@ def _cost_key(run: Run) -> tuple[str, str, frozenset[tuple[float, int]]]:
 def _seconds(trainer: Trainer, run: Run, rounds: int) -> float:
     """Return the seconds that the first ``rounds`` rounds of a run take, with its set-up."""
     start = time.perf_counter()
-    trainer.train(run.model_copy(update={"rounds": rounds}))
+    trainer.train(run.changed(rounds=rounds))
     return time.perf_counter() - start
 
 
@@ -181,7 +181,12 @@ def _duration(seconds: int) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None) -> list[Spending]:
+def scenario_spending(
+    scenario: Scenario,
+    file: str,
+    sigma: float | None = None,
+    warn: Callable[[str, str], None] = lambda file, warning: None,
+) -> list[Spending]:
     """Return what the clients of every strategy and finite ε would spend, one entry per distinct client.
 
     Parameters
@@ -190,6 +195,8 @@ def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None)
         The scenario, and its name in error messages.
     sigma
         Noise multiplier of every client's training, in place of the calibrated one.
+    warn
+        Called with the file and the warning of the plan, which may be empty.
 
     Returns
     -------
@@ -204,10 +211,11 @@ def scenario_spending(scenario: Scenario, file: str, sigma: float | None = None)
     finite = tuple(e for e in scenario.privacy.epsilons if isinstance(e, float) and math.isfinite(e))
     if not finite:
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to account for; give one with --epsilon")
-    privacy = scenario.privacy.model_copy(update={"epsilons": finite})
-    narrowed = scenario.model_copy(update={"privacy": privacy, "seeds": scenario.seeds[:1]})
+    privacy = scenario.privacy.changed(epsilons=finite)
+    planned = plan_runs(scenario.changed(privacy=privacy, seeds=scenario.seeds[:1]), file)
+    warn(file, planned.warning)
     entries = []
-    for run in budgeted(plan_runs(narrowed, file)):
+    for run in budgeted(planned):
         distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
         for client in run.clients:
             key = (client.sampling_rate, client.steps, client.noise_multiplier, charge_of(run, client))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -170,9 +171,16 @@ def run(
         If the scenario has a mistake.
     RunError
         If a run failed; the others are stored.
+
+    Warns
+    -----
+    UserWarning
+        If δ is large for the number of records.
     """
     check_options(executor, "local")
     planned = prepare(scenario, overrides, seeds, tune=tune)
+    if planned.warning:
+        warnings.warn(planned.warning, UserWarning, stacklevel=2)
     folder = Path(out) if out is not None else Path("results") / planned.scenario.name
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Group fairness from predictions: two of fairlearn's measures and one of the federated literature."""
+"""Group fairness from the groups' rates: two of fairlearn's measures and one of the federated literature."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from fedtoll.scenarios.measures import RUN
-from fedtoll.toll.predictions import encode
+from fedtoll.scenarios.measures import EVERYBODY, RUN
 from fedtoll.toll.tolls import sort_by_privacy
 
 _NAMES = ("demographic_parity_difference", "equalized_odds_difference", "puffle_disparity")
 
 
-def fairness(
-    predictions: pd.DataFrame, threshold: float = 0.5, without: Collection[str] = ()
-) -> pd.DataFrame:
+def fairness(groups: pd.DataFrame, without: Collection[str] = ()) -> pd.DataFrame:
     """Return three differences between groups, averaged over seeds.
 
     ``demographic_parity_difference`` is the maximum minus the minimum selection rate over groups.
@@ -29,10 +26,8 @@ def fairness(
 
     Parameters
     ----------
-    predictions
-        The results' table of predictions.
-    threshold
-        Records with at least this score are predicted positive.
+    groups
+        The results' table of groups, with the rates at a threshold of .5; the last round counts.
     without
         Groups to leave out, e.g. because they are too small.
 
@@ -41,24 +36,28 @@ def fairness(
     pandas.DataFrame
         One row per (strategy, mechanism, epsilon): the three measures with their ``_se`` over seeds,
         ``seeds``, and ``undefined``, the number of seeds whose equalised odds are undefined. With more than
-        two classes there is no ``score`` of a positive class, and all measures are NaN.
+        two classes there is no positive class, and all measures are NaN.
     """
-    score = predictions.get("score", pd.Series(np.nan, index=predictions.index)).to_numpy(dtype=float)
-    positive, selected = predictions["label"].to_numpy() == 1, score >= threshold
-    code = encode(predictions)
-    shape = (len(code.runs), len(code.groups))
-    included = [group not in without for group in code.groups]
+    last = groups.groupby(RUN, sort=False)["round"].transform("max")
+    kept = ~groups["group"].isin([EVERYBODY, *without]) & (groups["n"] > 0)
+    rows = groups[(groups["round"] == last) & kept]
+    run = rows.groupby(RUN, sort=False).ngroup().to_numpy()
+    group, names = pd.factorize(rows["group"])
+    runs = rows[RUN].drop_duplicates(ignore_index=True)
+    shape = (len(runs), len(names))
 
-    def count(rows: np.ndarray) -> np.ndarray:
-        """Count the selected predictions by run and group."""
-        cell = code.run[rows] * shape[1] + code.group[rows]
-        counts_RG = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
-        return counts_RG[:, included].astype(float)
+    def by_run(values: pd.Series[float]) -> np.ndarray:
+        """Return one row per run and one column per group, 0 for a group that a run does not have."""
+        table_RG = np.zeros(shape)
+        table_RG[run, group] = values
+        return table_RG
 
-    scored = ~np.isnan(score)
-    present_RG = count(np.ones(len(predictions), dtype=bool)) > 0
-    n_RG, positives_RG = count(scored), count(scored & positive)
-    selected_RG, hits_RG = count(selected), count(selected & positive)
+    n, positives = rows["n"].astype(float), rows["positives"].astype(float)
+    hits = (rows["tpr"] * positives).where(positives > 0, positives * 0).round()
+    false_alarms = (rows["fpr"] * (n - positives)).where(positives < n, positives * 0).round()
+    present_RG = by_run(n) > 0
+    n_RG, positives_RG = by_run(n.where(positives.notna())), by_run(positives)
+    hits_RG, selected_RG = by_run(hits), by_run(hits + false_alarms)
     rest_RG = n_RG.sum(axis=1, keepdims=True) - n_RG
     with np.errstate(invalid="ignore"):
         selection_RG = selected_RG / n_RG
@@ -70,8 +69,7 @@ def fairness(
         np.maximum(_spread(tpr_RG, present_RG), _spread(fpr_RG, present_RG)),
         np.where(present_RG, np.abs(selection_RG - others_RG), -np.inf).max(axis=1, initial=-np.inf),
     )
-    runs = code.runs.assign(**{k: np.where(several, v, np.nan) for k, v in zip(_NAMES, values, strict=True)})
-    runs = runs.iloc[np.flatnonzero(present_RG.any(axis=1))]
+    runs = runs.assign(**{k: np.where(several, v, np.nan) for k, v in zip(_NAMES, values, strict=True)})
     grouped = runs.groupby(RUN[:3], sort=False)
     frame = grouped[list(_NAMES)].mean().join(grouped[list(_NAMES)].sem().add_suffix("_se"))
     frame["seeds"] = grouped.size()

@@ -46,7 +46,7 @@ def joint_intervals(results: ResultsLike, measure: str = "log_loss", alpha: floa
     Parameters
     ----------
     results
-        The results of a scenario, with predictions.
+        The results of a scenario, with predictions; without, the frame is empty.
     measure
         ``log_loss``, ``accuracy``, ``tpr``, ``fpr`` or ``selection_rate``: means over records. (The selection
         rate is not a utility: its "toll" is the rate at ∞ minus that at ε.)
@@ -69,7 +69,8 @@ def joint_intervals(results: ResultsLike, measure: str = "log_loss", alpha: floa
         raise ScenarioError(
             f"joint intervals: measure {measure!r} is not a mean over records{nearest(measure, ROWS)}"
         )
-    sheets, names = _sheets(results.predictions, measure)
+    predictions = results.predictions
+    sheets, names = _sheets(predictions, measure) if len(predictions) else ({}, ())
     rows = []
     for key in dict.fromkeys(key[:3] for key in sheets if key[1] != "none"):
         private = {k[3]: sheet for k, sheet in sheets.items() if k[:3] == key}
@@ -86,7 +87,9 @@ def joint_intervals(results: ResultsLike, measure: str = "log_loss", alpha: floa
         head = dict(zip(RUN[:3], key, strict=True)) | {"group": [*names, EVERYBODY], "measure": measure}
         rows.append(pd.DataFrame(head | {"n": n.astype(int)} | intervals | {"too_few": too_few}))
     columns = [*RUN[:3], "group", "measure", "n", "seeds", "toll", "se", "low", "high", "too_few"]
-    return sort_by_privacy(pd.concat(rows, ignore_index=True)) if rows else pd.DataFrame(columns=columns)
+    if rows:
+        return sort_by_privacy(pd.concat(rows, ignore_index=True))
+    return pd.DataFrame(columns=columns).astype(dict.fromkeys(["epsilon", *columns[5:10]], float))
 
 
 @dataclass(frozen=True)

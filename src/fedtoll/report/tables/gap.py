@@ -41,7 +41,7 @@ def gap_table(digest: Digest) -> Table:
 def disparity_table(digest: Digest) -> Table:
     """Return the disparity between groups at each ε, and fairlearn's two differences."""
     few = set(digest.loss.loc[digest.loss["too_few"], "group"])
-    fair = fairness(digest.results.predictions, without=few)
+    fair = fairness(digest.results.groups, without=few)
     accuracy = toll_gap(digest.tolls["accuracy"])[[*CELL, "disparity_corrected"]]
     frame = digest.gaps[[*CELL, "disparity"]].merge(accuracy, "left", on=CELL)
     frame = tightest_first(frame.merge(fair, "left", on=CELL))

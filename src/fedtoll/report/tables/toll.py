@@ -17,6 +17,11 @@ _TIDY = [*CELL, "group", "n", "positives", "too_few", "runs", "seeds", "undefine
 _TIDY += ["toll", "toll_se", "toll_low", "toll_high", "clipping", "clipping_se", "noise", "noise_se"]
 _TIDY += ["price", "price_se", "price_low", "price_high", "collapsed", "below_majority"]
 
+_NO_PREDICTIONS = (
+    "The interval over seeds and records needs the score of every held-out record: set [results] predictions "
+    "= true, and run again. The folder then holds the row, group and label of these records, too."
+)
+
 
 def toll_table(digest: Digest) -> Table:
     """Return every group's toll at every ε under every strategy, the tightest ε first.
@@ -75,6 +80,7 @@ def toll_table(digest: Digest) -> Table:
         tuple(columns),
         tuple(rows),
         t.csv(frame),
+        "" if len(digest.joint) or digest.tight.empty else _NO_PREDICTIONS,
     )
 
 
