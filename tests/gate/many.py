@@ -122,6 +122,7 @@ def runs(
     codes: bool = False,
     step: float = STEP,
     rounds: int = ROUNDS,
+    epochs: float = 1.0,
     accountant: str = "",
 ) -> tuple[Run, Run]:
     """Plan a run with DP-SGD and one that only clips. With ``codes``, the model is linear in the codes.
@@ -157,7 +158,7 @@ def runs(
         "training": {
             "rounds": rounds,
             "batch_size": BATCH,
-            "local_epochs": 1.0,
+            "local_epochs": epochs,
             "learning_rate": step,
             "clip": CLIP,
             "engine": system.engine,

@@ -1,25 +1,28 @@
 """Which check kills which mutant: measured, and written as docs/gate.md.
 
-python -m tests.gate.table
+python -m tests.gate.table [MUTANT ...]
 """
 
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
-from tests.gate import (  # noqa: F401  (they register)
+from tests.gate import (
     choice,
     floating_point,
     ledger,
     many_ledger,
     many_noise,
     many_records,
+    mutants,
     mutants_of_accounting,
     mutants_of_floating_point,
     mutants_of_many,
@@ -32,23 +35,33 @@ from tests.gate import (  # noqa: F401  (they register)
     sizes,
 )
 from tests.gate.mutants import BOTH, MUTANTS, Mutant
-from tests.gate.system import CHECKS, Check, ClientError, RefusalError, System
+from tests.gate.system import CHECKS, ClientError, RefusalError, System
 
 MANY = (many_noise, many_records, many_ledger)
 """The modules of the checks of the second system."""
 
-IN_ORDER = (replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY)
-"""The modules of the checks, as the page lists them."""
+IN_ORDER = (
+    *(replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY),
+    *(mutants, mutants_outside_engines, mutants_of_the_choice, mutants_of_accounting),
+    *(mutants_of_floating_point, mutants_of_many),
+)
+"""The modules of the checks and of the mutants, as the page lists them."""
 
 
-def _place(check: Check) -> tuple[int, int]:
+def _place(function: Callable[..., Any]) -> tuple[int, int]:
     names = [module.__name__ for module in IN_ORDER]
-    return names.index(check.__module__), inspect.unwrap(check).__code__.co_firstlineno
+    return names.index(function.__module__), inspect.unwrap(function).__code__.co_firstlineno
 
 
-_registered = sorted(CHECKS.items(), key=lambda item: _place(item[1]))
-CHECKS.clear()  # they were registered in the order of the imports, which other tests change
-CHECKS.update(_registered)
+def _sort(registered: dict[str, Any], place: Callable[[Any], tuple[int, int]]) -> None:
+    """Sort what was registered in the order of the imports, which other tests change."""
+    items = sorted(registered.items(), key=lambda item: place(item[1]))
+    registered.clear()
+    registered.update(items)
+
+
+_sort(CHECKS, _place)
+_sort(MUTANTS, lambda mutant: _place(mutant.patches))
 
 PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
 
@@ -132,6 +145,12 @@ differ (10 to 20 steps); 40 rounds, of which late ones are observed; three folds
 skipped; a table with missing values."""
 
 
+def faced(mutant: Mutant) -> list[str]:
+    """Return the checks that a mutant faces: those of the first system; both, if it is of the second."""
+    both = mutant.patches.__module__ == mutants_of_many.__name__
+    return [name for name in CHECKS if both or not second(name)]
+
+
 def _labelled() -> dict[str, str]:
     """Return the label of every check: a number on the first system, a letter on the second."""
     first = [name for name in CHECKS if not second(name)]
@@ -152,19 +171,28 @@ def _cell(mutant: Mutant, engines: tuple[str, ...]) -> str:
 
 def line(mutant: Mutant, found: Killed) -> str:
     """Return a mutant's row of the table."""
-    cells = " | ".join(_cell(mutant, found.get(check, ())) for check in CHECKS)
+    cells = " | ".join(_cell(mutant, found.get(check, ())) for check in faced(mutant))
     return f"| {mutant.name} | {cells} |"
 
 
 def lines(page: str) -> dict[str, str]:
-    """Return the rows of a page's table by mutant."""
+    """Return the rows of a page's tables by mutant."""
     return {m[1]: m[0] for m in re.finditer(r"^\| ([\w ]+?) \|(?: [●co·] \|)+$", page, re.MULTILINE)}
 
 
 def killers(row: str, engine: str) -> list[str]:
     """Return the checks that fail on an engine, from a row of the table."""
-    cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
-    return [c for c, cell in zip(CHECKS, cells, strict=True) if cell in {"●", engine[0]}]
+    name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+    checks = faced(MUTANTS[name])
+    return [c for c, cell in zip(checks, cells, strict=True) if cell in {"●", engine[0]}]
+
+
+def _table(rows: dict[str, str], both: bool) -> str:
+    """Return the table of the mutants that face the first system, or both."""
+    chosen = [m for m in MUTANTS.values() if any(map(second, faced(m))) == both]
+    labels = [_labelled()[check] for check in faced(chosen[0])]
+    head = [f"| mutant | {' | '.join(labels)} |", f"|---|{':-:|' * len(labels)}"]
+    return "\n".join([*head, *(rows[m.name] for m in chosen if m.name in rows)])
 
 
 def page(rows: dict[str, str]) -> str:
@@ -179,27 +207,33 @@ def page(rows: dict[str, str]) -> str:
         for late in (False, True)
     )
     checks = f"{FIRST}\n\n{numbered}\n\n{SECOND}\n\n{lettered}"
-    heads = " | ".join(labels.values())
-    table = "\n".join([f"| mutant | {heads} |", f"|---|{':-:|' * len(labels)}", *rows.values()])
     breaks = "\n".join(
         f"- **{m.name}**: {m.breaks}{'' if m.engines == BOTH else f' ({m.engines[0]} engine)'}"
         for m in MUTANTS.values()
     )
     return (
-        f"{HEAD}## The checks\n\n{checks}\n\n## {len(MUTANTS)} mutants, all killed\n\n{table}\n\n"
+        f"{HEAD}## The checks\n\n{checks}\n\n"
+        f"## {len(MUTANTS)} mutants, all killed\n\n{_table(rows, False)}\n\n"
+        f"What only the second system shows, with the checks of both:\n\n{_table(rows, True)}\n\n"
         f"## What each mutant breaks\n\n{breaks}\n"
     )
 
 
+def measured(name: str) -> str:
+    """Return the measured row of a mutant."""
+    begun, mutant = time.monotonic(), MUTANTS[name]
+    row = line(mutant, killed(mutant, dict.fromkeys(BOTH, faced(mutant)), say=True))
+    print(f"{row}  {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+    return row
+
+
 def main() -> None:
-    """Measure everything and write the page."""
-    rows = {}
-    for mutant in MUTANTS.values():
-        begun = time.monotonic()
-        found = killed(mutant, dict.fromkeys(BOTH, CHECKS), say=True)
-        rows[mutant.name] = line(mutant, found)
-        spent = time.monotonic() - begun
-        print(f"{rows[mutant.name]}  {spent:.1f} s", file=sys.stderr)  # noqa: T201
+    """Measure all mutants, or those named and those without a row, on all cores, and write the page."""
+    known = lines(PAGE.read_text(encoding="utf-8")) if sys.argv[1:] else {}
+    todo = [name for name in MUTANTS if name in sys.argv[1:] or name not in known]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        found = dict(zip(todo, pool.imap(measured, todo), strict=True))
+    rows = {name: found.get(name) or known[name] for name in MUTANTS}
     PAGE.write_text(page(rows), encoding="utf-8")
 
 
