@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+import torch
+
 from tests.gate import table
 from tests.gate.mutants import BOTH
 from tests.gate.system import CHECKS, System
@@ -15,6 +17,7 @@ from tests.gate.system import CHECKS, System
 def main() -> None:
     """Print every alarm, and their number."""
     first, last = map(int, sys.argv[1:3]) if len(sys.argv) > 2 else (1, 20)
+    torch.set_num_threads(1)
     count = dict.fromkeys(CHECKS, 0)
     for seed in range(first, last + 1):
         for engine in BOTH:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedtoll.scenarios.run import Run
 from tests.gate import many
-from tests.gate.many import CLIP, STEP
+from tests.gate.many import CLIP
 from tests.gate.many_noise import INSTRUCTIONS
 from tests.gate.system import (
     ROUNDING,
@@ -31,6 +31,9 @@ TINY = 2.0**-28
 
 ZEROS = [np.zeros((1, many.ROWS + 1)), np.zeros(1)]
 """The weights of a linear model: one for each code, and one for a missing code."""
+
+SMALL = 2.0**-7
+"""The learning rate of the replay: noise in many steps must not saturate the model before the last."""
 
 ROUNDS = (1, 12, 34)
 
@@ -156,22 +159,23 @@ def replay(system: System) -> None:
     for i, (round, step, instructions) in enumerate(cases[: None if thorough else 2]):
         precision = list(ROUNDING)[i % 2]
         at = System(system.engine, seed=system.seed, precision=precision)
-        run, _ = many.runs(at, asks=False, extreme=True)
-        parameters = start(run, seed=1 + i, scale=3.0)
+        run, _ = many.runs(at, asks=False, extreme=True, step=SMALL)
+        parameters = start(run, seed=1 + i)
         reached = dict.fromkeys(many.SOME, 0.0)
         whole = _moves(run, parameters, round, -1, step, instructions)
         for record in range(4 if thorough else 2):
             part = _moves(run, parameters, round, record, step, instructions)
             for client in many.SOME:
-                found = float(np.linalg.norm(many.BATCH * (whole[client] - part[client]) / STEP))
-                decay = 1 - STEP * instructions.get("proximal_mu", 0.0)
+                found = float(np.linalg.norm(many.BATCH * (whole[client] - part[client]) / SMALL))
+                decay = 1 - SMALL * instructions.get("proximal_mu", 0.0)
                 found /= decay ** (many.STEPS[client] - 1 - step % many.STEPS[client])
-                assert found <= CLIP + 1e3 * ROUNDING[precision], (
+                assert found <= CLIP + 100 * ROUNDING[precision], (
                     f"round {round}, step {step}: client {client} moves by {found:.4g}, more than {CLIP}"
                 )
                 reached[client] = max(reached[client], found)
-        sharp = sum(most > CLIP / 10 for most in reached.values())
-        assert sharp > len(many.SOME) / 2, f"round {round}, step {step}: nothing is tested ({reached})"
+        least, most = min(reached.values()), max(reached.values())
+        assert least > CLIP / 10, f"round {round}, step {step}: nothing is tested ({reached})"
+        assert most > 0.9 * CLIP, f"round {round}, step {step}: no gradient reaches the clip ({reached})"
 
 
 def _moves(

@@ -15,6 +15,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import torch
+
 from tests.gate import (
     choice,
     floating_point,
@@ -221,6 +223,7 @@ def page(rows: dict[str, str]) -> str:
 
 def measured(name: str) -> str:
     """Return the measured row of a mutant."""
+    torch.set_num_threads(1)
     begun, mutant = time.monotonic(), MUTANTS[name]
     row = line(mutant, killed(mutant, dict.fromkeys(BOTH, faced(mutant)), say=True))
     print(f"{row}  {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
