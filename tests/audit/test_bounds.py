@@ -7,14 +7,19 @@ from functools import cache
 
 import numpy as np
 import pytest
-from dp_accounting import GaussianDpEvent
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 from scipy.stats import beta, binom, binomtest
 
 from fedtoll.audit.bounds import (
     ceiling,
+    gaussian,
     one_run_epsilon,
+    one_run_p_value,
+    rate_at_least,
     replaced_ceiling,
+    sampled,
+    sampled_epsilon,
     separation,
 )
 from fedtoll.privacy.gaussian import gaussian_delta, gaussian_epsilon
@@ -26,6 +31,17 @@ def test_the_exact_epsilon_of_a_gaussian_release(mu, delta):
     account = PLDAccountant()
     account.compose(GaussianDpEvent(1 / mu))
     assert gaussian_epsilon(mu, delta) == pytest.approx(account.get_epsilon(delta), abs=2e-4)
+
+
+@pytest.mark.parametrize(("rate", "mu"), [(0.02, 1.5), (0.2, 0.6), (0.5, 2.0), (0.9, 1.0)])
+def test_the_exact_epsilon_of_a_sampled_release(rate, mu):
+    account = PLDAccountant()
+    account.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(1 / mu)))
+    assert sampled_epsilon(rate, mu, 1e-5) == pytest.approx(account.get_epsilon(1e-5), abs=2e-4)
+
+
+def test_a_sampled_release_that_reveals_nothing():
+    assert sampled_epsilon(0.02, 0.0, 1e-5) == sampled_epsilon(1e-6, 1.0, 1e-5) == 0.0
 
 
 def test_the_corners():
@@ -45,18 +61,69 @@ def chance(bounds, truth):
 @pytest.mark.parametrize(("mu", "tight"), [(0.5, 0.55), (2.0, 0.85)])
 def test_a_separation_holds_at_its_confidence(mu, tight):
     rng = np.random.default_rng(0)
-    bounds = np.array([separation(rng.normal(0, 1, 2000), rng.normal(mu, 1, 2000)).mu for _ in range(500)])
+    bounds = np.array(
+        [separation(rng.normal(0, 1, 2000), rng.normal(mu, 1, 2000)).parameter for _ in range(500)]
+    )
     assert chance(bounds, mu) > 0.01
     assert tight * mu < bounds.mean() < mu
 
 
 def test_inseparable_and_perfectly_separable_samples():
     rng = np.random.default_rng(1)
-    assert separation(rng.normal(size=5000), rng.normal(size=5000)).mu < 0.05
+    assert separation(rng.normal(size=5000), rng.normal(size=5000)).parameter < 0.05
     clear = separation(np.zeros(5000), np.ones(5000))
     assert (clear.false_positives, clear.false_negatives, clear.observations) == (0, 0, 2500)
-    assert clear.mu == pytest.approx(2 * 2.974, abs=0.01)  # the most that 2,500 observations can show
-    assert separation(np.ones(100), np.zeros(100)).mu == 0.0
+    assert clear.parameter == pytest.approx(2 * 2.974, abs=0.01)  # the most that 2,500 observations can show
+    assert separation(np.ones(100), np.zeros(100)).parameter == 0.0
+
+
+@pytest.mark.parametrize(("rate", "tight"), [(0.02, 0.0), (0.3, 0.4)])
+def test_the_sampling_rate_is_bounded_at_its_confidence(rate, tight):
+    rng = np.random.default_rng(3)
+    claim = sampled(rate, 2.0, 1e-5)
+
+    def found_at(q):
+        with_record = rng.normal(0, 1, 2000) + 2.0 * (rng.random(2000) < q)
+        return separation(rng.normal(0, 1, 2000), with_record, at_least=claim.at_least)
+
+    bounds = np.array([found_at(rate).parameter for _ in range(500)])
+    assert chance(bounds, rate) > 0.01
+    assert bounds.mean() > tight * rate
+    for q in (0.8, 1.0):
+        found = found_at(q)
+        assert 0.8 * q < found.parameter < 1.01 * q
+        assert claim.p_value(found.false_positives, found.false_negatives, 1000) < 1e-6
+
+
+def test_errors_that_show_no_sampling():
+    assert rate_at_least(1000, 0, 1000, 0.05, 1.0) == 0.0
+    assert rate_at_least(500, 500, 1000, 0.05, 1.0) < 0.0
+
+
+def test_p_values_of_a_true_claim_are_rarely_small():
+    rng = np.random.default_rng(4)
+    claims = {gaussian(1.0, 1e-5): lambda: rng.normal(1, 1, 400)}
+    claims[sampled(0.3, 2.0, 1e-5)] = lambda: rng.normal(0, 1, 400) + 2.0 * (rng.random(400) < 0.3)
+    for claim, with_record in claims.items():
+        p = []
+        for _ in range(500):
+            found = separation(rng.normal(0, 1, 400), with_record(), at_least=claim.at_least)
+            p.append(claim.p_value(found.false_positives, found.false_negatives, found.observations))
+            assert (p[-1] < 0.05) == (found.parameter > claim.parameter)
+        for level in (0.05, 0.2, 0.5):
+            assert binom.sf(np.sum(np.array(p) < level) - 1, len(p), level) > 0.001
+    assert gaussian(1.0, 1e-5).p_value(0, 0, 1000) < 1e-12
+    assert gaussian(1.0, 1e-5).p_value(500, 500, 1000) == 1.0
+
+
+def test_one_run_rejects_a_claim_where_its_bound_exceeds_it():
+    for correct in (40, 44):
+        bound = one_run_epsilon(correct, 44, 91, 1e-5)
+        assert one_run_p_value(correct, 44, 91, bound + 1e-3, 1e-5) > 0.05
+        assert one_run_p_value(correct, 44, 91, bound - 1e-3, 1e-5) < 0.05
+    assert one_run_p_value(44, 44, 91, 1.0, 0.0) == pytest.approx((1 + math.exp(-1)) ** -44)
+    assert 1e-6 < one_run_p_value(44, 44, 91, 1.0, 1e-5) < 2e-4
+    assert one_run_p_value(22, 44, 91, 0.0, 1e-5) > 0.5
 
 
 def test_one_run_holds_at_its_confidence():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 import shutil
 from typing import Any
 
@@ -12,25 +13,56 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedtoll.audit import run as run_module
+from fedtoll.audit import statistics
 from fedtoll.audit import targets as models
-from fedtoll.audit.run import prepare, run_audit
-from fedtoll.audit.subject import mismatch, settings, verdict
+from fedtoll.audit.bounds import LEVEL
+from fedtoll.audit.run import _canary, prepare, run_audit
+from fedtoll.audit.subject import (
+    FIRST,
+    LAST,
+    ROUND,
+    RUN,
+    SAMPLED,
+    broken,
+    mismatch,
+    over_claim,
+    refuted,
+    settings,
+    too_many,
+    verdict,
+)
+from fedtoll.clients import mechanisms
+from fedtoll.clients.engines import sampling
 from fedtoll.commands.audit import _text
 from fedtoll.report.exposure import audit_section
 from fedtoll.report.page import render
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server.results import load
 from fedtoll.server.trainer import Trainer
-from tests.audit.test_white_box import halved
+from tests.audit.test_white_box import halved, late
 from tests.server.federation import TOML
 
 QUICK = ('privacy.epsilons=["inf", 2.0]',)
 
 
+FEW = 4000
+"""Observations on each side: enough to see what these tests break."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_observations():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "OBSERVATIONS", dict.fromkeys(run_module.OBSERVATIONS, FEW))
+        patch.setattr(statistics, "OBSERVATIONS", 300)
+        yield
+
+
 @pytest.fixture(scope="module")
 def scenario(tmp_path_factory):
     file = tmp_path_factory.mktemp("audit") / "adult-sex.toml"
-    file.write_text(TOML.replace("local_steps = 2", "local_steps = 3"))
+    text = TOML.replace("local_steps = 2", "local_steps = 3").replace('"fedavg"', '"uniform"')
+    file.write_text(f'{text}\n[[strategies]]\nname = "term"\nt = 5.0\nclip = 1.0\n')
     return file
 
 
@@ -51,25 +83,32 @@ def test_what_is_written_is_what_is_returned(audited):
         assert len(pd.read_parquet(folder / f"audit/{name}.parquet")) == len(content[name])
     leftovers = [p.name for p in (folder / "audit").rglob("*") if ".beside" in p.name]
     assert leftovers == []
-    assert len(list((folder / "audit/models").glob("*.parquet"))) == 12
+    assert len(list((folder / "audit/models").glob("*.parquet"))) == 24
 
 
-def test_every_group_has_a_bound_and_the_claim(audited):
+def test_every_group_has_the_claim_and_the_bound_of_every_view(audited):
     rows = audited[1]["canary"]
-    assert [r["group"] for r in rows] == ["Female", "Male"] or [r["group"] for r in rows] == [
-        "Male",
-        "Female",
-    ]
+    statistics = ["first mean_loss", "last mean_loss"]
+    assert {r["group"] for r in rows} == {"Female", "Male", ""}
+    for group in ("Female", "Male"):
+        found = [r["view"] for r in rows if (r["group"], r["strategy"]) == (group, "uniform")]
+        assert found == [FIRST, LAST, SAMPLED, RUN]
+        found = [r["view"] for r in rows if r["group"] == group and r["strategy"].startswith("term")]
+        assert found == [FIRST, LAST, SAMPLED, RUN, *statistics]
+    assert [r["view"] for r in rows if not r["group"]] == [ROUND, ROUND]
     for row in rows:
-        assert row["observations"] >= 5000
-        assert 0.5 * row["claim"] < row["bound"] <= row["claim"]
-        assert row["run_bound"] <= row["run_claim"] <= 2.0
+        assert row["p"] > 1e-3
+        if row["view"] in {FIRST, LAST, ROUND}:
+            assert row["observations"] >= FEW
+            assert row["bound"] > 0.5 * row["claim"]
+        if row["view"] == RUN:
+            assert row["claim"] <= 2.0
     assert not audited[1]["broken"]
 
 
 def test_every_group_is_attacked_at_every_epsilon(audited):
     frame = pd.DataFrame(audited[1]["membership"])
-    assert len(frame) == 2 * 2 * 3  # ε, attacks, groups and everybody
+    assert len(frame) == 2 * 2 * 2 * 3  # strategies, ε, attacks, groups and everybody
     private = frame[frame["mechanism"] == "dp-sgd"]
     assert (private["advantage"] < private["ceiling"]).all()
     assert private["ceiling"].iloc[0] == pytest.approx((math.exp(4) - 1) / (math.exp(4) + 1), abs=1e-3)
@@ -91,13 +130,64 @@ def test_a_file_cut_short_is_trained_again(audited, scenario):
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
 
 
-def test_a_broken_engine_is_called_broken(here, audited, scenario, tmp_path, monkeypatch):
+def all_records(monkeypatch):
+    """Use all records in each step."""
+    monkeypatch.setattr(sampling, "poisson", lambda rng, count, rate: np.arange(count))
+
+
+def first_step_only(monkeypatch):
+    late(monkeypatch, "cohort", lambda round, step: step > 0)
+
+
+def statistics_without_noise(monkeypatch):
+    real = mechanisms.release
+
+    def release(plan, records, **key):
+        return real(plan.model_copy(update={"noise_multiplier": 1e-9}), records, **key)
+
+    monkeypatch.setattr(mechanisms, "release", release)
+
+
+@pytest.mark.parametrize(
+    ("broken", "views"),
+    [
+        (lambda monkeypatch: halved(monkeypatch, "cohort"), "last round, first step, last step"),
+        (all_records, "sampled step"),
+        (first_step_only, "last round, last step"),
+        (statistics_without_noise, "first mean_loss, last mean_loss"),
+    ],
+    ids=["half the noise", "q = 1", "noise in the first step of a round", "no noise on statistics"],
+)
+def test_a_broken_system_is_called_broken(here, audited, scenario, tmp_path, monkeypatch, broken, views):
     folder = shutil.copytree(audited[0], tmp_path / "copy")
-    halved(monkeypatch, "cohort")
+    broken(monkeypatch)
     arguments = ("--set", QUICK[0], "--seeds", "0:6", "--workers", 1, "--out", folder)
     code, out, err = here("audit", scenario, *arguments)
     assert (code, err) == (1, "")
-    assert "BROKEN: 2 of 2 lower bounds of one step exceed their claim" in out
+    assert "BROKEN: " in out
+    assert f"the excess alone is more than chance explains: {views}" in out
+
+
+def test_many_bounds_a_little_above_their_claims_are_broken_together():
+    rows = [{"p": p, "view": FIRST} for p in [0.03] * 11 + [0.5] * 49]
+    assert not refuted(rows)
+    assert over_claim(rows, 0.05) == 11
+    assert too_many(rows, 0.05)  # P[Bin(60, .05) ≥ 11] = 2e-4
+    assert not too_many(rows[1:], 0.05)  # P[Bin(59, .05) ≥ 10] = 8e-4
+    assert broken(rows, 0.05)
+    assert refuted([{"p": 1e-9, "view": LAST}, *rows]) == [{"p": 1e-9, "view": LAST}]
+    assert not broken([{"p": None}, {"p": 0.5}], 0.05)
+
+
+@pytest.mark.slow
+def test_twenty_audits_of_a_sound_system_are_not_broken(scenario):
+    least = []
+    for seed in range(20):
+        prepared = prepare(str(scenario), QUICK, f"{seed}:{seed + 4}")
+        rows = _canary(prepared, lambda: None)
+        assert not broken(rows, LEVEL)
+        least.append(min(row["p"] for row in rows))
+    assert min(least) < 0.05  # the p-values are not all 1
 
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
@@ -111,7 +201,8 @@ def test_memberships_differ_and_the_records_are_the_same(scenario):
 def test_the_text_for_the_terminal(audited):
     shown = _text(audited[1])
     assert "Membership by group" in shown
-    assert "0 of 2 lower bounds of one step exceed their claim" in shown
+    assert re.search("[012] of 22 lower bounds of ε exceed their claim", shown)
+    assert "One release of a statistic" in shown
     assert "(all)" in shown
 
 
@@ -149,11 +240,11 @@ def _check_other_subjects(results):
     file = results.folder / "audit/audit.json"
     original = file.read_text(encoding="utf-8")
     content = json.loads(original)
-    plan = content["strategies"]["fedavg"]
+    plan = content["strategies"]["uniform"]
     changes: dict[str, dict[str, Any]] = {
         "other records": {"checksums": ["0" * 64]},
         "other model code": {"model_digests": ["0" * 64]},
-        "another strategy fedavg": {"strategies": {"fedavg": {**plan, "digest": "0" * 64}}},
+        "another strategy uniform": {"strategies": {"uniform": {**plan, "digest": "0" * 64}}},
         "other strategies": {"strategies": {"mine": plan}},
     }
     try:
@@ -180,7 +271,7 @@ def test_an_audit_names_its_subject(audited, scenario):
     run = prepare(str(scenario), QUICK, "0:6").private[0]
     assert content["checksums"] == [run.checksum]
     assert content["model_digests"] == [run.model_digest]
-    assert content["strategies"]["fedavg"]["digest"] == run.strategy.digest
+    assert content["strategies"]["uniform"]["digest"] == run.strategy.digest
     subject = {key: content[key] for key in ("checksums", "model_digests", "strategies")}
     assert mismatch(subject, subject) == ""
     changes: list[dict[str, Any]] = [
@@ -194,9 +285,9 @@ def test_an_audit_names_its_subject(audited, scenario):
 
 def test_a_row_that_shows_nothing_is_undefined_and_reported(audited):
     content = json.loads(json.dumps(audited[1]))
-    content["canary"][0] |= {"bound": None, "mu_bound": None, "counted": 0, "observations": 0}
+    content["canary"][0] |= {"bound": None, "p": None, "counted": 0, "observations": 0}
     sentence = verdict(content)
-    assert "0 of 1 lower bounds of one step" in sentence
+    assert " of 21 lower bounds of ε" in sentence
     assert "In 1 case the model ignores every canary" in sentence
     assert "ignores" not in verdict(audited[1])
     assert "–" in _text(content)

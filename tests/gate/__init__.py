@@ -16,14 +16,21 @@ rounds.py       a client answers a round for one broadcast only
 sampler.py      batches are Poisson samples: inclusion rate, variance of the batch size, all correlations
 sizes.py        q, T and B come from the public size; a client without records releases noise
 ledger.py       one ledger of R·T steps; a wire tap that finds uncharged releases; retries and lost replies
+floating_point  releases lie on a coarse grid that does not depend on records
+many.py         a second system, unlike the first: 64 clients of public groups, 40 rounds, 10 to 20 steps
+many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
 ==============  ============================================================================================
 
-``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways.
+``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways;
+``mutants_of_many.py`` only where the first system does not look. A single system has one number of clients
+and rounds, one kind of partition, one way to state q: what is broken elsewhere passes all its checks.
 ``test_mutants.py`` tests that a check fails for each mutant on either engine. ``table.py`` writes
-docs/gate.md, the table of which check kills which mutant::
+docs/gate.md, the tables of which check kills which mutant, and ``alarms.py`` counts false alarms::
 
     python -m tests.gate.table
+    python -m tests.gate.alarms
 
 To add a check, write a function decorated with ``@check`` in the file it belongs to; to add a mutant, write a
-function decorated with ``@mutant``. Then write the page again.
+function decorated with ``@mutant``. A check must hold in the second system too, or have a counterpart there.
+Then write the page again.
 """

@@ -43,10 +43,10 @@ INSTRUCTIONS: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value
 """What clients receive in addition to the model: nothing, all instructions, and each by itself."""
 
 
-def close(z: NDArray[np.float64], title: str) -> None:
+def close(z: NDArray[np.float64], title: str, false_alarm: float = FALSE_ALARM) -> None:
     """Assert that standardised draws have a standard deviation of 1."""
     sd = math.sqrt(float(np.mean(z**2)))
-    low, high = (math.sqrt(chi2.ppf(p, z.size) / z.size) for p in (FALSE_ALARM / 2, 1 - FALSE_ALARM / 2))
+    low, high = (math.sqrt(chi2.ppf(p, z.size) / z.size) for p in (false_alarm / 2, 1 - false_alarm / 2))
     assert low < sd < high, f"{title}: its sd is {sd:.4f} of what is charged (from {low:.4f} to {high:.4f})"
 
 

@@ -100,7 +100,8 @@ def check(name: str) -> Callable[[Check], Check]:
     def register(body: Check) -> Check:
         @functools.wraps(body)
         def checked(system: System) -> None:
-            runs.cache_clear()  # planned by another check, perhaps under a mutant
+            for planned in PLANNED:
+                planned.cache_clear()  # by another check, perhaps under a mutant
             try:
                 with (
                     patch.object(data, "SOURCES", tables.sources()),
@@ -130,6 +131,10 @@ def _loaded(source: data.Source) -> Table:
     return _tables[key]
 
 
+PLANNED: list[Any] = []
+"""The functions that plan runs and remember them."""
+
+
 @functools.lru_cache(maxsize=64)
 def runs(
     system: System,
@@ -150,6 +155,9 @@ def runs(
     stated = scenario(system, section, training, every, EVERYTHING if asks else FEDAVG)
     private, clipped = plan(stated, "gate.toml").runs
     return private, clipped
+
+
+PLANNED.append(runs)
 
 
 def scenario(

@@ -46,10 +46,15 @@ MOVES = {
 
 def path(classes: int, moved: str = "") -> Path:
     """Return the file of the whole table, or of one of the neighbours in ``MOVES``."""
-    file = Path(_folder().name) / f"{classes}-{moved or 'whole'}.csv"
+    file = Path(folder()) / f"{classes}-{moved or 'whole'}.csv"
     if not file.exists():
         frame(classes, moved).to_csv(file, index=False)
     return file
+
+
+def folder() -> str:
+    """Return the folder of the gate's files."""
+    return _folder().name
 
 
 @functools.cache

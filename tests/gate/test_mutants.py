@@ -19,8 +19,15 @@ CHEAP = (
     *("number of candidates", "choice of constants"),
     *("freshness of training's noise", "noise of training", "sampler", "noise of statistics"),
     "floating point",
+    *(
+        table.PREFIX + name
+        for name in (
+            *("sizes and records", "sampler", "freshness", "replay of statistics", "replay of training"),
+            *("noise of training", "noise of statistics", "ledger", "PRV"),
+        )
+    ),
 )
-"""The checks, quickest first."""
+"""The checks, quickest first: those of the first system, then those of the second."""
 
 
 def test_the_page_lists_these_mutants_and_checks():
@@ -69,9 +76,15 @@ def test_a_mutant_leaves_nothing_behind(engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_check_that_the_page_names_kills(name):
-    """Only the named checks run here; ``python -m tests.gate.table`` measures the whole page again."""
+    """Only the named checks run here; ``python -m tests.gate.table`` measures the whole page again.
+
+    Of the second system's checks, only the quickest runs, on the engines where no other kills.
+    """
     mutant = MUTANTS[name]
-    named = {engine: table.killers(ROWS[name], engine) for engine in mutant.engines}
-    assert all(named.values()), f"it survives: {named}"
+    named: dict[str, list[str]] = {}
+    for engine in mutant.engines:
+        killers = table.killers(ROWS[name], engine)
+        assert killers, f"{engine}: it survives"
+        named[engine] = [c for c in killers if not table.second(c)] or [min(killers, key=CHEAP.index)]
     killed = table.killed(mutant, named)
-    assert ROWS[name] == table.line(mutant, killed)
+    assert named == {e: [c for c in named[e] if e in killed.get(c, ())] for e in mutant.engines}

@@ -1,14 +1,16 @@
 """Canaries: crafted records whose clipped gradients are as long as the clip and easy to recognise.
 
 The audit uses the engine that trains the scenario, with its sampling, gradients, clipping and noise. The
-attacker sees what each step of a client releases, in units of the clip:
+attacker sees what one or more steps of a client release, in units of the clip:
 (Σ clipped gradients + noise) / C = −B (w′ − w) / (η C).
 
-Shape suffixes: M canaries, P the model's parameters in one vector, S steps, D features, N records.
+Shape suffixes: M canaries, P the model's parameters in one vector, S releases, D features, N records.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +29,11 @@ from fedtoll.scenarios.run import ClientPlan, Run
 MAX_CANARIES = 128
 """The largest number of canaries."""
 
-STEPS_PER_CALL = 50
-"""The number of steps in one call of the engine."""
+LOOKS_PER_CALL = 50
+"""The largest number of trainings in one call of the engine."""
 
-_LARGE = 1000.0  # of the clip: long enough that a gradient is clipped whatever its loss
+LARGE = 1000.0
+"""The length of a canary, in units of the clip: its gradient is clipped even if its loss is small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +89,19 @@ def craft(run: Run, client: ClientPlan, federation: Federation | None = None) ->
     start = model.initial(run.model, table.features.shape[1], run.classes, run.precision, run.seed)
     dtype = model.DTYPES[run.precision]
     features_MD = (
-        _LARGE * max(1.0, run.clip or 1.0) * torch.eye(table.features.shape[1], dtype=dtype)[:MAX_CANARIES]
+        LARGE * max(1.0, run.clip or 1.0) * torch.eye(table.features.shape[1], dtype=dtype)[:MAX_CANARIES]
     )
     module = model.build(run.model, features_MD.shape[1], run.classes, run.precision)
     model.put(module, start)
     module.eval()
     with torch.no_grad():
         labels_M = losses.probabilities(module(features_MD)).argmin(dim=1)
-    single = [(features_MD[j : j + 1], labels_M[j : j + 1]) for j in range(len(features_MD))]
-    directions_MP = releases(
-        without_noise(run), full_batch(client, 0.0), start, single, range(1, len(single) + 1)
-    )
+    silent = full_batch(client, noise_multiplier=0.0, steps=1)
+    single = [
+        Look(silent, run.seed, j + 1, (features_MD[j : j + 1], labels_M[j : j + 1]))
+        for j in range(len(features_MD))
+    ]
+    directions_MP = releases(without_noise(run), single, start)
     unit_MP = normalised(directions_MP)
     cosines = unit_MP @ unit_MP.T
     overlap = np.abs(cosines - np.diag(np.diag(cosines))).max(initial=0.0)
@@ -109,55 +114,93 @@ def normalised(directions_MP: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(directions_MP / np.where(norms_M1 > 0, norms_M1, 1.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One training of a client in one round, of which the attacker sees the release.
+
+    Parameters
+    ----------
+    client
+        Gives q, B, T and σ.
+    seed, round
+        The key of the random draws, with the client's id.
+    batch
+        The features and labels of the client's records.
+    """
+
+    client: ClientPlan
+    seed: int
+    round: int
+    batch: tuple[torch.Tensor, torch.Tensor]
+
+
+def changed(run: Run, **update: Any) -> Run:
+    """Return a copy of the run with other values, checked like any run."""
+    return Run.model_validate({**dict(run), **update})
+
+
 def without_noise(run: Run) -> Run:
     """Return a copy of the run, for engines only, that clips and adds no noise."""
-    return run.model_copy(update={"mechanism": "clip-only"})
+    silent = {"noise_multiplier": 0.0}
+    return changed(
+        run,
+        mechanism="clip-only",
+        epsilon=math.inf,
+        delta=None,
+        accountant=None,
+        choice=None,
+        clients=tuple(c.model_copy(update=silent) for c in run.clients),
+        statistics=tuple(s.model_copy(update=silent) for s in run.statistics),
+    )
 
 
-def full_batch(client: ClientPlan, noise_multiplier: float | None = None) -> ClientPlan:
-    """Return a copy of the client that uses all its records in every step."""
-    noise = client.noise_multiplier if noise_multiplier is None else noise_multiplier
-    return client.model_copy(update={"sampling_rate": 1.0, "noise_multiplier": noise})
+def full_batch(client: ClientPlan, **update: float) -> ClientPlan:
+    """Return a copy of the client that uses all its records in every step, with other values if given."""
+    return ClientPlan.model_validate({**dict(client), "sampling_rate": 1.0, **update})
 
 
 def releases(
     run: Run,
-    client: ClientPlan,
+    looks: Sequence[Look],
     start: Sequence[NDArray[np.floating]],
-    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    rounds: Sequence[int],
     onto_PM: NDArray[np.float64] | None = None,
+    *,
+    last_step: bool = False,
 ) -> NDArray[np.float64]:
-    """Return what single steps of a client release, all from the same parameters, ``[S, P]`` or ``[S, M]``.
+    """Return what trainings of clients release, all from the same parameters, ``[S, P]`` or ``[S, M]``.
 
     Parameters
     ----------
     run
-        Gives the engine, mechanism, learning rate, clip and seeds.
-    client
-        Gives q, B and σ.
+        Gives the engine, mechanism, learning rate and clip. Its clients are replaced by those of the looks,
+        and its seeds too.
+    looks
+        Successive looks with the same seed must have distinct (client, round).
     start
-        The parameters before each step.
-    batches
-        The features and labels of the client's records at each step.
-    rounds
-        The round of each step: the key of its random draws.
+        The parameters before each training.
     onto_PM
-        Directions to project the releases onto, one block of steps at a time. The unprojected releases of an
+        Directions to project the releases onto, one block of looks at a time. The unprojected releases of an
         MLP would take gigabytes.
+    last_step
+        Whether to see the last step alone, in place of the sum of all steps. For this the server instructs
+        FedProx with μ = 1/η: each step then starts by returning to the broadcast parameters.
     """
-    single_step = client.model_copy(update={"steps": 1})
     before = _flat(start)
-    scale = -client.batch_size / (run.learning_rate * (run.clip or 1.0))
+    mu = 1 / run.learning_rate if last_step else 0.0
     blocks = []
-    for first in range(0, len(rounds), STEPS_PER_CALL):
-        # A fresh engine: a shared one caches the noise it drew, and no noise is drawn twice here.
-        compute = make_engine(run.engine, run.device)
-        last = first + STEPS_PER_CALL
-        block = zip(rounds[first:last], batches[first:last], strict=True)
-        tasks = [Task(single_step, round, start, features, labels) for round, (features, labels) in block]
-        block_SP = np.array([_flat(t.parameters) - before for t in compute.train(run, tasks)]) * scale
-        blocks.append(block_SP if onto_PM is None else block_SP @ onto_PM)
+    for seed, same in itertools.groupby(looks, key=lambda look: look.seed):
+        while block := list(itertools.islice(same, LOOKS_PER_CALL)):
+            # The changed run is checked: a plan without noise under dp-sgd, or the reverse, is rejected.
+            plans = {look.client.id: look.client for look in block}
+            audited = tuple(plans.get(c.id, c) for c in run.clients)
+            reseeded = changed(run, seed=seed, noise_seed=seed, clients=audited)
+            # A fresh engine: a shared one caches the noise it drew, and no noise is drawn twice here.
+            engine = make_engine(run.engine, run.device)
+            tasks = [Task(x.client, x.round, start, *x.batch, proximal_mu=mu) for x in block]
+            block_SP = np.array([_flat(t.parameters) - before for t in engine.train(reseeded, tasks)])
+            normaliser_S1 = np.array([[x.client.batch_size] for x in block])
+            block_SP *= -normaliser_S1 / (run.learning_rate * (run.clip or 1.0))
+            blocks.append(block_SP if onto_PM is None else block_SP @ onto_PM)
     return np.concatenate(blocks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -14,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.audit import attacks
-from fedtoll.audit.bounds import LEVEL, mu_at_least, replaced_ceiling
+from fedtoll.audit.bounds import LEVEL, replaced_ceiling
 from fedtoll.audit.canaries import craft
-from fedtoll.audit.subject import fingerprint, settings
+from fedtoll.audit.statistics import audit_statistics
+from fedtoll.audit.subject import FIRST, LAST, ROUND, SAMPLED, broken, fingerprint, over_claim, settings
 from fedtoll.audit.targets import Target, plan_targets, train_targets
-from fedtoll.audit.white_box import one_run, one_step
+from fedtoll.audit.white_box import MIN_OBSERVATIONS, Bound, audit_step, one_run
 from fedtoll.privacy.accounting import epsilon, record_epsilon
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
@@ -35,7 +37,13 @@ from fedtoll.server.store import versions
 MIN_TARGETS = 4
 """The smallest number of models: an attack on one needs others that were trained without a record."""
 
-_FALSE_ALARM = 1e-3  # the probability that a sound mechanism is reported as broken
+OBSERVATIONS = {
+    FIRST: MIN_OBSERVATIONS,
+    LAST: MIN_OBSERVATIONS // 2,
+    SAMPLED: MIN_OBSERVATIONS // 2,
+    ROUND: MIN_OBSERVATIONS,
+}
+"""The observations on each side by what the attacker sees: for each group half if they take several steps."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,8 @@ def run_audit(
     -------
     dict
         The content of ``audit.json``: the tables ``canary``, ``membership`` and ``disparity`` as lists of
-        rows (undefined as ``None``, infinity as ``"inf"``), ``broken``, and the subject of the audit.
+        rows (undefined as ``None``, infinity as ``"inf"``), ``over_claim``, ``broken``, and the subject of
+        the audit.
 
     Raises
     ------
@@ -165,8 +174,8 @@ def run_audit(
         **fingerprint(run.model_dump(mode="json") for run in prepared.planned.runs),
         "seeds": list(prepared.seeds),
         "confidence": 1 - LEVEL,
-        "over_claim": sum(row["bound"] > row["claim"] for row in canary),
-        "broken": _broken(canary),
+        "over_claim": over_claim(canary, LEVEL),
+        "broken": broken(canary, LEVEL),
         "canary": canary,
         "membership": membership,
         "disparity": disparities,
@@ -182,22 +191,12 @@ def run_audit(
     return plain
 
 
-def _broken(canary: list[dict[str, Any]]) -> bool:
-    """Return whether any step reveals a record better than its σ allows, beyond what chance explains.
-
-    Over all bounds together, a sound mechanism is reported as broken with probability ``_FALSE_ALARM`` at
-    most.
-    """
-    level = _FALSE_ALARM / max(1, len(canary))
-    return any(
-        bool(mu_at_least(r["false_positives"], r["false_negatives"], r["counted"], level) > r["mu"])
-        for r in canary
-        if r["counted"]
-    )
-
-
 def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, Any]]:
-    """Bound ε, in every private run, for the client with the least noise that holds each group."""
+    """Bound ε, in every private run, for the client with the least noise that holds each group.
+
+    The last round is observed once for each run, in all clients that have the σ, q and T of the client with
+    the least noise.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -207,35 +206,48 @@ def _canary(prepared: Prepared, finished: Callable[[], None]) -> list[dict[str, 
     try:
         for run in prepared.private:
             canaries = craft(run, run.clients[0], federation)
+            shared: dict[str, Any] = {"federation": federation, "canaries": canaries}
+            least = min(run.clients, key=lambda c: c.noise_multiplier)
+            alike = [least, *(c for c in run.clients if c != least and _schedule(c) == _schedule(least))]
+            audits = [("", least, [_step(run, ROUND, alike, _seed(prepared, len(rows)), shared)])]
             for group, client in _clients(run, federation).items():
-                # No two audits share their noise: otherwise all could exceed their claims together.
-                key = np.random.SeedSequence([prepared.seeds[0], len(rows), 7])
-                seed = int(key.generate_state(1)[0])
-                step = one_step(run, client, seed, federation=federation, canaries=canaries)
-                guessed = one_run(run, client, seed + 1, federation=federation, canaries=canaries)
                 total = epsilon(tuple(events_of(run, client).values()), *run.guarantee)
-                rows.append(
-                    {
-                        "strategy": run.strategy.name,
-                        "epsilon": run.epsilon,
-                        "group": group,
-                        "client": client.id,
-                        "public_size": client.size,
-                        "sampling_rate": client.sampling_rate,
-                        "noise_multiplier": client.noise_multiplier,
-                        **asdict(step),
-                        "run_claim": total,
-                        "run_bound": guessed.bound,
-                        "run_correct": guessed.correct,
-                        "run_guesses": guessed.guesses,
-                        "run_canaries": guessed.canaries,
-                        "engine": run.engine,
-                    }
-                )
+                # No two audits share their noise: otherwise all could exceed their claims together.
+                seeds = (_seed(prepared, len(rows), len(audits), i) for i in itertools.count())
+                views = [FIRST, *[LAST] * (client.steps > 1), *[SAMPLED] * (client.sampling_rate < 1)]
+                bounds = [_step(run, view, [client], next(seeds), shared) for view in views]
+                bounds.append(one_run(run, client, next(seeds), claim=total, **shared))
+                bounds += audit_statistics(run, client, next(seeds), **shared)
+                audits.append((group, client, bounds))
+            for group, client, bounds in audits:
+                key = {
+                    "strategy": run.strategy.name,
+                    "epsilon": run.epsilon,
+                    "group": group,
+                    "client": client.id,
+                    "public_size": client.size,
+                    "sampling_rate": client.sampling_rate,
+                    "steps": client.steps,
+                    "noise_multiplier": client.noise_multiplier,
+                    "engine": run.engine,
+                }
+                rows += [{**key, **asdict(bound)} for bound in bounds]
             finished()
     finally:
         torch.set_num_threads(threads)
     return rows
+
+
+def _step(run: Run, view: str, clients: Sequence[ClientPlan], seed: int, shared: dict[str, Any]) -> Bound:
+    return audit_step(view, run, clients, seed, observations=OBSERVATIONS[view], **shared)
+
+
+def _seed(prepared: Prepared, *key: int) -> int:
+    return int(np.random.SeedSequence([prepared.seeds[0], 7, *key]).generate_state(1)[0])
+
+
+def _schedule(client: ClientPlan) -> tuple[float, float, int]:
+    return client.noise_multiplier, client.sampling_rate, client.steps
 
 
 def _clients(run: Run, federation: Federation) -> dict[str, ClientPlan]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +57,73 @@ def value(cell: Any) -> float:
     return math.nan if cell is None else float(cell)
 
 
+VIEWS = FIRST, LAST, SAMPLED, ROUND, RUN = "first step", "last step", "sampled step", "last round", "one run"
+"""What the attacker sees of the training: the first or last step of a round, with the record in it for
+certain; the last step of a round, with the record sampled; all steps of the last round, with the record in
+each; all sampled steps of one run."""
+
+FALSE_ALARM = 1e-3
+"""The probability, over all bounds together, that a sound mechanism is called broken; half for each test."""
+
+
+def refuted(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of ``canary`` that refute their claim by themselves.
+
+    Their p-value is below ``FALSE_ALARM`` / (2 · rows). If every claim holds, the probability that any row
+    refutes its claim is at most ``FALSE_ALARM`` / 2 (Bonferroni).
+    """
+    return [row for row in rows if value(row["p"]) < FALSE_ALARM / (2 * len(rows))]
+
+
+def over_claim(rows: Sequence[dict[str, Any]], level: float) -> int:
+    """Return the number of rows whose bound exceeds the claim at a level: whose p-value is below it."""
+    return sum(value(row["p"]) < level for row in rows)
+
+
+def too_many(rows: Sequence[dict[str, Any]], level: float) -> bool:
+    """Return whether more bounds exceed their claim than chance explains.
+
+    If every claim holds, each bound exceeds it with probability ``level`` at most, independently of the
+    others, because no two rows share draws. So their number exceeds a binomial variable's quantile with
+    probability ``FALSE_ALARM`` / 2 at most.
+    """
+    from scipy.stats import binom
+
+    bounds = sum(math.isfinite(value(row["p"])) for row in rows)
+    return bool(binom.sf(over_claim(rows, level) - 1, bounds, level) < FALSE_ALARM / 2)
+
+
+def broken(rows: Sequence[dict[str, Any]], level: float) -> bool:
+    """Return whether any claim is refuted, or too many bounds exceed theirs."""
+    return bool(refuted(rows)) or too_many(rows, level)
+
+
 def verdict(content: dict[str, Any]) -> str:
     """Return a sentence on whether the lower bounds of ε are consistent with the claims."""
-    over = content["over_claim"]
-    bounds = sum(row["bound"] is not None for row in content["canary"])
+    over, rows = content["over_claim"], content["canary"]
+    bounds = sum(row["bound"] is not None for row in rows)
     expected = bounds * (1 - content["confidence"])
     sentence = (
-        f"{over} of {bounds} lower bounds of one step exceed their claim; at {content['confidence']:.0%} "
+        f"{over} of {bounds} lower bounds of ε exceed their claim; at {content['confidence']:.0%} "
         f"confidence, a sound mechanism has at most {expected:.1f} on average."
     )
-    if ignored := len(content["canary"]) - bounds:
+    if ignored := len(rows) - bounds:
         sentence += (
             f" In {ignored} {'case' if ignored == 1 else 'cases'} the model ignores every canary (no clipped "
             f"gradient is as long as {MIN_CANARY_NORM:g} of the clip), so the audit shows nothing."
         )
+    if content["broken"] and (certain := refuted(rows)):
+        views = ", ".join(dict.fromkeys(row["view"] for row in certain))
+        sentence += f" In {len(certain)} the excess alone is more than chance explains: {views}."
     return f"BROKEN: {sentence}" if content["broken"] else sentence
+
+
+Views = dict[str, dict[str, Any]]
+
+
+def by_client(content: dict[str, Any]) -> list[tuple[dict[str, Any], Views]]:
+    """Return a row of ``canary`` for each strategy, ε and group, and all its rows by what was observed."""
+    found: dict[tuple[Any, ...], Views] = {}
+    for row in content["canary"]:
+        found.setdefault((row["strategy"], row["epsilon"], row["group"]), {})[row["view"]] = row
+    return [(next(iter(views.values())), views) for views in found.values()]

@@ -58,26 +58,37 @@ def audit(
 def _text(content: dict[str, Any]) -> str:
     """Return the tables of ``audit.json`` as text."""
     from fedtoll.audit.attacks import MIN_MEMBERS
-    from fedtoll.audit.subject import value, verdict
+    from fedtoll.audit.subject import VIEWS, by_client, value, verdict
     from fedtoll.formatting import budget, general, number
     from fedtoll.scenarios.measures import EVERYBODY
 
+    views = [v for v in VIEWS if any(row["view"] == v for row in content["canary"])]
     canary_rows = [
         (
-            row["strategy"],
-            general(value(row["epsilon"])),
-            row["group"],
-            general(value(row["noise_multiplier"])),
-            number(value(row["claim"]), 2),
-            number(value(row["bound"]), 2),
-            number(value(row["run_claim"]), 2),
-            number(value(row["run_bound"]), 2),
+            first["strategy"],
+            general(value(first["epsilon"])),
+            first["group"] or EVERYBODY,
+            general(value(first["noise_multiplier"])),
+            *(_claim_and_bound(found.get(view)) for view in views),
         )
-        for row in content["canary"]
+        for first, found in by_client(content)
     ]
-    header = ("strategy", "ε", "group", "σ", "ε of a step", "at least", "ε of the run", "at least")
-    lines = ["White box: the claimed ε, and the lower bound that an attacker shows with a planted record", ""]
+    header: tuple[str, ...] = ("strategy", "ε", "group", "σ", *views)
+    lines = ["White box: the claimed ε / the lower bound that an attacker shows with a planted record", ""]
     lines += _aligned([header, *canary_rows], left=(0, 2))
+    least: dict[tuple[str, str], dict[str, Any]] = {}  # the row with the least p-value of a statistic
+    for row in content["canary"]:
+        key = row["strategy"], row["view"]
+        if row["view"] not in VIEWS and value(row["p"]) <= value(least.get(key, {"p": 1.0})["p"]):
+            least[key] = row
+    if least:
+        lines += ["", "One release of a statistic: the claimed ε / the largest lower bound", ""]
+        header = ("strategy", "ε", "group", "release", "ε / at least")
+        shown = [
+            (r["strategy"], general(value(r["epsilon"])), r["group"], r["view"], _claim_and_bound(r))
+            for r in least.values()
+        ]
+        lines += _aligned([header, *shown], left=(0, 2, 3))
     lines += ["", verdict(content), "", "Membership by group: the attacker's advantage TPR − FPR", ""]
     header = ("strategy", "ε", "attack", "group", "members", "advantage", "95% interval", "at most")
     membership_rows = [
@@ -96,6 +107,14 @@ def _text(content: dict[str, Any]) -> str:
     ]
     lines += _aligned([header, *membership_rows], left=(0, 2, 3))
     return "\n".join(lines)
+
+
+def _claim_and_bound(row: dict[str, Any] | None) -> str:
+    """Return "claim / bound" of a row of ``canary``; empty without a row."""
+    from fedtoll.audit.subject import value
+    from fedtoll.formatting import number
+
+    return f"{number(value(row['claim']), 2)} / {number(value(row['bound']), 2)}" if row else ""
 
 
 def _aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fedtoll.audit.attacks import MIN_MEMBERS
-from fedtoll.audit.subject import fingerprint, mismatch, settings, value, verdict
+from fedtoll.audit.subject import VIEWS, by_client, fingerprint, mismatch, settings, value, verdict
 from fedtoll.formatting import attribute, budget, count, general, group_label, number
 from fedtoll.report.tables.table import (
     Cell,
@@ -64,8 +64,8 @@ def audit_section(results: ResultsLike) -> dict[str, Any] | None:
 
 def _mismatch(content: dict[str, Any], results: ResultsLike) -> str:
     """Return a sentence if an audit is not of the same records and code as the results; else ``""``."""
-    if "checksums" not in content:
-        return "This audit does not record which data and code it is of: run fedtoll audit again."
+    if "checksums" not in content or any("view" not in row for row in content["canary"]):
+        return "This audit is of an earlier version: run fedtoll audit again."
     runs = []
     for run in results.resolved["runs"]:
         file = results.folder / "runs" / run["hash"] / "run.json"
@@ -179,36 +179,42 @@ def _membership(content: dict[str, Any], label: Callable[[str], str]) -> Table:
 
 
 def _steps(content: dict[str, Any], label: Callable[[str], str]) -> Table:
+    statistics = sorted({row["view"] for row in content["canary"]} - set(VIEWS))
+    views = [v for v in VIEWS if any(r["view"] == v for r in content["canary"])] + statistics
     rows = [
         Row(
             (
-                text_cell(label(row["group"])),
-                text_cell(row["strategy"]),
-                budget_cell("dp-sgd", value(row["epsilon"])),
-                Cell(general(value(row["noise_multiplier"])), value(row["noise_multiplier"])),
-                number_cell(value(row["claim"])),
-                number_cell(value(row["bound"])),
-                Cell(count(row["observations"]), row["observations"]),
-                number_cell(value(row["run_claim"])),
-                number_cell(value(row["run_bound"])),
-                Cell(f"{row['run_correct']} of {row['run_guesses']}", row["run_correct"]),
-            )
+                text_cell(label(first["group"] or EVERYBODY)),
+                text_cell(first["strategy"]),
+                budget_cell("dp-sgd", value(first["epsilon"])),
+                Cell(general(value(first["noise_multiplier"])), value(first["noise_multiplier"])),
+                *(_claim_and_bound(found.get(view)) for view in views),
+            ),
+            everybody=not first["group"],
         )
-        for row in content["canary"]
+        for first, found in by_client(content)
     ]
     return Table(
         id="canaries",
-        caption="White box: canaries in the least noised client of each group",
+        caption="White box: the ε that each part of the training claims / the lower bound that canaries show",
         columns=(
             *text_columns("Group", "Strategy"),
-            *number_columns("ε", "σ", "ε of one step", "Lower bound", "Observations per side"),
-            *number_columns("ε of the run", "Lower bound, one run", "Right guesses"),
+            *number_columns("ε", "σ", *(view.capitalize() for view in views)),
         ),
         rows=tuple(rows),
         csv=csv(_frame(content["canary"])),
-        note="One step: the record takes part for certain, so σ alone protects it. The bound from one run "
-        "(Steinke, Nasr and Jagielski 2023) shows only a small part of the run’s ε, and decides nothing.",
+        note="In the least noised client of each group; the last round in all clients with the least noise. "
+        "In the first step, the last step and the last round the record takes part for certain, so σ alone "
+        "protects it. The bound from one run (Steinke, Nasr and Jagielski 2023) shows only a small part of "
+        "the run’s ε.",
     )
+
+
+def _claim_and_bound(row: dict[str, Any] | None) -> Cell:
+    if row is None:
+        return Cell("", math.nan)
+    claim, bound = value(row["claim"]), value(row["bound"])
+    return Cell(f"{number(claim, 2)} / {number(bound, 2)}", bound)
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
