@@ -8,8 +8,8 @@ Braghin 2021). Here:
 - exact value and noise are added in float64;
 - the sum is rounded to a grid whose step is a power of two, between 2⁻¹⁷ and 2⁻¹⁶ of the noise's standard
   deviation. The grid does not depend on records. Every cell of it contains more than 2³⁰ of the numbers that
-  the noise can take, so its probability is that of the real Gaussian to a relative error of about 2⁻³⁰, and
-  everything after the rounding is post-processing.
+  the noise can take, so its probability is that of the real Gaussian to a relative error of about 2⁻³⁰, or
+  2⁻²⁵ if the exact value is a thousand standard deviations. Everything after the rounding is post-processing.
 
 The rounding itself moves a release by at most 2⁻¹⁷ standard deviations.
 
@@ -84,7 +84,8 @@ def _columns(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the standard deviations, and the numbers that round to their grids, both ``[K]``.
 
-    Adding and subtracting 1.5 · 2⁵² steps rounds to the nearest step, ties to even, in two fast passes.
+    Adding and subtracting 1.5 · 2⁵² steps rounds to the nearest step, ties to even, in two fast passes. The
+    function is part of the cache's key, so that a test can replace it.
     """
     magic = [1.5 * 2.0**52 * step(sd) for sd in sds]
     sd_K, magic_K = (torch.tensor(x, dtype=torch.float64, device=device) for x in (sds, magic))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from fedtoll.audit import statistics
 from fedtoll.audit.bounds import sampled_epsilon
-from fedtoll.audit.canaries import Canaries, Look, changed, craft, full_batch, releases, without_noise
+from fedtoll.audit.canaries import Canaries, Look, craft, full_batch, releases, without_noise
 from fedtoll.audit.statistics import audit_statistics
 from fedtoll.audit.subject import FIRST, LAST, ROUND, SAMPLED
 from fedtoll.audit.white_box import Bound, audit_step, one_run
@@ -37,7 +37,7 @@ def full_batch_run(engine: str, sigma: float = 0.5, **changes) -> Run:
     """Return a run whose clients use every record in each step, with noise multiplier ``sigma``."""
     run = single_run(FEDAVG, 2.0, training={"engine": engine, "clip": 0.7, **changes})
     clients = tuple(full_batch(c, batch_size=float(c.size), noise_multiplier=sigma) for c in run.clients)
-    return changed(run, clients=clients)
+    return run.changed(clients=clients)
 
 
 @cache
@@ -164,7 +164,7 @@ def test_one_run_is_loose_and_not_above_its_claim():
 
 def test_one_run_sees_that_there_is_no_noise():
     run = single_run(FEDAVG, 8.0, training={"sampling_rate": 0.05, "rounds": 20, "local_steps": 10})
-    quiet = changed(run, clients=(full_batch(run.clients[0], sampling_rate=0.05, noise_multiplier=0.05),))
+    quiet = run.changed(clients=(full_batch(run.clients[0], sampling_rate=0.05, noise_multiplier=0.05),))
     found = one_run(quiet, quiet.clients[0], 0, claim=2.0)
     assert (found.false_positives, found.false_negatives) == (0, 0)
     assert found.bound > 2.0
@@ -179,7 +179,7 @@ def rounds_run(engine: str) -> Run:
         training={"engine": engine, "clip": 0.7, "rounds": 3, "local_steps": 4, "sampling_rate": 0.02},
     )
     quiet = (full_batch(c, sampling_rate=c.sampling_rate, noise_multiplier=1.0) for c in run.clients)
-    return changed(run, clients=tuple(quiet))
+    return run.changed(clients=tuple(quiet))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -134,29 +134,22 @@ class Look:
     batch: tuple[torch.Tensor, torch.Tensor]
 
 
-def changed(run: Run, **update: Any) -> Run:
-    """Return a copy of the run with other values, checked like any run."""
-    return Run.model_validate({**dict(run), **update})
-
-
 def without_noise(run: Run) -> Run:
     """Return a copy of the run, for engines only, that clips and adds no noise."""
-    silent = {"noise_multiplier": 0.0}
-    return changed(
-        run,
+    return run.changed(
         mechanism="clip-only",
         epsilon=math.inf,
         delta=None,
         accountant=None,
         choice=None,
-        clients=tuple(c.model_copy(update=silent) for c in run.clients),
-        statistics=tuple(s.model_copy(update=silent) for s in run.statistics),
+        clients=tuple(c.changed(noise_multiplier=0.0) for c in run.clients),
+        statistics=tuple(s.changed(noise_multiplier=0.0) for s in run.statistics),
     )
 
 
 def full_batch(client: ClientPlan, **update: float) -> ClientPlan:
     """Return a copy of the client that uses all its records in every step, with other values if given."""
-    return ClientPlan.model_validate({**dict(client), "sampling_rate": 1.0, **update})
+    return client.changed(**{"sampling_rate": 1.0, **update})
 
 
 def releases(
@@ -193,7 +186,7 @@ def releases(
             # The changed run is checked: a plan without noise under dp-sgd, or the reverse, is rejected.
             plans = {look.client.id: look.client for look in block}
             audited = tuple(plans.get(c.id, c) for c in run.clients)
-            reseeded = changed(run, seed=seed, noise_seed=seed, clients=audited)
+            reseeded = run.changed(seed=seed, noise_seed=seed, clients=audited)
             # A fresh engine: a shared one caches the noise it drew, and no noise is drawn twice here.
             engine = make_engine(run.engine, run.device)
             tasks = [Task(x.client, x.round, start, *x.batch, proximal_mu=mu) for x in block]

@@ -31,7 +31,6 @@ from fedtoll.audit.canaries import (
     LOOKS_PER_CALL,
     Canaries,
     Look,
-    changed,
     craft,
     full_batch,
     normalised,
@@ -165,7 +164,7 @@ def audit_step(
     features_ND = torch.from_numpy(table.features[rows]).to(canaries.features_MD)
     labels_N = torch.from_numpy(table.label[rows])
     if view != FIRST:
-        run = changed(run, learning_rate=_small_rate(run, client, len(rows)))
+        run = run.changed(learning_rate=_small_rate(run, client, len(rows)))
     rate = client.sampling_rate if view == SAMPLED else 1.0
     plans = [full_batch(c, sampling_rate=rate, steps=steps) for c in clients]
     count = min(-(-observations // len(canaries)), max(1, MAX_STEPS // steps))

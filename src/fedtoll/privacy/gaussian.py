@@ -19,10 +19,7 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
     >>> round(gaussian_delta(1.0, 1.0), 4)
     0.1269
     """
-    from scipy.special import log_ndtr, ndtr
-
-    below = math.exp(min(0.0, epsilon + float(log_ndtr(-epsilon / mu - mu / 2))))
-    return max(0.0, float(ndtr(-epsilon / mu + mu / 2)) - below)
+    return float(gaussian_deltas(np.array(epsilon), mu))
 
 
 def gaussian_deltas(epsilon: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
