@@ -68,7 +68,7 @@ class DPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Public facts about the columns, one number for all of them or one per column: the features are
         (X − centre) / scale. Nothing is ever fitted on ``X``.
     accountant
-        How releases compose: ``pld``, ``rdp`` or ``prv``, see :mod:`fedtoll.privacy.accounting`.
+        How releases compose: ``pld``, ``rdp`` or ``prv``, see ``fedtoll budget``.
     random_state
         An integer (or a ``RandomState``) gives a reproducible *simulation*: whoever knows it can subtract the
         noise. With ``None`` all noise comes from the operating system's cryptographic generator; batches and
