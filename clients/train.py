@@ -36,21 +36,19 @@ from fedtoll.clients.failures import (
     Failure,
     RejectedError,
 )
-from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release, chosen
+from fedtoll.clients.state import LEDGER, claim, enter, entered
+from fedtoll.privacy.ledger import DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
-
-LEDGER = "fedtoll.ledger"
-"""The name of the record in which a client stores and reports all of its releases."""
-
-ANSWERED = "fedtoll.answered"
-"""The name of the record in which a client stores the run, round and broadcast of its last reply."""
 
 Record = TypeVar("Record")
 
 _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
 
+
+MOST_TOGETHER = 16
+"""The maximum number of runs that train together."""
 
 Tensors = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 """The features, labels and groups of every client's records."""
@@ -76,7 +74,7 @@ class Clients:
     def __init__(self, federation: Federation | None = None) -> None:
         self._federation = federation
         self._engines: dict[tuple[str, str], Engine] = {}
-        self._cohort: _Cohort | None = None
+        self._cohorts: dict[str, _Cohort] = {}
         self._tensors: tuple[Records, str, Tensors] | None = None
         self.failures: list[Failure] = []
 
@@ -99,37 +97,52 @@ class Clients:
         A client that raises replies with a constant error (:data:`fedtoll.clients.failures.REASONS`) and does
         not affect the others.
         """
-        replies: dict[int, Message] = {}
-        jobs: list[_Job] = []
-        read: dict[tuple[int, int], _Broadcast] = {}  # the messages of a round share their two records
-        for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
-            try:
-                jobs.append(self._prepare(i, message, context, read))
-            except Exception as error:
-                replies[i] = self._failed(message, context, error)
-        together = all(job.run is jobs[0].run for job in jobs)
-        for batch in [jobs] if jobs and together else [[job] for job in jobs]:
-            replies |= self._train_batch(batch)
-        return [replies[i] for i in range(len(messages))]
+        return self.train_together([Round(messages, contexts, self.failures)])[0]
 
-    def _train_batch(self, jobs: Sequence[_Job]) -> dict[int, Message]:
+    def train_together(self, rounds: Sequence[Round]) -> list[list[Message]]:
+        """Train the clients of several runs for one round each; the replies are those of :meth:`train`.
+
+        Runs of one seed share batches and noise, so that an engine is faster with all of them at once.
+        """
+        replies: list[dict[int, Message]] = [{} for _ in rounds]
+        batches: list[tuple[int, list[_Job]]] = []  # of jobs of one run, with the position of its round
+        for position, each in enumerate(rounds):
+            jobs: list[_Job] = []
+            read: dict[int, _Broadcast] = {}  # the messages of a round may share their content
+            for i, (message, context) in enumerate(zip(each.messages, each.contexts, strict=True)):
+                try:
+                    jobs.append(self._prepare(i, message, context, read))
+                except Exception as error:
+                    replies[position][i] = _failed(message, context, error, each.failures)
+            if jobs and all(job.run is jobs[0].run for job in jobs):
+                batches.append((position, jobs))
+            else:
+                batches += [(position, [job]) for job in jobs]
+        for engine in {id(e): e for e in (self.engine(jobs[0].run) for _, jobs in batches)}.values():
+            mine = [(position, jobs) for position, jobs in batches if self.engine(jobs[0].run) is engine]
+            try:
+                trained = engine.train_together([(j[0].run, [job.task for job in j]) for _, j in mine])
+            except Exception:  # find out whose it is
+                for position, jobs in mine:
+                    replies[position] |= self._train_batch(jobs, rounds[position].failures)
+            else:
+                for (position, jobs), results in zip(mine, trained, strict=True):
+                    replies[position] |= {j.index: _reply(j, r) for j, r in zip(jobs, results, strict=True)}
+        return [
+            [found[i] for i in range(len(each.messages))] for found, each in zip(replies, rounds, strict=True)
+        ]
+
+    def _train_batch(self, jobs: Sequence[_Job], failures: list[Failure]) -> dict[int, Message]:
         """Train jobs of one run together and return their replies by index."""
         run = jobs[0].run
         try:
             trained = self.engine(run).train(run, [job.task for job in jobs])
         except Exception as error:
             if len(jobs) == 1:
-                return {jobs[0].index: self._failed(jobs[0].message, jobs[0].context, error)}
+                return {jobs[0].index: _failed(jobs[0].message, jobs[0].context, error, failures)}
             # One failing client must not hide the others: find it by training each alone.
-            return {k: v for job in jobs for k, v in self._train_batch([job]).items()}
+            return {k: v for job in jobs for k, v in self._train_batch([job], failures).items()}
         return {job.index: _reply(job, result) for job, result in zip(jobs, trained, strict=True)}
-
-    def _failed(self, message: Message, context: Context, error: Exception) -> Message:
-        """Log what a client raised, and return its reply."""
-        if len(self.failures) < MOST_FAILURES:
-            self.failures.append(Failure(_partition_id(context), _round_of(message), error))
-        code = MESSAGE_REJECTED if isinstance(error, RejectedError) else CLIENT_FAILED
-        return Message(Error(code, REASONS[code]), reply_to=message)
 
     def engine(self, run: Run) -> Engine:
         """Return the engine of a run, cached for the next run."""
@@ -138,15 +151,12 @@ class Clients:
             self._engines[key] = make_engine(*key)
         return self._engines[key]
 
-    def _prepare(
-        self, index: int, message: Message, context: Context, read: dict[tuple[int, int], _Broadcast]
-    ) -> _Job:
+    def _prepare(self, index: int, message: Message, context: Context, read: dict[int, _Broadcast]) -> _Job:
         """Read one message, and release its statistics at the broadcast model, before training."""
-        config, arrays = only(ConfigRecord, message.content), only(ArrayRecord, message.content)
-        key = id(config), id(arrays)
-        if key not in read:
-            read[key] = self._read(config, arrays)
-        broadcast = read[key]
+        content = message.content
+        if id(content) not in read:
+            read[id(content)] = self._read(only(ConfigRecord, content), only(ArrayRecord, content))
+        broadcast = read[id(content)]
         run, client = broadcast.cohort.run, _partition_id(context)
         features, labels, groups = broadcast.cohort.tensors[client]
         weights = _example_weights(broadcast.instructions.get("group_weights"), groups, run, features.dtype)
@@ -159,7 +169,7 @@ class Clients:
             proximal_mu=float(broadcast.instructions.get("proximal_mu", 0.0)),
             weights_N=weights,
         )
-        _claim(context.state, broadcast.answered)
+        claim(context.state, broadcast.answered)
         return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups))
 
     def _read(self, config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
@@ -184,11 +194,11 @@ class Clients:
             )
             digest.update(array.data)
         answered = ConfigRecord({"run": cohort.digest, "round": round, "broadcast": digest.hexdigest()})
-        return _Broadcast(cohort, round, arrays.to_numpy_ndarrays(), instructions, answered)
+        return _Broadcast(cohort, round, wire.arrays(arrays), instructions, answered)
 
     def _cohort_of(self, text: str) -> _Cohort:
         """Return what the clients of a run share, computed once per run."""
-        if self._cohort is None or self._cohort.text != text:
+        if text not in self._cohorts:
             run = Run.from_json(text)
             records = self.federation(run).records(run.seed)
             if self._tensors is None or self._tensors[:2] != (records, run.precision):
@@ -196,11 +206,22 @@ class Clients:
             features = records.table.features.shape[1]
             module = model.build(run.model, features, run.classes, run.precision) if run.statistics else None
             digest = hashlib.sha256(text.encode()).hexdigest()
-            self._cohort = _Cohort(text, digest, run, self._tensors[2], module)
-        return self._cohort
+            while len(self._cohorts) >= MOST_TOGETHER:
+                self._cohorts.pop(next(iter(self._cohorts)))
+            self._cohorts[text] = _Cohort(text, digest, run, self._tensors[2], module)
+        return self._cohorts[text]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass
+class Round:
+    """The messages of one run and round, the contexts of the addressed clients, and the clients' own log."""
+
+    messages: Sequence[Message]
+    contexts: Sequence[Context]
+    failures: list[Failure]
+
+
+@dataclass(eq=False)
 class _Cohort:
     """What the clients of a run share: the run, its digest, their records and a module for evaluation."""
 
@@ -209,6 +230,7 @@ class _Cohort:
     run: Run
     tensors: Tensors
     module: torch.nn.Module | None
+    loaded: Any = None  # the parameters that are in the module
 
 
 @dataclass(frozen=True)
@@ -234,6 +256,14 @@ class _Job:
     answers: list[tuple[StatisticPlan, Estimate]]
 
 
+def _failed(message: Message, context: Context, error: Exception, failures: list[Failure]) -> Message:
+    """Log what a client raised, and return its reply."""
+    if len(failures) < MOST_FAILURES:
+        failures.append(Failure(_partition_id(context), _round_of(message), error))
+    code = MESSAGE_REJECTED if isinstance(error, RejectedError) else CLIENT_FAILED
+    return Message(Error(code, REASONS[code]), reply_to=message)
+
+
 def _reply(job: _Job, trained: Trained) -> Message:
     """Record the releases in the client's ledger, and return the reply."""
     plan, round = job.task.plan, job.task.round
@@ -241,8 +271,8 @@ def _reply(job: _Job, trained: Trained) -> Message:
     released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
     if LEDGER not in job.context.state:
         released = [*chosen(job.run, plan), *released]
-    if not _entered(job.context.state, round):
-        _enter(job.context.state, released)
+    if not entered(job.context.state, round):
+        enter(job.context.state, released)
     metrics: dict[str, Any] = {"num-examples": plan.size}
     for statistic, estimate in job.answers:
         value = estimate.value
@@ -268,29 +298,6 @@ def roll_call(message: Message, context: Context) -> Message:
     return Message(RecordDict({"roll-call": content}), reply_to=message)
 
 
-def _claim(state: RecordDict, answered: ConfigRecord) -> None:
-    """Store which broadcast of a round is answered, before anything is drawn.
-
-    Raises
-    ------
-    RejectedError
-        If the round would use its batches and noise twice: it precedes the last round, or it is the last
-        round with another model or other instructions. Also if it belongs to another run.
-    """
-    new: Any = answered
-    last: Any = state.get(ANSWERED, new)
-    round = new["round"]
-    if last["run"] != new["run"]:
-        raise RejectedError(
-            f"round {round} belongs to another run than round {last['round']}, already answered"
-        )
-    if round < last["round"]:
-        raise RejectedError(f"round {round} arrived after round {last['round']} was answered")
-    if round == last["round"] and last["broadcast"] != new["broadcast"]:
-        raise RejectedError(f"round {round} was already answered, to another broadcast")
-    state[ANSWERED] = answered
-
-
 def _example_weights(
     group_weights: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype
 ) -> torch.Tensor | None:
@@ -312,7 +319,9 @@ def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[
     if not due or module is None:
         return []
     plan = task.plan
-    model.put(module, task.parameters)
+    if cohort.loaded is not task.parameters:
+        model.put(module, task.parameters)
+        cohort.loaded = task.parameters
     records = mechanisms.evaluate(
         module,
         task.features_ND,
@@ -354,24 +363,6 @@ def _tensors(records: Records, precision: str) -> Tensors:
     ]
 
 
-def _entered(state: RecordDict, round: int) -> bool:
-    """Return whether the ledger already has this round, as when a message is repeated."""
-    ledger: Any = state.get(LEDGER, {})
-    return bool(ledger) and ledger["round"][-1] == round
-
-
-def _enter(state: RecordDict, releases: Sequence[Release]) -> None:
-    """Append releases to the ledger in the client's context, in place because it grows with every round."""
-    if LEDGER not in state:
-        first = releases[0]
-        state.config_records[LEDGER] = ConfigRecord({column: [getattr(first, column)] for column in COLUMNS})
-        releases = releases[1:]
-    ledger: Any = state[LEDGER]
-    for release in releases:
-        for column in COLUMNS:
-            ledger[column].append(getattr(release, column))
-
-
 def only(kind: type[Record], content: RecordDict) -> Record:
     """Return the single record of a kind in a message.
 
@@ -384,9 +375,3 @@ def only(kind: type[Record], content: RecordDict) -> Record:
     if len(found) != 1:
         raise ValueError(f"{kind.__name__}s {list(found)} instead of one")
     return next(iter(found.values()))
-
-
-def releases_in(content: RecordDict, client: int) -> tuple[Release, ...]:
-    """Return the releases in a reply's ledger."""
-    columns: Any = content[LEDGER]
-    return tuple(Release(client, *row) for row in zip(*(columns[c] for c in COLUMNS), strict=True))

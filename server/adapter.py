@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from numpy.typing import NDArray
 
+from fedtoll.clients import wire
 from fedtoll.clients.train import only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
@@ -73,7 +74,7 @@ class Adapted(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message per client with the parameters and the strategy's instructions."""
-        self._params = tuple(arrays.to_numpy_ndarrays())
+        self._params = tuple(wire.arrays(arrays))
         instructions: dict[str, Any] = {
             k: np.asarray(v, dtype=np.float64).tolist()  # plain numbers, or a list of them
             for k, v in self.strategy.instructions(server_round, self._state).items()
@@ -84,12 +85,9 @@ class Adapted(FlowerStrategy):
                 f"round {server_round}: {self._name} may not send the reserved instruction {reserved[0]!r}"
             )
         record = ConfigRecord({**config, **instructions, "server-round": server_round})
+        content = RecordDict({"arrays": arrays, "config": record})
         return [
-            Message(
-                RecordDict({"arrays": arrays, "config": record}),
-                self._strict.node_of[client.id],
-                MessageType.TRAIN,
-            )
+            Message(content, self._strict.node_of[client.id], MessageType.TRAIN)
             for client in self._run.clients
         ]
 
@@ -126,11 +124,11 @@ class Adapted(FlowerStrategy):
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
         )
         self.history[server_round] = Aggregation(weights, coefficients, statistics, variances.tolist())
-        return ArrayRecord(params), None
+        return wire.encoded(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
         """Return the model to evaluate, which may differ from the broadcast model."""
-        current = tuple(arrays.to_numpy_ndarrays())
+        current = tuple(wire.arrays(arrays))
         output = self.strategy.output(current, self._state)
         return tuple(_like(current, output, f"{self._name}.output returned a model"))
 
@@ -233,7 +231,7 @@ def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
         where = f"round {server_round}: {strategy_name} returned"
         if returned is None:
             raise RunError(f"{where} no model: too few clients for its parameters?")
-        current = tuple(broadcast.to_numpy_ndarrays())
+        current = tuple(wire.arrays(broadcast))
         new = _like(current, returned.to_numpy_ndarrays(), f"{where} a model")
         return ArrayRecord(
             _partly(current, new, step(run.server_schedule, server_round, run.rounds))
@@ -330,7 +328,7 @@ def model_of(strategy: FlowerStrategy) -> Callable[[ArrayRecord], Arrays]:
     """Return a function from the broadcast arrays to the model to evaluate."""
     if isinstance(strategy, Adapted):
         return strategy.output
-    return lambda arrays: tuple(arrays.to_numpy_ndarrays())
+    return lambda arrays: tuple(wire.arrays(arrays))
 
 
 def _partly(current: Arrays, new: Sequence[NDArray[Any]], share: float) -> list[NDArray[Any]]:

@@ -6,6 +6,9 @@ denominator is 0 is NaN (null in the tables), never 0.
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -49,24 +52,28 @@ def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
 
 
 def _auroc_of_sorted(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Auroc:
-    """Return the AUROC of ascending scores from cumulative counts, without sorting again."""
+    """Return the AUROC of ascending scores from cumulative counts, without sorting again.
+
+    The shares of records below a score are the same for all records of that score, so they are computed for
+    each distinct score.
+    """
     m = int(np.count_nonzero(positive))
     n = len(positive) - m
     if m == 0 or n == 0:
         return Auroc()
-    starts = np.flatnonzero(
-        np.concatenate([[True], scores[1:] != scores[:-1]])
-    )  # where runs of equal scores start
-    run = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(scores)))
-    tied_positive = np.add.reduceat(positive.astype(np.int64), starts)
-    tied_negative = np.diff(starts, append=len(scores)) - tied_positive
-    below = (np.cumsum(tied_negative) - tied_negative / 2) / n  # share of negatives below a score, ties half
-    above = 1 - (np.cumsum(tied_positive) - tied_positive / 2) / m
-    below_P, above_N = below[run[positive]], above[run[~positive]]
-    value = float(below_P.mean())
+    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)  # of each distinct score
+    up_to_P = np.cumsum(positive)[last]
+    up_to_N = last + 1 - up_to_P
+    tied_P, tied_N = np.diff(up_to_P, prepend=0), np.diff(up_to_N, prepend=0)
+    below = (up_to_N - tied_N / 2) / n  # share of negatives below a score, ties half
+    above = 1 - (up_to_P - tied_P / 2) / m
+    value = float(tied_P @ below) / m
     if m < 2 or n < 2:
         return Auroc(value)
-    half = _Z * float(np.sqrt(below_P.var(ddof=1) / m + above_N.var(ddof=1) / n))
+    below -= value  # the mean over the positives; that of ``above`` over the negatives is the same
+    above -= value
+    variance_P, variance_N = tied_P @ below**2 / (m - 1), tied_N @ above**2 / (n - 1)
+    half = _Z * math.sqrt(variance_P / m + variance_N / n)
     return Auroc(value, max(0.0, value - half), min(1.0, value + half))
 
 
@@ -110,45 +117,63 @@ class HeldOut:
         chosen = probabilities_NC[np.arange(len(self.labels)), self.labels]
         nats = -np.log(np.clip(chosen, 1e-15, 1.0))
         nats_G = np.asarray(np.bincount(self.codes, weights=nats, minlength=count), dtype=np.float64)
-        order = np.argsort(probabilities_NC[:, 1])  # sorted once; a group's records keep this order
-        scores, positive, codes = probabilities_NC[order, 1], self.labels[order] == 1, self.codes[order]
+        areas = self._areas(probabilities_NC[:, 1]) if classes == 2 else [Auroc()] * (count + 1)
         rows = []
         for code, name in enumerate((*self.names, EVERYBODY)):
             everybody = code == count
-            members = slice(None) if everybody else codes == code
-            confusion = counts_GCC.sum(axis=0) if everybody else counts_GCC[code]
+            confusion = (counts_GCC.sum(axis=0) if everybody else counts_GCC[code]).tolist()
             total = float(nats_G.sum() if everybody else nats_G[code])
-            area = _auroc_of_sorted(scores[members], positive[members]) if classes == 2 else Auroc()
-            rows.append({"group": name, **_rates(confusion, total, area)})
+            rows.append({"group": name, **_rates(confusion, total, areas[code])})
         return rows
+
+    def _areas(self, scores_N: NDArray[np.float64]) -> list[Auroc]:
+        """Return the AUROC of every group, and of all records.
+
+        Scores are sorted once, then by group in this order, so that those of each group ascend, too.
+        """
+        order = np.argsort(scores_N)
+        scores, positive, codes = scores_N[order], self.labels[order] == 1, self.codes[order]
+        by_group = np.argsort(codes.astype(np.uint16), kind="stable")  # 16 bits are sorted in one pass
+        grouped, grouped_positive = scores[by_group], positive[by_group]
+        ends = np.cumsum(np.bincount(codes, minlength=len(self.names))).tolist()
+        return [
+            *(
+                _auroc_of_sorted(grouped[start:end], grouped_positive[start:end])
+                for start, end in itertools.pairwise([0, *ends])
+            ),
+            _auroc_of_sorted(scores, positive),
+        ]
 
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
-def _rates(confusion_CC: NDArray[np.int64], nats: float, area: Auroc) -> dict[str, Any]:
+def _rates(confusion_CC: Sequence[Sequence[int]], nats: float, area: Auroc) -> dict[str, Any]:
     """Return the measures of one group from its counts (rows true, columns predicted)."""
-    n = int(confusion_CC.sum())
-    true, predicted = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
-    recalls = [_ratio(confusion_CC[c, c], true[c]) for c in range(len(true))]
+    true, predicted = (
+        [sum(row) for row in confusion_CC],
+        [sum(column) for column in zip(*confusion_CC, strict=True)],
+    )
+    n, right = sum(true), [row[c] for c, row in enumerate(confusion_CC)]
+    recalls = [_ratio(hits, of) for hits, of in zip(right, true, strict=True)]
     binary = len(true) == 2
-    accuracy = _ratio(int(np.trace(confusion_CC)), n)
-    one_class = n > 0 and int((predicted > 0).sum()) == 1
+    accuracy = _ratio(sum(right), n)
+    one_class = n > 0 and sum(count > 0 for count in predicted) == 1
     # With several classes a group may have only one; predicting that one is right and not flagged.
-    judged = n > 0 and (binary or int((true > 0).sum()) > 1)
+    judged = n > 0 and (binary or sum(count > 0 for count in true) > 1)
     return {
         "n": n,
-        "positives": int(true[1]) if binary else float("nan"),
+        "positives": true[1] if binary else float("nan"),
         "accuracy": accuracy,
         "balanced_accuracy": float(np.mean(recalls)),
         "tpr": recalls[1] if binary else float("nan"),
         "fpr": 1 - recalls[0] if binary else float("nan"),
-        "selection_rate": _ratio(int(predicted[1]), n) if binary else float("nan"),
+        "selection_rate": _ratio(predicted[1], n) if binary else float("nan"),
         "log_loss": _ratio(nats, n),
         "auroc": area.value,
         "auroc_low": area.low,
         "auroc_high": area.high,
         "collapsed": bool(judged and (one_class or area.low <= 0.5 <= area.high)),
-        "below_majority": bool(judged and accuracy <= true.max() / n),
+        "below_majority": bool(judged and accuracy <= max(true) / n),
     }

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedtoll import __version__
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.clients import wire
 from fedtoll.clients.failures import CLIENT_FAILED, REASONS
@@ -24,7 +25,7 @@ from fedtoll.scenarios.errors import RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.grid import SynchronousGrid
 
-RECORDS = {"arrays", "metrics", clients.LEDGER}
+RECORDS = {"arrays", "metrics", client_state.LEDGER}
 """The records of a reply. Record names are observable too, so a reply holds exactly these."""
 
 _FAILED = REASONS[CLIENT_FAILED]
@@ -183,11 +184,11 @@ class Strict(SynchronousGrid):
 
         The server's ledger would then be too small, whether or not the reply is skipped.
         """
-        if clients.LEDGER not in content:
+        if client_state.LEDGER not in content:
             return  # reported as a malformed reply
         where = f"round {round}, {self._label(client)}"
         try:
-            if dict(content[clients.LEDGER]) == self.ledger.columns(client):
+            if dict(content[client_state.LEDGER]) == self.ledger.columns(client):
                 return
             reported, charged = self._new(client, content)
         except (KeyError, ValueError, TypeError):
@@ -241,8 +242,8 @@ class Strict(SynchronousGrid):
         arrays = clients.only(ArrayRecord, content)
         metrics = clients.only(MetricRecord, content)
         ledger = clients.only(ConfigRecord, content)
-        if content.get(clients.LEDGER) is not ledger:
-            raise ValueError(f"it has no {clients.LEDGER!r}")
+        if content.get(client_state.LEDGER) is not ledger:
+            raise ValueError(f"it has no {client_state.LEDGER!r}")
         _check_names(content)
         if list(sent.keys()) != list(arrays.keys()):
             raise ValueError(f"parameters {list(arrays.keys())} instead of {list(sent.keys())}")
@@ -286,13 +287,13 @@ class Strict(SynchronousGrid):
         take a time that grows with the square of the rounds. The last accepted ledger ended with the last
         release charged by then, so what follows in one follows in the other.
         """
-        ledger: Any = content[clients.LEDGER]
+        ledger: Any = content[client_state.LEDGER]
         before, total = self._accepted.get(client, ({}, 0))
         length = len(before.get("round", ()))
         if any(ledger[c][:length] != before[c] for c in before):
             length = total = 0
         rest = ConfigRecord({c: values[length:] for c, values in ledger.items()})
-        reported = clients.releases_in(RecordDict({clients.LEDGER: rest}), client)
+        reported = client_state.releases_in(RecordDict({client_state.LEDGER: rest}), client)
         return reported, self.ledger.releases_of(client)[total:]
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:

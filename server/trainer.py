@@ -1,25 +1,31 @@
-"""Train runs in this process, one after another, reusing what they share."""
+"""Train runs in this process, alone or in step, reusing what they share."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
 if TYPE_CHECKING:
+    from flwr.app import Message
+    from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
-    from fedtoll.clients.train import Clients
+    from fedtoll.clients.failures import Failure
+    from fedtoll.clients.train import Clients, Round
     from fedtoll.server.app import Look
     from fedtoll.server.tables import Tables
 
 
 _log = logging.getLogger("fedtoll")
+
+Result = TypeVar("Result")
 
 
 class Trainer:
@@ -57,52 +63,87 @@ class Trainer:
         Parameters, tables and errors are those of :func:`fedtoll.server.app.federate`.
         """
         from fedtoll.server.app import federate
-        from fedtoll.server.grid import LocalGrid
 
-        grid = LocalGrid(run, self.clients.train)
-        with self._explained(run):
-            return federate(grid, run, look, self.clients.federation(run))
+        return self._alone(run, lambda grid: federate(grid, run, look, self.clients.federation(run)))
+
+    def train_together(self, runs: Sequence[Run]) -> list[Tables | Exception]:
+        """Train several runs in step, which is faster if they share a seed.
+
+        Returns
+        -------
+        list
+            The tables of each run, the same as those of :meth:`train`, or what it raised.
+        """
+        from fedtoll.server.app import federate
+
+        return self._together(runs, lambda run, grid: federate(grid, run, None, self.clients.federation(run)))
+
+    def final_models(self, runs: Sequence[Run]) -> list[tuple[NDArray[Any], ...] | Exception]:
+        """Train several runs in step, and return their models after the last round, or what they raised.
+
+        The models are those of :meth:`train`, without the measures of every round, which take time.
+        """
+        return self._together(runs, self._final_model)
 
     def final_model(self, run: Run) -> tuple[NDArray[Any], ...]:
-        """Train one run with all its clients in this process, and return its model after the last round.
+        """Train one run, and return its model after the last round, as :meth:`final_models` does."""
+        return self._alone(run, lambda grid: self._final_model(run, grid))
 
-        The same model as that of :meth:`train`, without the measures of every round, which take time.
-        """
+    def _final_model(self, run: Run, grid: Grid) -> tuple[NDArray[Any], ...]:
         from fedtoll.server.app import fit
-        from fedtoll.server.grid import LocalGrid
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
-        grid = LocalGrid(run, self.clients.train)
-        with self._explained(run):
-            fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
+        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
         return last["model"]
 
-    @contextmanager
-    def _explained(self, run: Run) -> Iterator[None]:
-        """Show the experimenter what clients raised, which no server is told: they are in this process.
+    def _alone(self, run: Run, serve: Callable[[Grid], Result]) -> Result:
+        """Serve one run over a Grid of the clients in this process."""
+        from fedtoll.server.grid import LocalGrid
 
-        Raises
-        ------
-        RunError
-            If the run fails because a client did: the same line with the client's own error, which is also
-            its cause.
-        """
-        from fedtoll.clients.failures import MOST_FAILURES, REASONS
+        self.clients.failures.clear()
+        with _explained(run, self.clients.failures):
+            return serve(LocalGrid(run, self.clients.train))
 
-        failures = self.clients.failures
-        failures.clear()
-        try:
-            yield
-        except RunError as error:
-            if not failures or not any(reason in str(error) for reason in REASONS.values()):
-                raise
-            first = min(failures, key=lambda failure: (-failure.round, failure.client))
-            raise RunError(f"{error}: {first.line}") from first.error
-        if failures:
-            first = failures[0]
-            more = " or more" if len(failures) == MOST_FAILURES else ""
-            where = f"round {first.round}, client {run.clients[first.client].id}: {first.line}"
-            _log.warning("fedtoll: %s: %d%s replies failed, first %s", run.label, len(failures), more, where)
+    def _together(
+        self, runs: Sequence[Run], serve: Callable[[Run, Grid], Result]
+    ) -> list[Result | Exception]:
+        """Serve several runs in step, each over a Grid of its own."""
+        from fedtoll.clients.train import Round
+        from fedtoll.server.grid import LocalGrid
+        from fedtoll.server.in_step import in_step
+
+        def server(run: Run, ask: Callable[[Round], list[Message]]) -> Result:
+            failures: list[Failure] = []
+            with _explained(run, failures):
+                return serve(run, LocalGrid(run, lambda sent, contexts: ask(Round(sent, contexts, failures))))
+
+        return in_step([partial(server, run) for run in runs], self.clients.train_together)
+
+
+@contextmanager
+def _explained(run: Run, failures: list[Failure]) -> Iterator[None]:
+    """Show the experimenter what clients raised, which no server is told: they are in this process.
+
+    Raises
+    ------
+    RunError
+        If the run fails because a client did: the same line with the client's own error, which is also
+        its cause.
+    """
+    from fedtoll.clients.failures import MOST_FAILURES, REASONS
+
+    try:
+        yield
+    except RunError as error:
+        if not failures or not any(reason in str(error) for reason in REASONS.values()):
+            raise
+        first = min(failures, key=lambda failure: (-failure.round, failure.client))
+        raise RunError(f"{error}: {first.line}") from first.error
+    if failures:
+        first = failures[0]
+        more = " or more" if len(failures) == MOST_FAILURES else ""
+        where = f"round {first.round}, client {run.clients[first.client].id}: {first.line}"
+        _log.warning("fedtoll: %s: %d%s replies failed, first %s", run.label, len(failures), more, where)
 
 
 def simulate(run: Run, look: Look | None = None, federation: Federation | None = None) -> Tables:

@@ -51,6 +51,10 @@ class Trained:
     steps: int
 
 
+Job = tuple[Run, Sequence[Task]]
+"""A run, and the tasks of its clients in one round."""
+
+
 class Engine(Protocol):
     """Trains the clients of a cohort for one round, each from the parameters of its task."""
 
@@ -58,4 +62,8 @@ class Engine(Protocol):
 
     def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
         """Return one result for each task, in the order of the tasks."""
+        ...
+
+    def train_together(self, jobs: Sequence[Job]) -> list[list[Trained]]:
+        """Return the results of :meth:`train` for each of several runs, with the same bits."""
         ...

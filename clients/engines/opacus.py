@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fedtoll.clients import model
-from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.clients.engines.sampling import batches, begin, noise_generator, noise_keys
 from fedtoll.clients.losses import per_example
 from fedtoll.clients.noise import noised
@@ -41,6 +41,10 @@ class OpacusEngine:
                 module = GradSampleModule(module, loss_reduction="sum")
             module.train()
             return [self._train_one(run, task, module, private) for task in tasks]
+
+    def train_together(self, jobs: Sequence[Job]) -> list[list[Trained]]:
+        """Train several runs, one after another."""
+        return [self.train(run, tasks) for run, tasks in jobs]
 
     def _train_one(self, run: Run, task: Task, module: nn.Module, private: bool) -> Trained:
         model.put(module, task.parameters)

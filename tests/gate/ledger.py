@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.app.message_type import MessageType
 
 from fedtoll import __version__
-from fedtoll.clients import train as clients
+from fedtoll.clients import state as client_state
 from fedtoll.privacy.ledger import COLUMNS, DP_SGD
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import NUMERICS, Run
@@ -33,7 +33,7 @@ from tests.peers.oracle import at_least, at_most
 from tests.peers.test_accounting import integrated
 
 ROUNDS, STEPS, EVERY = 3, 2, 2
-REPLY = {"arrays", "metrics", clients.LEDGER}
+REPLY = {"arrays", "metrics", client_state.LEDGER}
 """Record names are observable too, so a reply holds exactly these."""
 
 Row = tuple[int, str, float, float, int]
@@ -157,7 +157,7 @@ def wire(system: System) -> None:
         assert released == entered, f"round {round}, client {client}: sent {released}, charged {entered}"
         steps = sum(count for _, what, _, _, count in charged if what == DP_SGD)
         assert steps == STEPS, f"round {round}, client {client}: {steps} steps charged, not {STEPS}"
-        columns: Any = content[clients.LEDGER]
+        columns: Any = content[client_state.LEDGER]
         assert set(columns) == set(COLUMNS)
         entries = list(zip(*(columns[c] for c in COLUMNS), strict=True))
         assert repr(entries) == repr([row for row in lines if row[0] <= round]), (
@@ -198,7 +198,7 @@ def _released(content: RecordDict, client: int, sent: ArrayRecord, cells: dict[s
             assert not metrics, f"client {client} also sends {sorted(metrics)}"
         else:
             assert isinstance(record, ConfigRecord)
-            assert name == clients.LEDGER, f"client {client} sends {name!r}, which is not declared"
+            assert name == client_state.LEDGER, f"client {client} sends {name!r}, which is not declared"
     return releases
 
 

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from fedtoll.clients.engines import cohort, draws, opacus, sampling
+from fedtoll.clients.engines import cohort, draws, gradients, opacus, sampling
 from fedtoll.clients.engines.base import Task, Trained
 from fedtoll.scenarios.run import Run
 
@@ -92,7 +92,7 @@ def clipping(sums: Callable[..., Tensors], accumulate: Callable[[Tensors, float]
 
         dp.clip_and_accumulate = clip_and_accumulate
 
-    return [patch.object(cohort, "_clipped_sums", sums), optimizer(change)]
+    return [patch.object(gradients, "clipped_sums", sums), optimizer(change)]
 
 
 def noising(factor: Callable[[Run, Task], float]) -> list[Any]:
@@ -137,7 +137,7 @@ def engines(
 
 # Clipping.
 
-_SUMS: Callable[..., Tensors] = cohort._clipped_sums
+_SUMS: Callable[..., Tensors] = gradients.clipped_sums
 
 
 def _examples(
@@ -210,7 +210,7 @@ def weights_outside_the_clip() -> list[Any]:
     ) -> Tensors:
         return _SUMS(network, active, pool, index, factor * (1.0 if weight is None else weight), None, clip)
 
-    return [patch.object(cohort, "_clipped_sums", sums)]
+    return [patch.object(gradients, "clipped_sums", sums)]
 
 
 # Noise of training.

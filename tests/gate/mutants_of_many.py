@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from fedtoll.clients import mechanisms
-from fedtoll.clients.engines import cohort, draws, sampling
-from fedtoll.clients.engines.base import Task
+from fedtoll.clients.engines import cohort, draws, gradients, sampling
+from fedtoll.clients.engines.base import Job, Task
 from fedtoll.privacy import accounting, constants, ledger, opacus_prv
 from fedtoll.privacy.ledger import DP_SGD, Ledger
 from fedtoll.scenarios import data, partition
@@ -171,12 +171,13 @@ def larger_batches_from_round_12() -> list[Any]:
 
 def clip_times(factor: Callable[[Task, int], float]) -> list[Any]:
     """Multiply the clip, but not the noise, by a factor."""
-    sums, normals_of = cohort._clipped_sums, cohort.CohortEngine._train_block
+    sums, block = gradients.clipped_sums, cohort.CohortEngine._train_block
     state: dict[str, Any] = {}
 
-    def train_block(self: Any, run: Run, tasks: Sequence[Task], layers: Any) -> Any:
+    def train_block(self: Any, jobs: Sequence[Job], layers: Any) -> Any:
+        ((_, tasks),) = jobs
         state.update(tasks=tasks, step=-1)
-        return normals_of(self, run, tasks, layers)
+        return block(self, jobs, layers)
 
     def clipped(network: Any, active: int, pool: Any, index: Any, f: Any, weight: Any, clip: Any) -> Any:
         state["step"] += 1
@@ -203,7 +204,7 @@ def clip_times(factor: Callable[[Task, int], float]) -> list[Any]:
 
     return [
         patch.object(cohort.CohortEngine, "_train_block", train_block),
-        patch.object(cohort, "_clipped_sums", clipped),
+        patch.object(gradients, "clipped_sums", clipped),
         optimizer(change),
     ]
 

@@ -154,7 +154,7 @@ def no_memory() -> list[Any]:
 
 def recorded(change: Any) -> list[Any]:
     """Patch the releases that client and server enter in their ledgers, so that the two agree."""
-    owed, enter = ledger.owed, clients._enter
+    owed, enter = ledger.owed, client_state.enter
 
     def owes(*args: Any) -> tuple[Release, ...]:
         return tuple(change(owed(*args)))
@@ -162,7 +162,7 @@ def recorded(change: Any) -> list[Any]:
     def enters(state: Any, releases: Any) -> None:
         enter(state, list(change(releases)))
 
-    return [patch.object(strict, "owed", owes), patch.object(clients, "_enter", enters)]
+    return [patch.object(strict, "owed", owes), patch.object(clients, "enter", enters)]
 
 
 @mutant("a client's ledger starts again in each round")
@@ -302,7 +302,7 @@ def number_in_the_roll_call() -> list[Any]:
 
 @mutant("a round is answered again for another model, with the same noise")
 def round_answered_twice() -> list[Any]:
-    return [patch.object(clients, "_claim", lambda *_: None)]
+    return [patch.object(clients, "claim", lambda *_: None)]
 
 
 @mutant("a client sends its number of records instead of its public size")
@@ -322,7 +322,7 @@ def statistics_between_their_rounds() -> list[Any]:
     def answers(cohort: Any, task: Any, groups: Any) -> Any:
         return original(replace(cohort, run=often(cohort.run)), task, groups)
 
-    def enter(state: Any, releases: Any, original: Any = clients._enter) -> None:
+    def enter(state: Any, releases: Any, original: Any = client_state.enter) -> None:
         original(state, [r for r in releases if r.what == DP_SGD or r.round % 2])
 
     def lenient(self: Strict, client: int, round: int) -> Any:
@@ -330,6 +330,6 @@ def statistics_between_their_rounds() -> list[Any]:
 
     return [
         patch.object(clients, "_answers", answers),
-        patch.object(clients, "_enter", enter),
+        patch.object(clients, "enter", enter),
         patch.object(Strict, "_metrics", lenient),
     ]

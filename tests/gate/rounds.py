@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message_type import MessageType
 
-from fedtoll.clients import train as clients
+from fedtoll.clients import state as client_state
 from fedtoll.server.grid import LocalGrid
 from tests.gate.replay import WEIGHED
 from tests.gate.system import System, ask, check, runs, send, start
@@ -56,4 +56,4 @@ def _at_once(system: System) -> None:
 
 def _ledger(content: RecordDict) -> dict[str, list[Any]]:
     """Return a copy: in this process, clients keep writing into the records they sent."""
-    return {column: list(values) for column, values in dict(content[clients.LEDGER]).items()}  # type: ignore[arg-type]
+    return {column: list(values) for column, values in dict(content[client_state.LEDGER]).items()}  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.clients import train as clients
+from fedtoll.clients import state as client_state
 from fedtoll.privacy.ledger import DP_SGD
 from tests.gate import tables
 from tests.gate.noise import EMPTY, close, unit
@@ -78,7 +78,7 @@ def _empty(system: System) -> None:
         assert (answer.update != 0).all(), f"client {answer.client} returns weights that it received"
         noise = answer.update / unit(answer.client, plan.noise_multiplier) / np.sqrt(STEPS)
         close(noise, f"client {answer.client}, empty batches")
-        ledger: dict[str, Any] = dict(answer.content.config_records[clients.LEDGER])
+        ledger: dict[str, Any] = dict(answer.content.config_records[client_state.LEDGER])
         assert dict(zip(ledger["what"], ledger["count"], strict=True)) == {
             **dict.fromkeys(SENSITIVITY, 1),
             DP_SGD: STEPS,

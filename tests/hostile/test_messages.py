@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.app.message_type import MessageType
 
 from fedtoll.clients import model
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.server.grid import LocalGrid
 from tests.hostile.traps import ESCAPE, bytes_of
@@ -96,7 +97,7 @@ def test_a_client_answers_no_round_that_its_run_does_not_have(round):
         (reply,) = grid.send_and_receive([Message(content, node, MessageType.TRAIN)])
         assert reply.error.reason == "the client rejects the message"
         assert handler.failures.pop().line == f"RejectedError: round {round}: the run has rounds 1 to 2"
-        assert clients.LEDGER not in grid._contexts[node].state
+        assert client_state.LEDGER not in grid._contexts[node].state
 
 
 def test_the_reason_of_a_failure_is_one_line_without_escapes():

@@ -284,9 +284,9 @@ def test_a_groups_share_of_the_weight_is_its_clients():
 
 
 def test_of_several_classes_none_is_positive_and_a_group_of_one_class_is_not_judged():
-    rows = _rates(np.diag([30, 0, 0]), 1.0, Auroc())
+    rows = _rates(np.diag([30, 0, 0]).tolist(), 1.0, Auroc())
     assert math.isnan(rows["positives"])
     assert (rows["collapsed"], rows["below_majority"]) == (False, False)
-    mixed = _rates(np.array([[20, 0, 0], [10, 0, 0], [0, 0, 0]]), 1.0, Auroc())
+    mixed = _rates([[20, 0, 0], [10, 0, 0], [0, 0, 0]], 1.0, Auroc())
     assert (mixed["collapsed"], mixed["below_majority"]) == (True, True)
-    assert _rates(np.diag([30, 0]), 1.0, Auroc())["collapsed"]  # two classes: predicts one, flagged
+    assert _rates([[30, 0], [0, 0]], 1.0, Auroc())["collapsed"]  # two classes: predicts one, flagged

@@ -49,6 +49,9 @@ def fails(request, monkeypatch) -> None:
                 raise KeyError(SECRET)
             return self.engine.train(run, tasks)
 
+        def train_together(self, jobs: list[Any]) -> Any:
+            return [self.train(*job) for job in jobs]
+
     def asked(cohort: Any, task: Any, groups: Any) -> Any:
         if task.round == 2 and task.plan.id == 1:
             raise KeyError(SECRET)
@@ -108,6 +111,8 @@ def test_the_log_of_failures_is_bounded_and_starts_anew_with_every_run(monkeypat
     many = clients.Clients()
     grid = LocalGrid(run, many.train)
     for _ in range(2 * MOST_FAILURES):
-        reply = many._failed(Message(RecordDict(), 1, "train"), grid._contexts[1], KeyError("x"))
+        reply = clients._failed(
+            Message(RecordDict(), 1, "train"), grid._contexts[1], KeyError("x"), many.failures
+        )
         assert reply.has_error()
     assert len(many.failures) == MOST_FAILURES

@@ -17,6 +17,7 @@ from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtoll.clients import model
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
@@ -194,7 +195,7 @@ def test_a_client_answers_a_round_to_one_broadcast_only(plain):
         message = Message(RecordDict({"arrays": ArrayRecord(arrays), "config": config}), 1, MessageType.TRAIN)
         (reply,) = grid.send_and_receive([message])
         if not reply.has_error():
-            return len(clients.releases_in(reply.content, 0))
+            return len(client_state.releases_in(reply.content, 0))
         assert reply.error.reason == "the client rejects the message"
         return handler.failures.pop().line
 
@@ -229,7 +230,7 @@ def test_a_round_that_failed_may_be_asked_for_again(plain, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(clients.Clients, "engine", None)
         assert ask().has_error()
-    assert len(clients.releases_in(ask().content, 0)) == 1
+    assert len(client_state.releases_in(ask().content, 0)) == 1
 
 
 # Order.

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from fedtoll.clients import mechanisms, model
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
@@ -66,7 +67,7 @@ def test_every_number_of_every_statistic_leaves_with_the_noise_that_was_charged(
     scores: list[float] = []
     for broadcast, replies in tap.replies:
         for plan, reply in zip(run.clients, replies, strict=True):
-            assert set(reply.content) == {"arrays", "metrics", clients.LEDGER}
+            assert set(reply.content) == {"arrays", "metrics", client_state.LEDGER}
             metrics: dict[str, Any] = dict(reply.content.metric_records["metrics"])
             assert metrics.pop("num-examples") == plan.size
             true = exact(run, plan.id, broadcast)

@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_ins_message
 
 from fedtoll.clients import engines
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.privacy.ledger import Ledger, owed
 from fedtoll.scenarios.run import Run
@@ -81,7 +82,7 @@ class Deaf(LocalGrid):
 
 def own(grid: LocalGrid, client: int) -> tuple[Any, ...]:
     """Return the ledger in a client's context."""
-    return clients.releases_in(grid._contexts[client + 1].state, client)
+    return client_state.releases_in(grid._contexts[client + 1].state, client)
 
 
 def charged(run: Run, tables: dict[str, pd.DataFrame]) -> bool:
@@ -224,7 +225,9 @@ def test_a_ledger_may_lack_skipped_rounds_and_claim_nothing_else(rows, outcome):
         if round == 3:
             arrays, metrics, ledger = content(replies[1])
             copied = ConfigRecord(dict(ledger))  # in process, the reply shares the client's ledger
-            replies[1].content = RecordDict({"arrays": arrays, "metrics": metrics, clients.LEDGER: copied})
+            replies[1].content = RecordDict(
+                {"arrays": arrays, "metrics": metrics, client_state.LEDGER: copied}
+            )
             claims(*rows)(replies[1])
         return lose(replies, round)
 
@@ -318,7 +321,7 @@ def test_the_reason_is_one_short_line(private):
 
 def test_the_work_after_a_skip_does_not_grow_with_the_rounds_before(monkeypatch):
     run = skipping(training={"rounds": 24, "local_steps": 1})
-    read, rows = clients.releases_in, []
+    read, rows = client_state.releases_in, []
 
     def releases_in(content: RecordDict, client: int) -> Any:
         found = read(content, client)

@@ -15,6 +15,7 @@ from flwr.server.superlink.linkstate.utils import create_message_error_unavailab
 from flwr.serverapp.strategy import FedAvg
 
 from fedtoll.clients import model
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.errors import RunError
@@ -43,7 +44,7 @@ def private() -> Run:
 
 def content(reply: Message) -> tuple[ArrayRecord, MetricRecord, Any]:
     c = reply.content
-    return c.array_records["arrays"], c.metric_records["metrics"], c.config_records[clients.LEDGER]
+    return c.array_records["arrays"], c.metric_records["metrics"], c.config_records[client_state.LEDGER]
 
 
 def array(change: Callable[[np.ndarray], np.ndarray]):
@@ -190,7 +191,7 @@ MALFORMED = {
         "MetricRecords ['metrics', 'more']",
     ),
     "extra note": (extra("note", ConfigRecord({"rows": 3})), "ConfigRecords ['fedtoll.ledger', 'note']"),
-    "no ledger": (remove(clients.LEDGER), "ConfigRecords [] instead of one"),
+    "no ledger": (remove(client_state.LEDGER), "ConfigRecords [] instead of one"),
     "ledger reset": (reset, "its ledger holds Release(client=1, round=2"),
     "ledger of fewer steps": (ledger("count", lambda c: [*c[:-1], c[-1] - 1]), "its ledger holds Release("),
     "ledger of more noise": (ledger("noise_multiplier", lambda c: [c[0] * 2, *c[1:]]), "its ledger holds"),

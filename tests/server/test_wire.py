@@ -15,7 +15,7 @@ import torch
 from flwr.app import Message, RecordDict
 
 from fedtoll.clients import model
-from fedtoll.clients import train as clients
+from fedtoll.clients import state as client_state
 from fedtoll.clients.losses import per_example
 from fedtoll.privacy.ledger import owed
 from fedtoll.scenarios.federation import Federation
@@ -43,7 +43,7 @@ def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsil
     lengths = []
 
     def count(replies, round):
-        lengths.append([len(clients.releases_in(r.content, 0)) for r in replies])
+        lengths.append([len(client_state.releases_in(r.content, 0)) for r in replies])
         return replies
 
     grid = Wrapped(run, count)
@@ -51,7 +51,7 @@ def test_the_servers_ledger_is_each_clients_own_and_never_resets(strategy, epsil
     kinds = 1 + len(run.statistics)
     assert lengths == [[kinds * t] * 3 for t in (1, 2, 3, 4)]
     for plan in run.clients:
-        recorded = clients.releases_in(grid._contexts[plan.id + 1].state, plan.id)
+        recorded = client_state.releases_in(grid._contexts[plan.id + 1].state, plan.id)
         assert recorded == tuple(r for t in (1, 2, 3, 4) for r in owed(run, plan, t))
         rows = table[table["client"] == plan.id]
         entries = rows[["client", "round", "release", "sampling_rate", "noise_multiplier", "count"]]
@@ -118,7 +118,7 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
     sent = zip(tap.nodes[3:], tap.rounds, tap.sent[3:], tap.received[3:], strict=True)
     for node, round, request, content in sent:
         plan = run.clients[node - 1]
-        assert set(content) == {"arrays", "metrics", clients.LEDGER}
+        assert set(content) == {"arrays", "metrics", client_state.LEDGER}
         broadcast = request.array_records["arrays"].to_numpy_ndarrays()
         returned = content.array_records["arrays"].to_numpy_ndarrays()
         assert [a.shape for a in returned] == [a.shape for a in broadcast]
@@ -133,9 +133,9 @@ def test_every_number_that_leaves_a_client_is_accounted_for(strategy, epsilon):
             )
             scores.append(noise / sd)
         assert not metrics
-        ledger = dict(content.config_records[clients.LEDGER])
+        ledger = dict(content.config_records[client_state.LEDGER])
         assert set(ledger) == {"round", "what", "sampling_rate", "noise_multiplier", "count"}
-        assert clients.releases_in(content, plan.id) == tuple(
+        assert client_state.releases_in(content, plan.id) == tuple(
             r for t in range(1, round + 1) for r in owed(run, plan, t)
         )
     assert len(scores) == len(run.statistics) * 3 * run.rounds
