@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -150,7 +150,7 @@ class CohortEngine:
         first = models[0].flat_KP
         noisy = next((job for job in jobs if job[0].mechanism == "dp-sgd"), None)
         draw = unpredictable_normals if self._secret else normals
-        noises = repeat([None]) if noisy is None else draw(*noisy, [first], self._noise)
+        noises: Iterable[Any] = repeat([None]) if noisy is None else draw(*noisy, [first], self._noise)
         total_KP = torch.empty_like(first)
         released_KP = torch.empty_like(first, dtype=torch.float64)
         padding = len(pool.labels_N) - 1

@@ -19,7 +19,7 @@ from fedtoll.audit.statistics import audit_statistics
 from fedtoll.audit.subject import FIRST, LAST, ROUND, SAMPLED
 from fedtoll.audit.white_box import Bound, audit_step, one_run
 from fedtoll.clients import mechanisms
-from fedtoll.clients.engines import draws, gradients, make_engine, opacus, sampling
+from fedtoll.clients.engines import cohort, draws, gradients, make_engine, opacus, sampling
 from fedtoll.privacy.gaussian import gaussian_epsilon
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run

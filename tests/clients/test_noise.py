@@ -104,7 +104,7 @@ def test_a_classifier_without_a_seed_draws_its_noise_from_the_system(monkeypatch
     DPClassifier(epsilon=1.0, random_state=0, **facts).fit(X, y)
     assert asked == []
     fitted = DPClassifier(epsilon=1.0, **facts).fit(X, y)
-    assert asked == [24, 8, 24, 8]  # weights and bias, in each of two steps
+    assert asked == [32, 32]  # weights and bias together, in each of two steps
     asked.clear()
     again = DPClassifier(epsilon=1.0, **facts).fit(X, y)
     for a, b in zip(fitted.parameters_, again.parameters_, strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fedtoll.clients.engines import cohort, draws, gradients, opacus, sampling
-from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.scenarios.run import Run
 
 BOTH = ("cohort", "opacus")
@@ -127,11 +127,16 @@ def engines(
     patches = []
     for engine in (cohort.CohortEngine, opacus.OpacusEngine):
 
-        def train(self: Any, run: Run, tasks: Sequence[Task], original: Any = engine.train) -> list[Trained]:
-            trained = original(self, run, [task(t) for t in tasks])
-            return [replace(x, steps=steps(run, t)) for x, t in zip(trained, tasks, strict=True)]
+        def train(
+            self: Any, jobs: Sequence[Job], original: Any = engine.train_together
+        ) -> list[list[Trained]]:
+            trained = original(self, [(run, [task(t) for t in tasks]) for run, tasks in jobs])
+            return [
+                [replace(x, steps=steps(run, t)) for x, t in zip(results, tasks, strict=True)]
+                for (run, tasks), results in zip(jobs, trained, strict=True)
+            ]
 
-        patches.append(patch.object(engine, "train", train))
+        patches.append(patch.object(engine, "train_together", train))
     return patches
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fedtoll.clients import mechanisms, wire
+from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import cohort, opacus, sampling
 from fedtoll.privacy import accounting, calibration_cache, constants, ledger
