@@ -47,8 +47,8 @@ Record = TypeVar("Record")
 _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
 
 
-MOST_TOGETHER = 16
-"""The maximum number of runs that train together."""
+MOST_RUNS = 16
+"""The maximum number of runs whose records and constants are kept."""
 
 Tensors = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 """The features, labels and groups of every client's records."""
@@ -118,19 +118,30 @@ class Clients:
                 batches.append((position, jobs))
             else:
                 batches += [(position, [job]) for job in jobs]
-        for engine in {id(e): e for e in (self.engine(jobs[0].run) for _, jobs in batches)}.values():
-            mine = [(position, jobs) for position, jobs in batches if self.engine(jobs[0].run) is engine]
-            try:
-                trained = engine.train_together([(j[0].run, [job.task for job in j]) for _, j in mine])
-            except Exception:  # find out whose it is
-                for position, jobs in mine:
-                    replies[position] |= self._train_batch(jobs, rounds[position].failures)
-            else:
-                for (position, jobs), results in zip(mine, trained, strict=True):
-                    replies[position] |= {j.index: _reply(j, r) for j, r in zip(jobs, results, strict=True)}
+        try:
+            trained = self._train_batches([jobs for _, jobs in batches])
+        except Exception:  # find out whose it is
+            for position, jobs in batches:
+                replies[position] |= self._train_batch(jobs, rounds[position].failures)
+        else:
+            for (position, jobs), results in zip(batches, trained, strict=True):
+                replies[position] |= {j.index: _reply(j, r) for j, r in zip(jobs, results, strict=True)}
         return [
             [found[i] for i in range(len(each.messages))] for found, each in zip(replies, rounds, strict=True)
         ]
+
+    def _train_batches(self, batches: Sequence[list[_Job]]) -> list[list[Trained]]:
+        """Train jobs of several runs, with one call of each engine."""
+        by_engine: dict[int, list[int]] = {}
+        for i, jobs in enumerate(batches):
+            by_engine.setdefault(id(self.engine(jobs[0].run)), []).append(i)
+        results: list[list[Trained]] = [[] for _ in batches]
+        for members in by_engine.values():
+            engine = self.engine(batches[members[0]][0].run)
+            work = [(batches[i][0].run, [job.task for job in batches[i]]) for i in members]
+            for i, trained in zip(members, engine.train_together(work), strict=True):
+                results[i] = trained
+        return results
 
     def _train_batch(self, jobs: Sequence[_Job], failures: list[Failure]) -> dict[int, Message]:
         """Train jobs of one run together and return their replies by index."""
@@ -206,7 +217,7 @@ class Clients:
             features = records.table.features.shape[1]
             module = model.build(run.model, features, run.classes, run.precision) if run.statistics else None
             digest = hashlib.sha256(text.encode()).hexdigest()
-            while len(self._cohorts) >= MOST_TOGETHER:
+            while len(self._cohorts) >= MOST_RUNS:
                 self._cohorts.pop(next(iter(self._cohorts)))
             self._cohorts[text] = _Cohort(text, digest, run, self._tensors[2], module)
         return self._cohorts[text]

@@ -18,6 +18,7 @@ from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
+from fedtoll.server.groups import groups
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
 from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one_thread, spread
@@ -71,16 +72,17 @@ def execute(
     RunError
         If workers cannot start, or a result cannot be written.
     """
-    # Sorted by seed, because runs of one seed share records and draws, which a process caches.
-    todo = sorted((run for run in runs if not store.has(run)), key=lambda run: run.seed)
+    todo = [run for run in runs if not store.has(run)]
     texts = [run.to_json() for run in todo]
     seeds = {text: run.seed for text, run in zip(texts, todo, strict=True)}
-    trained = outcomes(
+    trained = outcomes_together(
         partial(_train, Trainer(federation)),
         texts,
+        # A run with a time limit has a process of its own to be stopped.
+        groups(todo, federation, workers or cores()) if timeout is None else [[i] for i in range(len(todo))],
         executor=executor,
         workers=workers,
-        share=seeds.get,
+        share=seeds.get,  # runs of one seed share records and draws, which a process caches
         timeout=timeout,
         # Code that is not fedtoll's may end the process or block it.
         apart=any(run.strategy.digest or run.model_digest for run in todo),
@@ -133,6 +135,49 @@ def outcomes(
     if executor == "serial":
         return spread(guarded, jobs, 1)
     return spread(guarded, jobs, workers, share=share, lost=_lost, timeout=timeout, apart=apart)
+
+
+def outcomes_together(
+    work: Callable[[Sequence[Job]], Sequence[Any]],
+    jobs: Sequence[Job],
+    groups: Sequence[Sequence[int]],
+    *,
+    share: Callable[[Job], Any] = lambda job: None,
+    **how: Any,
+) -> Iterator[tuple[int, Outcome]]:
+    """Do groups of jobs, each with one call; yield the position and outcome of each job.
+
+    If a group is lost as a whole, e.g. because its worker died twice, its jobs are done one by one.
+
+    Parameters
+    ----------
+    work
+        Returns the result or the exception of each of several jobs.
+    jobs
+        Strings, as in :func:`outcomes`.
+    groups
+        The positions of the jobs of each group.
+    share, **how
+        As in :func:`outcomes`.
+    """
+    lost: list[list[int]] = []
+    batches = [tuple(jobs[i] for i in group) for group in groups]
+    done = outcomes(partial(_each, work), batches, share=lambda batch: share(batch[0]), **how)
+    for position, (results, line, trace) in done:
+        group = groups[position]
+        if results is not None:
+            yield from zip(group, results, strict=True)
+        elif len(group) == 1:
+            yield group[0], (None, line, trace)
+        else:
+            lost += [[i] for i in group]
+    if lost:
+        yield from outcomes_together(work, jobs, lost, share=share, **how)
+
+
+def _each(work: Callable[[Sequence[Job]], Sequence[Any]], jobs: Sequence[Job]) -> list[Outcome]:
+    """Return the outcome of each of several jobs."""
+    return [_failed(result) if isinstance(result, Exception) else (result, "", "") for result in work(jobs)]
 
 
 def _lost(reason: str) -> Outcome:
@@ -188,9 +233,10 @@ def _ray(
             ray.shutdown()
 
 
-def _train(trainer: Trainer, text: str) -> dict[str, Any]:
-    """Train one run from its JSON, in the driver or in a worker."""
-    return trainer.train(Run.from_json(text))
+def _train(trainer: Trainer, texts: Sequence[str]) -> list[Any]:
+    """Train runs from their JSON, in the driver or in a worker; return the tables of each or its error."""
+    runs = [Run.from_json(text) for text in texts]
+    return [trainer.train(runs[0])] if len(runs) == 1 else trainer.train_together(runs)
 
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
@@ -198,7 +244,11 @@ def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
     with contained():
         try:
             return work(job), "", ""
-        except FedtollError as error:
-            return None, str(error), traceback.format_exc()
         except (Exception, SystemExit) as error:
-            return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()
+            return _failed(error)
+
+
+def _failed(error: Exception | SystemExit) -> Outcome:
+    """Return the outcome of a job that raised."""
+    line = str(error) if isinstance(error, FedtollError) else one_line(f"{type(error).__name__}: {error}")
+    return None, line, "".join(traceback.format_exception(error))

@@ -13,13 +13,12 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
 if TYPE_CHECKING:
-    from flwr.app import Message
-    from flwr.serverapp import Grid
     from numpy.typing import NDArray
 
     from fedtoll.clients.failures import Failure
     from fedtoll.clients.train import Clients, Round
     from fedtoll.server.app import Look
+    from fedtoll.server.grid import LocalGrid
     from fedtoll.server.tables import Tables
 
 
@@ -89,14 +88,14 @@ class Trainer:
         """Train one run, and return its model after the last round, as :meth:`final_models` does."""
         return self._alone(run, lambda grid: self._final_model(run, grid))
 
-    def _final_model(self, run: Run, grid: Grid) -> tuple[NDArray[Any], ...]:
+    def _final_model(self, run: Run, grid: LocalGrid) -> tuple[NDArray[Any], ...]:
         from fedtoll.server.app import fit
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
         fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
         return last["model"]
 
-    def _alone(self, run: Run, serve: Callable[[Grid], Result]) -> Result:
+    def _alone(self, run: Run, serve: Callable[[LocalGrid], Result]) -> Result:
         """Serve one run over a Grid of the clients in this process."""
         from fedtoll.server.grid import LocalGrid
 
@@ -105,14 +104,14 @@ class Trainer:
             return serve(LocalGrid(run, self.clients.train))
 
     def _together(
-        self, runs: Sequence[Run], serve: Callable[[Run, Grid], Result]
+        self, runs: Sequence[Run], serve: Callable[[Run, LocalGrid], Result]
     ) -> list[Result | Exception]:
         """Serve several runs in step, each over a Grid of its own."""
         from fedtoll.clients.train import Round
         from fedtoll.server.grid import LocalGrid
         from fedtoll.server.in_step import in_step
 
-        def server(run: Run, ask: Callable[[Round], list[Message]]) -> Result:
+        def server(run: Run, ask: Callable[[Round], list[Any]]) -> Result:
             failures: list[Failure] = []
             with _explained(run, failures):
                 return serve(run, LocalGrid(run, lambda sent, contexts: ask(Round(sent, contexts, failures))))

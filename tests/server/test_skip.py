@@ -328,7 +328,7 @@ def test_the_work_after_a_skip_does_not_grow_with_the_rounds_before(monkeypatch)
         rows.append(len(found))
         return found
 
-    monkeypatch.setattr(clients, "releases_in", releases_in)
+    monkeypatch.setattr(client_state, "releases_in", releases_in)
     tables = federate(Deaf(run, (2, 1)), run)
     assert set(skipped(tables)) == {(2, 1)}
     assert charged(run, tables)
