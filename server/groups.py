@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,10 +39,8 @@ def groups(runs: Sequence[Run], federation: Federation | None, workers: int) -> 
         most = 1 if len(positions) == 1 else _most(runs[positions[0]], federation)
         most = max(1, min(most, -(-len(runs) // (2 * workers))))
         parts = -(-len(positions) // most)  # of nearly equal size
-        found += [
-            positions[part * len(positions) // parts : (part + 1) * len(positions) // parts]
-            for part in range(parts)
-        ]
+        ends = [part * len(positions) // parts for part in range(parts + 1)]
+        found += [positions[start:end] for start, end in itertools.pairwise(ends)]
     return found
 
 

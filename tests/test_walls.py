@@ -37,7 +37,7 @@ DOORS = {"findings": {"sklearn"}}
 
 ONLY: dict[str, set[str]] = {  # library: the files and folders that may import it
     "flwr": {
-        *("clients/app.py", "clients/train.py", "clients/wire.py"),
+        *("clients/app.py", "clients/state.py", "clients/train.py", "clients/wire.py"),
         *("server/app.py", "server/adapter.py", "server/grid.py", "server/strict.py"),
     },
     "opacus": {"clients/engines/opacus.py", "privacy/opacus_prv.py"},
@@ -56,7 +56,7 @@ NEVER = {  # room: libraries that no file of it may import
 
 LARGEST_ROOM = 0.25
 LARGEST_FILE = 400
-LARGEST_SERVER = 3500
+LARGEST_SERVER = 4500
 
 
 def walk(room: Path) -> list[Path]:
