@@ -21,6 +21,13 @@ def per_example(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor
 def probabilities(logits_BC: torch.Tensor) -> torch.Tensor:
     """Return class probabilities, shape ``[B, C]`` with C ≥ 2."""
     if logits_BC.shape[1] == 1:
-        positive = torch.sigmoid(logits_BC[:, 0])
-        return torch.stack([1 - positive, positive], dim=1)
+        chance = positive(logits_BC)
+        return torch.stack([1 - chance, chance], dim=1)
     return torch.softmax(logits_BC, dim=1)
+
+
+def positive(logits_BC: torch.Tensor) -> torch.Tensor:
+    """Return the probability of class 1 of two, shape ``[B]``."""
+    if logits_BC.shape[1] == 1:
+        return torch.sigmoid(logits_BC[:, 0])
+    return torch.softmax(logits_BC, dim=1)[:, 1]

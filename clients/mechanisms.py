@@ -64,9 +64,12 @@ def evaluate(
     with torch.no_grad():
         logits = module(features_ND).double()
         loss = losses.per_example(logits, labels_N)
-        probability = losses.probabilities(logits)
-    # For two classes argmax would predict negative at exactly .5.
-    predicted = (probability[:, 1] >= 0.5).long() if classes == 2 else probability.argmax(dim=1)
+        # For two classes argmax would predict negative at exactly .5.
+    predicted = (
+        (losses.positive(logits) >= 0.5).long()
+        if classes == 2
+        else losses.probabilities(logits).argmax(dim=1)
+    )
     codes = labels_N.numpy(), predicted.numpy(), groups_N.numpy()
     return EvaluatedRecords(loss.numpy(), *codes, size, groups, classes)
 

@@ -12,7 +12,7 @@ import torch
 from fedtoll.clients import mechanisms, wire
 from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
-from fedtoll.clients.engines import cohort, opacus, sampling
+from fedtoll.clients.engines import gradients, opacus, sampling
 from fedtoll.privacy import accounting, calibration_cache, constants, ledger
 from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
@@ -70,13 +70,13 @@ def non_finite_record_aborts() -> list[Any]:
             raise ValueError("a gradient is not finite")
         return found
 
-    return [patch.object(module, "torch", Proxy(torch, isfinite=isfinite)) for module in (cohort, opacus)]
+    return [patch.object(module, "torch", Proxy(torch, isfinite=isfinite)) for module in (gradients, opacus)]
 
 
 @mutant("a non-finite gradient is added to the others")
 def non_finite_gradient_is_added() -> list[Any]:
     proxy = Proxy(torch, isfinite=lambda x: torch.ones_like(x, dtype=torch.bool))
-    return [patch.object(module, "torch", proxy) for module in (cohort, opacus)]
+    return [patch.object(module, "torch", proxy) for module in (gradients, opacus)]
 
 
 # Statistics.
