@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedtoll.commands.report import show, write_page
-from fedtoll.console import complain, console, warn
+from fedtoll.console import complain, console, echo, warn
 from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
     warn(file, plan.delta_of(scenario, source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
-    typer.echo(f"{file}: valid, {runs} runs{tuned}")
+    echo(f"{file}: valid, {runs} runs{tuned}")
 
 
 def run(
@@ -87,10 +87,10 @@ def run(
         if planned.scenario.tune is None and grid == "local" and not no_probe:
             planned = with_probe(planned)
 
-        typer.echo(preview(planned, workers, as_json=as_json))
+        echo(preview(planned, workers, as_json=as_json))
         return
     from fedtoll.report import Digest, warm_up
-    from fedtoll.server.results import load
+    from fedtoll.server.results import load, readable
     from fedtoll.server.store import Store
 
     folder = out or Path("results") / planned.scenario.name
@@ -126,7 +126,8 @@ def run(
         warm_up()
         results = load(folder)
         digest = Digest(results)  # computes every figure once, for the page and the terminal
-        page = write_page(digest)
+        with readable(folder):
+            page = write_page(digest)
     if as_json:
         from fedtoll.server.results import skipped_replies
 
@@ -138,10 +139,10 @@ def run(
             "skipped": sum(skipped_replies(folder, run) for run in planned.all_runs if store.has(run)),
             "toll": json.loads(results.toll().to_json(orient="records", double_precision=15)),
         }
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
         show(digest)
-        typer.echo(f"report: {page}")
+        echo(f"report: {page}")
     if failures:
         raise typer.Exit(FAILED)
 
