@@ -15,6 +15,7 @@ import typer
 from fedtoll.commands.report import show, write_page
 from fedtoll.console import complain, console, echo, warn
 from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
+from fedtoll.scenarios.errors import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,21 +25,32 @@ if TYPE_CHECKING:
     from fedtoll.server.store import Store
 
 
-def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
+def check(
+    name: Name,
+    override: Set = None,
+    seeds: Seeds = None,
+    no_code: Annotated[
+        bool,
+        typer.Option("--no-code", help="Import no strategy or model that is not fedtoll's or Flower's."),
+    ] = False,
+) -> None:
     """Validate a scenario without training it.
 
     Needs neither records nor a network. Imports the strategies and models that the scenario names, and so
-    runs their code.
+    runs their code: use --no-code for a scenario that you do not trust. It lists what it does not check.
     """
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
 
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
-    source = plan.check(scenario, file)
+    unchecked: list[str] = []
+    source = plan.check(scenario, file, unchecked if no_code else None)
     warn(file, plan.delta_of(scenario, source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
-    echo(f"{file}: valid, {runs} runs{tuned}")
+    echo(f"{file}: valid{', apart from what was not checked' if unchecked else ''}, {runs} runs{tuned}")
+    for what in unchecked:
+        echo(f"not checked: {one_line(what)}, which is not fedtoll's code")
 
 
 def run(
