@@ -123,6 +123,10 @@ class _Copy:
             if key in kept:
                 stored = [run for run in kept[key] if run["hash"] in self.runs]
                 kept[key] = [{**run, "hash": self.runs[run["hash"]].hash} for run in stored]
+        if "tuning" in kept:  # a reason can quote records
+            kept["tuning"] = [
+                row | ({"failed": "failed"} if "failed" in row else {}) for row in kept["tuning"]
+            ]
         if _own(self.content):
             kept["data"] = {k: v for k, v in kept["data"].items() if k != "checksum"}
             if kept["scenario"]["partition"]["kind"] != "group":  # folders of earlier versions have it

@@ -109,6 +109,7 @@ def run(
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
+        failures: list[str] = []
         with _tuning(planned) as finished:
             planned = sweep.complete(
                 planned,
@@ -118,11 +119,12 @@ def run(
                 force=force,
                 probe=not no_probe and grid == "local",
                 timeout=timeout,
+                failed=failures.append,
                 finished=finished,
             )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
-            failures = sweep.execute(
+            failures += sweep.execute(
                 planned,
                 store,
                 executor=executor,

@@ -102,6 +102,8 @@ def complete(
     workers: int | None = None,
     share: Callable[[Job], Any] = lambda job: None,
     timeout: float | None = None,
+    apart: bool = False,
+    failed: Callable[[Path, str, str], Result] | None = None,
     finished: Callable[[Path], None] = lambda file: None,
 ) -> dict[Path, Result]:
     """Return the result of every job from its file; jobs whose file is missing or damaged are done first.
@@ -114,15 +116,18 @@ def complete(
         Does a job, possibly in another process.
     load, save
         Read and write a result. ``load`` raises OSError or ValueError for a missing or damaged file.
-    executor, workers, share, timeout
+    executor, workers, share, timeout, apart
         How jobs are distributed: :func:`fedtoll.server.executor.outcomes`.
+    failed
+        Returns the result of a job that failed, from its file, the error in one line and the traceback. It is
+        not stored, so the next call does the job again. By default, the first failure ends all.
     finished
         Called with the file of each result, after it was written or if it was there already.
 
     Raises
     ------
     RunError
-        If a job fails, or a file cannot be written.
+        If a job fails without ``failed``, or a file cannot be written.
     """
 
     def readable(file: Path) -> bool:
@@ -132,7 +137,7 @@ def complete(
             return False
         return True
 
-    todo = []
+    todo, given_up = [], {}
     for file in jobs:
         if readable(file):
             finished(file)
@@ -140,15 +145,18 @@ def complete(
             todo.append(file)
     texts = [jobs[file] for file in todo]
     for position, (result, line, trace) in outcomes(
-        work, texts, executor=executor, workers=workers, share=share, timeout=timeout
+        work, texts, executor=executor, workers=workers, share=share, timeout=timeout, apart=apart
     ):
+        if result is None and failed is not None:
+            given_up[todo[position]] = failed(todo[position], line, trace)
+            continue
         if result is None:
             error = RunError(line)
             error.add_note(trace)
             raise error
         _store(todo[position], result, save)
         finished(todo[position])
-    return {file: load(file) for file in jobs}
+    return {file: given_up[file] if file in given_up else load(file) for file in jobs}
 
 
 def _store(file: Path, result: Result, save: Callable[[Path, Result], object]) -> None:
