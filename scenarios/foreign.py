@@ -48,9 +48,24 @@ def end_if_forked(original: int) -> None:
         os._exit(1)
 
 
+def _strange(error: BaseException) -> str:
+    """Return why an error would end a command or cannot be shown as text, or an empty string."""
+    kind = type(error)
+    ordinary = isinstance(error, Exception | SystemExit | KeyboardInterrupt)
+    if not ordinary and kind.__module__.split(".")[0] != "fedtoll":
+        return f"raises {kind.__name__}, which is no Exception"
+    try:
+        _ = str(error), repr(error)
+    except Exception:
+        return f"raises {kind.__name__}, which cannot be shown as text"
+    return ""
+
+
 @contextmanager
 def contained() -> Iterator[None]:
     """Send what the block prints to stderr, because stdout is for results, and end copies of this process.
+
+    An error that would end a command, or that cannot be shown, becomes a RuntimeError with its name.
 
     A copy that was forked in the block ends when it leaves the block, by whatever way. Otherwise it would
     store runs, answer for its parent or repeat the rest of a command. A copy that ends by itself, as those of
@@ -60,5 +75,9 @@ def contained() -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
+    except BaseException as error:
+        if strange := _strange(error):
+            raise RuntimeError(strange) from None
+        raise
     finally:
         end_if_forked(original)

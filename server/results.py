@@ -95,25 +95,29 @@ class Results:
         """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
         from fedtoll.toll import results_toll
 
-        return results_toll(self, measure)
+        with readable(self.folder):
+            return results_toll(self, measure)
 
     def toll_gap(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return the groups that pay most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""
         from fedtoll.toll import toll_gap
 
-        return toll_gap(self.toll(measure))
+        with readable(self.folder):
+            return toll_gap(self.toll(measure))
 
     def comparisons(self) -> pd.DataFrame:
         """Return the tests of strategies that the scenario declares: :func:`fedtoll.toll.comparisons`."""
         from fedtoll.toll import comparisons
 
-        return comparisons(self)
+        with readable(self.folder):
+            return comparisons(self)
 
     def joint_intervals(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return intervals of the tolls in the population: :func:`fedtoll.toll.joint_intervals`."""
         from fedtoll.toll import joint_intervals
 
-        return joint_intervals(self, measure)
+        with readable(self.folder):
+            return joint_intervals(self, measure)
 
 
 def load(folder: str | Path) -> Results:
