@@ -195,10 +195,10 @@ def _train(trainer: Trainer, text: str) -> dict[str, Any]:
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
     """Do one job, and return its result or its error; a copy that it forks does not return."""
-    with contained():
-        try:
+    try:
+        with contained():
             return work(job), "", ""
-        except FedtollError as error:
-            return None, str(error), traceback.format_exc()
-        except (Exception, SystemExit) as error:
-            return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()
+    except FedtollError as error:
+        return None, str(error), traceback.format_exc()
+    except (Exception, SystemExit) as error:
+        return None, one_line(f"{type(error).__name__}: {error}"), traceback.format_exc()

@@ -325,11 +325,11 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     pipe.send((_READY, None, None))
     while True:
         number, job = pipe.recv()
-        with contained():
-            try:
+        try:
+            with contained():
                 outcome: tuple[Any, Exception | None] = work(job), None
-            except (Exception, SystemExit) as error:
-                outcome = None, _portable(error)
+        except (Exception, SystemExit) as error:
+            outcome = None, _portable(error)
         pipe.send((number, *outcome))
 
 

@@ -222,7 +222,7 @@ def tables(rng: random.Random, world: World) -> Case:
         elif suffix == ".feather":
             table.reset_index(drop=True).to_feather(file)
         else:
-            table.to_csv(file, index=False, sep="\t" if suffix == ".tsv" else ",", errors="surrogatepass")
+            table.to_csv(file, index=False, sep="\t" if suffix == ".tsv" else ",")
     except Exception:  # no file of this kind can hold it
         file.write_bytes(rng.randbytes(200))
     if table is world.table:

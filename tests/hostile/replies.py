@@ -12,10 +12,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.federation import Federation as Records
 from fedtoll.scenarios.read import read
+from fedtoll.server.app import federate
 from fedtoll.server.plan import plan
 from tests.hostile.mutate import NUMBERS, OBEYED, TEXTS, raw
 from tests.hostile.traps import KINDS, bytes_of
-from tests.server.federation import Replies, Wrapped, federate
+from tests.server.federation import Replies, Wrapped
 
 TYPES = ("float32", "float64", "<f4", "|O", "int64", "", "x" * 1000, OBEYED, "object")
 
@@ -62,7 +63,7 @@ def changed(rng: random.Random, replies: Replies) -> Replies:
         values: list[Any] = [0, 1, 2, 3, 2**62, -1] if key in numbers else ["", "x", OBEYED, "x" * 10_000]
         reply.metadata.__dict__[key] = rng.choice(values)
         return replies
-    content = reply.content
+    content: Any = reply.content
     names = list(content)
     name = rng.choice(names)
     if kind == 5:
