@@ -191,7 +191,6 @@ def _body(rng: random.Random, indent: str) -> str:
             "",
             "self.a = 1\n",
             f"print({PRINTED!r})\n",
-            f"print({OBEYED!r})\n",
             "reports = list(reports) * 2\n",
         ]
     )
