@@ -404,6 +404,8 @@ def main() -> None:
             for number in range(options.first, options.first + options.count // len(edges)):
                 how, wrong = attempt(edge, number, options.seed, made)
                 counts[how] += 1
+                if counts.total() % 100 == 0:
+                    print(f"{edge}: {counts.total()}: {dict(counts)}", file=sys.stderr, flush=True)  # noqa: T201
                 if how not in GOOD:
                     failures += 1
                     print(f"--- {edge} {number}: {how}\n{wrong[-3000:]}", flush=True)  # noqa: T201
