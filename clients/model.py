@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.foreign import contained, require
 from fedtoll.scenarios.scenario import Model
 from fedtoll.scenarios.streams import Purpose, torch_seeds
 
@@ -82,6 +82,7 @@ def digest(model: Model) -> str:
 
 def _factory(path: str) -> Callable[[int, int], nn.Module]:
     module, _, name = path.partition(":")
+    require(module)
     try:
         with contained():
             loaded = importlib.import_module(module)

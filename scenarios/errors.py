@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from fedtoll.scenarios.visible import escape
+
 
 class FedtollError(Exception):
     """A mistake or a failure that is reported in one line, without a traceback."""
@@ -54,8 +56,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
 
 
 def one_line(reason: str | None) -> str:
-    """Return a reason on one line, without control characters; a traceback is cut to its last line."""
+    """Return a reason on one line, control characters escaped; a traceback is cut to its last line."""
     lines = (reason or "").strip().splitlines() or ["no reason given"]
     if lines[0].startswith("Traceback "):
         lines = lines[-1:]
-    return "".join(c if c.isprintable() else "�" for c in " ".join(" ".join(lines).split()))
+    return "".join(c if c.isprintable() else escape(c) for c in " ".join(" ".join(lines).split()))

@@ -78,8 +78,7 @@ def execute(
     trained = outcomes_together(
         partial(_train, Trainer(federation)),
         texts,
-        # A run with a time limit has a process of its own to be stopped.
-        groups(todo, federation, workers or cores()) if timeout is None else [[i] for i in range(len(todo))],
+        groups(todo, federation, workers or cores(), alone=timeout is not None),
         executor=executor,
         workers=workers,
         share=seeds.get,  # runs of one seed share records and draws, which a process caches
@@ -241,11 +240,11 @@ def _train(trainer: Trainer, texts: Sequence[str]) -> list[Any]:
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
     """Do one job, and return its result or its error; a copy that it forks does not return."""
-    with contained():
-        try:
+    try:
+        with contained():
             return work(job), "", ""
-        except (Exception, SystemExit) as error:
-            return _failed(error)
+    except (Exception, SystemExit) as error:
+        return _failed(error)
 
 
 def _failed(error: Exception | SystemExit) -> Outcome:

@@ -9,7 +9,6 @@ copied is listed here, not what is left out: a file, key or column that is new s
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,9 +18,9 @@ import pyarrow.parquet as pq
 
 from fedtoll.scenarios.atomic import write_folder
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.resolved import read
 from fedtoll.scenarios.run import Run
 from fedtoll.server.results import unreadable
-from fedtoll.server.store import Store
 
 PUBLIC = (
     *("fedtoll", "numerics", "scenario", "data", "clients", "partition"),
@@ -65,9 +64,7 @@ def export(folder: Path, out: Path, *, with_measures: bool = False) -> tuple[int
     ScenarioError
         If the folder has no results, cannot be read, or the copy exists or cannot be written.
     """
-    resolved = Store(folder).resolved()
-    if "runs" not in resolved:
-        raise ScenarioError(f"{folder}: holds no results of fedtoll (no readable resolved.json)")
+    resolved = read(folder)
     if out.exists() or out.is_symlink():
         raise ScenarioError(f"{out}: exists already; choose another name")
     try:
@@ -101,10 +98,8 @@ class _Copy:
             listed = content.get("recipe", []) if self.chosen else content["runs"]
         self.runs: dict[str, Run] = {}
         for run in listed:
-            if not re.fullmatch("[0-9a-f]{16}", name := run["hash"]):
-                raise ValueError(f"{name!r} is not the name of a run")
-            if (file := folder / "runs" / name / "run.json").exists():
-                self.runs[name] = self._public(Run.from_json(file.read_text(encoding="utf-8")))
+            if (file := folder / "runs" / run["hash"] / "run.json").exists():
+                self.runs[run["hash"]] = self._public(Run.from_json(file.read_text(encoding="utf-8")))
 
     def _public(self, run: Run) -> Run:
         """Return a run without the checksum of a user's records and without paths of this machine.
@@ -128,6 +123,10 @@ class _Copy:
             if key in kept:
                 stored = [run for run in kept[key] if run["hash"] in self.runs]
                 kept[key] = [{**run, "hash": self.runs[run["hash"]].hash} for run in stored]
+        if "tuning" in kept:  # a reason can quote records
+            kept["tuning"] = [
+                row | ({"failed": "failed"} if "failed" in row else {}) for row in kept["tuning"]
+            ]
         if _own(self.content):
             kept["data"] = {k: v for k, v in kept["data"].items() if k != "checksum"}
             if kept["scenario"]["partition"]["kind"] != "group":  # folders of earlier versions have it

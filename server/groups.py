@@ -16,7 +16,9 @@ MEMORY = 2**30
 """Bytes that the models of a group's clients may take, as replies and while they train."""
 
 
-def groups(runs: Sequence[Run], federation: Federation | None, workers: int) -> list[list[int]]:
+def groups(
+    runs: Sequence[Run], federation: Federation | None, workers: int, *, alone: bool = False
+) -> list[list[int]]:
     """Return the positions of the runs that train together, in the order of their seeds.
 
     There are at least twice as many groups as workers, if there are as many runs.
@@ -30,10 +32,13 @@ def groups(runs: Sequence[Run], federation: Federation | None, workers: int) -> 
         The records of the runs, or ``None`` to resolve them from the first.
     workers
         Number of runs or groups that train at once.
+    alone
+        Whether every run trains alone, because each has a time limit.
     """
     alike: dict[Any, list[int]] = {}
     for position in sorted(range(len(runs)), key=lambda i: runs[i].seed):
-        alike.setdefault(_shared(runs[position], position), []).append(position)
+        key = position if alone else _shared(runs[position], position)
+        alike.setdefault(key, []).append(position)
     found = []
     for positions in alike.values():
         most = 1 if len(positions) == 1 else _most(runs[positions[0]], federation)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
+from fedtoll.scenarios.foreign import ForeignCodeError, no_code
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
@@ -85,8 +87,16 @@ class Candidates:
     grid: tuple[tuple[Training, StrategySpec], ...]
 
 
-def check(scenario: Scenario, file: str) -> sources.Source:
+def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> sources.Source:
     """Check all names in a scenario against the declared ones, without reading records or using the network.
+
+    Parameters
+    ----------
+    scenario, file
+        The scenario, and its name in error messages.
+    unchecked
+        A list to which strategies and models are added that are not fedtoll's or Flower's, and then are
+        neither imported nor checked. By default they are.
 
     Returns
     -------
@@ -115,13 +125,28 @@ def check(scenario: Scenario, file: str) -> sources.Source:
             if name != "*" and name not in groups:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for spec in scenario.strategies:
-            requests(strategy_plan(spec))
-            _check_lists(scenario, spec)
-        _model_digest(scenario)
+            with _skips_code(f"strategy {spec.name}", unchecked):
+                requests(strategy_plan(spec))
+                _check_lists(scenario, spec)
+        with _skips_code(f"model {scenario.model.kind}", unchecked):
+            _model_digest(scenario)
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
     return source
+
+
+@contextmanager
+def _skips_code(what: str, unchecked: list[str] | None) -> Iterator[None]:
+    """With a list, refuse code that is not fedtoll's in the block, and note in the list what needs it."""
+    if unchecked is None:
+        yield
+        return
+    try:
+        with no_code():
+            yield
+    except ForeignCodeError:
+        unchecked.append(what)
 
 
 def delta_of(scenario: Scenario, records: int) -> str:
@@ -145,6 +170,8 @@ def _check_lists(scenario: Scenario, spec: StrategySpec) -> None:
         parameters = {**spec.parameters, **dict(zip(lists, values, strict=True))}
         try:
             requests(strategy_plan(StrategySpec(name=spec.name, **parameters)))
+        except ForeignCodeError:
+            raise
         except ScenarioError as error:
             raise ScenarioError(f"tune.{error}") from None
 

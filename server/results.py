@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from fedtoll.scenarios.errors import ScenarioError, one_line
+from fedtoll.scenarios.errors import FedtollError, ScenarioError, one_line
 from fedtoll.scenarios.measures import RUN
+from fedtoll.scenarios.resolved import read
 from fedtoll.scenarios.run import Run
 from fedtoll.server.store import REQUIRED, TABLES, Store
 
@@ -95,25 +95,29 @@ class Results:
         """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
         from fedtoll.toll import results_toll
 
-        return results_toll(self, measure)
+        with readable(self.folder):
+            return results_toll(self, measure)
 
     def toll_gap(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return the groups that pay most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""
         from fedtoll.toll import toll_gap
 
-        return toll_gap(self.toll(measure))
+        with readable(self.folder):
+            return toll_gap(self.toll(measure))
 
     def comparisons(self) -> pd.DataFrame:
         """Return the tests of strategies that the scenario declares: :func:`fedtoll.toll.comparisons`."""
         from fedtoll.toll import comparisons
 
-        return comparisons(self)
+        with readable(self.folder):
+            return comparisons(self)
 
     def joint_intervals(self, measure: str = "log_loss") -> pd.DataFrame:
         """Return intervals of the tolls in the population: :func:`fedtoll.toll.joint_intervals`."""
         from fedtoll.toll import joint_intervals
 
-        return joint_intervals(self, measure)
+        with readable(self.folder):
+            return joint_intervals(self, measure)
 
 
 def load(folder: str | Path) -> Results:
@@ -125,34 +129,17 @@ def load(folder: str | Path) -> Results:
         If the folder has no results of fedtoll, or no run is finished.
     """
     store = Store(Path(folder))
-    resolved = store.resolved()
-    if "runs" not in resolved:
-        raise ScenarioError(f"{str(folder)[:200]}: holds no results of fedtoll (no readable resolved.json)")
+    resolved = read(store.folder)
     if resolved.get("exported") == "without measures":
         raise ScenarioError(
             f"{str(folder)[:200]}: a shareable copy without measures: it has nothing to report"
         )
     try:
-        _check_facts(resolved)
         return _joined(store, resolved)
     except ScenarioError:
         raise
     except Exception as error:  # reading files of unknown origin can raise anything
         raise unreadable(folder, error) from None
-
-
-def _check_facts(resolved: dict[str, Any]) -> None:
-    """Raise ValueError unless the candidates of ``[tune]`` and the converged loss are what fedtoll writes."""
-    for row in resolved.get("tuning", []):
-        float(row["epsilon"])
-        losses = [value for value in {**row["loss"]}.values() if value is not None]
-        texts = isinstance(row["strategy"], str) and isinstance(row["mechanism"], str)
-        if not (texts and isinstance(row["constants"], dict) and type(row["seeds"]) is int):
-            raise ValueError("tuning: not a candidate")
-        if type(row["chosen"]) is not bool or not all(type(value) in {int, float} for value in losses):
-            raise ValueError("tuning: not the losses of a candidate")
-    if (converged := resolved.get("converged")) is not None:
-        dict(zip(converged["seeds"], map(math.isfinite, converged["log_loss"]), strict=True))
 
 
 def skipped_replies(folder: Path, run: Run) -> int:
@@ -173,6 +160,25 @@ def skipped_replies(folder: Path, run: Run) -> int:
     return int((reasons != "").sum())
 
 
+@contextmanager
+def readable(folder: str | Path) -> Iterator[None]:
+    """Replace any error of the block by one line: it computes with what was read from a folder.
+
+    Files of unknown origin can have the right columns and types, and still values that no run has.
+
+    Raises
+    ------
+    ScenarioError
+        If the block raises anything but fedtoll's own errors and those of the disk.
+    """
+    try:
+        yield
+    except (FedtollError, OSError):
+        raise
+    except Exception as error:
+        raise unreadable(folder, error) from error
+
+
 def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
     """Return a one-line error for a results folder whose files cannot be read."""
     reason = one_line(f"{type(error).__name__}: {error}")[:200]
@@ -184,8 +190,6 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
     tables: dict[str, list[tuple[Key, pa.Table]]] = {name: [] for name in TABLES}
     missing = []
     for run in resolved["runs"]:
-        if not re.fullmatch("[0-9a-f]{16}", run["hash"]):
-            raise ValueError(f"{run['hash']!r} is not the name of a run")
         if not (store.folder / "runs" / run["hash"]).is_dir():
             missing.append(f"{run['strategy']}, ε = {run['epsilon']}, seed {run['seed']}")
             continue

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedtoll.privacy import accounting
+from fedtoll.scenarios import resolved
 from fedtoll.scenarios.atomic import write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
@@ -39,9 +40,6 @@ TABLES = ("groups", "clients", "rounds", "ledger", PREDICTIONS)
 _PACKAGES = ("fedtoll", "torch", "opacus", "flwr", "numpy", "pandas", "scipy", "fairlearn", "ray")
 BINDING = ("torch", "opacus", "flwr", "numpy")
 """The packages whose version could change results."""
-
-MOST_BYTES = 2**28
-"""The maximum size of ``resolved.json``; a sweep of a million runs needs less."""
 
 _TEXTS = {"group", "release", "engine"}
 REQUIRED = {
@@ -103,14 +101,14 @@ class Store:
             If stored runs were made with other package versions (unless forced), or the folder
             cannot be written.
         """
-        now, resolved = versions(), self.resolved()
+        now, stored = versions(), self.resolved()
         mixed: list[dict[str, str]] = []
         if any(self.has(run) for run in planned.all_runs):
             if not force:
                 self.check_versions()
-            before = resolved.get("versions", {})
+            before = stored.get("versions", {})
             other = any(before.get(name) != now[name] for name in BINDING)
-            mixed = [*resolved.get("mixed_with", []), *([before] if other else [])]
+            mixed = [*stored.get("mixed_with", []), *([before] if other else [])]
         self._remove_damaged(planned.all_runs)
         content = {**_resolved(planned, command, now), "mixed_with": mixed}
         try:
@@ -131,7 +129,14 @@ class Store:
         ScenarioError
             One line with the folder, the package and both versions.
         """
-        now, before = versions(), self.resolved().get("versions", {})
+        try:
+            before = resolved.read(self.folder).get("versions", {})
+        except ScenarioError as error:
+            raise ScenarioError(
+                f"{error}; so the versions of its runs are unknown: choose another --out, or mix them with "
+                "--force"
+            ) from None
+        now = versions()
         for name in BINDING:
             if before.get(name) != now[name]:
                 raise ScenarioError(
@@ -223,14 +228,11 @@ class Store:
         return folder / f"{run.hash}.txt"
 
     def resolved(self) -> dict[str, Any]:
-        """Return the content of ``resolved.json``; empty if it cannot be read."""
+        """Return the content of ``resolved.json``; empty if it is not what fedtoll writes."""
         try:
-            with (self.folder / "resolved.json").open("rb") as file:
-                text = file.read(MOST_BYTES + 1)
-            content = json.loads(text) if len(text) <= MOST_BYTES else {}
-        except (OSError, ValueError, RecursionError):
+            return resolved.read(self.folder)
+        except ScenarioError:
             return {}
-        return content if isinstance(content, dict) else {}
 
 
 def _table(file: Path, columns: Sequence[str]) -> pa.Table:

@@ -232,7 +232,7 @@ class _Worker:
             self._number = next(self._numbers)
             if self._timeout is not None:
                 self.deadline = time.monotonic() + self._timeout + (0 if self.ready else START_SECONDS)
-            with suppress(OSError):  # the worker is dead, which the next read notices
+            with suppress(OSError), self._killed_when_overdue():  # dead: the next read notices
                 self.pipe.send((self._number, jobs[self.position]))
 
     @property
@@ -251,8 +251,11 @@ class _Worker:
         try:
             if not self.pipe.poll():
                 raise _LostError(f"not finished after {self._timeout:g} s")
-            number, result, error = self.pipe.recv()
+            with self._killed_when_overdue():
+                number, result, error = self.pipe.recv()
         except (EOFError, OSError):
+            if self.overdue:
+                raise _LostError(f"not finished after {self._timeout:g} s") from None
             raise _LostError(self._death()) from None
         if number == _READY:
             self.ready = True
@@ -261,6 +264,24 @@ class _Worker:
         if number != self._number:
             raise _LostError("its worker process answered another job")
         return result, error
+
+    @contextmanager
+    def _killed_when_overdue(self) -> Iterator[None]:
+        """Kill the process if the block, which exchanges a message with it, takes longer than its job may.
+
+        A process that is stopped in the middle of a message would block the driver for ever.
+        """
+        if self.deadline is None:
+            yield
+            return
+        left = max(0.0, self.deadline - time.monotonic()) + 0.01  # overdue for certain when it is killed
+        timer = threading.Timer(left, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _death(self) -> str:
         """Return how the process ended, in a few words."""
@@ -304,11 +325,11 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     pipe.send((_READY, None, None))
     while True:
         number, job = pipe.recv()
-        with contained():
-            try:
+        try:
+            with contained():
                 outcome: tuple[Any, Exception | None] = work(job), None
-            except (Exception, SystemExit) as error:
-                outcome = None, _portable(error)
+        except (Exception, SystemExit) as error:
+            outcome = None, _portable(error)
         pipe.send((number, *outcome))
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.foreign import OWN, contained, require
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
 
@@ -109,7 +109,7 @@ def resolve(name: str) -> tuple[str, str]:
     path = f"{module}:{attribute}"
     cls = load(path)
     is_file = module.endswith(".py")
-    if not is_file and cls.__module__.split(".")[0] in {"fedtoll", "flwr"}:
+    if not is_file and cls.__module__.split(".")[0] in OWN:
         return path, ""
     try:
         source = Path(module if is_file else inspect.getfile(cls)).read_bytes()
@@ -129,6 +129,7 @@ def load(path: str) -> type:
     module, _, attribute = path.rpartition(":")
     if module.endswith(".py") and not Path(module).is_file():
         raise ScenarioError(f"strategies: {module}: no such file")
+    require(module)
     try:
         with contained():
             loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)

@@ -18,7 +18,7 @@ import typer
 
 from fedtoll import __version__
 from fedtoll.commands import audit, budget, catalogue, compare, data, export, findings, report, run, strategy
-from fedtoll.console import complain
+from fedtoll.console import complain, show_warnings_visibly
 from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
 from fedtoll.stopping import Stopped, stops_raise
@@ -35,6 +35,7 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """Run the command line and exit; every error is one line on stderr."""
+    show_warnings_visibly()
     try:
         with stops_raise():
             code = app(standalone_mode=False)

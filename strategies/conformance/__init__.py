@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.conformance import properties
@@ -131,15 +132,16 @@ def assert_conforms(strategy: Strategy, *, seed: int = 0) -> None:
 
 def _judge(name: str, complain: Callable[[], Complaints], property_: Callable[..., Complaints]) -> Verdict:
     try:
-        complaint = next(complain(), "")
-    except Exception as error:
+        with contained():
+            complaint = next(complain(), "")
+    except (Exception, SystemExit) as error:
         complaint = f"raises {_line(error)}"
     if complaint:
         return Verdict(name, "failed", " ".join(complaint.split()))
     return Verdict(name, "passed", (property_.__doc__ or "").split("\n")[0].removesuffix("."))
 
 
-def _line(error: Exception) -> str:
+def _line(error: Exception | SystemExit) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -148,7 +150,7 @@ def _rounds(strategy: Strategy, seed: int, plays: list[Play]) -> Complaints:
     for synthetic in all_kinds(strategy.requests, seed):
         try:
             plays.append(play(strategy, synthetic))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield f"{synthetic.title}: raises {_line(error)}"
 
 
@@ -181,7 +183,7 @@ def _lying(strategy: Strategy, seed: int) -> Verdict:
         for instruction, value in before.instructions.items():
             if np.any(change := np.abs(np.asarray(after.instructions[instruction]) - np.asarray(value))):
                 message += f"; {instruction} changes by up to {change.max():.2f}"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"makes it raise {_line(error)}"
     return Verdict(name, "shown", " ".join(message.split()))
 
@@ -197,8 +199,9 @@ def _speed(strategy: Strategy, seed: int) -> Verdict:
         strategy.requests, seed=seed, clients=20, mixed=True, noise=1.0, rounds=1, shapes=[(100, 100)]
     )
     try:
-        message = f"{1000 * min(_seconds(strategy, large) for _ in range(3)):.2f}"
-    except Exception as error:
+        with contained():
+            message = f"{1000 * min(_seconds(strategy, large) for _ in range(3)):.2f}"
+    except (Exception, SystemExit) as error:
         message = f"raises {_line(error)}"
     message += " for 20 clients of 10,000 parameters"
     return Verdict("milliseconds a round", "shown", message)

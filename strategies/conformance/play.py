@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtoll.scenarios.foreign import contained
 from fedtoll.strategies.base import State, Strategy, weights_and_state
 from fedtoll.strategies.conformance.cohorts import Cohort, Round
 
@@ -53,6 +54,7 @@ class Play:
         return self.steps[index - 1].state if index else self.start
 
 
+@contained()
 def step(strategy: Strategy, number: int, inputs: Round, state: State) -> Step:
     """Run one round on a copy of the state; ``number`` counts from 1. Pass a copy of the inputs."""
     state = copy.deepcopy(state)
@@ -85,6 +87,7 @@ def step(strategy: Strategy, number: int, inputs: Round, state: State) -> Step:
     return Step(instructions, returned, model, coefficients, output, combined, changed)
 
 
+@contained()
 def play(
     strategy: Strategy, cohort: Cohort, *, strict: bool = False, undeclared: list[str] | None = None
 ) -> Play:

@@ -163,7 +163,7 @@ def missing(kit: Kit) -> Complaints:
                 where = f"{federation.title}, round {number}, client {client} missing in round {absence}"
                 try:
                     done = step(kit.strategy, number, Round(inputs.params, present).copy(), state)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     yield f"{where}: raises {type(error).__name__}: {error}"
                     break
                 if problem := simplex_violation(done.weights, len(present)):
@@ -209,7 +209,7 @@ def _is_detected(strategy: Strategy, clean: Cohort, poisoned: Round) -> bool:
             if not _finite([*instructed, done.weights, *done.model, *done.output]):
                 return True
             state = done.state
-    except Exception:
+    except (Exception, SystemExit):
         return True
     return False
 
@@ -240,7 +240,7 @@ def undeclared(kit: Kit) -> Complaints:
         names: list[str] = []
         try:
             play(kit.strategy, federation, strict=True, undeclared=names)
-        except Exception:
+        except (Exception, SystemExit):
             if not names:
                 raise
         for name in names[:1]:

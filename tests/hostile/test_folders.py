@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from fedtoll.privacy import accounting, calibration_cache
+from fedtoll.scenarios import resolved
 from fedtoll.scenarios.data import archive, builtin
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.server import store
 from fedtoll.server.results import load
 from fedtoll.server.store import TABLES, Store
 from fedtoll.server.trainer import simulate
@@ -102,7 +102,7 @@ def test_the_content_of_resolved_json_is_not_trusted(refused, elsewhere, folder,
 
 @pytest.mark.parametrize("case", ["deep", "deep tables", "endless number", "latin", "pickle", "large"])
 def test_resolved_json_that_is_something_else(refused, mark, folder, monkeypatch, case):
-    monkeypatch.setattr(store, "MOST_BYTES", 10_000_000)
+    monkeypatch.setattr(resolved, "MOST_BYTES", 10_000_000)
     content = {
         "deep": b'{"runs": ' + b"[" * DEEP + b"]" * DEEP + b"}",
         "deep tables": b'{"runs":' * DEEP + b"1" + b"}" * DEEP,

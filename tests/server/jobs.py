@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from fedtoll.scenarios.errors import ScenarioError
@@ -75,6 +76,18 @@ def die_with_a_copy_alive(name: str) -> str:
 
 def exit_at_once(name: str) -> str:
     os._exit(3)
+
+
+def freeze_in_an_answer(name: str) -> str:
+    """Stop this process when half of the answer is in the pipe."""
+    if name == "b":
+
+        def send_half(self: Connection, content: bytes) -> None:
+            os.write(self.fileno(), content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        Connection._send = send_half  # type: ignore[attr-defined]
+    return name * 1000
 
 
 def hang(name: str) -> str:

@@ -229,7 +229,7 @@ def test_a_folder_without_results_says_so(tmp_path, content):
 
 def test_runs_of_unknown_versions_are_not_continued(plan, full):
     (full.folder / "resolved.json").write_text("[]")
-    with pytest.raises(ScenarioError, match="made with torch None"):
+    with pytest.raises(ScenarioError, match=r"no readable resolved.json.*runs are unknown.*--force"):
         full.open(plan, TOML, "again")
 
 

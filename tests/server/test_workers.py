@@ -19,6 +19,7 @@ from tests.server.jobs import (
     exit_at_once,
     fail,
     fork,
+    freeze_in_an_answer,
     hang,
     leave,
     loaded,
@@ -86,6 +87,13 @@ def test_a_job_that_hangs_is_stopped_and_the_others_go_on():
     found = dict(spread(hang, "abcd", 2, lost=str, timeout=3.0))
     assert found == {0: "a", 1: "not finished after 3 s", 2: "c", 3: "not finished after 3 s"}
     assert time.monotonic() - began < 50  # "b" ignores SIGTERM, "d" is frozen
+
+
+def test_a_job_that_freezes_while_its_answer_is_sent_is_stopped():
+    began = time.monotonic()
+    found = dict(spread(freeze_in_an_answer, "abcd", 2, lost=str, timeout=3.0))
+    assert found == {0: "a" * 1000, 1: "not finished after 3 s", 2: "c" * 1000, 3: "d" * 1000}
+    assert time.monotonic() - began < 50
 
 
 def test_an_exit_in_a_worker_is_not_taken_for_a_death():

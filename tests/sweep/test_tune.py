@@ -62,7 +62,8 @@ def chosen(planned: Plan) -> dict[tuple[str, str, float | str], dict[str, float]
 
 def test_the_loss_is_computed_on_the_public_part_alone(planned):
     run = planned.runs[0]
-    losses = validation_losses(Trainer(), run.to_json())
+    (losses,) = validation_losses(Trainer(), [run.to_json()])
+    assert isinstance(losses, dict)
     models = []
     simulate(run, lambda round, parameters: models.append(parameters))
     data = records(run)
@@ -118,9 +119,9 @@ def test_a_damaged_loss_is_computed_again(planned, tmp_path, monkeypatch, damage
     (tmp_path / f"{broken.hash}.json").write_text(damaged, encoding="latin-1")
     again = []
 
-    def losses(trainer, text):
-        again.append(text)
-        return {"(all)": 0.4}
+    def losses(trainer, texts):
+        again.extend(texts)
+        return [{"(all)": 0.4}] * len(texts)
 
     monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", losses)
     tune(planned, tmp_path, executor="serial")
@@ -165,12 +166,13 @@ def test_a_diverging_candidate_is_dropped_and_it_is_an_error_if_all_diverge(tmp_
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(planned, monkeypatch, error):
-    def broken(self, run):
+    def broken(self, run, grid):
         raise error("in\ntwo lines")
 
-    monkeypatch.setattr(Trainer, "final_model", broken)
-    with pytest.raises(RunError, match=rf"^fedavg, ε = ∞, seed 0: {error.__name__}: in two lines$"):
-        validation_losses(Trainer(), planned.runs[0].to_json())
+    monkeypatch.setattr(Trainer, "_final_model", broken)
+    (raised,) = validation_losses(Trainer(), [planned.runs[0].to_json()])
+    assert isinstance(raised, RunError)
+    assert str(raised) == f"fedavg, ε = ∞, seed 0: {error.__name__}: in two lines"
 
 
 def test_the_final_model_is_that_of_a_measured_run(planned):
@@ -225,14 +227,14 @@ def test_halving_trains_the_better_half_again_and_finds_the_best(planned, tmp_pa
     assert rungs(section_of(changed)) == [1, 2, 3]
     trained = []
 
-    def losses(trainer, text):
+    def loss(text):
         from fedtoll.scenarios.run import Run
 
         run = Run.from_json(text)
         trained.append((run.epsilon, run.learning_rate, run.seed))
         return {"(all)": abs(run.learning_rate - 0.5) + 0.01 * (run.seed - 1000)}
 
-    monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", losses)
+    monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", lambda _, texts: [loss(x) for x in texts])
     tuned = tune(changed, tmp_path, executor="serial")
     assert {c["learning_rate"] for c in chosen(tuned).values()} == {0.5}
     by_seed = {seed: [r for e, r, s in trained if s == seed and e == 1.0] for seed in (1000, 1001, 1002)}

@@ -29,7 +29,7 @@ def audit(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from fedtoll.audit.run import prepare, run_audit
-    from fedtoll.console import complain, console
+    from fedtoll.console import complain, console, echo
     from fedtoll.scenarios.locks import locked
 
     prepared = prepare(name, override or (), seeds, epsilon)
@@ -45,12 +45,12 @@ def audit(
         task = bar.add_task("audit", total=prepared.progress_steps)
         content = run_audit(prepared, folder, workers=workers, finished=lambda: bar.advance(task))
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder / "audit"), **content}, ensure_ascii=False, indent=1))
+        echo(json.dumps({"folder": str(folder / "audit"), **content}, ensure_ascii=False, indent=1))
     else:
-        typer.echo(_text(content))
+        echo(_text(content))
         if prepared.scenario.tune is not None:
-            typer.echo("\nThis audits the scenario's own recipe: an audit does not choose constants.\n")
-        typer.echo(f"audit: {folder / 'audit'}")
+            echo("\nThis audits the scenario's own recipe: an audit does not choose constants.\n")
+        echo(f"audit: {folder / 'audit'}")
     if content["broken"]:
         raise typer.Exit(FAILED)
 

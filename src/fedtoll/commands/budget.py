@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedtoll.console import warn
+from fedtoll.console import echo, warn
 from fedtoll.options import Json, Set
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_numbers
@@ -79,11 +79,11 @@ def budget(
         rows = _from_scenario(name, override or [], epsilon, sigma, delta, accountant)
     rows = [{**row, **_whole_curve(row)} for row in rows]
     if as_json:
-        typer.echo(json.dumps(write_numbers(rows if name else rows[0]), ensure_ascii=False, indent=1))
+        echo(json.dumps(write_numbers(rows if name else rows[0]), ensure_ascii=False, indent=1))
     else:
-        typer.echo("\n\n".join(_text(row) for row in rows))
+        echo("\n\n".join(_text(row) for row in rows))
         if any(len(row["parts"]) > 1 for row in rows):
-            typer.echo(f"\n{NOTE}")
+            echo(f"\n{NOTE}")
 
 
 def _whole_curve(row: dict[str, Any]) -> dict[str, Any]:

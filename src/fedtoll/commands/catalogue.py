@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedtoll.console import echo
 from fedtoll.options import Json
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
@@ -23,11 +24,11 @@ def list_(
         raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, KINDS)}")
     entries = KINDS[kind]()
     if as_json:
-        typer.echo(json.dumps(entries, ensure_ascii=False, indent=1))
+        echo(json.dumps(entries, ensure_ascii=False, indent=1))
         return
     width = max(len(name) for name in entries)
     for name, text in entries.items():
-        typer.echo(f"{name:<{width}}  {text}")
+        echo(f"{name:<{width}}  {text}")
 
 
 def describe(
@@ -43,12 +44,12 @@ def describe(
         files = {**scenarios.library(), **scenarios.findings()}
         if name not in files:
             raise ScenarioError(f"{name}: no built-in scenario has this name{nearest(name, files)}")
-        typer.echo(files[name].read_text(encoding="utf-8"), nl=False)
+        echo(files[name].read_text(encoding="utf-8"), end="")
         return
     known = {entry: kind for kind in KINDS for entry in names(kind)}
     if name not in known:
         raise ScenarioError(f"describe {name!r}: nothing has this name{nearest(name, known)}")
-    typer.echo(DESCRIBE[known[name]](name))
+    echo(DESCRIBE[known[name]](name))
 
 
 def _scenarios() -> dict[str, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtoll.console import console
+from fedtoll.console import console, echo
 from fedtoll.options import Json
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,19 +40,15 @@ def compare(
     Lists the settings that differ, too.
     """
     from fedtoll.scenarios.measures import MEASURES
-    from fedtoll.server.results import load
+    from fedtoll.server.results import load, readable
     from fedtoll.toll import ambiguous_labels, difference, settings
 
     if measure not in MEASURES:
         raise ScenarioError(f"--measure {measure!r}: unknown measure{nearest(measure, MEASURES)}")
     a, b = load(first), load(second)
-    try:
+    with readable(f"{first}, {second}"):
         differing, frame = settings(a.resolved, b.resolved), difference(a, b, measure)
         ambiguous = ambiguous_labels(a.resolved, b.resolved)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ScenarioError(
-            f"{first}, {second}: not readable as results of fedtoll ({_short(error)})"
-        ) from None
     if as_json:
         content = {
             "first": str(first),
@@ -61,10 +58,11 @@ def compare(
             "ambiguous_labels": [{"label": k, "first": x, "second": y} for k, x, y in ambiguous],
             "differences": json.loads(frame.to_json(orient="records", double_precision=15)),
         }
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
     tuned = bool(a.resolved.get("tuning")), bool(b.resolved.get("tuning"))
-    console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame, tuned))
+    with readable(f"{first}, {second}"):
+        console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame, tuned))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -73,11 +71,6 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
         return first.name, second.name
     a, b = str(first), str(second)
     return a if len(a) <= 30 else f"…{a[-29:]}", b if len(b) <= 30 else f"…{b[-29:]}"
-
-
-def _short(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return text if len(text) <= 120 else f"{text[:120]}…"
 
 
 def _screen(
@@ -172,7 +165,7 @@ def _one_line(value: Any, most: int = 60) -> str:
     if value is None:
         return "–"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = "".join(c if c.isprintable() else "�" for c in text)
+    text = " ".join(visible(text).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

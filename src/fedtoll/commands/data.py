@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fedtoll.console import echo
 from fedtoll.options import Command
 from fedtoll.scenarios.errors import ScenarioError
 
@@ -24,12 +25,12 @@ def fetch(names: Sources) -> None:
     for name in _sources(names):
         declared = builtin(name)
         if names == ["all"] and declared.is_cached is not None and not declared.is_cached():
-            typer.echo(f"{name}: not part of 'all'; fedtoll data fetch {name} fetches it")
+            echo(f"{name}: not part of 'all'; fedtoll data fetch {name} fetches it")
             continue
         records = len(load_table(declared))
         folder = archive.cache_folder() if declared.is_cached else archive.cache_file(declared)
         generated = declared.archive is None and declared.is_cached is None
-        typer.echo(f"{name}: {records:,} records, {'generated on each use' if generated else f'in {folder}'}")
+        echo(f"{name}: {records:,} records, {'generated on each use' if generated else f'in {folder}'}")
 
 
 @data.command("check", cls=Command)
@@ -43,11 +44,11 @@ def check_data(names: Sources) -> None:
     for name in _sources(names):
         records = cached_table(builtin(name))
         if records is None and names == ["all"]:
-            typer.echo(f"{name}: not in the cache")
+            echo(f"{name}: not in the cache")
             continue
         if records is None:
             raise ScenarioError(f"data {name!r} is not in the cache; fedtoll data fetch {name} fetches it")
-        typer.echo(f"{name}: {len(records):,} records as declared, {len(records.attributes)} attributes")
+        echo(f"{name}: {len(records):,} records as declared, {len(records.attributes)} attributes")
 
 
 def _sources(names: list[str]) -> list[str]:

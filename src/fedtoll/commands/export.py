@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedtoll.console import echo
 from fedtoll.options import FAILED
 
 
@@ -30,6 +31,6 @@ def export(
     from fedtoll.server.export import export as copy
 
     runs, left_out = copy(folder, shareable, with_measures=with_measures)
-    typer.echo(f"{shareable}: {runs} runs; left out: {', '.join(left_out)}")
+    echo(f"{shareable}: {runs} runs; left out: {', '.join(left_out)}")
     if not runs:
         raise typer.Exit(FAILED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtoll.console import console
+from fedtoll.console import complain, console, echo
 from fedtoll.options import FAILED, Executor, Force, Json, Workers
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ def findings(
                         command=command,
                         force=force,
                         finished=finished,
-                        waiting=lambda: typer.echo(f"{folder}: in use by another command; waiting", err=True),
+                        waiting=lambda: complain(f"{folder}: in use by another command; waiting"),
                     )
                 )
             except RunError as error:  # judge the other findings nevertheless
                 failed[planned.scenario.name] = one_line(str(error))
     for line in failed.values():
-        typer.echo(f"fedtoll: failed: {line}", err=True)
+        complain(f"failed: {line}")
     if judged:
         page = folder / PAGE
         package.write(judged, page, command, list(failed))
@@ -102,15 +102,15 @@ def _show(judged: Sequence[Finding], page: Path, quick: bool, failed: dict[str, 
             "failed": failed,
             "findings": [_plain(f) for f in judged],
         }
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
     for finding in judged:
         console().print(_table(finding))
         for s in finding.survives:
-            typer.echo(f"{s.text}? {s.answer}: {s.why}")
-        typer.echo("")
-    typer.echo(package.report_not_held((f.scenario.name, o) for f in judged for o in f.outcomes))
-    typer.echo(f"page: {page}")
+            echo(f"{s.text}? {s.answer}: {s.why}")
+        echo()
+    echo(package.report_not_held((f.scenario.name, o) for f in judged for o in f.outcomes))
+    echo(f"page: {page}")
 
 
 def _plain(finding: Finding) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedtoll.console import complain, console
+from fedtoll.console import complain, console, echo
 from fedtoll.options import PARTIAL
 
 
@@ -19,14 +19,15 @@ def report(
 ) -> None:
     """Rebuild the report of a results folder."""
     from fedtoll.report import Digest, warm_up
-    from fedtoll.server.results import load
+    from fedtoll.server.results import load, readable
 
     warm_up()
     results = load(folder)
     digest = Digest(results)
-    page = write_page(digest, out)
-    show(digest)
-    typer.echo(f"report: {page}")
+    with readable(folder):
+        page = write_page(digest, out)
+        show(digest)
+    echo(f"report: {page}")
     if results.missing:
         complain(f"{len(results.missing)} runs are missing, e.g. {results.missing[0]}")
         raise typer.Exit(PARTIAL)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedtoll.commands.report import show, write_page
-from fedtoll.console import complain, console, warn
+from fedtoll.console import complain, console, echo, warn
 from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
+from fedtoll.scenarios.errors import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,21 +25,32 @@ if TYPE_CHECKING:
     from fedtoll.server.store import Store
 
 
-def check(name: Name, override: Set = None, seeds: Seeds = None) -> None:
+def check(
+    name: Name,
+    override: Set = None,
+    seeds: Seeds = None,
+    no_code: Annotated[
+        bool,
+        typer.Option("--no-code", help="Import no strategy or model that is not fedtoll's or Flower's."),
+    ] = False,
+) -> None:
     """Validate a scenario without training it.
 
     Needs neither records nor a network. Imports the strategies and models that the scenario names, and so
-    runs their code.
+    runs their code: use --no-code for a scenario that you do not trust. It lists what it does not check.
     """
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
 
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
-    source = plan.check(scenario, file)
+    unchecked: list[str] = []
+    source = plan.check(scenario, file, unchecked if no_code else None)
     warn(file, plan.delta_of(scenario, source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
-    typer.echo(f"{file}: valid, {runs} runs{tuned}")
+    echo(f"{file}: valid{', apart from what was not checked' if unchecked else ''}, {runs} runs{tuned}")
+    for what in unchecked:
+        echo(f"not checked: {one_line(what)}, which is not fedtoll's code")
 
 
 def run(
@@ -87,16 +99,17 @@ def run(
         if planned.scenario.tune is None and grid == "local" and not no_probe:
             planned = with_probe(planned)
 
-        typer.echo(preview(planned, workers, as_json=as_json))
+        echo(preview(planned, workers, as_json=as_json))
         return
     from fedtoll.report import Digest, warm_up
-    from fedtoll.server.results import load
+    from fedtoll.server.results import load, readable
     from fedtoll.server.store import Store
 
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
     with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
+        failures: list[str] = []
         with _tuning(planned) as finished:
             planned = sweep.complete(
                 planned,
@@ -106,11 +119,12 @@ def run(
                 force=force,
                 probe=not no_probe and grid == "local",
                 timeout=timeout,
+                failed=failures.append,
                 finished=finished,
             )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
         with _progress(planned, store) as finished:
-            failures = sweep.execute(
+            failures += sweep.execute(
                 planned,
                 store,
                 executor=executor,
@@ -126,7 +140,8 @@ def run(
         warm_up()
         results = load(folder)
         digest = Digest(results)  # computes every figure once, for the page and the terminal
-        page = write_page(digest)
+        with readable(folder):
+            page = write_page(digest)
     if as_json:
         from fedtoll.server.results import skipped_replies
 
@@ -138,10 +153,10 @@ def run(
             "skipped": sum(skipped_replies(folder, run) for run in planned.all_runs if store.has(run)),
             "toll": json.loads(results.toll().to_json(orient="records", double_precision=15)),
         }
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
         show(digest)
-        typer.echo(f"report: {page}")
+        echo(f"report: {page}")
     if failures:
         raise typer.Exit(FAILED)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedtoll.console import echo
 from fedtoll.options import FAILED, Json
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ def new_strategy(
     path, cls = template.write(name, out)
     strategy = f"{path}:{cls}"
     strategies = f'strategies=[{{name="fedavg"}}, {{name={json.dumps(strategy, ensure_ascii=False)}}}]'
-    typer.echo(path)
-    typer.echo(shlex.join(["fedtoll", "check-strategy", strategy]))
+    echo(path)
+    echo(shlex.join(["fedtoll", "check-strategy", strategy]))
     quick = ["--seeds", "0:3", "--out", f"results/{name}"]
-    typer.echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies, *quick]))
+    echo(shlex.join(["fedtoll", "run", "adult-race", "--set", strategies, *quick]))
 
 
 def check_strategy(
@@ -50,12 +51,12 @@ def check_strategy(
     verdicts = _verdicts(name, {".".join(path): value for path, value in assignments})
     if as_json:
         content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
         labels = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
         width = max(len(v.property) for v in verdicts)
         for v in verdicts:
-            typer.echo(f"{labels[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
+            echo(f"{labels[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
     if any(v.outcome == "failed" for v in verdicts):
         raise typer.Exit(FAILED)
 

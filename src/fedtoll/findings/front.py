@@ -21,6 +21,7 @@ from fedtoll.formatting import budget, listed, number
 from fedtoll.report import vega
 from fedtoll.scenarios.claims import Claim, Term
 from fedtoll.scenarios.run import budget_of
+from fedtoll.scenarios.visible import all_visible
 
 Standing = Literal["on the front", "beaten", "collapsed", "no better than the majority"]
 STANDINGS: tuple[Standing, ...] = (
@@ -212,7 +213,7 @@ def _spec(points: Sequence[Point]) -> dict[str, Any]:
         ),
     ).properties(width=300, height=230, title=points[0].setting)
     spec: dict[str, Any] = chart.to_dict()
-    return spec | {"config": CONFIG, "datasets": {"front": rows}}
+    return {**all_visible(spec | {"datasets": {"front": rows}}), "config": CONFIG}
 
 
 def labels(points: Sequence[Point]) -> list[str]:

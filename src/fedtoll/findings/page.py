@@ -17,6 +17,7 @@ from fedtoll.findings.survival import same_runs
 from fedtoll.findings.verdicts import Outcome
 from fedtoll.formatting import UNDEFINED, number
 from fedtoll.report.constants import describe
+from fedtoll.report.page import environment
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.claims import BASE, Claim
 from fedtoll.scenarios.errors import ScenarioError
@@ -55,23 +56,15 @@ def write(findings: Sequence[Finding], path: Path, command: str, missing: Sequen
 
 def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = ()) -> str:
     """Return the page as HTML."""
-    import jinja2
-
     from fedtoll import __version__
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_HERE, _HERE.parent / "report"]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["constants"] = describe
+    templates = environment(_HERE, _HERE.parent / "report")
+    templates.filters["constants"] = describe
     by_name = {f.scenario.name: f for f in findings}
     claims = by_claim((f.scenario.name, o) for f in findings for o in f.outcomes)
     published, own = by_source(claims)
     return (
-        environment.get_template("findings.html").render(
+        templates.get_template("findings.html").render(
             version=__version__,
             command=command,
             headlines=headlines(claims),

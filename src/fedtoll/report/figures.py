@@ -9,6 +9,7 @@ from fedtoll.report import paper, vega
 from fedtoll.report.charts import Charts, Spec, stacked
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.atomic import write_bytes
+from fedtoll.scenarios.visible import visible
 from fedtoll.toll import ResultsLike
 
 FIGURES = ("who-pays", "utility", "pareto", "split", "weights", "noise")
@@ -55,7 +56,7 @@ def start_drawing(charts: Charts) -> Drawings:
     draw("utility", *charts.utility.values())
     draw("split", charts.split)
     if charts.who_pays:
-        title = f"{charts.digest.leader}, ε = {charts.digest.epsilon_text}"
+        title = visible(f"{charts.digest.leader}, ε = {charts.digest.epsilon_text}")
         draw("who-pays", charts.who_pays | {"title": title}, charts.others)
     return drawings
 

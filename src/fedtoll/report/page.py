@@ -13,7 +13,7 @@ import json
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedtoll.formatting import budget, listed
 from fedtoll.report import alternatives, privacy, skips, tables, vega
@@ -22,7 +22,11 @@ from fedtoll.report.digest import Digest
 from fedtoll.report.headline import sentences
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.measures import RUN
+from fedtoll.scenarios.visible import visible
 from fedtoll.toll import FEW_SEEDS, ResultsLike
+
+if TYPE_CHECKING:
+    import jinja2
 
 _HERE = Path(__file__).parent
 
@@ -69,23 +73,32 @@ def write(results: ResultsLike | Digest, path: Path) -> None:
 
 def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
     """Return the report as HTML; pass charts that were built for the figures to reuse them."""
-    import jinja2
-
     bundle = start_bundle()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["gzip_base64"] = gzip_base64
-    page = environment.get_template("page.html")
+    templates = environment(_HERE)
+    templates.filters["gzip_base64"] = gzip_base64
+    page = templates.get_template("page.html")
     digest = Digest.from_results(results)
     content = _content(digest) | _charts(charts or Charts(digest))
     script = bundle.result().replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r", "")
     checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return page.render(script=script, script_hash=f"sha256-{checksum}", **content) + "\n"
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Return the environment of a page's templates, which escapes markup and shows control characters."""
+    import jinja2
+
+    def shown(value: Any) -> Any:  # markup is made of values that were shown already, or is fedtoll's own
+        return visible(value) if type(value) is str else value
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def start_bundle() -> Future[str]:

@@ -29,13 +29,14 @@ def candidates(digest: Digest) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``strategy``, ``mechanism``, ``epsilon``, ``constants`` (in words), one column per constant,
-        ``seeds``, ``log_loss`` (everybody's, in nats; NaN if the run diverged), ``gap`` (the largest minus
-        the smallest loss that a group adds to its loss under the constants chosen at ε = ∞; NaN without ∞)
-        and ``chosen``.
+        ``seeds``, ``log_loss`` (everybody's, in nats; NaN if a run diverged or failed), ``gap`` (the largest
+        minus the smallest loss that a group adds to its loss under the constants chosen at ε = ∞; NaN without
+        ∞) and ``chosen``; if any candidate failed, also ``failed``.
     """
     rows = digest.results.resolved.get("tuning", [])
     best = {row["strategy"]: row["loss"] for row in rows if row["mechanism"] == "none" and row["chosen"]}
     few = set(digest.loss.loc[digest.loss["too_few"], "group"])
+    any_failed = any("failed" in row for row in rows)
     return pd.DataFrame(
         {
             "strategy": row["strategy"],
@@ -47,6 +48,7 @@ def candidates(digest: Digest) -> pd.DataFrame:
             "log_loss": _known(row["loss"].get(EVERYBODY)),
             "gap": _gap(row["loss"], best.get(row["strategy"], {}), few),
             "chosen": bool(row["chosen"]),
+            **({"failed": "failed" in row} if any_failed else {}),
         }
         for row in rows
     )

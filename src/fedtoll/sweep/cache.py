@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedtoll.scenarios.atomic import write_bytes, write_file
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server.executor import outcomes
+from fedtoll.server.executor import outcomes, outcomes_together
 from fedtoll.server.store import BINDING
 
 PACKAGES = {
@@ -94,7 +94,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], *, force: bool = Fals
 
 def complete(
     jobs: Mapping[Path, Job],
-    work: Callable[[Job], Result],
+    work: Callable[[Any], Any],
     *,
     load: Callable[[Path], Result],
     save: Callable[[Path, Result], object],
@@ -102,6 +102,9 @@ def complete(
     workers: int | None = None,
     share: Callable[[Job], Any] = lambda job: None,
     timeout: float | None = None,
+    apart: bool = False,
+    together: Callable[[Sequence[Path]], Sequence[Sequence[int]]] | None = None,
+    failed: Callable[[Path, str, str], Result] | None = None,
     finished: Callable[[Path], None] = lambda file: None,
 ) -> dict[Path, Result]:
     """Return the result of every job from its file; jobs whose file is missing or damaged are done first.
@@ -114,15 +117,21 @@ def complete(
         Does a job, possibly in another process.
     load, save
         Read and write a result. ``load`` raises OSError or ValueError for a missing or damaged file.
-    executor, workers, share, timeout
+    executor, workers, share, timeout, apart
         How jobs are distributed: :func:`fedtoll.server.executor.outcomes`.
+    together
+        Returns the positions of the files whose jobs are done with one call of ``work``, which then takes
+        several jobs and returns the result or the exception of each.
+    failed
+        Returns the result of a job that failed, from its file, the error in one line and the traceback. It is
+        not stored, so the next call does the job again. By default, the first failure ends all.
     finished
         Called with the file of each result, after it was written or if it was there already.
 
     Raises
     ------
     RunError
-        If a job fails, or a file cannot be written.
+        If a job fails without ``failed``, or a file cannot be written.
     """
 
     def readable(file: Path) -> bool:
@@ -132,23 +141,30 @@ def complete(
             return False
         return True
 
-    todo = []
+    todo, given_up = [], {}
     for file in jobs:
         if readable(file):
             finished(file)
         else:
             todo.append(file)
     texts = [jobs[file] for file in todo]
-    for position, (result, line, trace) in outcomes(
-        work, texts, executor=executor, workers=workers, share=share, timeout=timeout
-    ):
+    how: Any = {"executor": executor, "workers": workers, "share": share, "timeout": timeout, "apart": apart}
+    done = (
+        outcomes(work, texts, **how)
+        if together is None
+        else outcomes_together(work, texts, together(todo), **how)
+    )
+    for position, (result, line, trace) in done:
+        if result is None and failed is not None:
+            given_up[todo[position]] = failed(todo[position], line, trace)
+            continue
         if result is None:
             error = RunError(line)
             error.add_note(trace)
             raise error
         _store(todo[position], result, save)
         finished(todo[position])
-    return {file: load(file) for file in jobs}
+    return {file: given_up[file] if file in given_up else load(file) for file in jobs}
 
 
 def _store(file: Path, result: Result, save: Callable[[Path, Result], object]) -> None:

@@ -23,5 +23,13 @@ def errors_name_run(run: Run) -> Iterator[None]:
     except FedtollError:
         raise
     except (Exception, SystemExit) as error:
-        line = one_line(f"{type(error).__name__}: {error}")
-        raise RunError(f"{run.label}: {line}") from error
+        raise named(run, error) from error
+
+
+def named(run: Run, error: Exception | SystemExit) -> FedtollError:
+    """Return an error of fedtoll's own as it is, and any other as one line that names the run."""
+    if isinstance(error, FedtollError):
+        return error
+    new = RunError(f"{run.label}: {one_line(f'{type(error).__name__}: {error}')}")
+    new.__cause__ = error
+    return new

@@ -61,6 +61,7 @@ def complete(
     force: bool = False,
     probe: bool = True,
     timeout: float | None = None,
+    failed: Callable[[str], object] | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> plans.Plan:
     """Return the plan with the constants that ``[tune]`` chose, or with a probe if there is no ``[tune]``.
@@ -78,7 +79,10 @@ def complete(
     probe
         Whether to probe other learning rates if nothing is tuned and a probe is cheap.
     timeout
-        Seconds after which a candidate's run is stopped, and tuning ends; no limit by default.
+        Seconds after which a candidate's run is stopped and has failed; no limit by default.
+    failed
+        Called with one line for each run of a candidate that failed; what it says is also in ``errors/``. By
+        default, the first failure ends tuning.
     finished
         Called for each run of a candidate.
 
@@ -87,15 +91,31 @@ def complete(
     ScenarioError
         If anything stored in the folder is of other library versions; nothing is trained then.
     RunError
-        If a candidate fails, or all of a strategy diverge.
+        If all candidates of a strategy diverged or failed, or one fails without ``failed``.
     """
     if not force and any((store.folder / "runs").glob("*/run.json")):
         store.check_versions()
     resolved = store.resolved()
     if planned.scenario.tune is not None:
         folder = cache.open_folder(store.folder / "tuning", resolved, force=force)
+
+        def note(run: Run, line: str, trace: str) -> None:
+            file = store.fail(run, trace or f"{line}\n")
+            assert failed is not None
+            failed(f"a candidate of {run.label}: {line} ({'traceback' if trace else 'noted'} in {file})")
+
+        def done(run: Run) -> None:
+            (store.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
+            finished(run)
+
         planned = choose(
-            planned, folder, executor=executor, workers=workers, timeout=timeout, finished=finished
+            planned,
+            folder,
+            executor=executor,
+            workers=workers,
+            timeout=timeout,
+            failed=None if failed is None else note,
+            finished=done,
         )
     elif probe:
         planned = with_probe(planned)
@@ -179,7 +199,7 @@ def run(
     ScenarioError
         If the scenario has a mistake.
     RunError
-        If a run failed; the others are stored.
+        If a run, or a run of a candidate, failed; the others are stored.
 
     Warns
     -----
@@ -193,9 +213,14 @@ def run(
     folder = Path(out) if out is not None else Path("results") / planned.scenario.name
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
+    lines: list[str] = []
     with store.lock():
-        planned = complete(planned, store, executor=executor, workers=workers, force=force, probe=probe)
+        planned = complete(
+            planned, store, executor=executor, workers=workers, force=force, probe=probe, failed=lines.append
+        )
         store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
         if failures := execute(planned, store, executor=executor, workers=workers):
             raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
+        if lines:
+            raise RunError(f"{len(lines)} runs of candidates failed: {lines[0]}")
         return load(folder)

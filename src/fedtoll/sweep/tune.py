@@ -26,8 +26,10 @@ from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run, budget_of, mechanism_of
 from fedtoll.scenarios.tune import Tune
+from fedtoll.server.groups import groups
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
+from fedtoll.server.workers import cores
 from fedtoll.sweep import cache
 from fedtoll.sweep.candidates import Candidate, candidates, with_constants
 from fedtoll.sweep.validate import Losses, validation_losses
@@ -46,6 +48,7 @@ def tune(
     executor: str = "processes",
     workers: int | None = None,
     timeout: float | None = None,
+    failed: Callable[[Run, str, str], object] | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> Plan:
     """Return a plan whose runs have the constants that their strategy chose at their ε.
@@ -59,7 +62,11 @@ def tune(
     executor, workers
         How candidates are distributed, as for runs; they never change a choice.
     timeout
-        Seconds after which a candidate's run is stopped, and tuning ends; no limit by default.
+        Seconds after which a candidate's run is stopped and has failed; no limit by default.
+    failed
+        Called with each run of a candidate that failed, the reason in one line, and its traceback, if any.
+        The candidate is never chosen, and its run is trained again by the next call. By default, the first
+        failure ends tuning.
     finished
         Called for each run of a candidate, after it was trained or if it was stored already.
 
@@ -68,37 +75,56 @@ def tune(
     Plan
         With the runs before tuning as ``recipe``, and a row for every candidate in ``facts["tuning"]``:
         ``strategy``, ``mechanism``, ``epsilon``, ``constants``, ``seeds`` (how many it was trained with),
-        ``loss`` (the mean over seeds by group and for everybody, in nats; ``None`` if it diverged) and
-        ``chosen``.
+        ``loss`` (the mean over seeds by group and for everybody, in nats; ``None`` if it diverged or failed)
+        and ``chosen``; if a run of it failed, also the reason as ``failed``.
 
     Raises
     ------
     RunError
-        If every candidate of a strategy diverged at some ε, a candidate fails, or the folder cannot be
-        written.
+        If every candidate of a strategy diverged or failed at some ε, one fails without ``failed``, or the
+        folder cannot be written.
     """
     section, name = planned.scenario.tune, planned.scenario.name
     if section is None:
         raise ScenarioError(f"{name}: tuning needs [tune]")
     all_candidates = candidates(planned, section)
     trained: dict[str, Losses] = {}
+    reasons: dict[str, str] = {}  # why a run failed, by its hash
     alive = all_candidates
+
+    def give_up(run: Run, line: str, trace: str) -> None:
+        assert failed is not None
+        reasons[run.hash] = line.removeprefix(f"{run.label}: ")
+        failed(run, reasons[run.hash], trace)
+
     for count in rungs(section):
         todo = {run.hash: run for c in alive for run in c.runs[:count] if run.hash not in trained}
-        trained |= _losses(list(todo.values()), folder, planned, executor, workers, timeout, finished)
-        alive = _best(alive, trained, section, count)
+        trained |= _losses(
+            list(todo.values()),
+            folder,
+            planned,
+            executor,
+            workers,
+            timeout,
+            None if failed is None else give_up,
+            finished,
+        )
+        alive = _best(alive, trained, reasons, section, count)
     chosen = {(c.strategy, c.epsilon): c for c in alive}
     for (strategy, epsilon), best in chosen.items():
         if not math.isfinite(_score(best, trained, section, len(section.seeds))):
+            cell = [c for c in all_candidates if (c.strategy, c.epsilon) == (strategy, epsilon)]
+            first = next((reason for c in cell if (reason := _failure(c, reasons))), "")
+            what = f"diverged or failed, the first failure: {first}" if first else "diverged"
             raise RunError(
-                f"{name}: tuning {strategy} at ε = {write_number(epsilon)}: every candidate diverged"
+                f"{name}: tuning {strategy} at ε = {write_number(epsilon)}: every candidate {what}"
             )
     runs = [
         run
         for (strategy, epsilon), best in chosen.items()
         for run in with_constants(planned, strategy, epsilon, best.constants, planned.scenario.seeds)
     ]
-    tried = [_row(c, trained, chosen[c.strategy, c.epsilon] is c) for c in all_candidates]
+    tried = [_row(c, trained, reasons, chosen[c.strategy, c.epsilon] is c) for c in all_candidates]
     facts = {**planned.facts, "tuning": tried}
     return dataclasses.replace(planned, runs=tuple(runs), recipe=planned.runs, facts=facts)
 
@@ -143,9 +169,16 @@ def candidate_runs(planned: Plan, section: Tune) -> list[tuple[Candidate, int]]:
 
 
 def _best(
-    alive: Sequence[Candidate], trained: dict[str, Losses], section: Tune, count: int
+    alive: Sequence[Candidate],
+    trained: dict[str, Losses],
+    reasons: dict[str, str],
+    section: Tune,
+    count: int,
 ) -> list[Candidate]:
-    """Return the candidates that remain after a rung: the better half of each cell, at last the best one."""
+    """Return the candidates that remain after a rung: the better half of each cell, at last the best one.
+
+    One that failed is trained no further, unless all of its cell did.
+    """
     cells: dict[Cell, list[Candidate]] = {}
     for candidate in alive:
         cells.setdefault((candidate.strategy, candidate.epsilon), []).append(candidate)
@@ -154,14 +187,14 @@ def _best(
         kept = 1 if count == len(section.seeds) else -(-len(cell) // 2)
         scores = [_score(candidate, trained, section, count) for candidate in cell]
         ranked = sorted(range(len(cell)), key=scores.__getitem__)[:kept]  # ties: the first in the file
-        best += [cell[i] for i in sorted(ranked)]
+        best += [cell[i] for i in sorted(ranked) if not _failure(cell[i], reasons)] or [cell[ranked[0]]]
     return best
 
 
 def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, count: int) -> float:
     """Return what to minimise: the mean over seeds of everybody's or the worst group's loss.
 
-    Infinity if a run diverged, because no number is less than NaN.
+    Infinity if a run diverged or failed, because no number is less than NaN.
     """
     if not candidate.runs:  # no candidate was drawn
         return 0.0
@@ -174,12 +207,21 @@ def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, coun
     return score if math.isfinite(score) else math.inf
 
 
-def _row(candidate: Candidate, trained: dict[str, Losses], chosen: bool) -> dict[str, Any]:
+def _failure(candidate: Candidate, reasons: dict[str, str]) -> str:
+    """Return why the first run of a candidate that failed did, or an empty string."""
+    return next((reasons[run.hash] for run in candidate.runs if run.hash in reasons), "")
+
+
+def _row(
+    candidate: Candidate, trained: dict[str, Losses], reasons: dict[str, str], chosen: bool
+) -> dict[str, Any]:
     """Return a candidate as ``resolved.json`` records it."""
-    losses = [trained[run.hash] for run in candidate.runs if run.hash in trained]
-    groups = losses[0] if losses else {EVERYBODY: math.nan}
+    losses = [trained[run.hash] for run in candidate.runs if run.hash in trained.keys() - reasons.keys()]
+    failure = _failure(candidate, reasons)
+    known = [] if failure else losses
+    groups = known[0] if known else {EVERYBODY: math.nan}
     means = {
-        g: float(np.mean([loss.get(g, math.nan) for loss in losses])) if losses else math.nan for g in groups
+        g: float(np.mean([loss.get(g, math.nan) for loss in known])) if known else math.nan for g in groups
     }
     return {
         "strategy": candidate.strategy,
@@ -189,6 +231,7 @@ def _row(candidate: Candidate, trained: dict[str, Losses], chosen: bool) -> dict
         "seeds": len(losses),
         "loss": {g: value if math.isfinite(value) else None for g, value in means.items()},
         "chosen": chosen,
+        **({"failed": failure} if failure else {}),
     }
 
 
@@ -199,11 +242,18 @@ def _losses(
     executor: str,
     workers: int | None,
     timeout: float | None,
+    failed: Callable[[Run, str, str], None] | None,
     finished: Callable[[Run], None],
 ) -> dict[str, Losses]:
-    """Return the losses of every run on the validation part, by the hash of the run."""
+    """Return the losses of every run on the validation part, by the hash of the run; NaN if it failed."""
     by_file = {folder / f"{run.hash}.json": run for run in sorted(runs, key=lambda run: run.seed)}
     seeds = {run.to_json(): run.seed for run in runs}  # runs of one seed share records and draws
+
+    def give_up(file: Path, line: str, trace: str) -> Losses:
+        assert failed is not None
+        failed(by_file[file], line, trace)
+        return {EVERYBODY: math.nan}
+
     found = cache.complete(
         {file: run.to_json() for file, run in by_file.items()},
         partial(validation_losses, Trainer(planned.federation)),
@@ -213,6 +263,14 @@ def _losses(
         workers=workers,
         share=seeds.get,
         timeout=timeout,
+        apart=any(run.strategy.digest or run.model_digest for run in runs),
+        together=lambda files: groups(
+            [by_file[file] for file in files],
+            planned.federation,
+            workers or cores(),
+            alone=timeout is not None,
+        ),
+        failed=None if failed is None else give_up,
         finished=lambda file: finished(by_file[file]),
     )
     return {file.stem: losses for file, losses in found.items()}

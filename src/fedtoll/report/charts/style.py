@@ -18,6 +18,7 @@ import pandas as pd
 
 from fedtoll.formatting import budget, count, group_label
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.visible import all_visible
 
 if TYPE_CHECKING:
     import altair as alt
@@ -73,7 +74,7 @@ def single(
     """Return a chart of one panel, ``min_width`` to ``max_width`` wide plus ``margin`` for its axes."""
     spec: Spec = chart.to_dict()
     layout = {"panels": 1, "margin": margin, "min_width": min_width, "max_width": max_width}
-    return spec | {"config": CONFIG, "usermeta": layout, "datasets": {name: rows}}
+    return _finished(spec, layout, name, rows)
 
 
 def facet(
@@ -110,7 +111,13 @@ def facet(
     spec: Spec = chart.to_dict()
     gap = 60 if independent_y else 22  # points between two panels
     layout = {"panels": panels, "margin": margin, "min_width": min_width, "max_width": max_width, "gap": gap}
-    return spec | {"config": CONFIG, "usermeta": layout, "datasets": {name: rows}}
+    return _finished(spec, layout, name, rows)
+
+
+def _finished(spec: Spec, layout: dict[str, Any], name: str, rows: list[dict[str, Any]]) -> Spec:
+    """Return a specification with its layout and its data; names show control characters."""
+    finished = spec | {"usermeta": layout, "datasets": {name: rows}}
+    return {**all_visible(finished), "config": CONFIG}
 
 
 def stacked(specs: list[Spec]) -> Spec:

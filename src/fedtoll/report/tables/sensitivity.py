@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from fedtoll.formatting import count, group_label
 from fedtoll.report.digest import Digest
 from fedtoll.report.sensitivity import candidates
@@ -33,7 +35,7 @@ def sensitivity_table(digest: Digest) -> Table | None:
                 t.number_cell(row["log_loss"]),
                 t.number_cell(row["gap"]),
                 Cell(count(row["seeds"]), float(row["seeds"])),
-                t.text_cell("yes" if row["chosen"] else ""),
+                t.text_cell("yes" if row["chosen"] else "failed" if row.get("failed", False) else ""),
             )
         )
         for _, row in frame.iterrows()
@@ -48,7 +50,8 @@ def sensitivity_text(digest: Digest) -> str:
     if not digest.tuned:
         return ""
     frame = candidates(digest)
-    tried = (frame["seeds"] > 0).groupby([frame["strategy"], frame["mechanism"], frame["epsilon"]])
+    failed = frame.get("failed", pd.Series(False, frame.index))
+    tried = ((frame["seeds"] > 0) | failed).groupby([frame["strategy"], frame["mechanism"], frame["epsilon"]])
     per_cell = tried.sum()
     few, many = int(per_cell.min()), int(per_cell.max())
     number = f"{few if few == many else f'{few} to {many}'} candidate{'' if many == 1 else 's'}"
@@ -60,8 +63,15 @@ def sensitivity_text(digest: Digest) -> str:
     return (
         f"Every strategy chose among {number} at every ε, by the least log-loss of {by} on records that are "
         f"declared public, over {seeds} seed{'' if seeds == 1 else 's'} of its own{halving}. "
-        f"All strategies try the same number at one ε{free}. {_price(section)}"
+        f"All strategies try the same number at one ε{free}. {_failures(int(failed.sum()))}{_price(section)}"
     )
+
+
+def _failures(count: int) -> str:
+    """Return a sentence on the candidates that failed, with a space after it; empty if none did."""
+    if not count:
+        return ""
+    return f"{count} candidate{' has' if count == 1 else 's have'} failed, and could not be chosen. "
 
 
 def _price(section: dict[str, Any]) -> str:
