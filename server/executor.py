@@ -20,7 +20,7 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 from fedtoll.server.groups import groups
 from fedtoll.server.store import Store
-from fedtoll.server.trainer import Trainer
+from fedtoll.server.trainer import Failed, Trainer
 from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one_thread, spread
 
 EXECUTORS = ("serial", "processes", "ray")
@@ -176,7 +176,7 @@ def outcomes_together(
 
 def _each(work: Callable[[Sequence[Job]], Sequence[Any]], jobs: Sequence[Job]) -> list[Outcome]:
     """Return the outcome of each of several jobs."""
-    return [_failed(result) if isinstance(result, Exception) else (result, "", "") for result in work(jobs)]
+    return [_failed(x) if isinstance(x, Failed) else (x, "", "") for x in work(jobs)]
 
 
 def _lost(reason: str) -> Outcome:
@@ -235,7 +235,7 @@ def _ray(
 def _train(trainer: Trainer, texts: Sequence[str]) -> list[Any]:
     """Train runs from their JSON, in the driver or in a worker; return the tables of each or its error."""
     runs = [Run.from_json(text) for text in texts]
-    return [trainer.train(runs[0])] if len(runs) == 1 else trainer.train_together(runs)
+    return trainer.train_together(runs)
 
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
@@ -247,7 +247,7 @@ def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:
         return _failed(error)
 
 
-def _failed(error: Exception | SystemExit) -> Outcome:
+def _failed(error: Failed) -> Outcome:
     """Return the outcome of a job that raised."""
     line = str(error) if isinstance(error, FedtollError) else one_line(f"{type(error).__name__}: {error}")
     return None, line, "".join(traceback.format_exception(error))

@@ -26,6 +26,9 @@ _log = logging.getLogger("fedtoll")
 
 Result = TypeVar("Result")
 
+Failed = Exception | SystemExit
+"""What a run may raise, with the code of a strategy or model."""
+
 
 class Trainer:
     """Trains runs in this process, and caches what they share: records, engines and the draws of a seed.
@@ -65,7 +68,7 @@ class Trainer:
 
         return self._alone(run, lambda grid: federate(grid, run, look, self.clients.federation(run)))
 
-    def train_together(self, runs: Sequence[Run]) -> list[Tables | Exception]:
+    def train_together(self, runs: Sequence[Run]) -> list[Tables | Failed]:
         """Train several runs in step, which is faster if they share a seed.
 
         Returns
@@ -77,7 +80,7 @@ class Trainer:
 
         return self._together(runs, lambda run, grid: federate(grid, run, None, self.clients.federation(run)))
 
-    def final_models(self, runs: Sequence[Run]) -> list[tuple[NDArray[Any], ...] | Exception]:
+    def final_models(self, runs: Sequence[Run]) -> list[tuple[NDArray[Any], ...] | Failed]:
         """Train several runs in step, and return their models after the last round, or what they raised.
 
         The models are those of :meth:`train`, without the measures of every round, which take time.
@@ -105,8 +108,13 @@ class Trainer:
 
     def _together(
         self, runs: Sequence[Run], serve: Callable[[Run, LocalGrid], Result]
-    ) -> list[Result | Exception]:
-        """Serve several runs in step, each over a Grid of its own."""
+    ) -> list[Result | Failed]:
+        """Serve several runs in step, each over a Grid of its own; a single run in this thread."""
+        if len(runs) == 1:
+            try:
+                return [self._alone(runs[0], partial(serve, runs[0]))]
+            except (Exception, SystemExit) as error:
+                return [error]
         from fedtoll.clients.train import Round
         from fedtoll.server.grid import LocalGrid
         from fedtoll.server.in_step import in_step

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
-from fedtoll.server.trainer import Trainer
+from fedtoll.server.trainer import Failed, Trainer
 from fedtoll.sweep.failures import named
 
 Losses = dict[str, float]
@@ -31,9 +31,7 @@ def validation_losses(trainer: Trainer, texts: Sequence[str]) -> list[Losses | E
     return [_losses(trainer, run, model) for run, model in zip(runs, trainer.final_models(runs), strict=True)]
 
 
-def _losses(
-    trainer: Trainer, run: Run, parameters: tuple[NDArray[Any], ...] | Exception
-) -> Losses | Exception:
+def _losses(trainer: Trainer, run: Run, parameters: tuple[NDArray[Any], ...] | Failed) -> Losses | Exception:
     """Return the losses of one run's final model, or of a run that raised."""
     import torch
 
@@ -41,7 +39,7 @@ def _losses(
 
     if isinstance(parameters, RunError) and parameters.__cause__ is None:  # it diverged
         return {EVERYBODY: math.nan}
-    if isinstance(parameters, Exception):
+    if isinstance(parameters, Failed):
         return named(run, parameters)
     records = trainer.clients.federation(run).records(run.seed)
     features = torch.from_numpy(records.table.features[records.validation]).to(model.DTYPES[run.precision])
