@@ -142,7 +142,7 @@ def test_records_of_a_built_in_source_are_sent_to_a_node_without_them(cluster, t
     code, err = finish(start(tmp_path, *BUILT_IN, "--out", "serial", "--executor", "serial"))
     assert code == 0, err
     offline = {"UV_OFFLINE": "1", "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
-    with second(tmp_path / "second", address, tmp_path, **offline):
+    with second(tmp_path / "second", address, tmp_path / "serial", **offline):
         process = start(tmp_path, *BUILT_IN, "--out", "ray", "--executor", "ray", "--address", address)
         code, err = finish(process)
     assert (code, err) == (0, "")
@@ -170,7 +170,7 @@ def test_a_node_with_another_version_is_refused_by_name(cluster, sweep, tmp_path
 
 def test_a_node_that_cannot_load_the_records_is_left_out_by_name(cluster, tmp_path):
     address, _ = cluster
-    with second(tmp_path / "second", address, tmp_path, FEDTOLL_DATA="/proc/none"):
+    with second(tmp_path / "second", address, tmp_path / "none", FEDTOLL_DATA="/proc/none"):
         process = start(tmp_path, *BUILT_IN, "--out", "ray", "--executor", "ray", address=address)
         code, err = finish(process)
     assert code == 0

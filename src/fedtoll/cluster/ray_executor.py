@@ -106,6 +106,7 @@ def distribute(
             patience = CONNECT_SECONDS if address else START_SECONDS
             while True:
                 if not pipe.poll(patience):
+                    process.kill()  # it waits for Ray, and would not hear anything else
                     raise RunError(f"{place}: no answer within {patience:g} s")
                 try:
                     kind, *content = pipe.recv()
