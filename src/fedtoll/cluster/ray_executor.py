@@ -23,6 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fedtoll.cluster.crew import TICK, Crew
 from fedtoll.cluster.parcel import Parcel, pack
 from fedtoll.scenarios.errors import FedtollError, RunError, ScenarioError, one_line
@@ -156,6 +158,9 @@ def _drive(
     def exit_with_command() -> None:
         if command is not None:
             command.join()
+        for process in psutil.Process().children(recursive=True):  # a Ray that was started here
+            with suppress(psutil.Error):
+                process.kill()
         os._exit(1)
 
     threading.Thread(target=exit_with_command, daemon=True).start()
