@@ -141,8 +141,7 @@ def test_records_of_a_built_in_source_are_sent_to_a_node_without_them(cluster, t
     address, _ = cluster
     code, err = finish(start(tmp_path, *BUILT_IN, "--out", "serial", "--executor", "serial"))
     assert code == 0, err
-    offline = {"UV_OFFLINE": "1", "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
-    with second(tmp_path / "second", address, tmp_path / "serial", **offline):
+    with second(tmp_path / "second", address, tmp_path / "serial", UV_OFFLINE="1"):
         process = start(tmp_path, *BUILT_IN, "--out", "ray", "--executor", "ray", "--address", address)
         code, err = finish(process)
     assert (code, err) == (0, "")

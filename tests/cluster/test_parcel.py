@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ print(lacking(parcel), end="")
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch) -> list[Run]:
-    """Return runs on an own table, strategy and model, all of it in a folder that they are imported from."""
+def runs(tmp_path, monkeypatch) -> Iterator[list[Run]]:
+    """Yield runs on an own table, strategy and model, all of it in a folder that they are imported from."""
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in {
         "mine.py": STRATEGY,
