@@ -98,3 +98,14 @@ def test_jobs_that_end_or_block_their_process_are_given_up_and_the_others_done(m
     found = dict(outcomes(jobs.hang, ["a", "b", "c"], executor="ray", workers=1, timeout=5))
     assert (found[0], found[2]) == (("a", "", ""), ("c", "", ""))
     assert found[1][1].startswith("not finished after 5 s on node ")
+
+
+def test_without_an_address_a_ray_is_started_whatever_runs_here(monkeypatch):
+    import ray
+
+    called: dict[str, object] = {}
+    monkeypatch.setenv("RAY_ADDRESS", "there:1")  # what Ray itself would use
+    monkeypatch.setattr(ray, "init", lambda **options: called.update(options))
+    ray_executor._connect("", 2)
+    assert called["address"] == "local"
+    assert called["num_cpus"] == 2
