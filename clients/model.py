@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained, require
 from fedtoll.scenarios.scenario import Model
@@ -75,7 +76,8 @@ def digest(model: Model) -> str:
     if ":" not in model.kind:
         return ""
     try:
-        return hashlib.sha256(Path(inspect.getfile(_factory(model.kind))).read_bytes()).hexdigest()
+        file = Path(inspect.getfile(_factory(model.kind)))
+        return hashlib.sha256(shipped.read_bytes(file)).hexdigest()
     except (OSError, TypeError) as error:
         raise ScenarioError(f"model.kind = {model.kind!r}: its source cannot be read: {error}") from None
 

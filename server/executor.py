@@ -7,23 +7,26 @@ executor and the number of workers never change a result.
 from __future__ import annotations
 
 import os
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from fedtoll.scenarios.errors import FedtollError, RunError, one_line
+from fedtoll.cluster.ray_executor import check_address, distribute
+from fedtoll.scenarios.errors import FedtollError, one_line
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 from fedtoll.server.groups import groups
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Failed, Trainer
-from fedtoll.server.workers import ONE_THREAD, PATIENCE, cores, environment, one_thread, spread
+from fedtoll.server.workers import DEATHS, cores, environment, one_thread, spread
 
 EXECUTORS = ("serial", "processes", "ray")
+
+RAY_TIMEOUT = 10_800.0
+"""Seconds that a job may take on Ray if no limit is given: a frozen machine must not stop a sweep forever."""
 
 Job = TypeVar("Job")
 
@@ -51,13 +54,14 @@ def execute(
         Where results are written.
     executor
         ``serial``; ``processes`` (spawned, one torch thread each); or ``ray`` (a local Ray, or the cluster
-        at the address in the environment variable ``RAY_ADDRESS``).
+        at :func:`ray_address`, else at the environment variable ``RAY_ADDRESS``).
     workers
         Number of runs at once, by default one per core (on a cluster, its own number).
     federation
         The records of the runs, for training in this process; other processes resolve them once each.
     timeout
-        Seconds after which a run is stopped and has failed, for ``processes``; no limit by default.
+        Seconds after which a run is stopped and has failed; on Ray, after a second try. No limit by default
+        for ``processes``, :data:`RAY_TIMEOUT` for ``ray``; none for ``serial``.
     finished
         Called after each run is stored.
 
@@ -78,7 +82,7 @@ def execute(
     trained = outcomes_together(
         partial(_train, Trainer(federation)),
         texts,
-        groups(todo, federation, workers or cores(), alone=timeout is not None),
+        groups(todo, federation, at_once(executor, workers, len(todo)), alone=timeout is not None),
         executor=executor,
         workers=workers,
         share=seeds.get,  # runs of one seed share records and draws, which a process caches
@@ -119,21 +123,37 @@ def outcomes(
     executor, workers
         As in :func:`execute`.
     share, timeout, apart
-        As in :func:`fedtoll.server.workers.spread`; the last two matter for ``processes`` only.
+        As in :func:`fedtoll.server.workers.spread`; ``timeout`` does not matter for ``serial``, ``apart``
+        for ``processes`` only.
 
     Raises
     ------
     RunError
-        If workers cannot start, or Ray cannot be reached.
+        If workers cannot start, or Ray cannot be reached or used.
     """
     if not jobs:
         return iter(())
     guarded = partial(_guarded, work)
     if executor == "ray":
-        return _ray(guarded, jobs, workers)
+        return distribute(
+            guarded,
+            jobs,
+            workers,
+            address=check_address(os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"),
+            begin=one_thread,
+            share=share,
+            lost=_lost,
+            timeout=timeout or RAY_TIMEOUT,
+            deaths=DEATHS,
+        )
     if executor == "serial":
         return spread(guarded, jobs, 1)
     return spread(guarded, jobs, workers, share=share, lost=_lost, timeout=timeout, apart=apart)
+
+
+def at_once(executor: str, workers: int | None, jobs: int) -> int:
+    """Return the number of workers; with Ray, whose cores are not counted here, by default one for each job."""
+    return workers or (jobs if executor == "ray" else cores())
 
 
 def outcomes_together(
@@ -179,63 +199,21 @@ def _each(work: Callable[[Sequence[Job]], Sequence[Any]], jobs: Sequence[Job]) -
     return [_failed(x) if isinstance(x, Failed) else (x, "", "") for x in work(jobs)]
 
 
+@contextmanager
+def ray_address(address: str | None) -> Iterator[None]:
+    """Use the Ray cluster at an address, ``HOST:PORT`` of its head node, in place of ``RAY_ADDRESS``."""
+    with environment({"RAY_ADDRESS": address} if address else {}):
+        yield
+
+
 def _lost(reason: str) -> Outcome:
     """Return the outcome of a job that was given up; it has no traceback."""
     return None, reason, ""
 
 
-def _ray(
-    work: Callable[[Job], Outcome], jobs: Sequence[Job], workers: int | None
-) -> Iterator[tuple[int, Outcome]]:
-    """Do each job as a Ray task; Ray restarts the task of a killed worker."""
-    import logging
-
-    import ray
-
-    address = os.environ.get("RAY_ADDRESS")
-    started_here = not ray.is_initialized()
-    if started_here:
-        size: dict[str, Any] = {
-            "num_cpus": workers or cores(),
-            "include_dashboard": False,
-        }
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with environment({**ONE_THREAD, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
-            handler = signal.getsignal(signal.SIGTERM)
-            try:
-                ray.init(address=address, **quiet, **({} if address else size))
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                where = address or "this machine"
-                raise RunError(f"Ray at {where}: {' '.join(str(error).split())}") from None
-            finally:
-                with suppress(ValueError):  # not the main thread, where Ray sets no handler
-                    signal.signal(signal.SIGTERM, handler)  # Ray's would exit without a word
-    try:
-
-        def one(job: Job) -> Outcome:
-            one_thread()  # the process may be new
-            return work(job)
-
-        # Ray unpickles a function once per process, and with it the trainer, which caches the records.
-        task = ray.remote(num_cpus=1, max_retries=PATIENCE)(one)
-        waiting = {task.remote(job): position for position, job in enumerate(jobs)}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            position = waiting.pop(done)
-            try:
-                outcome = ray.get(done)
-            except ray.exceptions.RayError as error:
-                outcome = (None, f"{type(error).__name__}: its worker process died", str(error))
-            yield position, outcome
-    finally:
-        if started_here:
-            ray.shutdown()
-
-
 def _train(trainer: Trainer, texts: Sequence[str]) -> list[Any]:
     """Train runs from their JSON, in the driver or in a worker; return the tables of each or its error."""
-    runs = [Run.from_json(text) for text in texts]
-    return trainer.train_together(runs)
+    return trainer.train_together([Run.from_json(text) for text in texts])
 
 
 def _guarded(work: Callable[[Job], Any], job: Job) -> Outcome:

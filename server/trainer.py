@@ -124,7 +124,7 @@ class Trainer:
             with _explained(run, failures):
                 return serve(run, LocalGrid(run, lambda sent, contexts: ask(Round(sent, contexts, failures))))
 
-        return in_step([partial(server, run) for run in runs], self.clients.train_together)
+        return list(in_step([partial(server, run) for run in runs], self.clients.train_together))
 
 
 @contextmanager

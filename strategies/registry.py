@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import json
 import math
@@ -20,11 +19,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.foreign import OWN, contained, require
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
@@ -100,7 +101,7 @@ def resolve(name: str) -> tuple[str, str]:
         if name not in installed:
             raise ScenarioError(f"strategies: {name!r} is unknown{nearest(name, installed)}")
         module, _, attribute = _unique(name, installed[name]).rpartition(":")
-    if module.endswith(".py"):
+    if module.endswith(".py") and not shipped.received(Path(module)):
         try:
             module = str(Path(module).expanduser().resolve())
             Path(module).is_file()
@@ -112,7 +113,7 @@ def resolve(name: str) -> tuple[str, str]:
     if not is_file and cls.__module__.split(".")[0] in OWN:
         return path, ""
     try:
-        source = Path(module if is_file else inspect.getfile(cls)).read_bytes()
+        source = shipped.read_bytes(Path(module if is_file else inspect.getfile(cls)))
     except (OSError, TypeError) as error:
         raise ScenarioError(f"strategies: {name!r}: its source cannot be read: {error}") from None
     return path, hashlib.sha256(source).hexdigest()
@@ -127,7 +128,7 @@ def load(path: str) -> type:
         If the file or module does not exist, raises when imported, or has no such class. One line.
     """
     module, _, attribute = path.rpartition(":")
-    if module.endswith(".py") and not Path(module).is_file():
+    if module.endswith(".py") and not (shipped.received(Path(module)) or Path(module).is_file()):
         raise ScenarioError(f"strategies: {module}: no such file")
     require(module)
     try:
@@ -152,17 +153,17 @@ def _error(message: str) -> ScenarioError:
 
 
 def _load_file(path: Path) -> Any:
-    return _execute(path, path.read_bytes())
+    return _execute(path, shipped.read_bytes(path))
 
 
 @lru_cache(maxsize=64)
 def _execute(path: Path, source: bytes) -> Any:
     """Execute a strategy's file, once per version of its source."""
     name = f"_fedtoll_strategy_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = shipped.spec_of(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     # The dataclass decorator looks up the module by name while the file is executed.
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -186,6 +186,11 @@ def acs(states: tuple[str, ...] = STATES) -> Source:
     )
 
 
+def cached_file() -> Path | None:
+    """Return the cached file of the source's own states, if there is one."""
+    return _Records(STATES).cached()
+
+
 class _Records:
     """The records of some states: cached in one file, whose name ends with digits of their fingerprint."""
 

@@ -30,6 +30,15 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, show_default="one per core", help="Number of worker processes."),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --executor ray: the head node of a cluster.",
+        show_default="RAY_ADDRESS, else a Ray is started here",
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Resume even if the stored runs used other library versions.")
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedtoll.console import complain, console, echo
-from fedtoll.options import FAILED, Executor, Force, Json, Workers
+from fedtoll.options import FAILED, Address, Executor, Force, Json, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +45,7 @@ def findings(
     ] = None,
     executor: Executor = "processes",
     workers: Workers = None,
+    address: Address = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -54,9 +55,10 @@ def findings(
     """
     import fedtoll.findings as package
     from fedtoll.scenarios.errors import RunError, one_line
+    from fedtoll.server.executor import ray_address
     from fedtoll.sweep import run as sweep
 
-    sweep.check_options(executor, "local")
+    sweep.check_options(executor, "local", address=address)
     folder = out or Path("results") / ("findings-quick" if quick else "findings")
     prepared = [package.prepare(name, quick=quick) for name in package.resolve_names(names or [])]
     package.check_unique(prepared)
@@ -64,7 +66,7 @@ def findings(
         package.check_versions(planned, folder / planned.scenario.name)
     command = shlex.join(["fedtoll", *sys.argv[1:]])
     judged, failed = [], {}
-    with _progress(prepared) as finished:
+    with _progress(prepared) as finished, ray_address(address):
         for planned in prepared:
             try:
                 judged.append(

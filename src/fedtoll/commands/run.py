@@ -14,7 +14,7 @@ import typer
 
 from fedtoll.commands.report import show, write_page
 from fedtoll.console import complain, console, echo, warn
-from fedtoll.options import FAILED, Executor, Force, Json, Name, Seeds, Set, Workers
+from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Seeds, Set, Workers
 from fedtoll.scenarios.errors import one_line
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/<name>")] = None,
     executor: Executor = "processes",
     workers: Workers = None,
+    address: Address = None,
     grid: Annotated[
         str,
         typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
@@ -89,7 +90,7 @@ def run(
     from fedtoll.scenarios.read import find
     from fedtoll.sweep import run as sweep
 
-    sweep.check_options(executor, grid, timeout)
+    sweep.check_options(executor, grid, timeout, address)
     planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
     warn(find(name).name, planned.warning)
     if dry_run:
@@ -102,13 +103,15 @@ def run(
         echo(preview(planned, workers, as_json=as_json))
         return
     from fedtoll.report import Digest, warm_up
+    from fedtoll.server.executor import ray_address
     from fedtoll.server.results import load, readable
     from fedtoll.server.store import Store
 
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
     text = find(name).read_text(encoding="utf-8")
-    with store.lock(lambda: complain(f"{folder}: in use by another command; waiting for it to finish")):
+    waiting = f"{folder}: in use by another command; waiting for it to finish"
+    with store.lock(lambda: complain(waiting)), ray_address(address):
         failures: list[str] = []
         with _tuning(planned) as finished:
             planned = sweep.complete(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fedtoll.cluster.ray_executor import check_address
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
@@ -151,13 +152,18 @@ def execute(
     )
 
 
-def check_options(executor: str, grid: str, timeout: float | None = None) -> None:
-    """Raise ``ScenarioError`` if the executor or grid is unknown, or cannot stop a run after a time."""
+def check_options(executor: str, grid: str, timeout: float | None = None, address: str | None = None) -> None:
+    """Raise ``ScenarioError`` if the executor or grid is unknown, or an option does not go with it."""
     for option, value, known in (("executor", executor, executors.EXECUTORS), ("grid", grid, GRIDS)):
         if value not in known:
             raise ScenarioError(f"{option} {value!r} is unknown{nearest(value, known)}")
-    if timeout is not None and grid == "local" and executor != "processes":
-        raise ScenarioError(f"--timeout: the executor {executor!r} cannot stop a run; use processes")
+    if timeout is not None and grid == "local" and executor == "serial":
+        raise ScenarioError("--timeout: the executor 'serial' cannot stop a run; use processes")
+    if address is not None:
+        if executor != "ray" or grid != "local":
+            used = f"--executor {executor}" if grid == "local" else f"--grid {grid}"
+            raise ScenarioError(f"--address {address}: {used} has no cluster; needs --executor ray")
+        check_address(address, "--address")
 
 
 def run(
@@ -168,6 +174,7 @@ def run(
     seeds: str | None = None,
     executor: str = "processes",
     workers: int | None = None,
+    address: str | None = None,
     force: bool = False,
     tune: bool = True,
     probe: bool = True,
@@ -186,7 +193,10 @@ def run(
         A range such as ``"0:10"`` that replaces the scenario's seeds.
     executor, workers
         ``serial``, ``processes`` or ``ray``, and the number of workers. Processes import the calling
-        script again, so guard it with ``if __name__ == "__main__"``.
+        script again, so guard it with ``if __name__ == "__main__"``; so does ``ray``.
+    address
+        For ``ray``: ``HOST:PORT`` of a cluster's head node, by default that of the environment variable
+        ``RAY_ADDRESS``, else a Ray is started on this machine.
     force
         Accept stored runs that were made with other versions of the libraries.
     tune
@@ -206,7 +216,7 @@ def run(
     UserWarning
         If δ is large for the number of records.
     """
-    check_options(executor, "local")
+    check_options(executor, "local", address=address)
     planned = prepare(scenario, overrides, seeds, tune=tune)
     if planned.warning:
         warnings.warn(planned.warning, UserWarning, stacklevel=2)
@@ -214,7 +224,7 @@ def run(
     store = Store(folder)
     text = scenarios.find(scenario).read_text(encoding="utf-8")
     lines: list[str] = []
-    with store.lock():
+    with store.lock(), executors.ray_address(address):
         planned = complete(
             planned, store, executor=executor, workers=workers, force=force, probe=probe, failed=lines.append
         )

@@ -26,10 +26,10 @@ from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run, budget_of, mechanism_of
 from fedtoll.scenarios.tune import Tune
+from fedtoll.server.executor import at_once
 from fedtoll.server.groups import groups
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
-from fedtoll.server.workers import cores
 from fedtoll.sweep import cache
 from fedtoll.sweep.candidates import Candidate, candidates, with_constants
 from fedtoll.sweep.validate import Losses, validation_losses
@@ -267,7 +267,7 @@ def _losses(
         together=lambda files: groups(
             [by_file[file] for file in files],
             planned.federation,
-            workers or cores(),
+            at_once(executor, workers, len(files)),
             alone=timeout is not None,
         ),
         failed=None if failed is None else give_up,

@@ -1,0 +1,90 @@
+"""Files that the machine of the command sent to this process, which may run on another machine.
+
+They stay in memory, under the paths that they have there, and take precedence over files here: a private
+table is never written to another machine's disk.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import io
+import sys
+from collections.abc import Mapping
+from importlib.abc import MetaPathFinder, SourceLoader
+from pathlib import Path
+from typing import Any
+
+_files: dict[str, bytes] = {}
+_modules: dict[str, str] = {}
+
+
+def receive(files: Mapping[str, bytes], modules: Mapping[str, str]) -> None:
+    """Make files available in this process.
+
+    Parameters
+    ----------
+    files
+        The content of each file, by its absolute path.
+    modules
+        The path of each module's source among these files, by the name under which it is imported; empty for
+        a package without ``__init__.py``.
+    """
+    _files.update(files)
+    _modules.update(modules)
+    if _modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def received(path: Path) -> bool:
+    """Return whether a file was sent to this process."""
+    return str(path) in _files
+
+
+def open_file(path: Path) -> io.BufferedReader | io.BytesIO:
+    """Open a file for reading bytes: the one that was sent, else the one on this machine."""
+    content = _files.get(str(path))
+    return path.open("rb") if content is None else io.BytesIO(content)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a file: of the one that was sent, else of the one on this machine."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
+    """Return how a Python file is imported under a name; ``None`` if it cannot be."""
+    loader = _Loader(name, path) if received(path) else None
+    return importlib.util.spec_from_file_location(name, path, loader=loader)
+
+
+class _Loader(SourceLoader):
+    """Executes a file that was sent. It is never cached as bytecode."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._path = path
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self._path)
+
+    def get_data(self, path: Any) -> bytes:
+        return read_bytes(Path(path))
+
+    def is_package(self, fullname: str) -> bool:
+        return self._path.name == "__init__.py" and fullname == self._name
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules that were sent."""
+
+    def find_spec(
+        self, fullname: str, path: Any, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        file = _modules.get(fullname)
+        if file is None:
+            return None
+        if not file:
+            return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+        return spec_of(fullname, Path(file))
