@@ -152,7 +152,7 @@ def outcomes(
 
 
 def at_once(executor: str, workers: int | None, jobs: int) -> int:
-    """Return the number of workers; with Ray, whose cores are not counted here, by default one for each job."""
+    """Return the number of workers: one per core; with Ray, whose cores are not known here, one per job."""
     return workers or (jobs if executor == "ray" else cores())
 
 

@@ -32,6 +32,11 @@ def die(name: str) -> str:
     return name
 
 
+def all_die(names: tuple[str, ...]) -> list[str]:
+    """Do several jobs with one call."""
+    return [die(name) for name in names]
+
+
 def leave(name: str) -> str:
     if name == "b":
         raise SystemExit(f"{name} left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from fedtoll.scenarios.scenario import StrategySpec
 from fedtoll.server import app, executor, plan, workers
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
-from fedtoll.server.tables import Tables
 from fedtoll.server.trainer import Trainer
 from tests.server.federation import FEDAVG, TERM, TOML, YOGI, parquet, planned, single_run
 
@@ -117,14 +117,14 @@ def test_only_what_is_missing_is_trained(runs, serial, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     good = [run for run in runs if run.strategy.name != "Raises"]
     stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
-    trained = []
-    train = Trainer.train
+    trained: list[str] = []
+    train = Trainer.train_together
 
-    def spy(self: Trainer, run: Run) -> Tables:
-        trained.append(run.hash)
-        return train(self, run)
+    def spy(self: Trainer, runs: Sequence[Run]) -> Any:
+        trained.extend(run.hash for run in runs)
+        return train(self, runs)
 
-    monkeypatch.setattr(Trainer, "train", spy)
+    monkeypatch.setattr(Trainer, "train_together", spy)
     assert executor.execute(good, Store(tmp_path), executor="serial") == []
     assert not trained
     shutil.rmtree(tmp_path / "runs" / good[1].hash)
