@@ -37,6 +37,7 @@ from fedtoll.clients.failures import (
     RejectedError,
 )
 from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release, chosen
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
@@ -84,6 +85,22 @@ class Clients:
         """Return the federation of a run, resolved once."""
         self._federation = Federation.of(run, like=self._federation)
         return self._federation
+
+    def read(self, text: str) -> Run:
+        """Return the run that a message describes."""
+        return Run.from_json(text)
+
+    def records(self, run: Run) -> Records:
+        """Return the records of the clients of a run.
+
+        Raises
+        ------
+        ScenarioError
+            If they cannot be loaded, or every client holds a file of its own.
+        """
+        if run.partition.kind == "declared":
+            raise ScenarioError("partition.kind = 'declared': a client needs a SuperNode with its own file")
+        return self.federation(run).records(run.seed)
 
     def train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train every addressed client for one round, and reply to every message.
@@ -189,8 +206,8 @@ class Clients:
     def _cohort_of(self, text: str) -> _Cohort:
         """Return what the clients of a run share, computed once per run."""
         if self._cohort is None or self._cohort.text != text:
-            run = Run.from_json(text)
-            records = self.federation(run).records(run.seed)
+            run = self.read(text)
+            records = self.records(run)
             if self._tensors is None or self._tensors[:2] != (records, run.precision):
                 self._tensors = records, run.precision, _tensors(records, run.precision)
             features = records.table.features.shape[1]

@@ -22,6 +22,7 @@ for room, also in {
     "server": ("scenarios", "privacy", "strategies", "toll", "clients"),
     "sweep": ("scenarios", "privacy", "strategies", "toll", "clients", "server"),
     "audit": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep"),
+    "deploy": ("scenarios", "server"),
     "report": ("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep", "audit"),
     "findings": (
         *("scenarios", "privacy", "strategies", "toll", "clients", "server", "sweep", "audit", "report"),
@@ -37,7 +38,7 @@ DOORS = {"findings": {"sklearn"}}
 
 ONLY: dict[str, set[str]] = {  # library: the files and folders that may import it
     "flwr": {
-        *("clients/app.py", "clients/train.py", "clients/wire.py"),
+        *("clients/app.py", "clients/node.py", "clients/train.py", "clients/wire.py"),
         *("server/app.py", "server/adapter.py", "server/grid.py", "server/strict.py"),
     },
     "opacus": {"clients/engines/opacus.py", "privacy/opacus_prv.py"},
