@@ -124,6 +124,8 @@ class Node(Clients):
         """
         mine = self._decided
         if not mine.file:
+            if run.partition.kind == "declared":
+                raise ScenarioError("partition.kind = 'declared': this node needs a file of its own records")
             return super().records(run)
         if self._own is None or not _alike(self._own[0], run):
             found = holder.read(run.data, run.partition, mine.client, Path(mine.file).absolute(), run.groups)

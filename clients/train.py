@@ -37,7 +37,6 @@ from fedtoll.clients.failures import (
     RejectedError,
 )
 from fedtoll.privacy.ledger import COLUMNS, DP_SGD, Release, chosen
-from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
 from fedtoll.scenarios.statistics import Estimate
@@ -91,15 +90,7 @@ class Clients:
         return Run.from_json(text)
 
     def records(self, run: Run) -> Records:
-        """Return the records of the clients of a run.
-
-        Raises
-        ------
-        ScenarioError
-            If they cannot be loaded, or every client holds a file of its own.
-        """
-        if run.partition.kind == "declared":
-            raise ScenarioError("partition.kind = 'declared': a client needs a SuperNode with its own file")
+        """Return the records of the clients of a run."""
         return self.federation(run).records(run.seed)
 
     def train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
@@ -89,6 +89,8 @@ class Trainer:
         """
         from fedtoll.clients.failures import MOST_FAILURES, REASONS
 
+        if run.partition.kind == "declared":
+            raise ScenarioError("partition.kind = 'declared': a client needs a SuperNode with its own file")
         failures = self.clients.failures
         failures.clear()
         try:

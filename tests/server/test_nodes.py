@@ -16,7 +16,7 @@ from fedtoll.clients.train import LEDGER
 from fedtoll.deploy import toml
 from fedtoll.deploy.split import divide
 from fedtoll.scenarios import federation as federations
-from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import validate
 from fedtoll.server import plan as plans
 from fedtoll.server.app import federate
@@ -71,7 +71,7 @@ def test_the_server_needs_no_clients_file(tmp_path):
     assert len(records.test) == len(plan.federation.table)
     assert plan.federation.size == len(records.test) + sum(c.size for c in plan.runs[0].clients)
     assert converged(plan, tmp_path) is None
-    with pytest.raises(RunError, match="needs a SuperNode with its own file"):
+    with pytest.raises(ScenarioError, match="needs a SuperNode with its own file"):
         Trainer(plan.federation).train(plan.runs[0])
 
 
