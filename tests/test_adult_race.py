@@ -30,10 +30,11 @@ def results(tmp_path_factory):
     overrides = [
         "training.learning_rate=2.0",
         'privacy.epsilons=["inf", 0.5]',
-        "privacy.delta=1e-5",  # with that σ
+        "privacy.delta=1e-5",
+        'privacy.accountant="rdp"',  # with that σ
         'strategies=[{name="fedavg"}]',
     ]
-    scenario = read("adult-race", overrides, "0:10")
+    scenario = read("adult-race", overrides, "0:40")
     store = Store(tmp_path_factory.mktemp("adult-race"))
     planned = plan(scenario, "x")
     with store.lock():

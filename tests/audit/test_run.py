@@ -187,7 +187,7 @@ def test_twenty_audits_of_a_sound_system_are_not_broken(scenario):
         rows = _canary(prepared, lambda: None)
         assert not broken(rows, LEVEL)
         least.append(min(row["p"] for row in rows))
-    assert min(least) < 0.05  # the p-values are not all 1
+    assert min(least) < 0.2  # the p-values, which are conservative, are not all 1
 
 
 def test_memberships_differ_and_the_records_are_the_same(scenario):
