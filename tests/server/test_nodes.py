@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from fedtoll.clients import node as nodes
 from fedtoll.clients.node import SECRET, Decided
 from fedtoll.clients.train import LEDGER
 from fedtoll.deploy import toml
 from fedtoll.deploy.split import divide
 from fedtoll.scenarios import federation as federations
+from fedtoll.scenarios import holder
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import validate
 from fedtoll.server import plan as plans
@@ -50,13 +51,13 @@ def test_a_node_opens_its_own_file_only(own, monkeypatch):
     plan, folder = own
     run = plan.runs[0]
     opened = []
-    load = nodes.holder.load_table
+    load = holder.load_table  # type: ignore[attr-defined]
 
     def spy(source):
         opened.append(source.file.path)
         return load(source)
 
-    monkeypatch.setattr(nodes.holder, "load_table", spy)
+    monkeypatch.setattr(holder, "load_table", spy)
     monkeypatch.setattr(federations, "load_table", None)
     federate(Nodes(run, folder), run, federation=plan.federation)
     assert set(opened) == {folder / f"{k}.parquet" for k in range(3)}
@@ -146,13 +147,13 @@ def test_a_secret_never_leaves_the_node_and_lasts_for_a_run(own):
     plan, folder = own
     run = plan.runs[0]
     grid = Nodes(run, folder, noise="secret")
-    sent = []
+    sent: list[Any] = []
     train = grid.train
 
     def record(messages, contexts):
         replies = train(messages, contexts)
         sent.extend(
-            (reply, dict(own.state[SECRET])["bits"])
+            (reply, own.state.config_records[SECRET]["bits"])
             for reply, own in zip(replies, grid.contexts, strict=True)
         )
         return replies
@@ -177,7 +178,7 @@ def test_a_node_that_sends_its_secret_or_its_records_is_found(own):
 
     def leak(messages, contexts):
         replies = train(messages, contexts)
-        replies[1].content["more"] = ConfigRecord(dict(grid.contexts[1].state[SECRET]))
+        replies[1].content["more"] = ConfigRecord(dict(grid.contexts[1].state.config_records[SECRET]))
         return replies
 
     grid._handler = leak
