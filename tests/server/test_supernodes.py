@@ -214,5 +214,6 @@ def test_a_node_that_leaves_is_skipped(federation):
     clients = pd.read_parquet(folder / "clients.parquet")
     skipped = clients[clients["skipped"] != ""]
     assert {*skipped["client"]} == {4}
-    assert {*skipped["round"]} in ({2, 3}, {3})
+    # from some round on; Flower may lose even a reply that was delivered just before the node left
+    assert {*skipped["round"]} in ({1, 2, 3}, {2, 3}, {3})
     assert clients.groupby("round").size().tolist() == [5, 5, 5]
