@@ -8,25 +8,44 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from fedtoll.clients import train as handler
+from fedtoll.clients.failures import CLIENT_FAILED, REASONS
+from fedtoll.clients.node import Decided, Node
 
 torch.set_num_threads(1)
 _log = logging.getLogger("fedtoll")
 app = ClientApp()
-_clients = handler.Clients()  # Flower calls functions, so what rounds share lives as long as the process
+_nodes: dict[Decided, Node] = {}  # Flower calls functions, so what rounds share lives as long as the process
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the client of this node for one round."""
-    (reply,) = _clients.train([message], [context])
-    while _clients.failures:  # in the log of this process alone
-        failure = _clients.failures.pop()
+    try:
+        node = _node(context)
+    except Exception:  # what the operator configured is no business of the server's
+        _log.exception("this node cannot start its client")
+        return Message(Error(CLIENT_FAILED, REASONS[CLIENT_FAILED]), reply_to=message)
+    (reply,) = node.train([message], [context])
+    while node.failures:  # in the log of this process alone
+        failure = node.failures.pop()
         _log.error("round %d, client %d failed", failure.round, failure.client, exc_info=failure.error)
     return reply
+
+
+def _node(context: Context) -> Node:
+    """Return the client of this node; the last one is kept.
+
+    In a simulation one process is many nodes in turn. They decide nothing, and so share one object.
+    """
+    decided = Decided.of(context)
+    if decided not in _nodes:
+        _nodes.clear()
+        _nodes[decided] = Node(decided)
+    return _nodes[decided]
 
 
 @app.query()

@@ -83,6 +83,14 @@ class Clients:
         self._federation = Federation.of(run, like=self._federation)
         return self._federation
 
+    def read(self, text: str) -> Run:
+        """Return the run that a message describes."""
+        return Run.from_json(text)
+
+    def records(self, run: Run) -> Records:
+        """Return the records of the clients of a run."""
+        return self.federation(run).records(run.seed)
+
     def train(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train every addressed client for one round, and reply to every message.
 
@@ -210,8 +218,8 @@ class Clients:
     def _cohort_of(self, text: str) -> _Cohort:
         """Return what the clients of a run share, computed once per run."""
         if text not in self._cohorts:
-            run = Run.from_json(text)
-            records = self.federation(run).records(run.seed)
+            run = self.read(text)
+            records = self.records(run)
             if self._tensors is None or self._tensors[:2] != (records, run.precision):
                 self._tensors = records, run.precision, _tensors(records, run.precision)
             features = records.table.features.shape[1]

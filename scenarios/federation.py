@@ -133,8 +133,20 @@ class Federation:
         mine = (self.data, self.split, self.partition, self.source.checksum)
         return mine == (run.data, run.split, run.partition, run.checksum)
 
+    @property
+    def size(self) -> int:
+        """The number of records: those of the table, and those that clients declare to hold of their own."""
+        return len(self.table) + sum(holder.size for holder in self.partition.holders)
+
     def records(self, seed: int) -> Records:
-        """Return the rows of every client and the rows held out under a seed; the last seeds are cached."""
+        """Return the rows of every client and the rows held out under a seed; the last seeds are cached.
+
+        If clients hold records of their own, the whole table is held out, and no client holds a row of it.
+        """
+        if self.partition.kind == "declared":
+            none = np.empty(0, dtype=np.int64)
+            test = np.arange(len(self.table), dtype=np.int64)
+            return Records(self.table, self.groups, tuple(none for _ in self.layout.clients), test, none)
         if seed in self._seeds:
             self._seeds.move_to_end(seed)
             return self._seeds[seed]

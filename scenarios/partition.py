@@ -88,6 +88,8 @@ def layout(table: Table, groups: Attribute, spec: Partition, split: Split) -> La
     ScenarioError
         If a name is unknown, a client would hold no records, or a matrix of shares does not fit the groups.
     """
+    if spec.kind == "declared":
+        return _declared(groups, spec)
     for name in spec.keep:
         if name not in groups.names:
             raise ScenarioError(f"partition.keep: no group {name!r}{nearest(name, groups.names)}")
@@ -122,6 +124,23 @@ def layout(table: Table, groups: Attribute, spec: Partition, split: Split) -> La
         )
     planned = tuple(Client(k, declared[k] if declared else "", int(n)) for k, n in enumerate(sizes))
     return Layout(planned, strata, shares, in_turn, expected)
+
+
+def _declared(groups: Attribute, spec: Partition) -> Layout:
+    """Return the layout of clients with records of their own: what they declare, and nothing else.
+
+    The expected counts of a client without a declared group are not a number: nobody here knows them.
+    """
+    expected = np.full((len(spec.holders), len(groups.names)), np.nan)
+    for row, holder in zip(expected, spec.holders, strict=True):
+        if holder.group:
+            if holder.group not in groups.names:
+                known = nearest(holder.group, groups.names)
+                raise ScenarioError(f"partition.holders: no group {holder.group!r}{known}")
+            row[:] = 0.0
+            row[groups.names.index(holder.group)] = holder.size
+    clients = tuple(Client(k, holder.group, holder.size) for k, holder in enumerate(spec.holders))
+    return Layout(clients, groups, np.zeros_like(expected), False, expected)
 
 
 def _strata_by_client(table: Table, groups: Attribute, spec: Partition) -> tuple[Attribute, tuple[str, ...]]:

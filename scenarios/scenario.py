@@ -51,6 +51,21 @@ class Split(Section):
     validation: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
 
 
+class Holder(Section):
+    """A client that holds records of its own: what it declares about them.
+
+    Parameters
+    ----------
+    size
+        Its declared number of records, which q, B and T follow from.
+    group
+        The group that all its records belong to; empty if they may be of any group.
+    """
+
+    size: Count
+    group: str = ""
+
+
 class Partition(Section):
     """How training records become clients.
 
@@ -62,12 +77,14 @@ class Partition(Section):
     - ``dirichlet``: each client's share of every group (or label: ``over``) is drawn from
       Dirichlet(``alpha``), with ``draw`` as the seed, and is the same in every run
     - ``shares``: a matrix of shares, with one row per client and one column per group
+    - ``declared``: nothing is partitioned, because every client is a SuperNode with a file of its own
+      records; ``holders`` declares them, and all records of ``data.file`` are held out
 
     ``keep``: the share of a group's training records that clients hold at all. ``copies``: the number of
     clients that hold each record; the ε of a record is then what all of them spend together.
     """
 
-    kind: Literal["group", "column", "iid", "dirichlet", "shares"] = "group"
+    kind: Literal["group", "column", "iid", "dirichlet", "shares", "declared"] = "group"
     clients: Counts = Field(default_factory=dict)
     column: str = ""
     skew: Annotated[float, Field(ge=0, le=10)] = 0.0
@@ -77,6 +94,13 @@ class Partition(Section):
     shares: tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...] = ()
     keep: dict[str, Rate] = Field(default_factory=dict)
     copies: Count = 1
+    holders: tuple[Holder, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
+        content: dict[str, Any] = handler(self)
+        return content if self.holders else {k: v for k, v in content.items() if k != "holders"}
 
     @model_validator(mode="after")
     def _check(self) -> Partition:
@@ -88,6 +112,7 @@ class Partition(Section):
             ("column", self.column, "column"),
             ("alpha", self.alpha, "dirichlet"),
             ("shares", self.shares, "shares"),
+            ("holders", self.holders, "declared"),
         ):
             if bool(value) != (self.kind == kind):
                 raise ValueError(f"{key}: required by kind = {kind!r}, and only there")
@@ -95,6 +120,8 @@ class Partition(Section):
             raise ValueError("skew: needs kind = 'iid'")
         if self.copies > 1 and self.kind in {"dirichlet", "shares"}:
             raise ValueError(f"copies: must be 1 with kind = {self.kind!r}")
+        if self.kind == "declared" and (self.clients or self.keep or self.copies > 1):
+            raise ValueError("clients, keep, copies: not with kind = 'declared', where holders say it all")
         if len({len(row) for row in self.shares}) > 1:
             raise ValueError("shares: rows have different lengths")
         return self
@@ -289,9 +316,21 @@ class Scenario(Section):
                 )
             if other is not spec:
                 raise ValueError(f"strategies: {spec.label} appears twice")
+        if self.partition.kind == "declared":
+            self._check_declared()
         if self.tune is not None:
             self._check_tune(self.tune)
         return self
+
+    def _check_declared(self) -> None:
+        if not self.data.file:
+            raise ValueError("partition.kind: 'declared' needs data.file, the table that is held out")
+        if self.data.floor:
+            raise ValueError(
+                "data.floor: must be 0 with partition.kind = 'declared'; nobody counts the records"
+            )
+        if self.split != Split():
+            raise ValueError("split: not with partition.kind = 'declared'; all of data.file is held out")
 
     def _check_tune(self, tune: Tune) -> None:
         if not self.split.validation:

@@ -54,9 +54,8 @@ def _shared(run: Run, position: int) -> Any:
     if run.engine != "cohort" or run.strategy.digest or run.model_digest:
         return position
     clients = tuple((c.id, c.size, c.sampling_rate, c.steps) for c in run.clients)
-    noise_seed = (
-        run.noise_seed if run.mechanism == "dp-sgd" else run.seed
-    )  # without noise, it may join others
+    # A run without noise may join the others.
+    noise_seed = run.noise_seed if run.mechanism == "dp-sgd" else run.seed
     return run.seed, noise_seed, run.precision, run.device, run.model, run.classes, clients
 
 

@@ -60,7 +60,7 @@ class Plan:
     @property
     def warning(self) -> str:
         """A warning in one line if δ is large for the number of records, else an empty string."""
-        return delta_of(self.scenario, len(self.federation.table))
+        return delta_of(self.scenario, self.federation.size)
 
     @property
     def all_runs(self) -> tuple[Run, ...]:
@@ -124,6 +124,10 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
+        for holder in scenario.partition.holders:
+            if holder.group and holder.group not in groups:
+                hint = nearest(holder.group, groups)
+                raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 requests(strategy_plan(spec))
@@ -204,7 +208,7 @@ def plan(
         federation = Federation.resolve(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
-        delta_of(scenario, len(federation.table))
+        delta_of(scenario, federation.size)
         runs = tuple(
             run
             for spec in scenario.strategies

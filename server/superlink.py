@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def execute(
     *,
     timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
+    connect: Connect | None = None,
 ) -> list[str]:
     """Train all runs that are not stored yet under ``flwr run``, one after the other.
 
@@ -79,6 +81,9 @@ def execute(
         Seconds after which a run is stopped and has failed, by default ``TIMEOUT``.
     finished
         Called after each run is stored.
+    connect
+        Connects to a SuperLink that runs already, whose SuperNodes are the clients. By default one is
+        started, which simulates the clients.
 
     Returns
     -------
@@ -91,18 +96,24 @@ def execute(
     failures = []
     with tempfile.TemporaryDirectory(prefix="fedtoll-flower-") as folder:
         home = Path(folder)
-        with superlink(home) as flwr:
+        with (connect or superlink)(home) as flwr:
             for run in todo:
+                nodes = 0 if connect else len(run.clients)
                 try:
-                    line, log = _train(plan, run, store, home, flwr, timeout or TIMEOUT)
+                    line, log = _train(plan, run, store, home, flwr, timeout or TIMEOUT, nodes)
                 except RunError as error:
-                    line, log = str(error), (home / "superlink.log").read_text(errors="replace")
+                    own = home / "superlink.log"
+                    line, log = str(error), own.read_text(errors="replace") if own.exists() else str(error)
                 if line:
                     file = store.fail(run, log)
                     failures.append(f"{run.label}: {line} (log in {file})")
                 else:
                     finished(run)
     return failures
+
+
+Connect = Callable[[Path], AbstractContextManager[Callable[..., str]]]
+"""Takes a working folder and gives a function that runs ``flwr`` with arguments and returns its output."""
 
 
 @contextmanager
@@ -115,29 +126,12 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         Runs ``flwr`` with the given arguments against this SuperLink and returns its stdout.
     """
     port = _free_port()
-    state = home / "flwr"
-    state.mkdir()
-    (state / "config.toml").write_text(
-        f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-    )
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    modules = [str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    environment = {
-        **os.environ,
-        "PATH": path,
-        "PYTHONPATH": os.pathsep.join(modules),  # relative paths would start at another folder
-        "FLWR_HOME": str(state),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = prepare(home, f'address = "127.0.0.1:{port}"\ninsecure = true\n')
     log = (home / "superlink.log").open("w")
     child = subprocess.Popen(
         [
             *(sys.executable, "-m", "fedtoll.guard", str(home)),
-            _command("flower-superlink", path),
+            _command("flower-superlink", environment["PATH"]),
             "--insecure",
             "--simulation",
             "--host",
@@ -153,42 +147,67 @@ def superlink(home: Path) -> Iterator[Callable[..., str]]:
         start_new_session=True,  # an interrupt reaches this process only, which stops the children
     )
 
-    def flwr(*arguments: str) -> str:
-        try:
-            done = subprocess.run(
-                [_command("flwr", path), *arguments],
-                env=environment,
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-        except subprocess.TimeoutExpired:
-            raise RunError(f"flwr {arguments[0]}: timed out after 300 s") from None
-        if done.returncode:
-            reason = " ".join((done.stderr or done.stdout).split())[-300:]
-            raise RunError(f"flwr {arguments[0]} failed: {reason}")
-        return done.stdout
-
     try:
         _wait_for(port, child, home / "superlink.log")
-        yield flwr
+        yield partial(call, home, environment)
     finally:
         _stop(child)
         log.close()
 
 
-def _train(
-    plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str], timeout: float
-) -> tuple[str, str]:
-    """Train one run; return the reason for a failure in one line (else an empty string) and its log."""
-    from fedtoll import __version__
+def prepare(home: Path, connection: str) -> dict[str, str]:
+    """Write the configuration of Flower's commands for one SuperLink, and return their environment."""
+    state = home / "flwr"
+    state.mkdir()
+    (state / "config.toml").write_text(f'[superlink]\ndefault = "own"\n\n[superlink.own]\n{connection}')
+    modules = [str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONPATH": os.pathsep.join(modules),  # relative paths would start at another folder
+        "FLWR_HOME": str(state),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
-    app = home / "app"
-    app.mkdir(exist_ok=True)
-    (app / "pyproject.toml").write_text(_APP.format(version=__version__))
-    (app / "marker.py").write_text('"""The app itself is the installed fedtoll."""\n')
+
+def call(home: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Run ``flwr`` with some arguments and return its output.
+
+    Raises
+    ------
+    RunError
+        In one line, if it fails or takes more than five minutes.
+    """
+    try:
+        done = subprocess.run(
+            [_command("flwr", environment["PATH"]), *arguments],
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"flwr {arguments[0]}: timed out after 300 s") from None
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise RunError(f"flwr {arguments[0]} failed: {reason}")
+    return done.stdout
+
+
+def _train(
+    plan: Plan, run: Run, store: Store, home: Path, flwr: Callable[..., str], timeout: float, nodes: int
+) -> tuple[str, str]:
+    """Train one run; return the reason for a failure in one line (else an empty string) and its log.
+
+    ``nodes`` is the number of clients to simulate, 0 if they are SuperNodes.
+    """
+    app = write_app(home / "app")
     scenario = home / "scenario.json"
     scenario.write_text(_portable(plan))
     config = {
@@ -198,13 +217,27 @@ def _train(
         "out": str(store.folder.resolve()),
     }
     settings = " ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) + f" seed={run.seed}"
-    federation = f"num-supernodes={len(run.clients)} client-resources-num-cpus=1"
-    started = _json(flwr, "run", str(app), "own", "--run-config", settings, "--federation-config", federation)
+    simulated = (
+        ["--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1"] if nodes else []
+    )
+    started = _json(flwr, "run", str(app), "own", "--run-config", settings, *simulated)
     run_id = str(started["run-id"])
     status, reason = _follow(run_id, flwr, lambda: store.has(run), timeout)
     if status == "finished:completed" and store.has(run):
         return "", ""
+    if status == "finished:completed":
+        reason = f"nothing is stored in {store.folder.resolve()}; its machine must see this folder"
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
+
+
+def write_app(folder: Path) -> Path:
+    """Write the folder that ``flwr run`` takes; the app itself is the installed fedtoll."""
+    from fedtoll import __version__
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(_APP.format(version=__version__))
+    (folder / "marker.py").write_text('"""The app itself is the installed fedtoll."""\n')
+    return folder
 
 
 def _json(flwr: Callable[..., str], *arguments: str) -> dict[str, Any]:

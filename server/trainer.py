@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
@@ -102,6 +102,7 @@ class Trainer:
         """Serve one run over a Grid of the clients in this process."""
         from fedtoll.server.grid import LocalGrid
 
+        _refuse(run)
         self.clients.failures.clear()
         with _explained(run, self.clients.failures):
             return serve(LocalGrid(run, self.clients.train))
@@ -120,11 +121,18 @@ class Trainer:
         from fedtoll.server.in_step import in_step
 
         def server(run: Run, ask: Callable[[Round], list[Any]]) -> Result:
+            _refuse(run)
             failures: list[Failure] = []
             with _explained(run, failures):
                 return serve(run, LocalGrid(run, lambda sent, contexts: ask(Round(sent, contexts, failures))))
 
         return list(in_step([partial(server, run) for run in runs], self.clients.train_together))
+
+
+def _refuse(run: Run) -> None:
+    """Raise ``ScenarioError`` if the records of the run's clients cannot be in this process."""
+    if run.partition.kind == "declared":
+        raise ScenarioError("partition.kind = 'declared': a client needs a SuperNode with its own file")
 
 
 @contextmanager

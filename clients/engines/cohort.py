@@ -196,9 +196,8 @@ def _shared(run: Run, tasks: Sequence[Task]) -> Any:
     clients = tuple(
         (t.plan.id, t.plan.sampling_rate, t.plan.steps, t.round, id(t.features_ND)) for t in tasks
     )
-    noise_seed = (
-        run.noise_seed if run.mechanism == "dp-sgd" else run.seed
-    )  # without noise, it may join others
+    # A run without noise may join the others.
+    noise_seed = run.noise_seed if run.mechanism == "dp-sgd" else run.seed
     return run.seed, noise_seed, run.model, run.model_digest, run.classes, run.precision, clients
 
 

@@ -17,7 +17,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedtoll import __version__
-from fedtoll.commands import audit, budget, catalogue, compare, data, export, findings, report, run, strategy
+from fedtoll.commands import (
+    audit,
+    budget,
+    catalogue,
+    compare,
+    data,
+    export,
+    federation,
+    findings,
+    report,
+    run,
+    strategy,
+)
 from fedtoll.console import complain, show_warnings_visibly
 from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
@@ -98,6 +110,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command)(_command)
 app.add_typer(data.data, name="data")
+app.add_typer(federation.federation, name="federation")
 
 if __name__ == "__main__":
     main()

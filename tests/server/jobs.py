@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def die(name: str) -> str:
     return name
 
 
-def all_die(names: tuple[str, ...]) -> list[str]:
+def all_die(names: Sequence[str]) -> list[str]:
     """Do several jobs with one call."""
     return [die(name) for name in names]
 

@@ -161,7 +161,8 @@ def test_a_group_fits_in_memory(monkeypatch):
     assert {len(group) for group in found} == {5}
 
 
-def test_a_group_whose_worker_dies_is_done_one_by_one():
+def test_a_group_whose_worker_dies_is_done_one_by_one(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a spawned process imports the jobs
     done = dict(outcomes_together(jobs.all_die, "abcd", [[0, 1], [2, 3]], workers=2))
     assert [done[i][0] for i in (0, 2, 3)] == ["a", "c", "d"]
     assert done[1][0] is None

@@ -107,6 +107,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"{file}: training.on_failure = 'skip': an audit does not report skipped replies; use 'abort'"
         )
+    if scenario.partition.kind == "declared":
+        raise ScenarioError(f"{file}: partition.kind = 'declared': an audit attacks records that are here")
     if not any(_finite(e) for e in scenario.privacy.epsilons):
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to audit; give one with --epsilon")
     if len(scenario.seeds) < MIN_TARGETS:

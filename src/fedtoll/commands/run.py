@@ -15,7 +15,7 @@ import typer
 from fedtoll.commands.report import show, write_page
 from fedtoll.console import complain, console, echo, warn
 from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Seeds, Set, Workers
-from fedtoll.scenarios.errors import one_line
+from fedtoll.scenarios.errors import ScenarioError, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -63,8 +63,22 @@ def run(
     address: Address = None,
     grid: Annotated[
         str,
-        typer.Option(metavar="local|flower", help="Run the clients in this process, or under `flwr run`."),
+        typer.Option(
+            metavar="local|flower|superlink",
+            help="Run the clients in this process, in a simulation of `flwr run`, or on SuperNodes.",
+        ),
     ] = "local",
+    superlink: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="With --grid superlink: a SuperLink that runs already."),
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --grid superlink: the certificate of its certificate."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --grid superlink: without encryption.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -89,11 +103,19 @@ def run(
     """
     from fedtoll.scenarios.read import find
     from fedtoll.sweep import run as sweep
+    from fedtoll.sweep.submit import Connection
 
     sweep.check_options(executor, grid, timeout, address)
+    connection = None
+    if grid == "superlink":
+        connection = Connection.of(superlink, root_certificates, insecure)
+    elif superlink is not None or root_certificates is not None or insecure:
+        raise ScenarioError("--superlink, --root-certificates, --insecure: only with --grid superlink")
     planned = sweep.prepare(name, override or (), seeds, grid, tune=not no_tune)
     warn(find(name).name, planned.warning)
     if dry_run:
+        if planned.scenario.partition.kind == "declared":
+            raise ScenarioError("--dry-run: trains a few rounds here, but the records are on SuperNodes")
         from fedtoll.sweep.dry_run import preview
         from fedtoll.sweep.probe import with_probe
 
@@ -133,6 +155,7 @@ def run(
                 executor=executor,
                 workers=workers,
                 grid=grid,
+                connection=connection,
                 timeout=timeout,
                 finished=finished,
             )

@@ -40,11 +40,14 @@ def converged(planned: Plan, folder: Path) -> dict[str, Any] | None:
     -------
     dict or None
         ``seeds``, and ``log_loss``: everybody's, in nats, one per seed. ``None`` if the scenario's model is
-        not a binary logistic regression, it has no run at ε = ∞, or all clients' records have one label.
+        not a binary logistic regression, it has no run at ε = ∞, all clients' records have one label, or
+        they are on SuperNodes.
     """
     free = {run.seed: run for run in planned.runs if run.mechanism == "none"}
     runs = [free[seed] for seed in planned.scenario.seeds[:SEEDS] if seed in free]
     if planned.scenario.model.kind != "logistic" or not runs or runs[0].classes > 2:
+        return None
+    if planned.scenario.partition.kind == "declared":  # the records are not here
         return None
     found = cache.complete(
         {folder / f"{run.hash}.json": run.to_json() for run in runs},

@@ -19,9 +19,10 @@ from fedtoll.server.store import Store
 from fedtoll.sweep import cache
 from fedtoll.sweep.converged import converged
 from fedtoll.sweep.probe import with_probe
+from fedtoll.sweep.submit import Connection
 from fedtoll.sweep.tune import tune as choose
 
-GRIDS = ("local", "flower")
+GRIDS = ("local", "flower", "superlink")
 
 
 def prepare(
@@ -45,12 +46,16 @@ def prepare(
     scenario = scenarios.read(name, overrides, seeds)
     if not tune:
         scenario = scenario.model_copy(update={"tune": None})
-    if grid == "flower" and scenario.tune is not None:
-        file = scenarios.find(name).name
+    file = scenarios.find(name).name
+    if grid != "local" and scenario.tune is not None:
         raise ScenarioError(
             f"{file}: [tune]: needs --grid local or --no-tune; `flwr run` reads constants from the file"
         )
-    return plans.plan(scenario, scenarios.find(name).name, separate=grid == "flower", like=like)
+    if grid != "superlink" and scenario.partition.kind == "declared":
+        raise ScenarioError(
+            f"{file}: partition.kind = 'declared': clients are SuperNodes; needs --grid superlink"
+        )
+    return plans.plan(scenario, file, separate=grid != "local", like=like)
 
 
 def complete(
@@ -133,14 +138,16 @@ def execute(
     executor: str = "processes",
     workers: int | None = None,
     grid: str = "local",
+    connection: Connection | None = None,
     timeout: float | None = None,
     finished: Callable[[Run], None] = lambda run: None,
 ) -> list[str]:
     """Train all runs that are not stored yet; return one line for each that failed."""
-    if grid == "flower":
+    if grid != "local":
         from fedtoll.server import superlink
 
-        return superlink.execute(planned, store, timeout=timeout, finished=finished)
+        connect = connection.open if connection is not None else None
+        return superlink.execute(planned, store, timeout=timeout, finished=finished, connect=connect)
     return executors.execute(
         planned.all_runs,
         store,

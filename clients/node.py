@@ -1,0 +1,147 @@
+"""The client of a SuperNode: what its operator decides, whatever the server's plan says.
+
+``flower-supernode --node-config`` gives the number of the client (``partition-id``) and, all optional:
+
+- ``partition``: the file with the client's own records. The node then opens no other file of records and
+  answers only runs whose plan declares its clients (``partition.kind = "declared"``).
+- ``noise = "secret"``: batches and noise come from a secret that the node draws for every Flower run, instead
+  of the plan's seed, which the server knows.
+- ``epsilon``: the most that a run may spend by its plan, recomputed here. Other runs are rejected.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context
+
+from fedtoll.clients.failures import RejectedError
+from fedtoll.clients.train import Clients
+from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.scenarios import holder
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.federation import Records
+from fedtoll.scenarios.run import Run
+
+SECRET = "fedtoll.secret"
+"""The name of the record in a node's state with its secret of a Flower run. It never leaves the node."""
+
+SLACK = 1e-6
+"""By how much, relative to the limit, rounding may let the ε of a plan exceed it."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the operator of a node decides.
+
+    Parameters
+    ----------
+    client
+        The number of its client; 0 if nothing that follows depends on it.
+    file
+        The file with its own records; empty if the node resolves them from the plan.
+    limit
+        The most ε that a run may spend; infinity without a limit.
+    secret
+        128 secret bits for the seeds of this Flower run, or ``None`` for those of the plan.
+    """
+
+    client: int = 0
+    file: str = ""
+    limit: float = float("inf")
+    secret: int | None = None
+
+    @staticmethod
+    def of(context: Context) -> Decided:
+        """Read the node's configuration, and draw the secret of this Flower run if it needs one.
+
+        Raises
+        ------
+        ScenarioError
+            If a value is not valid.
+        """
+        config: Mapping[str, Any] = context.node_config
+        noise, limit = config.get("noise", "seeded"), config.get("epsilon", float("inf"))
+        if noise not in {"seeded", "secret"}:
+            raise ScenarioError(f"node-config: noise = {noise!r}: must be 'seeded' or 'secret'")
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise ScenarioError(f"node-config: epsilon = {limit!r}: must be a number above 0")
+        secret = _secret(context) if noise == "secret" else None
+        file = str(config.get("partition", ""))
+        client = int(config["partition-id"]) if file or limit < float("inf") else 0
+        return Decided(client, file, float(limit), secret)
+
+
+def _secret(context: Context) -> int:
+    """Return the secret of this Flower run, drawn once from the operating system."""
+    if SECRET not in context.state:
+        context.state[SECRET] = ConfigRecord({"bits": secrets.token_bytes(16)})
+    bits: Any = context.state[SECRET]
+    return int.from_bytes(bits["bits"], "big")
+
+
+class Node(Clients):
+    """The single client of a SuperNode.
+
+    Parameters
+    ----------
+    decided
+        What its operator decides.
+    """
+
+    def __init__(self, decided: Decided) -> None:
+        super().__init__()
+        self._decided = decided
+        self._own: tuple[Run, Records] | None = None
+
+    def read(self, text: str) -> Run:
+        """Return the run of a message, with secret seeds if the operator wants them.
+
+        Raises
+        ------
+        RejectedError
+            If the run spends more than the operator allows.
+        """
+        run, mine = super().read(text), self._decided
+        if mine.limit < float("inf"):
+            spent = _spends(run, mine.client)
+            if not spent <= mine.limit * (1 + SLACK):
+                raise RejectedError(
+                    f"the run spends ε = {spent:g}, more than the {mine.limit:g} of this node"
+                )
+        if mine.secret is None:
+            return run
+        return run.model_copy(update={"seed": mine.secret, "noise_seed": mine.secret})
+
+    def records(self, run: Run) -> Records:
+        """Return the records of this node's file; without a file, as every client resolves them.
+
+        The file is read once. A change of it is noticed by a new process only.
+        """
+        mine = self._decided
+        if not mine.file:
+            if run.partition.kind == "declared":
+                raise ScenarioError("partition.kind = 'declared': this node needs a file of its own records")
+            return super().records(run)
+        if self._own is None or not _alike(self._own[0], run):
+            found = holder.read(run.data, run.partition, mine.client, Path(mine.file).absolute(), run.groups)
+            self._own = run, found
+        return self._own[1]
+
+
+def _alike(one: Run, other: Run) -> bool:
+    return (one.data, one.partition, one.groups) == (other.data, other.partition, other.groups)
+
+
+def _spends(run: Run, client: int) -> float:
+    """Return the ε that a client spends by the plan of a run, from public constants alone."""
+    if run.mechanism != "dp-sgd":
+        return float("inf")
+    ledger, plan = Ledger.of(run), run.clients[client]
+    for round in range(1, run.rounds + 1):
+        ledger.charge(owed(run, plan, round))
+    return ledger.epsilon(plan.id)
