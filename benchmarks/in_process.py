@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import measure, work
 from benchmarks.synthetic import reseeded
-from fedtoll.clients.engines.base import Task, Trained
+from fedtoll.clients.engines.base import Job, Trained
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.server.trainer import Trainer
@@ -42,12 +42,12 @@ class InProcess:
 
         Appends the seconds that the engine took to ``training``.
         """
-        train, inside = self._engine.train, 0.0
+        train, inside = self._engine.train_together, 0.0
 
-        def timed(run: Run, tasks: Sequence[Task]) -> list[Trained]:
+        def timed(jobs: Sequence[Job]) -> list[list[Trained]]:
             nonlocal inside
             start = time.perf_counter()
-            trained = train(run, tasks)
+            trained = train(jobs)
             inside += time.perf_counter() - start
             return trained
 
@@ -55,7 +55,7 @@ class InProcess:
         self._trainer.clients.federation(run).records(
             run.seed
         )  # records are dealt before the clock starts, as with the peers
-        with measure.one_core(), mock.patch.object(self._engine, "train", timed):
+        with measure.one_core(), mock.patch.object(self._engine, "train_together", timed):
             took = measure.seconds(lambda: self._simulate(run))
         self.training.append(inside)
         return took
