@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class Trainer:
         """Serve several runs in step, each over a Grid of its own; a single run in this thread."""
         if len(runs) == 1:
             try:
-                return [self._alone(runs[0], partial(serve, runs[0]))]
+                with contained():  # the code of a strategy or model may not be fedtoll's
+                    return [self._alone(runs[0], partial(serve, runs[0]))]
             except (Exception, SystemExit) as error:
                 return [error]
         from fedtoll.clients.train import Round

@@ -293,11 +293,11 @@ def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path
     train = executor._train
     trained: list[str] = []
 
-    def counting(trainer, text, most=3):
-        if len(trained) == most:
+    def counting(trainer, texts, most=3):
+        if len(trained) >= most:
             raise KeyboardInterrupt
-        trained.append(text)
-        return train(trainer, text)
+        trained.extend(texts)
+        return train(trainer, texts)
 
     monkeypatch.setattr("fedtoll.server.executor._train", counting)
     code, out, err = here("findings", small, "--quick", "--json")
@@ -305,7 +305,7 @@ def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path
     assert err == "fedtoll: interrupted; the same command resumes\n"
     assert not (tmp_path / "results/findings-quick/findings.html").exists()
     monkeypatch.setattr(
-        "fedtoll.server.executor._train", lambda trainer, text: counting(trainer, text, most=9)
+        "fedtoll.server.executor._train", lambda trainer, texts: counting(trainer, texts, most=9)
     )
     code, out, _ = here("findings", small, "--quick", "--json")
     assert code == 0
@@ -326,10 +326,10 @@ def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monke
     file.write_text(json.dumps(other))
     train = executor._train
 
-    def broken(trainer, text):
-        if json.loads(text)["learning_rate"] == 1.5:
+    def broken(trainer, texts):
+        if json.loads(texts[0])["learning_rate"] == 1.5:
             raise RunError("it broke")
-        return train(trainer, text)
+        return train(trainer, texts)
 
     monkeypatch.setattr("fedtoll.server.executor._train", broken)
     code, out, err = here("findings", small, file, "--quick", "--json")
