@@ -153,10 +153,9 @@ def test_all_workers_have_something_to_do_and_groups_are_bounded(workers, size):
     assert len(found) >= min(2 * workers, 60)
 
 
-def test_a_group_fits_in_memory(monkeypatch):
-    monkeypatch.setattr(
-        groups, "MEMORY", 3 * 92 * 4 * 3 * 5
-    )  # three clients, 91 weights and a bias, five runs
+def test_a_group_fits_in_the_cache(monkeypatch):
+    one = 3 * 92 * 4  # three clients, 91 weights and a bias, four bytes
+    monkeypatch.setattr(groups, "CACHE", 5 * one)
     found = groups.groups([single_run(FEDAVG)] * 60, None, 1)
     assert {len(group) for group in found} == {5}
 
