@@ -88,10 +88,6 @@ class Trainer:
         """
         return self._together(runs, self._final_model)
 
-    def final_model(self, run: Run) -> tuple[NDArray[Any], ...]:
-        """Train one run, and return its model after the last round, as :meth:`final_models` does."""
-        return self._alone(run, lambda grid: self._final_model(run, grid))
-
     def _final_model(self, run: Run, grid: LocalGrid) -> tuple[NDArray[Any], ...]:
         from fedtoll.server.app import fit
 

@@ -23,7 +23,7 @@ for room, also in {
     "server": ("scenarios", "privacy", "strategies", "toll", "clients", "cluster"),
     "sweep": ("scenarios", "privacy", "strategies", "toll", "clients", "cluster", "server"),
     "audit": ("scenarios", "privacy", "strategies", "toll", "clients", "cluster", "server", "sweep"),
-    "report": (
+    "report": [
         "scenarios",
         "privacy",
         "strategies",
@@ -33,22 +33,20 @@ for room, also in {
         "server",
         "sweep",
         "audit",
-    ),
+    ],
     "deploy": ("scenarios", "server"),
-    "findings": (
-        *(
-            "scenarios",
-            "privacy",
-            "strategies",
-            "toll",
-            "clients",
-            "cluster",
-            "server",
-            "sweep",
-            "audit",
-            "report",
-        ),
-    ),
+    "findings": [
+        "scenarios",
+        "privacy",
+        "strategies",
+        "toll",
+        "clients",
+        "cluster",
+        "server",
+        "sweep",
+        "audit",
+        "report",
+    ],
 }.items():
     MAY_USE[room] = {room, *also}
 

@@ -115,7 +115,8 @@ class CohortEngine:
         """Train the clients of several runs; each run's results are those of :meth:`train`, bit for bit."""
         alike: dict[Any, list[int]] = {}
         for i, job in enumerate(jobs):
-            alike.setdefault(_shared(*job), []).append(i)
+            # Noise that nobody can repeat must not be shared.
+            alike.setdefault(i if self._secret else _shared(*job), []).append(i)
         results: list[list[Trained]] = [[] for _ in jobs]
         for members in alike.values():
             for i, result in zip(members, self._train_alike([jobs[i] for i in members]), strict=True):

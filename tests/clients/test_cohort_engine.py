@@ -355,3 +355,11 @@ def test_an_interrupted_round_takes_no_room():
         next(cache.steps(0, key, 2, lambda step, keep: [torch.zeros(10)]))
     list(cache.steps(0, "whole", 2, lambda step, keep: [torch.zeros(10)]))
     assert list(cache._rounds) == [(0, "whole")]
+
+
+def test_secret_noise_is_not_shared_by_runs_that_train_together(template):
+    job = cohort_of(template, MODELS["logistic"], 2, [(30, 30, 0.5, 2)])
+    first, second = CohortEngine(secret=True).train_together([job, job])
+    assert not np.array_equal(first[0].parameters[0], second[0].parameters[0])
+    same, again = CohortEngine().train_together([job, job])
+    np.testing.assert_array_equal(same[0].parameters[0], again[0].parameters[0])

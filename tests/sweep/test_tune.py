@@ -179,7 +179,8 @@ def test_the_final_model_is_that_of_a_measured_run(planned):
     run = planned.runs[0].model_copy(update={"average": True, "rounds": 3})
     models = []
     simulate(run, lambda round, parameters: models.append(parameters))
-    final = Trainer().final_model(run)
+    (final,) = Trainer().final_models([run])
+    assert isinstance(final, tuple)
     assert all(np.array_equal(a, b) for a, b in zip(final, models[-1], strict=True))
 
 
