@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from tests.gate import (
     mutants_of_accounting,
     mutants_of_floating_point,
     mutants_of_many,
+    mutants_of_sums,
     mutants_of_the_choice,
     mutants_outside_engines,
     noise,
@@ -35,6 +36,7 @@ from tests.gate import (
     rounds,
     sampler,
     sizes,
+    sums,
 )
 from tests.gate.mutants import BOTH, MUTANTS, Mutant
 from tests.gate.system import CHECKS, ClientError, RefusalError, System
@@ -43,9 +45,9 @@ MANY = (many_noise, many_records, many_ledger)
 """The modules of the checks of the second system."""
 
 IN_ORDER = (
-    *(replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY),
+    *(replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY, sums),
     *(mutants, mutants_outside_engines, mutants_of_the_choice, mutants_of_accounting),
-    *(mutants_of_floating_point, mutants_of_many),
+    *(mutants_of_floating_point, mutants_of_many, mutants_of_sums),
 )
 """The modules of the checks and of the mutants, as the page lists them."""
 
@@ -118,7 +120,7 @@ compare the replies with what the scenario permits. They compute public sizes, q
 themselves, without fedtoll.
 
 One system cannot show what is broken only elsewhere: in late rounds, beyond the fiftieth client, where a
-group is public. So there are two.
+group is public. So there are two, and a third where the server sees sums only.
 
 A mutant is fedtoll with one mechanism broken. Every mutant faces the checks that fedtoll passes, on both
 engines: ● fails on both, c or o fails on the cohort or the Opacus engine only, · passes on both. A mutant
@@ -135,6 +137,11 @@ def second(check: str) -> bool:
     return CHECKS[check].__module__ in {module.__name__ for module in MANY}
 
 
+def third(check: str) -> bool:
+    """Return whether a check is of the third system, of sums."""
+    return CHECKS[check].__module__ == sums.__name__
+
+
 PREFIX = "many clients: "
 
 FIRST = """\
@@ -147,19 +154,31 @@ differ (10 to 20 steps); 40 rounds, of which late ones are observed; three folds
 skipped; a table with missing values."""
 
 
+THIRD = """\
+**The third system**: the clients of the first, under secure aggregation with and without colluding clients
+and under a trusted server; weights by size and equal ones, mixed and public groups."""
+
+
 def faced(mutant: Mutant) -> list[str]:
-    """Return the checks that a mutant faces: those of the first system; both, if it is of the second."""
+    """Return the checks that a mutant faces: those of the first system; both, if it is of the second.
+
+    Mutants of sums face the third alone: without sums they break nothing.
+    """
+    if mutant.patches.__module__ == mutants_of_sums.__name__:
+        return [name for name in CHECKS if third(name)]
     both = mutant.patches.__module__ == mutants_of_many.__name__
-    return [name for name in CHECKS if both or not second(name)]
+    return [name for name in CHECKS if not third(name) and (both or not second(name))]
 
 
 def _labelled() -> dict[str, str]:
-    """Return the label of every check: a number on the first system, a letter on the second."""
-    first = [name for name in CHECKS if not second(name)]
+    """Return the label of every check: a number, a capital or a small letter for each of the systems."""
+    first = [name for name in CHECKS if not second(name) and not third(name)]
     rest = [name for name in CHECKS if second(name)]
+    last = [name for name in CHECKS if third(name)]
     return {
         **{name: str(i) for i, name in enumerate(first, 1)},
         **dict(zip(rest, ascii_uppercase, strict=False)),
+        **dict(zip(last, ascii_lowercase, strict=False)),
     }
 
 
@@ -189,9 +208,13 @@ def killers(row: str, engine: str) -> list[str]:
     return [c for c, cell in zip(checks, cells, strict=True) if cell in {"●", engine[0]}]
 
 
-def _table(rows: dict[str, str], both: bool) -> str:
-    """Return the table of the mutants that face the first system, or both."""
-    chosen = [m for m in MUTANTS.values() if any(map(second, faced(m))) == both]
+def _table(rows: dict[str, str], both: bool, last: bool = False) -> str:
+    """Return the table of the mutants that face the first system, or both, or the third."""
+    chosen = [
+        m
+        for m in MUTANTS.values()
+        if any(map(second, faced(m))) == both and any(map(third, faced(m))) == last
+    ]
     labels = [_labelled()[check] for check in faced(chosen[0])]
     head = [f"| mutant | {' | '.join(labels)} |", f"|---|{':-:|' * len(labels)}"]
     return "\n".join([*head, *(rows[m.name] for m in chosen if m.name in rows)])
@@ -200,15 +223,16 @@ def _table(rows: dict[str, str], both: bool) -> str:
 def page(rows: dict[str, str]) -> str:
     """Return the page from the rows of its table."""
     labels = _labelled()
-    numbered, lettered = (
+    numbered, lettered, small = (
         "\n".join(
-            f"- **{label}. {name.removeprefix(PREFIX)}**: {(CHECKS[name].__doc__ or '').strip()}"
+            f"- **{label}. {name.removeprefix(PREFIX).removeprefix(sums.PREFIX)}**: "
+            f"{(CHECKS[name].__doc__ or '').strip()}"
             for name, label in labels.items()
-            if second(name) == late
+            if (second(name), third(name)) == system
         )
-        for late in (False, True)
+        for system in ((False, False), (True, False), (False, True))
     )
-    checks = f"{FIRST}\n\n{numbered}\n\n{SECOND}\n\n{lettered}"
+    checks = f"{FIRST}\n\n{numbered}\n\n{SECOND}\n\n{lettered}\n\n{THIRD}\n\n{small}"
     breaks = "\n".join(
         f"- **{m.name}**: {m.breaks}{'' if m.engines == BOTH else f' ({m.engines[0]} engine)'}"
         for m in MUTANTS.values()
@@ -217,6 +241,8 @@ def page(rows: dict[str, str]) -> str:
         f"{HEAD}## The checks\n\n{checks}\n\n"
         f"## {len(MUTANTS)} mutants, all killed\n\n{_table(rows, False)}\n\n"
         f"What only the second system shows, with the checks of both:\n\n{_table(rows, True)}\n\n"
+        f"Where the server sees sums only, with the checks of the third system:\n\n"
+        f"{_table(rows, False, True)}\n\n"
         f"## What each mutant breaks\n\n{breaks}\n"
     )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.gate import table
+from tests.gate import sums, table
 from tests.gate.mutants import BOTH, MUTANTS
 from tests.gate.system import CHECKS, System
 
@@ -26,8 +26,14 @@ CHEAP = (
             *("noise of training", "noise of statistics", "ledger", "PRV"),
         )
     ),
+    *(
+        sums.PREFIX + name
+        for name in (
+            *("what is shown", "the sum", "replay", "noise of training", "ledger", "noise of statistics"),
+        )
+    ),
 )
-"""The checks, quickest first: those of the first system, then those of the second."""
+"""The checks, quickest first: those of the first system, then of the second and of the third."""
 
 
 def test_the_page_lists_these_mutants_and_checks():
