@@ -60,8 +60,8 @@ def check(scenario: Any) -> None:
         raise ValueError(f"tune.charge = {tune.charge!r}: must be 'none' {given}")
     if (taking := getattr(scenario, "participation", None)) is not None and taking.kind != "all":
         raise ValueError(
-            f"participation.kind = {taking.kind!r}: must be 'all' {given}: weights and shares of the noise are "
-            "those of all clients"
+            f"participation.kind = {taking.kind!r}: must be 'all' {given}: weights and shares of the noise "
+            "are those of all clients"
         )
     if getattr(scenario.privacy, "epsilon_factor", None):
         raise ValueError(
