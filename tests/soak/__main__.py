@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.cluster.machines import Machine, head, second
 from tests.cluster.test_nodes import NETS, SCENARIO, SLOW
 from tests.server import own
-from tests.server.test_supernodes import Federation, reachable
+from tests.server.test_supernodes import ENVIRONMENT, Federation, reachable
 from tests.soak.arena import Accident, Sweep, Tally, Trial, fedtoll, kill_one, marked, send, start, until
 
 DISK = "6m"
@@ -47,13 +47,12 @@ def _own_sweep(folder: Path) -> Path:
     (folder / "slow.py").write_text(SLOW)
     (folder / "pauses.py").write_text("SECONDS = 0.5\n")
     (folder / "nets.py").write_text(NETS)
-    return _undisturbed(
-        folder, fedtoll("patients.toml", "--out", "clean", "--executor", "serial", "--no-probe")
-    )
+    command = fedtoll("patients.toml", "--out", "clean", "--executor", "serial", "--no-probe")
+    return _undisturbed(folder, command, _environment(folder))
 
 
-def _undisturbed(folder: Path, arguments: list[str]) -> Path:
-    sweep = start(arguments, folder, "clean", _environment(folder))
+def _undisturbed(folder: Path, arguments: list[str], environment: Mapping[str, str]) -> Path:
+    sweep = start(arguments, folder, "clean", environment)
     if sweep.process.wait() != 0:
         raise RuntimeError((folder / "err.log").read_text())
     return folder / "clean"
@@ -169,7 +168,7 @@ def supernodes(folder: Path) -> Iterator[Make]:
     try:
         federation.start_all()
         script = str(folder / "fed/server/sweep.sh")
-        clean = _undisturbed(folder, ["sh", script, "--out", str(folder / "clean")])
+        clean = _undisturbed(folder, ["sh", script, "--out", str(folder / "clean")], ENVIRONMENT)
         gone: list[str] = []
 
         def mend() -> None:
@@ -187,7 +186,17 @@ def supernodes(folder: Path) -> Iterator[Make]:
 
             command = ["sh", script, "--out", str(folder / name)]
             accidents = {**_signals(), "SuperNode ended": node_ends}
-            return Trial(name, command, folder, folder / name, accidents, clean, mend=mend, pause=60.0)
+            return Trial(
+                name,
+                command,
+                folder,
+                folder / name,
+                accidents,
+                clean,
+                mend=mend,
+                pause=60.0,
+                environment=ENVIRONMENT,
+            )
 
         yield make
     finally:
