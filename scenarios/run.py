@@ -37,6 +37,7 @@ _LATER: dict[str, Any] = {
     "server_schedule": CONSTANT,
     "choice": None,
     "predictions": True,
+    "timeout": None,
     "trust": "local",
     "colluding": 0,
 }
@@ -186,6 +187,7 @@ class Run(Section):
     numerics: int = NUMERICS
     choice: Choice | None = None
     predictions: bool = True
+    timeout: float | None = None
     trust: Trust = "local"
     colluding: int = 0
 
@@ -241,10 +243,11 @@ class Run(Section):
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
         user's strategy file (the digest covers its content), the path of a user's table (the checksum
-        covers its content), and whether predictions are stored.
+        covers its content), whether predictions are stored, and how long a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
+        content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""

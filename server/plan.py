@@ -306,6 +306,7 @@ def _runs(
             noise_seed=_noise_seed(privacy, seed) if private else 0,
             choice=chosen,
             predictions=scenario.keeps_predictions,
+            timeout=training.timeout,
             trust=privacy.trust,
             colluding=privacy.colluding if private else 0,
         )
