@@ -94,7 +94,7 @@ def noise_of_central_added_per_client() -> list[Any]:
 @mutant("a trusted server adds the noise without the learning rate, on another scale than the sum")
 def central_noise_without_the_learning_rate() -> list[Any]:
     def variance(run: Run) -> float:
-        return _VARIANCE(run) / run.learning_rate**2
+        return _VARIANCE(run.model_copy(update={"learning_rate": 1.0}))
 
     return [patch.object(sums, "added_variance", variance)]
 

@@ -276,7 +276,7 @@ def statistics(system: System) -> None:
         for by_group in (False, True):
             title = f"{trust}, {colluding} colluding, {'public' if by_group else 'mixed'} groups"
             private, _ = runs(system, trust, colluding, rounds=ROUNDS, by_group=by_group)
-            still = private.model_copy(update={"learning_rate": 1e-300})  # so that exact values stay the same
+            still = private.model_copy(update={"learning_rate": 1e-100})  # so that exact values stay the same
             clients = len(private.clients)
             due = math.sqrt(clients / (clients - colluding)) * Z
             rows = []
