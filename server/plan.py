@@ -224,14 +224,16 @@ def strategy_plan(spec: StrategySpec) -> StrategyPlan:
     """Resolve a strategy of a scenario and check its parameters."""
     path, digest = registry.resolve(spec.name)
     cls = registry.load(path)
+    revision = 1
     if issubclass(cls, Strategy):
         parameters: dict[str, Any] = registry.check(cls, spec.parameters)
-        registry.build(path, parameters)
+        revision = registry.revision(registry.build(path, parameters))
+        parameters = registry.stored(cls, parameters)
     else:
         from fedtoll.server.adapter import check_flower
 
         parameters = check_flower(cls, spec.parameters)
-    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest)
+    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest, revision=revision)
 
 
 def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:

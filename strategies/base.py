@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,12 @@ class Report(Member):
 @dataclass(frozen=True)
 class Strategy:
     """Base class of all strategies. It is abstract: subclasses define ``weigh``."""
+
+    _revision: ClassVar[int] = 1
+    """Raised whenever fedtoll changes what this strategy computes; part of a run's hash above 1."""
+
+    _later: ClassVar[tuple[str, ...]] = ()
+    """Parameters added after a release. With their default, they leave a run's hash as it was."""
 
     @property
     def requests(self) -> tuple[Statistic, ...]:

@@ -71,25 +71,26 @@ class NoiseFair(Strategy):
         registry.build(path, self.target_parameters)
 
     @cached_property
-    def _target(self) -> Strategy:
+    def wrapped(self) -> Strategy:
+        """The target."""
         return registry.build(registry.resolve(self.target)[0], self.target_parameters)
 
     @property
     def requests(self) -> tuple[Statistic, ...]:
         """The statistics that the target requests."""
-        return self._target.requests
+        return self.wrapped.requests
 
     def init(self, cohort: Sequence[Member]) -> State:
         """Return the target's initial state."""
-        return self._target.init(cohort)
+        return self.wrapped.init(cohort)
 
     def instructions(self, round: int, state: State) -> Instructions:
         """Return the target's instructions to the clients."""
-        return self._target.instructions(round, state)
+        return self.wrapped.instructions(round, state)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return weights between the target's and those of least noise, and the target's new state."""
-        fair, state = self._target.weigh(reports, state)
+        fair, state = self.wrapped.weigh(reports, state)
         variance = np.array([r.noise_variance for r in reports], dtype=np.float64)
         if not variance.any():
             return fair, state
@@ -102,8 +103,8 @@ class NoiseFair(Strategy):
         self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
     ) -> tuple[Arrays, State, Weights]:
         """Build the next model as the target does, with these weights."""
-        return self._target.combine(params, reports, weights, state)
+        return self.wrapped.combine(params, reports, weights, state)
 
     def output(self, params: Arrays, state: State) -> Arrays:
         """Return the model that the target would return."""
-        return self._target.output(params, state)
+        return self.wrapped.output(params, state)
