@@ -27,7 +27,8 @@ class FedAvgM(FedAvg):
     not checked. The coefficient of an update in its own round is then η (1 + β) p_k.
 
     Flower's ``FedAvgM`` is the same without ``nesterov``. It calls η ``server_learning_rate`` and β
-    ``server_momentum``, which is 0 by default. (The paper has η = 1; η is the server learning rate of Reddi et al. 2021.)
+    ``server_momentum``, which is 0 by default. (The paper has η = 1; η is the server learning rate of Reddi
+    et al. 2021.)
 
     Parameters
     ----------
