@@ -81,12 +81,8 @@ def observe(
     rows = _rows(state, len(sources[0].update))
     moments = []
     for source in sources:
-        old = rows.get(source.id)
-        rounds, noise, first, second = old or (
-            0,
-            0.0,
-            *(2 * [tuple(np.zeros(u.shape) for u in source.update)]),
-        )
+        zeros = tuple(np.zeros(u.shape) for u in source.update)
+        rounds, noise, first, second = rows.get(source.id, (0, 0.0, zeros, zeros))
         rounds += 1
         noise = beta2 * noise + (1 - beta2) * source.variance
         first = tuple(
