@@ -248,6 +248,13 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     return tuple((s.name, dict(vars(s))) for s in requested)
 
 
+def unsuited(plan: StrategyPlan, classes: int) -> str:
+    """Return why a resolved strategy cannot run with so many classes, or "" if it can."""
+    if not issubclass(registry.load(plan.path), Strategy):
+        return ""
+    return registry.build(plan.path, plan.parameters).unsuited(classes)
+
+
 def _runs(
     scenario: Scenario,
     federation: Federation,
@@ -258,6 +265,8 @@ def _runs(
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
+    if reason := unsuited(resolved, len(federation.table.classes)):
+        raise ScenarioError(f"strategies: {resolved.name}: {reason}")
     mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training

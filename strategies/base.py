@@ -102,6 +102,10 @@ class Strategy:
         """The private statistics that every client computes for this strategy in every round."""
         return ()
 
+    def unsuited(self, classes: int) -> str:
+        """Return why the strategy cannot run in a scenario with so many classes; by default "": it can."""
+        return ""
+
     def init(self, cohort: Sequence[Member]) -> State:
         """Return the state before the first round."""
         return {}
@@ -110,8 +114,8 @@ class Strategy:
         """Return what to send to the clients in addition to the parameters.
 
         Clients accept ``proximal_mu`` (μ of FedProx, whose term is added after the noise) and
-        ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order: a record's loss is
-        multiplied by its group's weight before its gradient is clipped).
+        ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order, or one for each group and
+        label, group after group: a record's loss is multiplied by it before its gradient is clipped).
         """
         return {}
 

@@ -34,16 +34,17 @@ class Shrinkage(Wrapper):
     Σ_k p_k · step_k: a client whose updates are noise moves nothing.
 
     V is a constant of the plan, and the updates are private already, so this costs no privacy. Without noise
-    the factor is 1: the strategy is its target with averaged steps, and with ``momentum = 0`` exactly its
-    target. A coordinate's step has no single coefficient per client, so the results record the coefficients
-    as undefined (NaN).
+    the factor is 1: with ``momentum = 0`` the strategy is its target, else its target with averaged steps.
+    (Averaging lags: on ``adult-race`` with a learning rate of 2 and ε = .5, momentum .9 raises everybody's
+    log-loss from .371 to .392.) A coordinate's step has no single coefficient per client, so the results
+    record the coefficients as undefined (NaN).
 
     Parameters
     ----------
     by
         ``"aggregate"`` or ``"client"``.
     momentum
-        Decay rate of m; 0 takes the steps of the current round only.
+        Decay rate of m; 0 takes the update of the current round alone.
     memory
         Decay rate of s; larger values estimate the share of noise from more rounds.
     target
@@ -63,14 +64,14 @@ class Shrinkage(Wrapper):
     ...     Report(k, 50, "g", update=(np.array([d, 0.5]),), noise_variance=2.0)
     ...     for k, d in enumerate([1.0, 3.0])
     ... ]
-    >>> strategy = Shrinkage(momentum=0.0)
+    >>> strategy = Shrinkage()
     >>> weights, state = strategy.weigh(reports, strategy.init(reports))
     >>> strategy.combine((np.zeros(2),), reports, weights, state)[0]
     (array([1.5, 0. ]),)
     """
 
     by: Literal["aggregate", "client"] = "aggregate"
-    momentum: float = 0.9
+    momentum: float = 0.0
     memory: float = 0.9
     target: str = "fedavg"
     target_parameters: dict[str, bool | int | float | str] = field(default_factory=dict, hash=False)

@@ -52,6 +52,10 @@ class Wrapper(Strategy):
         """The statistics that the target requests."""
         return self.wrapped.requests
 
+    def unsuited(self, classes: int) -> str:
+        """Return why the target cannot run."""
+        return self.wrapped.unsuited(classes)
+
     def init(self, cohort: Sequence[Member]) -> State:
         """Return the target's initial state."""
         return self.wrapped.init(cohort)

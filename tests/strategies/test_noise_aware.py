@@ -117,7 +117,7 @@ def test_pure_noise_moves_a_shrunk_model_less_and_a_signal_nearly_as_much():
         for _ in range(20)
     ]
     start = (np.zeros(400),)
-    fedavg, shrunk = (play(s, rounds, start)[0][-1][0] for s in (FedAvg(), Shrinkage()))
+    fedavg, shrunk = (play(s, rounds, start)[0][-1][0] for s in (FedAvg(), Shrinkage(momentum=0.9)))
     assert np.std(shrunk[200:]) < 0.4 * np.std(fedavg[200:])
     assert shrunk[:200].mean() > 0.97 * fedavg[:200].mean()
 
