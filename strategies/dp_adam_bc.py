@@ -41,7 +41,9 @@ class DPAdamBC(Wrapper):
     beta1, beta2
         β₁ and β₂, the decay rates of m and v.
     tau
-        τ, the lower bound of the denominator.
+        τ, the lower bound of the denominator, in units of an update. It matters more than in Adam: on
+        ``adult-race`` at ε = .5, everybody's log-loss is .434 at .01, .377 at .03 and .351 at .1 and at .3
+        (``fedadam``: .379; four seeds).
     target
         The strategy that gives the weights: one of fedtoll's own, and one that adds up updates.
     target_parameters
@@ -68,7 +70,7 @@ class DPAdamBC(Wrapper):
     server_learning_rate: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.99
-    tau: float = 1e-3
+    tau: float = 0.1
     target: str = "fedavg"
     target_parameters: dict[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedtoll.scenarios.statistics import LabelGroupLoss, Statistic
 from fedtoll.strategies.base import Instructions, Report, State, Strategy, Weights, sizes
+from fedtoll.strategies.counts import add_counts
 
 HEAVIEST = 2.0
 """Upper bound on a record's weight λ_{y,z} / ρ_z; 1 is its weight in FedAvg."""
@@ -96,7 +97,7 @@ class FedFB(Strategy):
         value = np.stack([np.asarray(r.statistics["label_group_loss"].value, dtype=float) for r in reports])
         sd = np.stack([np.asarray(r.statistics["label_group_loss"].sd, dtype=float) for r in reports])
         rounds = state.get("rounds", 0) + 1
-        counts = _added(state, reports, value[..., 1])
+        counts = add_counts(state, reports, value[..., 1])
         known_KGY = counts["counts"] / counts["releases"][:, None, None]
         present_K = np.isin(counts["counts.clients"], [r.client for r in reports])
         floor_G = np.maximum(np.sqrt((sd[..., 1] ** 2).sum(axis=(0, 2))), 1.0)
@@ -111,21 +112,3 @@ class FedFB(Strategy):
         tilt_G = state.get("tilt", np.zeros(len(share_G))) + self.alpha / math.sqrt(rounds) * excess_G
         tilt_G = np.clip(tilt_G, -share_G, share_G)
         return sizes(reports), {**state, **counts, "rounds": rounds, "share": share_G, "tilt": tilt_G}
-
-
-def _added(state: State, reports: Sequence[Report], counts_KGY: Weights) -> State:
-    """Return every client's number of releases and the sum of its counts, with this round's added."""
-    releases = {
-        int(c): int(r)
-        for c, r in zip(state.get("counts.clients", ()), state.get("releases", ()), strict=True)
-    }
-    sums = dict(zip(releases, state.get("counts", ()), strict=True))
-    for report, counts_GY in zip(reports, counts_KGY, strict=True):
-        releases[report.client] = releases.get(report.client, 0) + 1
-        sums[report.client] = sums.get(report.client, 0.0) + counts_GY
-    clients = sorted(releases)
-    return {
-        "counts.clients": np.array(clients, dtype=np.int64),
-        "releases": np.array([releases[c] for c in clients], dtype=np.int64),
-        "counts": np.stack([sums[c] for c in clients]),
-    }

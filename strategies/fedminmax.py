@@ -98,7 +98,7 @@ class FedMinMax(Strategy):
         """Return the groups' names and μ = ρ; if some client declares no group, only the client numbers."""
         if not all(m.group for m in cohort):
             return {"releases.clients": np.array(sorted(m.client for m in cohort), dtype=np.int64)}
-        names, _, n_G = _groups(cohort)
+        names, _, n_G = groups_of(cohort)
         return {"groups": names, "mu": n_G / n_G.sum()}
 
     def instructions(self, round: int, state: State) -> Instructions:
@@ -115,7 +115,7 @@ class FedMinMax(Strategy):
         """
         value_KG2 = np.stack([np.asarray(r.statistics["group_loss"].value) for r in reports])
         if "groups" in state:
-            names, index, n_G = _groups(reports)
+            names, index, n_G = groups_of(reports)
             present = np.isin(state["groups"], names)
             losses_G = np.bincount(index, weights=value_KG2[:, :, 0].sum(axis=1))
             step = np.zeros(len(present))
@@ -169,7 +169,7 @@ def _add_counts(state: State, reports: Sequence[Report], counts_KG: Weights) -> 
     }
 
 
-def _groups(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:
+def groups_of(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:
     """Return the sorted group names, the index of each client's group, and the groups' public sizes n_g."""
     names, index = np.unique([m.group for m in members], return_inverse=True)
     size = np.array([m.size for m in members], dtype=np.float64)

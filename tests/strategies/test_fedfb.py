@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_it_is_the_authors_rule(alpha):
     for t, losses in enumerate(rounds, 1):
         weights, state = strategy.weigh(reports(losses, clip=2.0), state)
         np.testing.assert_allclose(weights, N / N.sum())
-        sent = strategy.instructions(t + 1, state)["group_weights"]
+        sent: Any = strategy.instructions(t + 1, state)["group_weights"]
         np.testing.assert_allclose(sent, oracle(rounds[:t], alpha), atol=1e-12)
         assert all(0 <= w <= HEAVIEST for w in sent)
 
@@ -75,7 +76,8 @@ def test_a_group_predicted_positive_too_often_gets_heavier_negatives():
 
 
 def test_without_a_step_it_is_fedavg_whatever_the_noise():
-    rng, state = np.random.default_rng(1), {}
+    rng = np.random.default_rng(1)
+    state: dict[str, Any] = {}
     for t in range(4):
         given = answering("label_group_loss", N, rng.normal(5, 40, size=(2, 3, 2, 2)), sd=40.0)
         weights, state = FedFB(alpha=0.0).weigh(given, state)

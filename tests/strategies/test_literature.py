@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.statistics import Estimate, MeanLoss
@@ -23,6 +24,21 @@ from fedtoll.strategies.propfair import PropFair
 from fedtoll.strategies.simplex import minimise, project, project_box
 from fedtoll.strategies.superquantile import Superquantile
 from tests.strategies.reports import cohort
+
+
+def slsqp(objective, start, bounds) -> Any:
+    """Minimise on the simplex with scipy."""
+    whole = LinearConstraint(np.ones(len(start)), 1.0, 1.0)
+    found = minimize(
+        objective,
+        start,
+        method="SLSQP",
+        bounds=bounds,
+        constraints=[whole],
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
+    assert found.success
+    return found
 
 
 def silos(n, losses, groups=None):
@@ -67,15 +83,7 @@ def test_quadratic_programs_are_solved_as_by_scipy(seed):
     def objective(p):
         return 0.5 * p @ quadratic @ p + linear @ p
 
-    theirs = minimize(
-        objective,
-        even,
-        jac=lambda p: quadratic @ p + linear,
-        bounds=list(zip(low, high, strict=True)),
-        constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 1000},
-    )
+    theirs = slsqp(objective, even, list(zip(low, high, strict=True)))
     assert objective(found) <= theirs.fun + 1e-9
     assert found.sum() == pytest.approx(1)
     assert ((found >= low - 1e-9) & (found <= high + 1e-9)).all()
@@ -199,14 +207,7 @@ def test_fedmgda_solves_its_program_as_scipy_does(radius):
     unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     start = sizes(reports)
     bounds = [(max(0, x - radius), min(1, x + radius)) for x in start]
-    theirs = minimize(
-        lambda x: ((x @ unit) ** 2).sum(),
-        start,
-        bounds=bounds,
-        constraints={"type": "eq", "fun": lambda x: x.sum() - 1},
-        method="SLSQP",
-        options={"ftol": 1e-15, "maxiter": 1000},
-    )
+    theirs = slsqp(lambda x: ((x @ unit) ** 2).sum(), start, bounds)
     (ours, _, _), weights = moved(FedMGDA(radius=radius, server_learning_rate=0.5), reports, params)
     np.testing.assert_allclose(weights, theirs.x, atol=1e-5)
     step = np.concatenate([(new - old).ravel() for new, old in zip(ours, params, strict=True)])
@@ -260,15 +261,11 @@ def test_aaggff_is_the_authors_rule_solved_by_scipy():
         r = (1 - np.exp(-losses / losses.mean())) / k
         g = -r / (1 + p @ r)
         total, hessian = total + g, hessian + np.outer(g, g)
-        p = minimize(
-            lambda x, t, h: t @ x + 2 * x @ x + 0.5 * k / 4 * x @ h @ x,
-            np.full(k, 1 / k),
-            args=(total, hessian),
-            bounds=[(0, 1)] * k,
-            constraints={"type": "eq", "fun": lambda x: x.sum() - 1},
-            method="SLSQP",
-            options={"ftol": 1e-15, "maxiter": 1000},
-        ).x
+
+        def objective(x, t=total, h=hessian):
+            return t @ x + 2 * x @ x + 0.5 * k / 4 * x @ h @ x
+
+        p = slsqp(objective, np.full(k, 1 / k), [(0.0, 1.0)] * k).x
         weights, state = strategy.weigh(silos(n, losses), state)
         np.testing.assert_allclose(weights, p, atol=1e-6)
     assert weights[3] > 0.3
