@@ -26,7 +26,7 @@ CDFS: dict[str, Callable[[Weights], Weights]] = {
 
 @dataclass(frozen=True)
 class AAggFF(Strategy):
-    """AAggFF-S: chooses the weights as an online learner that is rewarded for weight on high losses.
+    """AAggFF: an online learner moves weight to clients with a high loss, over many rounds.
 
     In every round, F_k is the mean loss at the broadcast model, and a distribution function bounds it:
     r_k = CDF(F_k / mean F) / K. The learner's loss is −log(1 + Σ_k p_k r_k). Its next weights are those of

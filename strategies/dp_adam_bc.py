@@ -16,7 +16,7 @@ from fedtoll.strategies.wrapper import Wrapper
 
 @dataclass(frozen=True)
 class DPAdamBC(Wrapper):
-    """Any strategy's weights, with Adam on the server whose second moment leaves out the privacy noise.
+    """DP-AdamBC: any strategy's weights, with a server's Adam that leaves privacy noise out.
 
     The target gives the weights p_k. With the aggregate D = Σ_k p_k Δ_k and the variance V = Σ_k p_k² v_k of
     its noise,

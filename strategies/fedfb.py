@@ -18,7 +18,7 @@ HEAVIEST = 2.0
 
 @dataclass(frozen=True)
 class FedFB(Strategy):
-    """FedFB: weights records by group and label until all groups are predicted positive equally often.
+    """FedFB: weights records by group and label to even out how often groups are positive.
 
     For label y, group z and a record's loss ℓ as a smooth stand-in for its error, group z is predicted
     positive at the rate

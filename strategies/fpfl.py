@@ -17,7 +17,7 @@ from fedtoll.strategies.simplex import project
 
 @dataclass(frozen=True)
 class FPFL(Strategy):
-    """FPFL: trains for the least mean loss at which all groups have the same, with a multiplier for each.
+    """FPFL: trains for the least mean loss at which all groups have the same loss.
 
     The constraints are g_z = r_z − Σ_j ρ_j r_j = 0, where r_z is the mean loss of group z's records over all
     clients at the broadcast model and ρ_z = n_z / n. The modified method of differential multipliers descends

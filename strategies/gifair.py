@@ -13,7 +13,7 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class GIFAIR(Strategy):
-    """GIFAIR: weights clients by the rank of their group's loss, to narrow the spread between groups.
+    """GIFAIR: weights clients by the rank of their group's loss, to narrow the spread.
 
     It minimises Σ_k p⁰_k F_k + λ Σ_{s<j} |L_s − L_j|, where p⁰_k = n_k / n and L_s is the mean of F_k over
     the |A_s| clients of group s. The gradient weights client k of group s by

@@ -14,7 +14,7 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class PropFair(Strategy):
-    """PropFair: more weight to clients of high loss, so that relative gains in utility balance out.
+    """PropFair: more weight to clients of high loss, so that relative gains balance out.
 
     A client's utility is M − F_k, with a baseline M above all losses. Proportional fairness maximises
     Σ_k p⁰_k log(M − F_k), with p⁰_k = n_k / n. Its gradient weights the gradient of F_k by

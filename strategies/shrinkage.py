@@ -18,7 +18,7 @@ from fedtoll.strategies.wrapper import Wrapper
 
 @dataclass(frozen=True)
 class Shrinkage(Wrapper):
-    """Any strategy's weights, with steps shortened where an update is mostly noise.
+    """Shrinkage: any strategy's weights, with steps shortened where they are mostly noise.
 
     The target gives the weights. The step in each coordinate is then
 
