@@ -35,6 +35,7 @@ _LATER: dict[str, Any] = {
     "server_schedule": CONSTANT,
     "choice": None,
     "predictions": True,
+    "timeout": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -160,6 +161,7 @@ class Run(Section):
     numerics: int = NUMERICS
     choice: Choice | None = None
     predictions: bool = True
+    timeout: float | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -209,10 +211,11 @@ class Run(Section):
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
         user's strategy file (the digest covers its content), the path of a user's table (the checksum
-        covers its content), and whether predictions are stored.
+        covers its content), whether predictions are stored, and how long a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
+        content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""

@@ -314,6 +314,7 @@ def _runs(
             noise_seed=_noise_seed(privacy, seed) if private else 0,
             choice=chosen,
             predictions=scenario.keeps_predictions,
+            timeout=training.timeout,
         )
         for seed in scenario.seeds
     ]

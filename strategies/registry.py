@@ -160,7 +160,7 @@ def _load_file(path: Path) -> Any:
 def _execute(path: Path, source: bytes) -> Any:
     """Execute a strategy's file, once per version of its source."""
     name = f"_fedtoll_strategy_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    spec = shipped.spec_of(name, path)
+    spec = shipped.spec_of(name, path, source)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = module_from_spec(spec)
