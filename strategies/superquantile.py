@@ -1,4 +1,4 @@
-"""Δ-FL, the superquantile over clients (Laguel et al. 2021)."""
+"""Delta-FL, the superquantile over clients (Laguel et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
 
 @dataclass(frozen=True)
 class Superquantile(Strategy):
-    """Δ-FL: trains on the tail of clients with the highest loss only.
+    """Superquantile (Delta-FL): trains on the tail of clients with the highest loss only.
 
     Clients whose mean loss F_k at the broadcast model is at least the quantile of the losses (of a record
     drawn at random, so weighted by n_k) share the weight by size; the others have none:
