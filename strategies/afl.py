@@ -27,7 +27,7 @@ class AFL(Strategy):
     sizes.)
 
     - ``ascend_first`` weights the updates with the new λ, which reacts one round earlier. fedtoll 0.1 did
-      so.
+      so. On ``adult-race`` it makes no difference that four seeds could show.
     - λ accumulates the statistic's noise: over T rounds, noise moves λ_k by about γ s_k √T before the
       projection, where s_k is the statistic's standard deviation (derived here). s_k is proportional to
       ``clip``, which is therefore 1 by default. F̃_k itself is not clamped, so its noise keeps mean 0.

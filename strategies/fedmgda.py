@@ -27,8 +27,10 @@ class FedMGDA(Strategy):
 
     **Noise makes clients look different.** In d coordinates, the noise of two updates is nearly orthogonal,
     and for orthogonal u_k the solution is λ_k = 1 / K: where noise dominates, this is ``uniform`` within the
-    box, the noisiest choice. And a step has length η at most, whatever the clients' learning rate: with
-    ``normalise``, choose η with the same care as a learning rate.
+    box, the noisiest choice. And a step has length η where all agree, whatever the clients' learning rate: a
+    large η oscillates, a small one does not arrive. With ``normalise``, choose η with the same care as a
+    learning rate, or let it fall with ``training.server_schedule``. (Public code starts at 1; on
+    ``adult-race`` without noise, everybody's log-loss is .336 at .3, .399 at 1 and .848 at 3.)
 
     It needs no statistics. A client's claim about its loss cannot deceive it, though an update that points
     away from all others gets much weight.
@@ -54,7 +56,7 @@ class FedMGDA(Strategy):
     ...     Report(k, 50, "g", update=(np.array(u),))
     ...     for k, u in enumerate([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     ... ]
-    >>> strategy = FedMGDA(radius=1.0)
+    >>> strategy = FedMGDA(radius=1.0, server_learning_rate=1.0)
     >>> weights, _ = strategy.weigh(reports, {})
     >>> weights.round(3)
     array([0.5, 0.5, 0. ])
@@ -63,7 +65,7 @@ class FedMGDA(Strategy):
     """
 
     radius: float = 0.1
-    server_learning_rate: float = 1.0
+    server_learning_rate: float = 0.3
     normalise: bool = True
 
     def __post_init__(self) -> None:

@@ -44,7 +44,8 @@ class FPFL(Strategy):
     gamma
         γ, the step size of λ.
     damping
-        c. ``gamma = 0`` and ``damping = 0`` give FedAvg.
+        c; it passes each round's noise of r on to μ (on ``adult-race`` at ε = .5, with c = 1 everybody's
+        log-loss is .671, with .1 it is .353). ``gamma = 0`` and ``damping = 0`` give FedAvg.
     clip
         Bound on a record's loss in the statistic, in nats.
 
@@ -74,7 +75,7 @@ class FPFL(Strategy):
     """
 
     gamma: float = 0.1
-    damping: float = 1.0
+    damping: float = 0.1
     clip: float = 1.0
 
     def __post_init__(self) -> None:

@@ -193,7 +193,9 @@ def moved(strategy, reports, params):
 
 def test_without_radius_and_normalising_fedmgda_is_fedavg():
     reports, params = cohort([60, 30, 10]), (np.ones((2, 3)), np.ones(2))
-    (ours, _, coefficients), _ = moved(FedMGDA(radius=0.0, normalise=False), reports, params)
+    (ours, _, coefficients), _ = moved(
+        FedMGDA(radius=0.0, server_learning_rate=1.0, normalise=False), reports, params
+    )
     (theirs, _, _), _ = moved(FedAvg(), reports, params)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b)
@@ -227,7 +229,7 @@ def test_where_noise_dominates_fedmgda_is_uniform():
 
 def test_a_client_that_did_not_move_moves_nothing():
     still = [Report(0, 50, "g", (np.zeros(2),)), Report(1, 50, "g", (np.array([3.0, 4.0]),))]
-    (model, _, coefficients), weights = moved(FedMGDA(radius=0.1), still, (np.zeros(2),))
+    (model, _, coefficients), weights = moved(FedMGDA(0.1, server_learning_rate=1.0), still, (np.zeros(2),))
     np.testing.assert_allclose(weights, [0.6, 0.4])  # the shortest combination is all of the still one
     np.testing.assert_allclose(model[0], 0.4 * np.array([0.6, 0.8]))
     np.testing.assert_allclose(coefficients, [0, 0.4 / 5])
