@@ -199,8 +199,8 @@ def run(
     seeds
         A range such as ``"0:10"`` that replaces the scenario's seeds.
     executor, workers
-        ``serial``, ``processes`` or ``ray``, and the number of workers. Processes import the calling
-        script again, so guard it with ``if __name__ == "__main__"``; so does ``ray``.
+        ``serial``, ``processes`` or ``ray``, and the number of workers. No worker runs the calling script
+        again, so a script needs no ``if __name__ == "__main__"``; notebooks and pipes work too.
     address
         For ``ray``: ``HOST:PORT`` of a cluster's head node, by default that of the environment variable
         ``RAY_ADDRESS``, else a Ray is started on this machine.
