@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from fedtoll.commands.report import show, write_page
+from fedtoll.commands.report import open_in_browser, show, write_page
 from fedtoll.console import complain, console, echo, warn
-from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Seeds, Set, Workers
+from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Open, Seeds, Set, Workers
 from fedtoll.scenarios.errors import ScenarioError, one_line
 
 
@@ -86,6 +86,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run and how long it takes, and stop.")
     ] = False,
+    open_page: Open = False,
     as_json: Json = False,
 ) -> None:
     """Run a scenario, or resume it.
@@ -178,5 +179,7 @@ def run(
     else:
         show(digest)
         echo(f"report: {page}")
+    if open_page:
+        open_in_browser(page)
     if failures:
         raise typer.Exit(FAILED)
