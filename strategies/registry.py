@@ -30,6 +30,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.foreign import OWN, contained, require
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
+from fedtoll.strategies.interactive import has_no_file, main_digest
 
 GROUP = "fedtoll.strategies"
 
@@ -37,6 +38,12 @@ GROUP = "fedtoll.strategies"
 def names() -> tuple[str, ...]:
     """Return the names of all installed strategies, including those that cannot be loaded."""
     return tuple(_installed())
+
+
+def installed_path(name: str) -> str:
+    """Return the import path of an installed strategy; empty if several packages install its name."""
+    paths = {entry.value for entry in _installed()[name]}
+    return paths.pop() if len(paths) == 1 else ""
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
@@ -112,6 +119,8 @@ def resolve(name: str) -> tuple[str, str]:
     is_file = module.endswith(".py")
     if not is_file and cls.__module__.split(".")[0] in OWN:
         return path, ""
+    if has_no_file(cls):
+        return path, main_digest(cls)
     try:
         source = shipped.read_bytes(Path(module if is_file else inspect.getfile(cls)))
     except (OSError, TypeError) as error:
