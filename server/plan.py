@@ -226,14 +226,16 @@ def strategy_plan(spec: StrategySpec) -> StrategyPlan:
     """Resolve a strategy of a scenario and check its parameters."""
     path, digest = registry.resolve(spec.name)
     cls = registry.load(path)
+    revision = 1
     if issubclass(cls, Strategy):
         parameters: dict[str, Any] = registry.check(cls, spec.parameters)
-        registry.build(path, parameters)
+        revision = registry.revision(registry.build(path, parameters))
+        parameters = registry.stored(cls, parameters)
     else:
         from fedtoll.server.adapter import check_flower
 
         parameters = check_flower(cls, spec.parameters)
-    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest)
+    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest, revision=revision)
 
 
 def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
@@ -248,6 +250,13 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     return tuple((s.name, dict(vars(s))) for s in requested)
 
 
+def unsuited(plan: StrategyPlan, classes: int) -> str:
+    """Return why a resolved strategy cannot run with so many classes, or "" if it can."""
+    if not issubclass(registry.load(plan.path), Strategy):
+        return ""
+    return registry.build(plan.path, plan.parameters).unsuited(classes)
+
+
 def _runs(
     scenario: Scenario,
     federation: Federation,
@@ -258,6 +267,8 @@ def _runs(
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
+    if reason := unsuited(resolved, len(federation.table.classes)):
+        raise ScenarioError(f"strategies: {resolved.name}: {reason}")
     mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
