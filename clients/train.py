@@ -350,7 +350,7 @@ def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[
         groups=len(run.groups),
         classes=run.classes,
     )
-    group = run.groups.index(plan.group) if plan.group else None
+    group = run.groups.index(plan.group) if plan.group and run.trust == "local" else None
     key = {"seed": run.noise_seed, "client": plan.id, "round": task.round}
     return [
         (statistic, mechanisms.release(statistic, records, group=group, index=index, **key))

@@ -107,6 +107,8 @@ RULES: dict[str, Rule] = {
     "scenario.privacy.epsilons": LIST,
     "scenario.privacy.epsilons[]": ENTRY,
     "scenario.privacy.noise_seed": _or_null(WHOLE),
+    "scenario.privacy.trust": TEXT,
+    "scenario.privacy.colluding": COUNT,
     "scenario.tune.seeds": LIST,
     "scenario.strategies": LIST,
     "scenario.strategies[]": TABLE,

@@ -25,7 +25,9 @@ from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_defa
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
+from fedtoll.scenarios.shares import check_shares
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
+from fedtoll.scenarios.trust import Trust
 
 NUMERICS = 2
 """Incremented whenever a change in fedtoll's arithmetic changes a result; part of every hash."""
@@ -36,6 +38,8 @@ _LATER: dict[str, Any] = {
     "choice": None,
     "predictions": True,
     "timeout": None,
+    "trust": "local",
+    "colluding": 0,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -76,6 +80,10 @@ class ClientPlan(Section):
 
     ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
     ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
+
+    If the server sees sums only, ``noise_multiplier`` is σ of the sum, in units of its sensitivity: what is
+    charged. ``weight`` is the client's weight in the sum, and ``noise_share`` the noise that the client adds
+    itself, in units of the clip.
     """
 
     id: int
@@ -85,15 +93,42 @@ class ClientPlan(Section):
     batch_size: float
     steps: int
     noise_multiplier: float
+    weight: float | None = None
+    noise_share: float | None = None
+
+    @property
+    def added_noise(self) -> float:
+        """The noise that the client itself adds to a sum of gradients, in units of the clip."""
+        return self.noise_multiplier if self.noise_share is None else self.noise_share
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), weight=None, noise_share=None)
 
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity."""
+    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity.
+
+    If the server sees sums only, ``noise_multiplier`` is z of the sum, and ``noise_share`` the noise that
+    each client adds itself, in units of the sensitivity.
+    """
 
     name: str
     parameters: dict[str, float]
     noise_multiplier: float
     every: int = 1
+    noise_share: float | None = None
+
+    @property
+    def added_noise(self) -> float:
+        """The noise that a client itself adds, in units of the sensitivity."""
+        return self.noise_multiplier if self.noise_share is None else self.noise_share
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), noise_share=None)
 
     def due(self, round: int) -> bool:
         """Return whether the statistic is released in a round."""
@@ -162,6 +197,8 @@ class Run(Section):
     choice: Choice | None = None
     predictions: bool = True
     timeout: float | None = None
+    trust: Trust = "local"
+    colluding: int = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -175,6 +212,7 @@ class Run(Section):
                 raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
             if len(self.choice.others) not in {0, 1, len(self.clients)}:
                 raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
+        check_shares(self)
         return self
 
     @model_serializer(mode="wrap")
@@ -188,9 +226,12 @@ class Run(Section):
         return self.delta or 0.0, self.accountant or "rdp"
 
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
-        """Return the shape of a client's release: if its group is public, of that group's cells alone."""
+        """Return the shape of a client's release: if its group is public, of that group's cells alone.
+
+        In a sum every client releases all cells, because each of them needs the whole noise.
+        """
         shape = statistic.declaration.shape(len(self.groups), self.classes)
-        return shape[1:] if client.group else shape
+        return shape[1:] if client.group and self.trust == "local" else shape
 
     def to_json(self) -> str:
         """Return the run as JSON, without white space and with infinity as ``"inf"``.

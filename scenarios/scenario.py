@@ -36,6 +36,8 @@ from fedtoll.scenarios.fields import (
     without_default,
 )
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
+from fedtoll.scenarios.trust import Trust
+from fedtoll.scenarios.trust import check as check_trust
 from fedtoll.scenarios.tune import Tune, check_strategies
 
 
@@ -186,12 +188,23 @@ class Training(Section):
 
 
 class Privacy(Section):
-    """The budgets ε, each the *total* of a client over all rounds, statistics included."""
+    """The budgets ε, each the *total* of a client over all rounds, statistics included.
+
+    ``trust``: who sees what (:mod:`fedtoll.scenarios.trust`). ``colluding``: how many clients may tell the
+    adversary their share of the noise under secure aggregation.
+    """
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
+    trust: Trust = "local"
+    colluding: Annotated[int, Field(strict=True, ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), trust="local", colluding=0)
 
     @field_validator("epsilons")
     @classmethod
@@ -322,6 +335,7 @@ class Scenario(Section):
             self._check_declared()
         if self.tune is not None:
             self._check_tune(self.tune)
+        check_trust(self)
         return self
 
     def _check_declared(self) -> None:

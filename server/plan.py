@@ -26,6 +26,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import derived_noise_seed
+from fedtoll.server import sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -130,7 +131,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
-                requests(strategy_plan(spec))
+                resolved = strategy_plan(spec)
+                sums.check(scenario.privacy, resolved, [name for name, _ in requests(resolved)])
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_digest(scenario)
@@ -279,6 +281,7 @@ def _runs(
         statistics, planned, chosen = charged(*settings, choice.distribution, choice.trainings, grid)
     else:
         statistics, planned = constants(*settings)
+    statistics, planned = sums.planned(privacy, resolved, statistics, planned)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
     )
@@ -315,6 +318,8 @@ def _runs(
             choice=chosen,
             predictions=scenario.keeps_predictions,
             timeout=training.timeout,
+            trust=privacy.trust,
+            colluding=privacy.colluding if private else 0,
         )
         for seed in scenario.seeds
     ]

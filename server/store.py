@@ -277,6 +277,11 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
                 "steps": client.steps * run.rounds,
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
+                **(
+                    {}
+                    if run.trust == "local"
+                    else {"weight": client.weight, "noise_share": client.noise_share}
+                ),
             }
     return {
         "fedtoll": versions["fedtoll"],

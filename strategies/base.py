@@ -119,6 +119,15 @@ class Strategy:
         """
         return {}
 
+    def public_weights(self, cohort: Sequence[Member]) -> Weights:
+        """Return one weight per client (each > 0, with sum 1) from public facts alone.
+
+        Where the server sees sums only (``privacy.trust``), clients are weighted before they are added up.
+        The strategy then sees a cohort of one member and one report, that of the sum. A strategy whose
+        weights depend on what single clients report must not define this method.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no public weights")
+
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return one weight per report (each ≥ 0, with sum 1) and the new state."""
         raise NotImplementedError(f"{type(self).__name__} must define weigh(reports, state)")

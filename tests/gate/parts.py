@@ -24,6 +24,7 @@ from tests.gate import (
     mutants_of_floating_point,
     mutants_of_many,
     mutants_of_own_files,
+    mutants_of_sums,
     mutants_of_the_choice,
     mutants_outside_engines,
     noise,
@@ -32,6 +33,7 @@ from tests.gate import (
     rounds,
     sampler,
     sizes,
+    sums,
 )
 from tests.gate.mutants import BOTH, MUTANTS, Mutant
 from tests.gate.system import CHECKS
@@ -136,7 +138,22 @@ OWN_FILES = Part(
     heading="Nodes with a file of their own, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES)
+SUMS = Part(
+    "Sums",
+    "the clients of the first system, under secure aggregation with and without colluding clients and\n"
+    "under a trusted server; weights by size and equal ones, one q and one B, mixed and public groups.",
+    (sums,),
+    (mutants_of_sums,),
+    ("what is shown", "the sum", "replay", "noise of training", "ledger", "noise of statistics"),
+    prefix=sums.PREFIX,
+    label=lambda i: f"s{i + 1}",
+    later=tuple(
+        (engine, name) for name in ("noise of training", "ledger", "noise of statistics") for engine in BOTH
+    ),
+    heading="Where the server sees sums only, with the checks of this part:",
+)
+
+PARTS = (FIRST, MANY, OWN_FILES, SUMS)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""
