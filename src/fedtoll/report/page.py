@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import budget, listed
+from fedtoll.formatting import budget, listed, number
 from fedtoll.report import alternatives, privacy, skips, tables, vega
 from fedtoll.report.charts import Charts, Spec
 from fedtoll.report.digest import Digest
@@ -189,14 +189,23 @@ _CHARTS = (
 )
 """The names of the charts and of their text alternatives."""
 
-_CAPTIONS = {
-    "log_loss": "Log-loss resolves the smallest groups best.",
-    "tpr": (
-        "The share of a group’s positives that the model finds. "
-        "In groups with a low base rate, privacy shows here first."
-    ),
-    "accuracy": "Accuracy misleads where few records are positive: always predicting negative scores high.",
-}
+
+def _captions(digest: Digest) -> dict[str, str]:
+    """Return the captions of the charts of utility; which class is rare decides what they say."""
+    captions = {"log_loss": "Log-loss resolves the smallest groups best.", "accuracy": ""}
+    if digest.rate:
+        rare, common = ("negatives", "positive") if digest.rate == "fpr" else ("positives", "negative")
+        share = max(digest.base_rate, 1 - digest.base_rate)
+        captions["accuracy"] = (
+            f"Always predicting {common} has an accuracy of {number(share, 2)} for everybody: accuracy hides "
+            f"what happens to the {rare}."
+        )
+        how = "wrongly calls positive" if digest.rate == "fpr" else "finds"
+        captions[digest.rate] = (
+            f"The share of a group’s {rare} that the model {how}. Where {rare} are rare, privacy shows here "
+            "first."
+        )
+    return captions
 
 
 def _charts(charts: Charts) -> dict[str, Any]:
@@ -212,7 +221,7 @@ def _charts(charts: Charts) -> dict[str, Any]:
     content: dict[str, Any] = {name: chart(name) for name in _CHARTS}
     if charts.who_pays_narrow:
         content["who_pays"] = replace(content["who_pays"], narrow=compact_json(charts.who_pays_narrow))
-    captions = _CAPTIONS | ({"accuracy": ""} if digest.several_classes else {})
+    captions = _captions(digest)
     content["utility"] = [
         Chart(f"utility-{m}", alternatives.utility(digest, m), compact_json(spec), captions[m])
         for m, spec in charts.utility.items()
@@ -226,7 +235,11 @@ def _exposed(digest: Digest) -> dict[str, Any] | None:
         return None  # before the import, which loads scipy.stats and is slow
     from fedtoll.report.exposure import audit_section
 
-    return audit_section(digest.results)
+    section = audit_section(digest.results)
+    if section and section["chart"]:
+        chart = Chart("exposure", section["alternative"], compact_json(section["chart"]))
+        section["chart"] = replace(chart, alternative=visible(chart.alternative))
+    return section
 
 
 def _missing(digest: Digest) -> list[str]:
