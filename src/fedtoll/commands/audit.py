@@ -90,12 +90,13 @@ def _text(content: dict[str, Any]) -> str:
     from fedtoll.report.exposure import most_exposed
     from fedtoll.scenarios.measures import EVERYBODY
 
+    groups = attribute({"scenario": {"data": {"groups": content["settings"]["data"].get("groups")}}})
     views = [v for v in VIEWS if any(row["view"] == v for row in content["canary"])]
     canary_rows = [
         (
             first["strategy"],
             general(value(first["epsilon"])),
-            first["group"] or EVERYBODY,
+            group_label(first["group"] or EVERYBODY, groups),
             general(value(first["noise_multiplier"])),
             *(_claim_and_bound(found.get(view)) for view in views),
         )
@@ -117,7 +118,6 @@ def _text(content: dict[str, Any]) -> str:
             for r in least.values()
         ]
         lines += _aligned([header, *shown], left=(0, 2, 3))
-    groups = attribute({"scenario": {"data": {"groups": content["settings"]["data"].get("groups")}}})
     who = most_exposed(content, lambda group: group_label(group, groups))[0]
     lines += [
         "",
@@ -134,7 +134,7 @@ def _text(content: dict[str, Any]) -> str:
             row["strategy"],
             budget(row["mechanism"], value(row["epsilon"])),
             row["attack"],
-            row["group"] or EVERYBODY,
+            group_label(row["group"] or EVERYBODY, groups),
             f"{round(row['members']):,}{' (few)' if row['members'] < MIN_MEMBERS else ''}",
             number(value(row["advantage"])),
             f"{number(value(row['low']))} to {number(value(row['high']))}",

@@ -15,15 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import budget, listed, number
+from fedtoll.formatting import budget, number
 from fedtoll.report import alternatives, privacy, skips, tables, vega
 from fedtoll.report.charts import Charts, Spec
+from fedtoll.report.definitions import linked
 from fedtoll.report.digest import Digest
 from fedtoll.report.headline import sentences
+from fedtoll.report.provenance import scenario_toml
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.measures import RUN
 from fedtoll.scenarios.visible import visible
-from fedtoll.toll import FEW_SEEDS, ResultsLike
+from fedtoll.toll import FEW_SEEDS, FEWEST_OF_CLASS, FEWEST_RECORDS, ResultsLike
 
 if TYPE_CHECKING:
     import jinja2
@@ -76,6 +78,7 @@ def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
     bundle = start_bundle()
     templates = environment(_HERE)
     templates.filters["gzip_base64"] = gzip_base64
+    templates.filters["terms"] = linked
     page = templates.get_template("page.html")
     digest = Digest.from_results(results)
     content = _content(digest) | _charts(charts or Charts(digest))
@@ -179,7 +182,8 @@ def _content(digest: Digest) -> dict[str, Any]:
         "spent_by_client": tables.spent_by_client(card),
         "runs_table": tables.runs_table(digest),
         "resolved": resolved,
-        "settings": _settings(scenario),
+        "fewest": {"records": FEWEST_RECORDS, "of_class": FEWEST_OF_CLASS},
+        "settings": scenario_toml(scenario),
     }
 
 
@@ -256,22 +260,3 @@ def _missing(digest: Digest) -> list[str]:
 def _tightest(digest: Digest) -> str:
     epsilon = digest.results.groups["epsilon"].min()
     return "∞" if epsilon == float("inf") else f"{epsilon:g}"
-
-
-def _settings(scenario: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the scenario's settings as text, section by section."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, dict):
-            return listed(f"{k}: {text(v)}" for k, v in value.items()) or "none"
-        if isinstance(value, list):
-            return ", ".join(text(v) for v in value) or "none"
-        return f"{value:g}" if isinstance(value, float) else str(value) or "none"
-
-    rows = []
-    for section in ("data", "split", "partition", "model", "training", "privacy", "statistics", "tune"):
-        values = scenario.get(section, {})
-        if values:
-            items = [f"{k.replace('_', ' ')} {text(v)}" for k, v in values.items() if v is not None]
-            rows.append((section, "; ".join(items)))
-    return rows
