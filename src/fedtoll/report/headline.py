@@ -108,7 +108,8 @@ def _more(row: pd.Series[Any], digest: Digest) -> str:
     """Return how the rate of the rarer class changes, and in how many seeds the model is collapsed."""
     text = ""
     if digest.rate:
-        measure, rate = MEASURES[digest.rate], digest.rates.loc[row.name]
+        at: Any = row.name
+        measure, rate = MEASURES[digest.rate], digest.rates.loc[at]
         private, free = rate["value"], rate["value"] + measure.sign * rate["toll"]
         before, after = number(free, 2), number(private, 2)
         if not math.isnan(free):
