@@ -7,7 +7,8 @@ const all = (selector) => [...document.querySelectorAll(selector)];
 const name = (e) => {
   const by = e.getAttribute("aria-labelledby");
   const of = by && by.split(" ").map((id) => document.getElementById(id)?.textContent ?? "").join(" ");
-  return (of || e.getAttribute("aria-label") || e.getAttribute("alt") || e.textContent).trim();
+  const content = e.matches("a, button, summary") ? e.textContent : ""; // only these are named by what they hold
+  return (of || e.getAttribute("aria-label") || e.getAttribute("alt") || content).trim();
 };
 
 // Names: of all that can be focused, of pictures and of regions.

@@ -253,7 +253,7 @@ def test_navigation_stays_and_wide_tables_say_that_they_scroll(browser, file):
         " >= document.querySelector('nav').getBoundingClientRect().bottom"
     )
     assert browser.run(
-        """[...document.querySelectorAll('.scroll')].filter(r => r.clientWidth).every(r =>
+        """[...document.querySelectorAll('.scroll')].filter(r => r.checkVisibility()).every(r =>
             (r.scrollWidth > r.clientWidth + 1) === r.previousElementSibling.checkVisibility())"""
     )
     # The first column stays where it is when the table scrolls.
