@@ -87,7 +87,8 @@ def release(
     """Release one statistic of a client's records: its value plus N(0, (z · sensitivity)²) in every cell.
 
     With z = 0 (the references at ε = ∞) the statistic is exact, without clipping or noise. Otherwise a loss
-    that is not finite counts as the clip, so that one record can neither abort nor dominate the round.
+    that is not finite counts as the clip, so that one record can neither abort nor dominate the round. A
+    client that adds a share of the noise, or none because a trusted server does, clips in the same way.
     Releases are rounded as ``fedtoll.clients.noise`` tells.
 
     Parameters
@@ -115,8 +116,8 @@ def release(
     value = np.asarray(_VALUES[plan.name](records, losses_N, clip), dtype=np.float64)
     if group is not None and value.ndim:
         value = value[group]
-    sd = plan.noise_multiplier * plan.declaration.sensitivity(records.size)
-    if not exact:
+    sd = plan.added_noise * plan.declaration.sensitivity(records.size)
+    if sd > 0:
         normals = stream(seed, Purpose.STATISTIC, client, round, index).standard_normal((1, *value.shape))
         value = noised(torch.from_numpy(value[None]), torch.from_numpy(normals), [sd])[0].numpy()
     return Estimate(value if value.ndim else float(value), sd)

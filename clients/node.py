@@ -104,9 +104,14 @@ class Node(Clients):
         Raises
         ------
         RejectedError
-            If the run spends more than the operator allows.
+            If the run spends more than the operator allows, or trusts others with messages that have little
+            noise or none.
         """
         run, mine = super().read(text), self._decided
+        if run.trust != "local" and (mine.file or mine.limit < float("inf") or mine.secret is not None):
+            raise RejectedError(
+                f"privacy.trust = {run.trust!r}: this node sends only messages that are private"
+            )
         if mine.limit < float("inf"):
             spent = _spends(run, mine.client)
             if not spent <= mine.limit * (1 + SLACK):

@@ -25,7 +25,9 @@ from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_defa
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
+from fedtoll.scenarios.shares import check_shares
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
+from fedtoll.scenarios.trust import Trust
 
 NUMERICS = 2
 """Incremented whenever a change in fedtoll's arithmetic changes a result; part of every hash."""
@@ -35,6 +37,9 @@ _LATER: dict[str, Any] = {
     "server_schedule": CONSTANT,
     "choice": None,
     "predictions": True,
+    "timeout": None,
+    "trust": "local",
+    "colluding": 0,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -75,6 +80,10 @@ class ClientPlan(Section):
 
     ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
     ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
+
+    If the server sees sums only, ``noise_multiplier`` is σ of the sum, in units of its sensitivity: what is
+    charged. ``weight`` is the client's weight in the sum, and ``noise_share`` the noise that the client adds
+    itself, in units of the clip.
     """
 
     id: int
@@ -84,15 +93,42 @@ class ClientPlan(Section):
     batch_size: float
     steps: int
     noise_multiplier: float
+    weight: float | None = None
+    noise_share: float | None = None
+
+    @property
+    def added_noise(self) -> float:
+        """The noise that the client itself adds to a sum of gradients, in units of the clip."""
+        return self.noise_multiplier if self.noise_share is None else self.noise_share
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), weight=None, noise_share=None)
 
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity."""
+    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity.
+
+    If the server sees sums only, ``noise_multiplier`` is z of the sum, and ``noise_share`` the noise that
+    each client adds itself, in units of the sensitivity.
+    """
 
     name: str
     parameters: dict[str, float]
     noise_multiplier: float
     every: int = 1
+    noise_share: float | None = None
+
+    @property
+    def added_noise(self) -> float:
+        """The noise that a client itself adds, in units of the sensitivity."""
+        return self.noise_multiplier if self.noise_share is None else self.noise_share
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), noise_share=None)
 
     def due(self, round: int) -> bool:
         """Return whether the statistic is released in a round."""
@@ -109,12 +145,21 @@ class StatisticPlan(Section):
 
 
 class StrategyPlan(Section):
-    """A resolved strategy: the path of its class, all parameters, and a digest of source outside fedtoll."""
+    """A resolved strategy: the path of its class, its parameters, and a digest of source outside fedtoll.
+
+    ``revision`` counts the changes of what fedtoll's own strategies compute; the first is left out.
+    """
 
     name: str
     path: str
     parameters: dict[str, Any]
     digest: str = ""
+    revision: int = 1
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the first revision, so that strategies that never changed keep their JSON and hash."""
+        return without_default(handler(self), revision=1)
 
 
 class Run(Section):
@@ -151,6 +196,9 @@ class Run(Section):
     numerics: int = NUMERICS
     choice: Choice | None = None
     predictions: bool = True
+    timeout: float | None = None
+    trust: Trust = "local"
+    colluding: int = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -164,6 +212,7 @@ class Run(Section):
                 raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
             if len(self.choice.others) not in {0, 1, len(self.clients)}:
                 raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
+        check_shares(self)
         return self
 
     @model_serializer(mode="wrap")
@@ -177,9 +226,12 @@ class Run(Section):
         return self.delta or 0.0, self.accountant or "rdp"
 
     def released(self, client: ClientPlan, statistic: StatisticPlan) -> tuple[int, ...]:
-        """Return the shape of a client's release: if its group is public, of that group's cells alone."""
+        """Return the shape of a client's release: if its group is public, of that group's cells alone.
+
+        In a sum every client releases all cells, because each of them needs the whole noise.
+        """
         shape = statistic.declaration.shape(len(self.groups), self.classes)
-        return shape[1:] if client.group else shape
+        return shape[1:] if client.group and self.trust == "local" else shape
 
     def to_json(self) -> str:
         """Return the run as JSON, without white space and with infinity as ``"inf"``.
@@ -200,10 +252,12 @@ class Run(Section):
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
         user's strategy or model file (the digest covers its content), the path of a user's table (the
-        checksum covers its content), what is said about it, and whether predictions are stored.
+        checksum covers its content), what is said about it, whether predictions are stored, and how long
+        a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
+        content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["model"]["kind"] = self.model.kind.rsplit("/", 1)[-1]

@@ -36,6 +36,8 @@ from fedtoll.scenarios.fields import (
     without_default,
 )
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
+from fedtoll.scenarios.trust import Trust
+from fedtoll.scenarios.trust import check as check_trust
 from fedtoll.scenarios.tune import Tune, check_strategies
 
 
@@ -157,7 +159,8 @@ class Training(Section):
     model. ``server_schedule``: the share of the aggregated update that the server takes in each round,
     ``constant`` (all of it), ``inverse-time(τ)`` or ``cosine``. ``on_failure``: a reply that is missing,
     failed, malformed or not finite ends the run (``abort``) or is left out of its round (``skip``), in which
-    case it is still charged, and recorded.
+    case it is still charged, and recorded. ``timeout``: seconds after which a reply over Flower counts as
+    missing; 3,600 if not given.
     """
 
     rounds: Count
@@ -173,11 +176,12 @@ class Training(Section):
     average: Annotated[bool, Field(strict=True)] = False
     server_schedule: Schedule = CONSTANT
     on_failure: OnFailure = "abort"
+    timeout: Positive | None = None
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT)
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, timeout=None)
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -188,12 +192,23 @@ class Training(Section):
 
 
 class Privacy(Section):
-    """The budgets ε, each the *total* of a client over all rounds, statistics included."""
+    """The budgets ε, each the *total* of a client over all rounds, statistics included.
+
+    ``trust``: who sees what (:mod:`fedtoll.scenarios.trust`). ``colluding``: how many clients may tell the
+    adversary their share of the noise under secure aggregation.
+    """
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
+    trust: Trust = "local"
+    colluding: Annotated[int, Field(strict=True, ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), trust="local", colluding=0)
 
     @field_validator("epsilons")
     @classmethod
@@ -324,6 +339,7 @@ class Scenario(Section):
             self._check_declared()
         if self.tune is not None:
             self._check_tune(self.tune)
+        check_trust(self)
         return self
 
     def _check_declared(self) -> None:

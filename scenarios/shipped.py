@@ -56,10 +56,9 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
-def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
-    """Return how a Python file is imported under a name; ``None`` if it cannot be."""
-    loader = _Loader(name, path) if received(path) else None
-    return importlib.util.spec_from_file_location(name, path, loader=loader)
+def spec_of(name: str, path: Path, source: bytes) -> importlib.machinery.ModuleSpec | None:
+    """Return how the source of a Python file is imported under a name; ``None`` if it cannot be."""
+    return importlib.util.spec_from_file_location(name, path, loader=_Loader(name, path, source))
 
 
 def load(path: Path, kind: str) -> Any:
@@ -85,7 +84,7 @@ def load(path: Path, kind: str) -> Any:
 @lru_cache(maxsize=64)
 def _execute(path: Path, source: bytes, kind: str) -> Any:
     name = f"_fedtoll_{kind}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    spec = spec_of(name, path)
+    spec = spec_of(name, path, source)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = module_from_spec(spec)
@@ -96,17 +95,18 @@ def _execute(path: Path, source: bytes, kind: str) -> Any:
 
 
 class _Loader(SourceLoader):
-    """Executes a file that was sent. It is never cached as bytecode."""
+    """Executes these bytes, whatever the file holds by now. They are never cached as bytecode."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
         self._name = name
         self._path = path
+        self._source = source
 
     def get_filename(self, fullname: str) -> str:
         return str(self._path)
 
     def get_data(self, path: Any) -> bytes:
-        return read_bytes(Path(path))
+        return self._source
 
     def is_package(self, fullname: str) -> bool:
         return self._path.name == "__init__.py" and fullname == self._name
@@ -123,4 +123,4 @@ class _Finder(MetaPathFinder):
             return None
         if not file:
             return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        return spec_of(fullname, Path(file))
+        return spec_of(fullname, Path(file), read_bytes(Path(file)))

@@ -192,3 +192,6 @@ STATISTICS: dict[str, Callable[..., Statistic]] = {
     s.name: s for s in (MeanLoss, ErrorRate, GroupLoss, LabelGroupLoss, GroupConfusion)
 }
 """Every declaration by name."""
+
+ADDITIVE = frozenset({"group_loss", "label_group_loss", "group_confusion"})
+"""Sums and counts over records: their sum over clients is that of all records, with the same sensitivity."""

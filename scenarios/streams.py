@@ -33,6 +33,8 @@ class Purpose(enum.IntEnum):
     NOISE_SEED = 11
     CHOICE = 12
     OBJECTIVE = 13
+    SUM_NOISE = 20
+    SUM_STATISTIC = 21
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

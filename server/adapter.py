@@ -25,6 +25,7 @@ from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
+from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
 from fedtoll.strategies.simplex import simplex_violation
@@ -41,6 +42,9 @@ class Aggregation:
         which do not report them.
     statistics
         The statistics of every client as the strategy saw them; undefined (NaN) where the reply was skipped.
+        Empty if it saw sums only.
+    total
+        The statistics of the sum, if it saw sums only.
     noise_variances
         v_k of every client's update; NaN where there is no update.
     """
@@ -49,6 +53,7 @@ class Aggregation:
     coefficients: Weights | None = None
     statistics: Sequence[Mapping[str, Estimate]] = field(default_factory=list)
     noise_variances: list[float] = field(default_factory=list)
+    total: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 class Adapted(FlowerStrategy):
@@ -65,7 +70,9 @@ class Adapted(FlowerStrategy):
         self.history: dict[int, Aggregation] = {}
         self._run = run
         self._strict = strict
-        self._state = strategy.init([Member(c.id, c.size, c.group) for c in run.clients])
+        self._sums = None if run.trust == "local" else Sums(run)
+        members = [Member(c.id, c.size, c.group) for c in run.clients]
+        self._state = strategy.init([self._sums.member] if self._sums else members)
         self._released = Released(run)
         self._params: Arrays = ()
         self._instructions: Mapping[str, Any] = {}
@@ -100,9 +107,13 @@ class Adapted(FlowerStrategy):
             for reply in replies
         }
         metrics = [received.get(c.id) for c in self._run.clients]
-        statistics = self._released.update(server_round, metrics)
         present = [i for i, content in enumerate(metrics) if content is not None]
-        reports = [self._report(self._run.clients[i], statistics[i]) for i in present]
+        statistics: Sequence[Mapping[str, Estimate]] = []
+        if self._sums is None:
+            statistics = self._released.update(server_round, metrics)
+            reports = [self._report(self._run.clients[i], statistics[i]) for i in present]
+        else:
+            reports = [self._sum(self._sums, server_round, metrics)]
         returned = self.strategy.weigh(reports, self._state)
         try:
             weights, state = weights_and_state(returned)
@@ -124,11 +135,17 @@ class Adapted(FlowerStrategy):
         if (share := step(self._run.server_schedule, server_round, self._run.rounds)) != 1:
             params, coefficients = _partly(self._params, params, share), share * coefficients
         variances = np.array([r.noise_variance for r in reports])
+        if self._sums is not None:
+            weights, coefficients = self._sums.weights, self._sums.weights * coefficients
+            variances = np.array(self._variances())
         weights, coefficients, variances = (
             self._for_all_clients(values, present, absent)
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
         )
-        self.history[server_round] = Aggregation(weights, coefficients, statistics, variances.tolist())
+        self.history[server_round] = Aggregation(
+            *(weights, coefficients, statistics, variances.tolist()),
+            total={} if self._sums is None else reports[0].statistics,
+        )
         return wire.encoded(params), None
 
     def output(self, arrays: ArrayRecord) -> Arrays:
@@ -156,6 +173,18 @@ class Adapted(FlowerStrategy):
         filled[present] = values
         return filled
 
+    def _sum(self, sums: Sums, round: int, metrics: Sequence[Any]) -> Report:
+        """Return the report of the sum; every reply is there, since such runs skip none."""
+        ids = [c.id for c in self._run.clients]
+        received = [self._strict.parameters[i] for i in ids]
+        spent = max(self._strict.ledger.epsilon(i) for i in ids)
+        return sums.report(round, self._params, received, metrics, self._variances(), spent)
+
+    def _variances(self) -> list[float]:
+        """Return the variance of the noise in a coordinate of every client's update."""
+        mu = self._instructions.get("proximal_mu", 0.0)
+        return [noise_variance(self._run, client, mu) for client in self._run.clients]
+
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
         update = tuple(
             new.astype(np.float64) - old
@@ -180,7 +209,7 @@ def noise_variance(run: Run, client: ClientPlan, proximal_mu: float = 0.0) -> fl
     model by 1 − ημ at each step, including the noise of earlier steps: (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}.
     Derived here; both ignore the curvature of the loss.
     """
-    scale = run.learning_rate * client.noise_multiplier * (run.clip or 0.0) / client.batch_size
+    scale = run.learning_rate * client.added_noise * (run.clip or 0.0) / client.batch_size
     decay = (1 - run.learning_rate * proximal_mu) ** 2
     return scale**2 * sum(decay**j for j in range(client.steps))
 

@@ -303,7 +303,7 @@ class Strict(SynchronousGrid):
         cells: dict[str, tuple[int, ...]] = {}  # a number, or a flat list
         for s in self._plan.statistics:
             if s.due(round):
-                public[f"{s.name}.sd"] = s.noise_multiplier * s.declaration.sensitivity(plan.size)
+                public[f"{s.name}.sd"] = s.added_noise * s.declaration.sensitivity(plan.size)
                 shape = self._plan.released(plan, s)
                 cells[s.name] = (math.prod(shape),) if shape else ()
         return public, cells

@@ -15,7 +15,7 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Value
-from fedtoll.server import adapter
+from fedtoll.server import adapter, sums
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.strict import Strict
 
@@ -60,7 +60,7 @@ def run_tables(
     return {
         "groups": _with_weights(pd.DataFrame(groups), clients, run, federation.layout.expected_KG),
         "clients": clients,
-        "rounds": _rounds(run, clients, strict.skipped),
+        "rounds": _rounds(run, clients, strict.skipped, history),
         "ledger": _ledger(run, strict, spent),
         **({"predictions": _predictions(held_out, probabilities_NC)} if run.predictions else {}),
     }
@@ -104,7 +104,7 @@ def _clients(
                 "noise_variance": recorded.noise_variances[i] if recorded.noise_variances else planned[i],
                 "epsilon_spent": spent[client.id, round],
             }
-            for statistic in run.statistics:
+            for statistic in run.statistics if run.trust == "local" else ():
                 estimate = recorded.statistics[i][statistic.name]
                 row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
             if run.on_failure == "skip":
@@ -132,10 +132,22 @@ def _spent(run: Run, strict: Strict) -> Spent:
     return spent
 
 
-def _rounds(run: Run, clients: pd.DataFrame, skipped: Skipped) -> pd.DataFrame:
-    """Return the effective noise Σ a_k² v_k, the number of replies and the engine of every round."""
+def _rounds(
+    run: Run, clients: pd.DataFrame, skipped: Skipped, history: Mapping[int, adapter.Aggregation]
+) -> pd.DataFrame:
+    """Return the effective noise Σ a_k² v_k, the number of replies and the engine of every round.
+
+    If the strategy saw sums only: the noise that the server added, and the statistics of the sum, too.
+    """
     noise = (clients["coefficient"] ** 2 * clients["noise_variance"]).groupby(clients["round"])
     frame = noise.sum(min_count=1).rename("effective_noise").reset_index()
+    if run.trust != "local":
+        total = clients.groupby("round")["coefficient"].sum(min_count=1).to_numpy()
+        frame["effective_noise"] += total**2 * sums.added_variance(run)
+        for statistic in run.statistics:
+            seen = [history[t].total[statistic.name] for t in frame["round"]]
+            frame[statistic.name] = pd.Series([_flat(estimate.value) for estimate in seen])
+            frame[f"{statistic.name}_sd"] = pd.Series([_flat(estimate.sd) for estimate in seen])
     frame["replies"] = [
         len(run.clients) - sum(t in reasons for reasons in skipped.values()) for t in frame["round"]
     ]

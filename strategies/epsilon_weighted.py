@@ -26,8 +26,8 @@ class EpsilonWeighted(Strategy):
 
     References
     ----------
-    A common baseline in the literature on heterogeneous budgets, e.g. in Liu, Lou, Xiong, Liu and Meng,
-    *Projected federated averaging with heterogeneous differential privacy*, VLDB 2022.
+    A baseline in Malekmohammadi, Yu and Cao, *Noise-aware algorithm for heterogeneous differentially
+    private federated learning*, ICML 2024 (Robust-HDP; arXiv:2406.03519).
 
     Examples
     --------

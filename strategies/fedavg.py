@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedtoll.strategies.base import Report, State, Strategy, Weights, sizes
+from fedtoll.strategies.base import Member, Report, State, Strategy, Weights, sizes
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class FedAvg(Strategy):
     >>> FedAvg().weigh(reports, {})[0]
     array([0.6, 0.3, 0.1])
     """
+
+    def public_weights(self, cohort: Sequence[Member]) -> Weights:
+        """Return n_k / n."""
+        return sizes(cohort)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return n_k / n."""

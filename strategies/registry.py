@@ -263,6 +263,22 @@ def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
         raise _error(f"{cls.__name__}: cannot be created: {error!r}") from None
 
 
+def revision(strategy: Strategy) -> int:
+    """Return how often fedtoll changed what a strategy computes, plus 1; with its target's changes.
+
+    A wrapper's number is the sum of its own changes and those of the strategy it wraps, plus 1. Neither ever
+    falls, so a change of either gives a new number.
+    """
+    changes, inner = type(strategy)._revision - 1, getattr(strategy, "wrapped", None)
+    return 1 + changes + (revision(inner) - 1 if isinstance(inner, Strategy) else 0)
+
+
+def stored(cls: type[Strategy], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a run stores: all but those added later that have their default."""
+    defaults = parameters(cls)
+    return {k: v for k, v in values.items() if k not in cls._later or v != defaults[k]}
+
+
 def requested_statistics(strategy: Strategy) -> tuple[Statistic, ...]:
     """Return the statistics that a strategy requests, after checking them.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedtoll.strategies.base import Report, State, Strategy, Weights
+from fedtoll.strategies.base import Member, Report, State, Strategy, Weights
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Uniform(Strategy):
     >>> Uniform().weigh(reports, {})[0]
     array([0.25, 0.25, 0.25, 0.25])
     """
+
+    def public_weights(self, cohort: Sequence[Member]) -> Weights:
+        """Return 1 / K."""
+        return np.full(len(cohort), 1.0 / len(cohort))
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return 1 / K."""

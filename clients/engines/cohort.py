@@ -149,7 +149,7 @@ class CohortEngine:
         pool = self._pool(tasks)
         weights = [self._weights(tasks) for _, tasks in jobs]
         first = models[0].flat_KP
-        noisy = next((job for job in jobs if job[0].mechanism == "dp-sgd"), None)
+        noisy = next((job for job in jobs if _adds_noise(*job)), None)
         draw = unpredictable_normals if self._secret else normals
         noises: Iterable[Any] = repeat([None]) if noisy is None else draw(*noisy, [first], self._noise)
         total_KP = torch.empty_like(first)
@@ -202,6 +202,11 @@ def _shared(run: Run, tasks: Sequence[Task]) -> Any:
     return run.seed, noise_seed, run.model, run.model_digest, run.classes, run.precision, clients
 
 
+def _adds_noise(run: Run, tasks: Sequence[Task]) -> bool:
+    """Return whether the clients add noise: not if a trusted server does."""
+    return run.mechanism == "dp-sgd" and any(t.plan.added_noise > 0 for t in tasks)
+
+
 class _Models:
     """The models of one run's clients during a round, each flattened to a row of ``[K, P]``."""
 
@@ -223,8 +228,8 @@ class _Models:
         self._start_KP = self.flat_KP.clone() if any(t.proximal_mu for t in tasks) else None
         self._scale_K1 = -run.learning_rate / self._column([t.plan.batch_size for t in tasks])
         self._pull_K1 = -run.learning_rate * self._column([t.proximal_mu for t in tasks])
-        self._sds = tuple(t.plan.noise_multiplier * (run.clip or 0.0) for t in tasks)
-        self._noisy = run.mechanism == "dp-sgd"
+        self._sds = tuple(t.plan.added_noise * (run.clip or 0.0) for t in tasks)
+        self._noisy = _adds_noise(run, tasks)
         self._tile = max(1, TILE // self.flat_KP.shape[1])
 
     def step(

@@ -133,7 +133,7 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
 
     return RoundedNoise(
         sgd,
-        noise_multiplier=task.plan.noise_multiplier,
+        noise_multiplier=task.plan.added_noise,
         max_grad_norm=run.clip,
         expected_batch_size=task.plan.batch_size,
         loss_reduction="mean",

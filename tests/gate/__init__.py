@@ -19,6 +19,9 @@ ledger.py       one ledger of R·T steps; a wire tap that finds uncharged releas
 floating_point  releases lie on a coarse grid that does not depend on records
 many.py         a second system, unlike the first: 64 clients of public groups, 40 rounds, 10 to 20 steps
 many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
+sums.py         the server sees sums: secure aggregation with shares of one noise, and a trusted server
+own_files.py    SuperNodes with a file of their own, secret noise and a limit of ε
+parts.py        the systems, with the checks and mutants of each
 ==============  ============================================================================================
 
 ``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways;
@@ -32,5 +35,6 @@ docs/gate.md, the tables of which check kills which mutant, and ``alarms.py`` co
 
 To add a check, write a function decorated with ``@check`` in the file it belongs to; to add a mutant, write a
 function decorated with ``@mutant``. A check must hold in the second system too, or have a counterpart there.
-Then write the page again.
+What neither system can show (another trust model, other nodes) gets a part of its own in ``parts.py``. Then
+write the page again.
 """

@@ -75,3 +75,20 @@ def test_the_oracle_agrees_on_distributions(name, tmp_path, capsys, monkeypatch)
     for ours, theirs in pairs:
         assert ours > 0.5
         assert theirs == pytest.approx(ours, rel=2e-4)
+
+
+@pytest.mark.parametrize("trust", ["secure-aggregation", "central"])
+def test_the_oracle_agrees_where_the_server_sees_sums(trust, tmp_path, capsys, monkeypatch):
+    privacy = {"epsilons": [3.0, 0.7], "trust": trust}
+    training = {"local_steps": 1, "batch_size": 150, "sampling_rate": None}
+    plan = planned({"name": "fedminmax"}, privacy=privacy, training=training)
+    store = Store(tmp_path)
+    store.open(plan, TOML, "fedtoll run sex.toml")
+    for run in plan.runs:
+        store.write(run, simulate(run))
+    pairs = recomputed(tmp_path, capsys, monkeypatch)
+    assert len(pairs) == 2 * 3
+    assert max(ours for ours, _ in pairs) == pytest.approx(3.0, rel=1e-3)  # of the client with the largest q
+    assert len({round(ours, 3) for ours, _ in pairs}) > 2
+    for ours, theirs in pairs:
+        assert theirs == pytest.approx(ours, rel=2e-4)

@@ -121,3 +121,26 @@ def test_the_card_is_at_most_what_any_seed_spends(results):
 def _own(rows):
     releases = zip(rows["noise_multiplier"], rows["sampling_rate"], rows["count"], strict=True)
     return [accounting.Event(z, q, n) for z, q, n in releases]
+
+
+def _trusting(results, **keys):
+    scenario = results.resolved["scenario"]
+    changed = {**scenario, "privacy": {**scenario["privacy"], **keys}}
+    return privacy.card(replace(results, resolved={**results.resolved, "scenario": changed}))
+
+
+def test_the_card_names_the_trust_model(results):
+    card = _trusting(results, trust="secure-aggregation", colluding=3)
+    terms = dict(card.promises)
+    assert "secure aggregation: the server sees sums only" in terms["Trust"]
+    assert "never a single message" in terms["Adversary"]
+    assert "Up to 3 clients may tell it" in terms["Adversary"]
+    assert "its share of one Gaussian noise" in terms["Mechanism"]
+    assert any("It is simulated" in item for item in card.not_covered)
+    card = _trusting(results, trust="central")
+    terms = dict(card.promises)
+    assert "The server is trusted" in terms["Adversary"]
+    assert "The server adds Gaussian noise once" in terms["Mechanism"]
+    assert any("without noise" in item for item in card.not_covered)
+    assert "Trust" not in dict(privacy.card(results).promises)
+    assert "Sees every message" in dict(privacy.card(results).promises)["Adversary"]

@@ -61,6 +61,21 @@ def test_the_final_bytes_are_those_of_this_process(flower, number):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
+def test_sums_are_those_of_this_process(tmp_path):
+    """Secure aggregation is simulated in the app, so Flower's simulation gives the same sums."""
+    plan = planned(
+        {"name": "fedminmax"},
+        privacy={"epsilons": [2.0], "trust": "secure-aggregation", "colluding": 1},
+        training={"engine": "opacus", "local_steps": 1},
+    )
+    store = Store(tmp_path)
+    store.open(plan, TOML, "test")
+    assert superlink.execute(plan, store, finished=lambda run: None) == []
+    (run,) = plan.runs
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+
+
 def test_what_is_there_starts_nothing(flower, monkeypatch):
     plan, store, _ = flower
     monkeypatch.setattr(superlink, "superlink", None)

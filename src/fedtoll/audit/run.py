@@ -107,6 +107,11 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"{file}: training.on_failure = 'skip': an audit does not report skipped replies; use 'abort'"
         )
+    if (trust := scenario.privacy.trust) != "local":
+        raise ScenarioError(
+            f"{file}: privacy.trust = {trust!r}: an audit attacks messages of single clients, which nobody "
+            "sees there; use 'local'"
+        )
     if scenario.partition.kind == "declared":
         raise ScenarioError(f"{file}: partition.kind = 'declared': an audit attacks records that are here")
     if not any(_finite(e) for e in scenario.privacy.epsilons):

@@ -193,6 +193,9 @@ def _text(row: dict[str, Any]) -> str:
             clients += f", {row['groups'][0]}"
         size_range = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
         header = f"{row['strategy']}, ε = {row['epsilon']:g}: {clients} (public size {size_range}); {header}"
+        if "trust" in row:
+            header += f"; {row['trust']}: noise multipliers are those of the sum over all clients"
+            header += f", {row['colluding']} colluding" if row["colluding"] else ""
     table = [("part", "releases", "q", "noise multiplier", "alone", "adds")]
     table += [
         (

@@ -15,6 +15,7 @@ from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import CHOICE
+from fedtoll.report import trust
 from fedtoll.toll import ResultsLike
 
 
@@ -98,15 +99,12 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     largest_spent = listed(
         f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
     )
-    copies = int(scenario.get("partition", {}).get("copies", 1))
+    copies, privacy = int(scenario.get("partition", {}).get("copies", 1)), scenario.get("privacy", {})
     terms = [
         ("Unit", "One record of one client."),
         ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
-        (
-            "Adversary",
-            "Sees every message of every client in every round, and knows which clients take part. No "
-            "amplification by client sampling is claimed.",
-        ),
+        *trust.terms(privacy),
+        ("Adversary", trust.adversary(privacy)),
         (
             "Guarantee",
             f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
@@ -116,7 +114,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         (
             "Mechanism",
             "DP-SGD: each local step draws a Poisson sample of the client’s records, clips each record’s "
-            f"gradient{_norm(results)}, and adds Gaussian noise to their sum. {_constants(results)}",
+            f"gradient{_norm(results)}, and {trust.noise(privacy)} {_constants(results)}",
         ),
     ]
     if records := int(results.resolved.get("data", {}).get("rows", 0)):
@@ -250,6 +248,7 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
             "The choice is charged as if only its winner were released: whoever sees the messages of the "
             "candidates, as their server does, learns what all of them release."
         )
+    items += trust.not_covered(scenario.get("privacy", {}))
     items.append(_other_runs(scenario.get("privacy", {}).get("noise_seed")))
     if floor := int(scenario.get("data", {}).get("floor", 0)):
         items.append(

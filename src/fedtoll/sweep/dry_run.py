@@ -201,7 +201,8 @@ def scenario_spending(
     Returns
     -------
     list
-        As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``.
+        As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``
+        and, where the server sees sums, ``trust`` and ``colluding``.
 
     Raises
     ------
@@ -231,5 +232,6 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "clients": [c.id for c in clients],
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
+        **({} if run.trust == "local" else {"trust": run.trust, "colluding": run.colluding}),
         **spending(events, *run.guarantee, run.epsilon, charge),
     }

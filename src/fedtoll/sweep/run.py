@@ -119,7 +119,7 @@ def complete(
             failed(f"a candidate of {run.label}: {line} ({'traceback' if trace else 'noted'} in {file})")
 
         def done(run: Run) -> None:
-            (store.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
+            store.no_failure(run)
             finished(run)
 
         planned = choose(

@@ -1,0 +1,211 @@
+"""Where a strategy is shown sums only: which strategies can run, their weights, and the report of a sum.
+
+Under ``secure-aggregation`` the sum arrives with its noise. Under ``central`` the trusted server adds it.
+Secure aggregation is simulated: the messages of single clients reach this process, under ``flwr run`` too,
+and are added up before a strategy sees anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedtoll.clients.noise import noised
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan
+from fedtoll.scenarios.scenario import Privacy
+from fedtoll.scenarios.shares import largest_ratio, noise_shares, statistic_share
+from fedtoll.scenarios.statistics import ADDITIVE, Estimate
+from fedtoll.scenarios.streams import Purpose, stream
+from fedtoll.server.postprocess import smooth
+from fedtoll.strategies import registry
+from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights
+from fedtoll.strategies.simplex import simplex_violation
+
+COHORT = -1
+"""The client number of the report of a sum."""
+
+
+def refusal(plan: StrategyPlan, requested: Sequence[str]) -> str:
+    """Return why a strategy cannot work with sums and public weights, or an empty string.
+
+    Parameters
+    ----------
+    plan
+        The resolved strategy.
+    requested
+        The names of the statistics that it requests.
+    """
+    cls = registry.load(plan.path)
+    if not issubclass(cls, Strategy):
+        return "Flower's own strategies read the reply of each client"
+    if alone := [name for name in requested if name not in ADDITIVE]:
+        return f"it needs each client's own {alone[0]}"
+    if _definer(cls, "public_weights") is Strategy:
+        return "its weights depend on what single clients report (it defines no public_weights)"
+    if not issubclass(_definer(cls, "public_weights"), _definer(cls, "weigh")):
+        return "it overrides weigh without public_weights, so its weights may depend on single clients"
+    return ""
+
+
+def _definer(cls: type, method: str) -> type:
+    return next(base for base in cls.__mro__ if method in vars(base))
+
+
+def check(privacy: Privacy, plan: StrategyPlan, requested: Sequence[str]) -> None:
+    """Raise ``ScenarioError`` in one line if a strategy cannot run under the trust model of a scenario."""
+    if privacy.trust != "local" and (reason := refusal(plan, requested)):
+        raise ScenarioError(
+            f"privacy.trust = {privacy.trust!r}: strategy {plan.name!r} sees only sums and public weights "
+            f"there, but {reason}"
+        )
+
+
+def planned(
+    privacy: Privacy,
+    plan: StrategyPlan,
+    statistics: Sequence[StatisticPlan],
+    clients: Sequence[ClientPlan],
+) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
+    """Return statistics and clients with their weights in the sum and their shares of its noise.
+
+    The sum has the largest σ of any client, so that every record spends at most ε; records of clients with
+    smaller sampling rates spend less.
+
+    Raises
+    ------
+    ScenarioError
+        If the strategy cannot run on sums, its public weights are not valid, or too many clients collude.
+    """
+    check(privacy, plan, [s.name for s in statistics])
+    if privacy.trust == "local":
+        return tuple(statistics), tuple(clients)
+    if privacy.colluding >= len(clients):
+        raise ScenarioError(
+            f"privacy.colluding = {privacy.colluding}: must be less than the {len(clients)} clients"
+        )
+    strategy = registry.build(plan.path, plan.parameters)
+    returned = strategy.public_weights([Member(c.id, c.size, c.group) for c in clients])
+    problem = simplex_violation(returned, len(clients))
+    if not problem and not (returned > 0).all():
+        problem = "a client has no weight, so it cannot add its part to the sum"
+    if problem:
+        raise ScenarioError(f"strategies: {plan.name}: public_weights: {problem}")
+    weights = [float(w) for w in returned]
+    sigma = max(c.noise_multiplier for c in clients)
+    shared = privacy.trust == "secure-aggregation" and sigma > 0
+    shares = [0.0] * len(clients)
+    if shared:
+        shares = noise_shares(sigma, weights, [c.batch_size for c in clients], privacy.colluding)
+    return (
+        tuple(
+            s.changed(
+                noise_share=statistic_share(s.noise_multiplier, len(clients), privacy.colluding)
+                if shared
+                else 0.0
+            )
+            for s in statistics
+        ),
+        tuple(
+            c.changed(noise_multiplier=sigma, weight=weight, noise_share=share)
+            for c, weight, share in zip(clients, weights, shares, strict=True)
+        ),
+    )
+
+
+def added_variance(run: Run) -> float:
+    """Return the variance of the noise that the server adds to a coordinate of the sum: (σ η S)², or 0."""
+    if run.trust != "central" or run.clip is None:
+        return 0.0
+    largest = largest_ratio([c.weight or 0.0 for c in run.clients], [c.batch_size for c in run.clients])
+    return float((run.clients[0].noise_multiplier * run.learning_rate * run.clip * largest) ** 2)
+
+
+class Sums:
+    """Makes the single report that a strategy sees of every round.
+
+    Parameters
+    ----------
+    run
+        A run whose trust model is not ``local``.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.member = Member(COHORT, sum(c.size for c in run.clients), "")
+        self.weights: Weights = np.array([c.weight for c in run.clients], dtype=np.float64)
+        self._last: dict[str, Estimate] = {}
+
+    def report(
+        self,
+        round: int,
+        params: Arrays,
+        received: Sequence[Sequence[NDArray[np.floating]]],
+        metrics: Sequence[Mapping[str, Any]],
+        variances: Sequence[float],
+        epsilon: float,
+    ) -> Report:
+        """Return the report of a round's sum.
+
+        Parameters
+        ----------
+        round, params
+            The round, from 1, and the broadcast model.
+        received, metrics
+            Every client's new model and metrics, in the order of the plan.
+        variances
+            The variance of the noise in a coordinate of each client's update.
+        epsilon
+            The largest ε that a record has spent.
+        """
+        run = self._run
+        total = tuple(
+            np.asarray(
+                sum(p * (w[i].astype(np.float64) - old) for p, w in zip(self.weights, received, strict=True))
+            )
+            for i, old in enumerate(params)
+        )
+        added = added_variance(run)
+        return Report(
+            client=COHORT,
+            size=self.member.size,
+            group="",
+            update=self._with_noise(total, added**0.5, round) if added else total,
+            statistics={s.name: self._statistic(i, s, round, metrics) for i, s in enumerate(run.statistics)},
+            epsilon=epsilon,
+            noise_variance=float(self.weights**2 @ np.asarray(variances)) + added,
+            learning_rate=run.learning_rate,
+        )
+
+    def _with_noise(self, total: Arrays, sd: float, round: int) -> Arrays:
+        """Return the sum of the updates with the noise that a trusted server adds."""
+        rng = stream(self._run.noise_seed, Purpose.SUM_NOISE, round)
+        return tuple(_noised(array, rng.standard_normal(array.shape), sd) for array in total)
+
+    def _statistic(
+        self, index: int, plan: StatisticPlan, round: int, metrics: Sequence[Mapping[str, Any]]
+    ) -> Estimate:
+        """Return the sum of a statistic over the clients; between releases, the last one."""
+        run = self._run
+        if not plan.due(round):
+            return self._last[plan.name]
+        shape = plan.declaration.shape(len(run.groups), run.classes)
+        value = np.sum([np.reshape(m[plan.name], shape) for m in metrics], axis=0)
+        sd = float(np.sqrt(np.sum([m[f"{plan.name}.sd"] ** 2 for m in metrics])))
+        if run.trust == "central" and plan.noise_multiplier > 0:
+            sd = plan.noise_multiplier * plan.declaration.sensitivity(1)
+            rng = stream(run.noise_seed, Purpose.SUM_STATISTIC, round, index)
+            value = _noised(value, rng.standard_normal(shape), sd)
+        new = Estimate(value, np.full(shape, sd))
+        self._last[plan.name] = smooth(self._last.get(plan.name), new, run.smoothing)
+        return self._last[plan.name]
+
+
+def _noised(values: NDArray[Any], normals: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
+    """Return values plus noise, rounded to the grid of the noise."""
+    exact, noise = (torch.from_numpy(np.asarray(x, dtype=np.float64)[None]) for x in (values, normals))
+    return np.asarray(noised(exact, noise, [sd])[0].numpy())
