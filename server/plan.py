@@ -135,7 +135,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 sums.check(scenario.privacy, resolved, [name for name, _ in requests(resolved)])
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
-            _model_digest(scenario)
+            _model_and_digest(scenario)
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -282,6 +282,7 @@ def _runs(
     else:
         statistics, planned = constants(*settings)
     statistics, planned = sums.planned(privacy, resolved, statistics, planned)
+    model, digest = _model_and_digest(scenario)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
     )
@@ -291,8 +292,8 @@ def _runs(
             checksum=federation.source.checksum,
             split=scenario.split,
             partition=scenario.partition,
-            model=_located(scenario),
-            model_digest=_model_digest(scenario),
+            model=model,
+            model_digest=digest,
             classes=len(table.classes),
             groups=groups.names,
             rounds=training.rounds,
@@ -350,21 +351,13 @@ def _crossing(names: Sequence[Sequence[str]]) -> list[str]:
     return crossed
 
 
-def _located(scenario: Scenario) -> Model:
-    """Return the model, with the absolute path of a factory's file."""
+def _model_and_digest(scenario: Scenario) -> tuple[Model, str]:
+    """Return the model, with the absolute path of a file, and a digest of its source if it is the user's."""
     if ":" not in scenario.model.kind:
-        return scenario.model
-    from fedtoll.clients.model import located
+        return scenario.model, ""
+    from fedtoll.clients.model import digest, located
 
-    return located(scenario.model)
-
-
-def _model_digest(scenario: Scenario) -> str:
-    if ":" not in scenario.model.kind:
-        return ""
-    from fedtoll.clients.model import digest
-
-    return digest(scenario.model)
+    return located(scenario.model), digest(scenario.model)
 
 
 def from_config(config: Mapping[str, Any]) -> Plan:
