@@ -38,6 +38,9 @@ _LATER: dict[str, Any] = {
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
+_LATER_OF_CLIENTS: dict[str, Any] = {"epsilon_factor": 1.0}
+"""The same for the keys of a client."""
+
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
 """``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
 
@@ -75,6 +78,7 @@ class ClientPlan(Section):
 
     ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
     ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
+    ``epsilon_factor`` is the share of the run's ε that the client may spend.
     """
 
     id: int
@@ -84,6 +88,7 @@ class ClientPlan(Section):
     batch_size: float
     steps: int
     noise_multiplier: float
+    epsilon_factor: float = 1.0
 
 
 class StatisticPlan(Section):
@@ -169,7 +174,21 @@ class Run(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), **_LATER)
+        content = without_default(handler(self), **_LATER)
+        for client in content["clients"]:
+            for key, value in _LATER_OF_CLIENTS.items():
+                if client[key] == value:
+                    del client[key]
+        return content
+
+    def target_of(self, client: ClientPlan) -> float:
+        """Return the ε that a client may spend in total."""
+        return self.epsilon * client.epsilon_factor
+
+    @property
+    def has_personal_budgets(self) -> bool:
+        """Whether some clients may spend less than the run's ε."""
+        return any(client.epsilon_factor != 1 for client in self.clients)
 
     @property
     def guarantee(self) -> tuple[float, str]:

@@ -184,12 +184,22 @@ class Training(Section):
 
 
 class Privacy(Section):
-    """The budgets ε, each the *total* of a client over all rounds, statistics included."""
+    """The budgets ε, each the *total* of a client over all rounds, statistics included.
+
+    ``epsilon_factor``: the share of ε that clients of a group, or a client, spend at most, by name; 1 for
+    those not named. ε is then the most that any client spends.
+    """
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
+    epsilon_factor: dict[str, Rate] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), epsilon_factor={})
 
     @field_validator("epsilons")
     @classmethod

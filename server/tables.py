@@ -104,6 +104,8 @@ def _clients(
                 "noise_variance": recorded.noise_variances[i] if recorded.noise_variances else planned[i],
                 "epsilon_spent": spent[client.id, round],
             }
+            if run.has_personal_budgets:
+                row["epsilon_target"] = run.target_of(client)
             for statistic in run.statistics:
                 estimate = recorded.statistics[i][statistic.name]
                 row |= {statistic.name: _flat(estimate.value), f"{statistic.name}_sd": _flat(estimate.sd)}
@@ -164,6 +166,7 @@ def _with_weights(
 
 def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
     """Return the server's ledger, from which anyone can recompute every ε."""
+    targets = {c.id: run.target_of(c) for c in run.clients} if run.has_personal_budgets else {}
     rows = [
         {
             "client": r.client,
@@ -173,6 +176,7 @@ def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
             "noise_multiplier": math.nan if r.what == CHOICE else r.noise_multiplier,
             "count": r.count,
             "epsilon_spent": spent[r.client, r.round],
+            **({"epsilon_target": targets[r.client]} if targets else {}),
             "delta": math.nan if run.delta is None else run.delta,
             "accountant": run.accountant or "none",
         }

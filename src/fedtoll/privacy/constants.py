@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from fedtoll.privacy import accounting, selection
 from fedtoll.privacy.accounting import Event
 from fedtoll.scenarios import partition
+from fedtoll.scenarios.by_client import by_client
 from fedtoll.scenarios.choice import Choice, Distribution, Tried
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import ClientPlan, StatisticPlan
@@ -20,9 +21,24 @@ Requests = Sequence[tuple[str, Mapping[str, float]]]
 def constants(
     scenario: Scenario, clients: Sequence[partition.Client], requested: Requests, epsilon: float
 ) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
-    """Return the statistics, and every client with the noise at which it spends ``epsilon`` in total."""
-    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon)
-    return statistics, tuple(client_of(scenario, client, epsilon, statistics) for client in clients)
+    """Return the statistics, and every client with the noise at which it spends its ε in total.
+
+    That is ``epsilon`` times the client's factor. Statistics have the same noise for all clients, so that
+    ``statistics.budget_share`` is a share of the least of their ε.
+    """
+    factors = factors_of(scenario, clients, epsilon)
+    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon * min(factors))
+    planned = [
+        client_of(scenario, client, epsilon * factor, statistics, factor)
+        for client, factor in zip(clients, factors, strict=True)
+    ]
+    return statistics, tuple(planned)
+
+
+def factors_of(scenario: Scenario, clients: Sequence[partition.Client], epsilon: float) -> list[float]:
+    """Return the share of ε that each client may spend; 1 for all without a finite ε."""
+    stated = scenario.privacy.epsilon_factor if epsilon < math.inf else {}
+    return by_client("privacy.epsilon_factor", stated, clients)
 
 
 def statistics_of(
@@ -48,9 +64,13 @@ def statistics_of(
 
 
 def client_of(
-    scenario: Scenario, client: partition.Client, epsilon: float, statistics: Sequence[StatisticPlan]
+    scenario: Scenario,
+    client: partition.Client,
+    epsilon: float,
+    statistics: Sequence[StatisticPlan],
+    factor: float = 1.0,
 ) -> ClientPlan:
-    """Plan one client's q, B, T and σ from its public size."""
+    """Plan one client's q, B, T and σ from its public size; ``epsilon`` is its own, ``factor`` its share."""
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
     noise = 0.0
@@ -71,6 +91,7 @@ def client_of(
         batch_size=rate * client.size,
         steps=steps,
         noise_multiplier=noise,
+        epsilon_factor=factor,
     )
 
 
@@ -116,6 +137,7 @@ def charged(
         If the accountant is not ``rdp``, several clients hold each record, or ε is too small.
     """
     _check(scenario)
+    factors = factors_of(scenario, clients, epsilon)
     candidates = [(scenario.training, requested), *grid]
 
     def schedules(client: partition.Client, base: float | None) -> list[selection.Schedule]:
@@ -130,21 +152,21 @@ def charged(
     def budgets(base: float | None) -> list[float]:
         return [
             selection.base_budget(
-                epsilon,
+                epsilon * factor,
                 schedules(client, base),
                 delta=scenario.privacy.delta,
                 trainings=trainings,
                 distribution=distribution,
             )
-            for client in clients
+            for client, factor in zip(clients, factors, strict=True)
         ]
 
     shared = scenario.statistics.budget_share is not None and any(asked for _, asked in candidates)
-    least = min(budgets(None)) if shared else epsilon
+    least = min(budgets(None)) if shared else epsilon * min(factors)
     statistics = statistics_of(scenario, scenario.training.rounds, requested, least)
     planned, others = [], []
-    for client, budget in zip(clients, budgets(least), strict=True):
-        planned.append(client_of(scenario, client, budget, statistics))
+    for client, budget, factor in zip(clients, budgets(least), factors, strict=True):
+        planned.append(client_of(scenario, client, budget, statistics, factor))
         own, *rest = schedules(client, least)
         distinct = [schedule for schedule in dict.fromkeys(rest) if schedule != own]
         others.append(tuple(_tried(budget, schedule, scenario.privacy.delta) for schedule in distinct))

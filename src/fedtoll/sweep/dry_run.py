@@ -212,14 +212,14 @@ def scenario_spending(
     if not finite:
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to account for; give one with --epsilon")
     privacy = scenario.privacy.changed(epsilons=finite)
-    planned = plan_runs(scenario.changed(privacy=privacy, seeds=scenario.seeds[:1]), file)
-    warn(file, planned.warning)
+    plan = plan_runs(scenario.changed(privacy=privacy, seeds=scenario.seeds[:1]), file)
+    warn(file, plan.warning)
     entries = []
-    for run in budgeted(planned):
+    for run in budgeted(plan):
         distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
         for client in run.clients:
-            key = (client.sampling_rate, client.steps, client.noise_multiplier, charge_of(run, client))
-            distinct.setdefault(key, []).append(client)
+            planned = client.sampling_rate, client.steps, client.noise_multiplier, client.epsilon_factor
+            distinct.setdefault((*planned, charge_of(run, client)), []).append(client)
         entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
     return entries
 
@@ -231,5 +231,5 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "clients": [c.id for c in clients],
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
-        **spending(events, *run.guarantee, run.epsilon, charge),
+        **spending(events, *run.guarantee, run.target_of(clients[0]), charge),
     }
