@@ -23,6 +23,7 @@ from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
+from fedtoll.scenarios.participation import Attendance, Participation
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
@@ -35,10 +36,11 @@ _LATER: dict[str, Any] = {
     "server_schedule": CONSTANT,
     "choice": None,
     "predictions": True,
+    "participation": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
-_LATER_OF_CLIENTS: dict[str, Any] = {"epsilon_factor": 1.0}
+_LATER_OF_CLIENTS: dict[str, Any] = {"epsilon_factor": 1.0, "rounds": None}
 """The same for the keys of a client."""
 
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
@@ -78,7 +80,8 @@ class ClientPlan(Section):
 
     ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
     ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
-    ``epsilon_factor`` is the share of the run's ε that the client may spend.
+    ``epsilon_factor`` is the share of the run's ε that the client may spend, ``rounds`` the number of rounds
+    in which it takes part, if that may not be all.
     """
 
     id: int
@@ -89,22 +92,26 @@ class ClientPlan(Section):
     steps: int
     noise_multiplier: float
     epsilon_factor: float = 1.0
+    rounds: int | None = None
 
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity."""
+    """A statistic that every client releases with sd z · sensitivity.
+
+    It is due in a client's first round, and in every ``every``-th of its rounds after that.
+    """
 
     name: str
     parameters: dict[str, float]
     noise_multiplier: float
     every: int = 1
 
-    def due(self, round: int) -> bool:
-        """Return whether the statistic is released in a round."""
-        return (round - 1) % self.every == 0
+    def due(self, turn: int) -> bool:
+        """Return whether a client releases the statistic in this one of its rounds, counted from 1."""
+        return (turn - 1) % self.every == 0
 
     def releases(self, rounds: int) -> int:
-        """Return the number of releases in this many rounds."""
+        """Return the number of a client's releases in this many of its rounds."""
         return -(-rounds // self.every)
 
     @property
@@ -156,6 +163,7 @@ class Run(Section):
     numerics: int = NUMERICS
     choice: Choice | None = None
     predictions: bool = True
+    participation: Participation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -184,6 +192,15 @@ class Run(Section):
     def target_of(self, client: ClientPlan) -> float:
         """Return the ε that a client may spend in total."""
         return self.epsilon * client.epsilon_factor
+
+    def rounds_of(self, client: ClientPlan) -> int:
+        """Return the number of rounds in which a client takes part."""
+        return self.rounds if client.rounds is None else client.rounds
+
+    @property
+    def attendance(self) -> Attendance:
+        """Who takes part in which round; drawn anew at every call."""
+        return Attendance.draw(self.participation, self.clients, self.rounds)
 
     @property
     def has_personal_budgets(self) -> bool:

@@ -35,6 +35,7 @@ from fedtoll.scenarios.fields import (
     Seeds,
     without_default,
 )
+from fedtoll.scenarios.participation import Participation
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.tune import Tune, check_strategies
 
@@ -290,6 +291,7 @@ class Scenario(Section):
     partition: Partition = Partition()
     model: Model = Model()
     training: Training
+    participation: Participation = Participation()
     privacy: Privacy
     statistics: Statistics = Statistics()
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
@@ -303,7 +305,8 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), results=Results().model_dump())
+        later = {"results": Results().model_dump(), "participation": Participation().model_dump()}
+        return without_default(handler(self), **later)
 
     @property
     def keeps_predictions(self) -> bool:

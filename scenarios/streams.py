@@ -33,6 +33,7 @@ class Purpose(enum.IntEnum):
     NOISE_SEED = 11
     CHOICE = 12
     OBJECTIVE = 13
+    PARTICIPATION = 14
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

@@ -23,6 +23,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
+from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
@@ -122,6 +123,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                     )
         groups = _holders(scenario, source)
         check_names("privacy.epsilon_factor", scenario.privacy.epsilon_factor, _groups(scenario, source))
+        check_names(KEY, scenario.participation.availability, _groups(scenario, source))
         per_group = scenario.partition.clients
         for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
@@ -305,6 +307,7 @@ def _runs(
             noise_seed=_noise_seed(privacy, seed) if private else 0,
             choice=chosen,
             predictions=scenario.keeps_predictions,
+            participation=None if scenario.participation.kind == "all" else scenario.participation,
         )
         for seed in scenario.seeds
     ]

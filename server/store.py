@@ -269,7 +269,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
                 "client": client.id,
                 **({"epsilon_target": run.target_of(client)} if run.has_personal_budgets else {}),
                 "sampling_rate": client.sampling_rate,
-                "steps": client.steps * run.rounds,
+                "steps": client.steps * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
             }
@@ -307,9 +307,10 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
 
 
 def _client(client: ClientPlan) -> dict[str, Any]:
-    """Return the public facts of a client; its share of ε only if it is not all of it."""
+    """Return the public facts of a client; its share of ε and of the rounds only if it is not all of them."""
     facts = {"id": client.id, "group": client.group, "size": client.size}
-    return without_default({**facts, "epsilon_factor": client.epsilon_factor}, epsilon_factor=1.0)
+    later = {"epsilon_factor": client.epsilon_factor, "rounds": client.rounds}
+    return without_default({**facts, **later}, epsilon_factor=1.0, rounds=None)
 
 
 def _counts_are_public(scenario: Scenario) -> bool:
