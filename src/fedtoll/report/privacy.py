@@ -15,6 +15,7 @@ from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import CHOICE
+from fedtoll.report import who
 from fedtoll.toll import ResultsLike
 
 
@@ -121,8 +122,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     ]
     if records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
-    if budgets := _personal(scenario.get("privacy", {}).get("epsilon_factor", {})):
-        terms.append(("Personal budgets", budgets))
+    terms += who.terms(scenario)
     kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
@@ -156,19 +156,6 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             )
         )
     return terms
-
-
-def _personal(factors: dict[str, float]) -> str:
-    """Return a sentence on the shares of ε that clients may spend; empty if all may spend it all."""
-    if all(factor == 1 for factor in factors.values()):
-        return ""
-    shares = listed(f"{general(x)} for {name}" for name, x in factors.items() if name != "*")
-    rest = f"{general(factors.get('*', 1.0))} for {'all others' if shares else 'all'}"
-    return (
-        "Each client spends at most its own share of ε, and its noise is calibrated for that: "
-        f"{f'{shares}, ' if shares else ''}{rest}. ε is the most that any client may spend. The shares are "
-        "public, so who asks for more privacy is not protected."
-    )
 
 
 def _exposed(records: int, delta: float) -> str:
