@@ -33,6 +33,7 @@ class Purpose(enum.IntEnum):
     NOISE_SEED = 11
     CHOICE = 12
     OBJECTIVE = 13
+    PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
 

@@ -16,12 +16,14 @@ from fedtoll.clients import engines
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.by_client import check_names
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
+from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
@@ -121,6 +123,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                         f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
                     )
         groups = _holders(scenario, source)
+        check_names("privacy.epsilon_factor", scenario.privacy.epsilon_factor, _groups(scenario, source))
+        check_names(KEY, scenario.participation.availability, _groups(scenario, source))
         per_group = scenario.partition.clients
         for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
@@ -309,6 +313,7 @@ def _runs(
             timeout=training.timeout,
             trust=privacy.trust,
             colluding=privacy.colluding if private else 0,
+            participation=None if scenario.participation.kind == "all" else scenario.participation,
         )
         for seed in scenario.seeds
     ]
@@ -326,9 +331,12 @@ def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
         raise ScenarioError(
             f"partition.column = {column!r}: no attribute of {source.name}{nearest(column, known)}"
         )
-    if column:
-        return known[column]
-    groups = _crossing([known[g] for g in scenario.data.groups])
+    return known[column] if column else _groups(scenario, source)
+
+
+def _groups(scenario: Scenario, source: sources.Source) -> Sequence[str]:
+    """Return the names of all groups that the scenario may have."""
+    groups = _crossing([source.attributes[g] for g in scenario.data.groups])
     return [*groups, REST] if scenario.data.floor else groups
 
 

@@ -316,7 +316,11 @@ def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
         ("Result", {}, "is neither a fedtoll nor a Flower strategy"),
         ("FedAdm", {}, "has no class 'FedAdm'; did you mean 'FedAdam'?"),
         ("FedAdam", {"etta": 0.1}, "FedAdam: unknown parameter 'etta'; did you mean 'eta'?"),
-        ("FedAdam", {"fraction_train": 0.5}, "FedAdam: unknown parameter 'fraction_train'"),
+        (
+            "FedAdam",
+            {"fraction_train": 0.5},
+            "FedAdam: fraction_train = 0.5: state it for all strategies, as [participation]",
+        ),
         ("FedAvg", {"min_train_nodes": 1}, "FedAvg: unknown parameter 'min_train_nodes'"),
         ("FedAvg", {"weighted_by_key": "mean_loss"}, "FedAvg: unknown parameter 'weighted_by_key'"),
         ("FedAdam", {"eta": "x"}, "FedAdam: eta = 'x': must be a number such as 0.1"),

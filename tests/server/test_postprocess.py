@@ -99,7 +99,7 @@ def test_a_strategy_sees_full_shapes_with_exact_zeros_where_the_plan_says_empty(
             cells = math.prod(run.released(plan, s))
             metric[s.name] = [float(plan.id + 1)] * cells if s.declaration.shape(2, 2) else 0.5
         metrics.append(metric)
-    for plan, seen in zip(run.clients, Released(run).update(1, metrics), strict=True):
+    for plan, seen in zip(run.clients, Released(run).update(run.clients, metrics), strict=True):
         own = run.groups.index(plan.group)
         for s in run.statistics:
             shape = s.declaration.shape(2, 2)
@@ -133,10 +133,10 @@ def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]
         [
             seen["mean_loss"]
             for seen in statistics_seen.update(
-                round, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in losses]
+                run.clients, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in losses]
             )
         ]
-        for round, losses in enumerate(rounds, start=1)
+        for losses in rounds
     ]
 
 
