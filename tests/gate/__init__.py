@@ -19,11 +19,13 @@ ledger.py       one ledger of R·T steps; a wire tap that finds uncharged releas
 floating_point  releases lie on a coarse grid that does not depend on records
 many.py         a second system, unlike the first: 64 clients of public groups, 40 rounds, 10 to 20 steps
 many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
+differing.py    a third system: personal budgets, and clients that take part in some rounds only
 ==============  ============================================================================================
 
 ``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways;
-``mutants_of_many.py`` only where the first system does not look. A single system has one number of clients
-and rounds, one kind of partition, one way to state q: what is broken elsewhere passes all its checks.
+``mutants_of_many.py`` and ``mutants_of_differing.py`` only where the first system does not look. A single
+system has one number of clients and rounds, one kind of partition, one way to state q: what is broken
+elsewhere passes all its checks.
 ``test_mutants.py`` tests that a check fails for each mutant on either engine. ``table.py`` writes
 docs/gate.md, the tables of which check kills which mutant, and ``alarms.py`` counts false alarms::
 

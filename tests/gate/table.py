@@ -19,6 +19,7 @@ import torch
 
 from tests.gate import (
     choice,
+    differing,
     floating_point,
     ledger,
     many_ledger,
@@ -26,6 +27,7 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
     mutants_of_the_choice,
@@ -42,10 +44,13 @@ from tests.gate.system import CHECKS, ClientError, RefusalError, System
 MANY = (many_noise, many_records, many_ledger)
 """The modules of the checks of the second system."""
 
+DIFFERING = (differing,)
+"""The modules of the checks of the third system."""
+
 IN_ORDER = (
-    *(replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY),
+    *(replay, noise, ledger, choice, floating_point, rounds, sampler, sizes, *MANY, *DIFFERING),
     *(mutants, mutants_outside_engines, mutants_of_the_choice, mutants_of_accounting),
-    *(mutants_of_floating_point, mutants_of_many),
+    *(mutants_of_floating_point, mutants_of_many, mutants_of_differing),
 )
 """The modules of the checks and of the mutants, as the page lists them."""
 
@@ -118,7 +123,7 @@ compare the replies with what the scenario permits. They compute public sizes, q
 themselves, without fedtoll.
 
 One system cannot show what is broken only elsewhere: in late rounds, beyond the fiftieth client, where a
-group is public. So there are two.
+group is public, where clients differ by more than their size. So there are three.
 
 A mutant is fedtoll with one mechanism broken. Every mutant faces the checks that fedtoll passes, on both
 engines: ● fails on both, c or o fails on the cohort or the Opacus engine only, · passes on both. A mutant
@@ -135,6 +140,11 @@ def second(check: str) -> bool:
     return CHECKS[check].__module__ in {module.__name__ for module in MANY}
 
 
+def third(check: str) -> bool:
+    """Return whether a check is of the third system."""
+    return CHECKS[check].__module__ in {module.__name__ for module in DIFFERING}
+
+
 PREFIX = "many clients: "
 
 FIRST = """\
@@ -146,17 +156,26 @@ SECOND = """\
 differ (10 to 20 steps); 40 rounds, of which late ones are observed; three folds; PRV; lost replies are
 skipped; a table with missing values."""
 
+THIRD = """\
+**The third system**: five clients whose sex is public, with shares of ε of their own, or that take part in
+some of seven rounds, one of which nobody joins."""
+
 
 def faced(mutant: Mutant) -> list[str]:
-    """Return the checks that a mutant faces: those of the first system; both, if it is of the second."""
+    """Return the checks that a mutant faces.
+
+    Those of the first system; with those of the second, if it is of the second; or those of the third.
+    """
+    if mutant.patches.__module__ == mutants_of_differing.__name__:
+        return [name for name in CHECKS if third(name)]
     both = mutant.patches.__module__ == mutants_of_many.__name__
-    return [name for name in CHECKS if both or not second(name)]
+    return [name for name in CHECKS if not third(name) and (both or not second(name))]
 
 
 def _labelled() -> dict[str, str]:
-    """Return the label of every check: a number on the first system, a letter on the second."""
-    first = [name for name in CHECKS if not second(name)]
-    rest = [name for name in CHECKS if second(name)]
+    """Return the label of every check: a number on the first system, a letter on the second and third."""
+    first = [name for name in CHECKS if not second(name) and not third(name)]
+    rest = [name for name in CHECKS if second(name) or third(name)]
     return {
         **{name: str(i) for i, name in enumerate(first, 1)},
         **dict(zip(rest, ascii_uppercase, strict=False)),
@@ -189,34 +208,41 @@ def killers(row: str, engine: str) -> list[str]:
     return [c for c, cell in zip(checks, cells, strict=True) if cell in {"●", engine[0]}]
 
 
-def _table(rows: dict[str, str], both: bool) -> str:
-    """Return the table of the mutants that face the first system, or both."""
-    chosen = [m for m in MUTANTS.values() if any(map(second, faced(m))) == both]
+def _table(rows: dict[str, str], alike: Callable[[list[str]], bool]) -> str:
+    """Return the table of the mutants that face these checks."""
+    chosen = [m for m in MUTANTS.values() if alike(faced(m))]
     labels = [_labelled()[check] for check in faced(chosen[0])]
     head = [f"| mutant | {' | '.join(labels)} |", f"|---|{':-:|' * len(labels)}"]
     return "\n".join([*head, *(rows[m.name] for m in chosen if m.name in rows)])
 
 
+def _listed(of: Callable[[str], bool]) -> str:
+    """Return the list of the checks of one system."""
+    return "\n".join(
+        f"- **{label}. {name.removeprefix(PREFIX)}**: {(CHECKS[name].__doc__ or '').strip()}"
+        for name, label in _labelled().items()
+        if of(name)
+    )
+
+
 def page(rows: dict[str, str]) -> str:
     """Return the page from the rows of its table."""
-    labels = _labelled()
-    numbered, lettered = (
-        "\n".join(
-            f"- **{label}. {name.removeprefix(PREFIX)}**: {(CHECKS[name].__doc__ or '').strip()}"
-            for name, label in labels.items()
-            if second(name) == late
-        )
-        for late in (False, True)
+    firsts, seconds, thirds = (
+        _listed(of) for of in (lambda c: not second(c) and not third(c), second, third)
     )
-    checks = f"{FIRST}\n\n{numbered}\n\n{SECOND}\n\n{lettered}"
+    checks = f"{FIRST}\n\n{firsts}\n\n{SECOND}\n\n{seconds}\n\n{THIRD}\n\n{thirds}"
     breaks = "\n".join(
         f"- **{m.name}**: {m.breaks}{'' if m.engines == BOTH else f' ({m.engines[0]} engine)'}"
         for m in MUTANTS.values()
     )
+    first = _table(rows, lambda checks: not any(second(c) or third(c) for c in checks))
+    late = _table(rows, lambda checks: any(map(second, checks)))
+    differ = _table(rows, lambda checks: any(map(third, checks)))
     return (
         f"{HEAD}## The checks\n\n{checks}\n\n"
-        f"## {len(MUTANTS)} mutants, all killed\n\n{_table(rows, False)}\n\n"
-        f"What only the second system shows, with the checks of both:\n\n{_table(rows, True)}\n\n"
+        f"## {len(MUTANTS)} mutants, all killed\n\n{first}\n\n"
+        f"What only the second system shows, with the checks of both:\n\n{late}\n\n"
+        f"What only the third system shows:\n\n{differ}\n\n"
         f"## What each mutant breaks\n\n{breaks}\n"
     )
 

@@ -26,8 +26,9 @@ CHEAP = (
             *("noise of training", "noise of statistics", "ledger", "PRV"),
         )
     ),
+    *("personal budgets", "participation"),
 )
-"""The checks, quickest first: those of the first system, then those of the second."""
+"""The checks, quickest first: those of the first system, then of the second and of the third."""
 
 
 def test_the_page_lists_these_mutants_and_checks():
