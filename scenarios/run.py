@@ -155,12 +155,21 @@ class StatisticPlan(Section):
 
 
 class StrategyPlan(Section):
-    """A resolved strategy: the path of its class, all parameters, and a digest of source outside fedtoll."""
+    """A resolved strategy: the path of its class, its parameters, and a digest of source outside fedtoll.
+
+    ``revision`` counts the changes of what fedtoll's own strategies compute; the first is left out.
+    """
 
     name: str
     path: str
     parameters: dict[str, Any]
     digest: str = ""
+    revision: int = 1
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the first revision, so that strategies that never changed keep their JSON and hash."""
+        return without_default(handler(self), revision=1)
 
 
 class Run(Section):

@@ -23,6 +23,7 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
+from fedtoll.server.noise import noise_variance
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
@@ -207,18 +208,6 @@ def _filled(values: Weights, present: Sequence[int], count: int, absent: float) 
     filled = np.full(count, absent)
     filled[present] = values
     return filled
-
-
-def noise_variance(run: Run, client: ClientPlan, proximal_mu: float = 0.0) -> float:
-    """Return v_k, the variance of the noise in one coordinate of a client's update.
-
-    T (η σ C / B)² for T steps of plain local SGD. FedProx's term shrinks the distance from the broadcast
-    model by 1 − ημ at each step, including the noise of earlier steps: (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}.
-    Derived here; both ignore the curvature of the loss.
-    """
-    scale = run.learning_rate * client.added_noise * (run.clip or 0.0) / client.batch_size
-    decay = (1 - run.learning_rate * proximal_mu) ** 2
-    return scale**2 * sum(decay**j for j in range(client.steps))
 
 
 def build(run: Run, strict: Strict) -> FlowerStrategy:

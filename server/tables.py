@@ -17,6 +17,7 @@ from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter, sums
 from fedtoll.server.evaluate import HeldOut
+from fedtoll.server.noise import noise_variance
 from fedtoll.server.strict import Strict
 
 Tables = dict[str, pd.DataFrame]
@@ -85,7 +86,7 @@ def _clients(
     """
     rows = []
     mu = run.strategy.parameters.get("proximal_mu", 0.0)  # Flower's own FedProx
-    planned = [] if history else [adapter.noise_variance(run, client, mu) for client in run.clients]
+    planned = [] if history else [noise_variance(run, client, mu) for client in run.clients]
     for round in range(1, run.rounds + 1):
         recorded = history.get(round, adapter.Aggregation())
         for i, place in enumerate(strict.attendance.clients(round)):
