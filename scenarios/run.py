@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from fedtoll.scenarios.choice import Choice
-from fedtoll.scenarios.data.config import Data
+from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
@@ -285,15 +285,19 @@ class Run(Section):
         """Sixteen hexadecimal digits that cover everything that can change a number.
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
-        user's strategy file (the digest covers its content), the path of a user's table (the checksum
-        covers its content), whether predictions are stored, and how long a round waits for replies.
+        user's strategy or model file (the digest covers its content), the path of a user's table (the
+        checksum covers its content), what is said about it, whether predictions are stored, and how long
+        a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
         content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
+        content["model"]["kind"] = self.model.kind.rsplit("/", 1)[-1]
         content["data"]["file"] = ""
+        for word in WORDS:
+            (content["data"].get("own") or {}).pop(word, None)
         if self.split.validation:  # the rule that draws the public part; other runs keep their hash
             content["split"]["public"] = "of all records, the same for every seed"
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

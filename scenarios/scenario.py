@@ -131,7 +131,11 @@ class Partition(Section):
 
 
 class Model(Section):
-    """The model: ``logistic``, ``mlp`` with ``hidden`` layers, or any ``package.module:factory``."""
+    """The model: ``logistic``, ``mlp`` with ``hidden`` layers, or a factory of the user's.
+
+    A factory is ``file.py:factory`` or ``package.module:factory``.
+    The path of a file starts at the folder where fedtoll runs, as that of a strategy does.
+    """
 
     kind: str = "logistic"
     hidden: tuple[Count, ...] = ()
@@ -140,7 +144,7 @@ class Model(Section):
     def _check(self) -> Model:
         if self.kind not in {"logistic", "mlp"} and ":" not in self.kind:
             known = nearest(self.kind, ["logistic", "mlp"])
-            raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'package.module:factory'{known}")
+            raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'file.py:factory'{known}")
         if (self.kind == "mlp") != bool(self.hidden):
             raise ValueError("hidden: required by kind = 'mlp', e.g. hidden = [64, 32], and only there")
         return self

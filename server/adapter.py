@@ -136,6 +136,11 @@ class Adapted(FlowerStrategy):
                 f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
             )
         combined, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
+        if coefficients is None:
+            raise RunError(
+                f"round {server_round}: combine of {self._name} returned None for the coefficients; return "
+                "one number per client, e.g. the weights"
+            )
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} did not return one coefficient per client")
         params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")

@@ -26,7 +26,7 @@ from fedtoll.scenarios.foreign import ForeignCodeError, no_code
 from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
-from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
+from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import derived_noise_seed
 from fedtoll.server import sums
 from fedtoll.strategies import registry
@@ -294,7 +294,7 @@ def _runs(
             checksum=federation.source.checksum,
             split=scenario.split,
             partition=scenario.partition,
-            model=scenario.model,
+            model=_located(scenario),
             model_digest=_model_digest(scenario),
             classes=len(table.classes),
             groups=groups.names,
@@ -355,6 +355,15 @@ def _crossing(names: Sequence[Sequence[str]]) -> list[str]:
     for level in names:
         crossed = [f"{a}/{b}" if a else b for a in crossed for b in level]
     return crossed
+
+
+def _located(scenario: Scenario) -> Model:
+    """Return the model, with the absolute path of a factory's file."""
+    if ":" not in scenario.model.kind:
+        return scenario.model
+    from fedtoll.clients.model import located
+
+    return located(scenario.model)
 
 
 def _model_digest(scenario: Scenario) -> str:

@@ -167,6 +167,19 @@ def test_a_class_of_the_calling_script_runs_in_this_process_only():
         _executor("ray", ["__main__:Mine"])
 
 
+def test_a_model_in_a_file_trains_from_any_folder_and_is_hashed_by_its_content(tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\ndef small(i, o):\n    return nn.Sequential(nn.Linear(i, 2), nn.Linear(2, o))"
+    )
+    monkeypatch.chdir(tmp_path)
+    one = fedtoll.run(SCENARIO, model={"kind": "nets.py:small"}, out="x", seeds=[0], epsilons=[2], **HOW)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    other = fedtoll.run(SCENARIO, model={"kind": "../nets.py:small"}, out="x", seeds=[0], epsilons=[2], **HOW)
+    assert hashes(one) == hashes(other)
+    assert one.groups.equals(other.groups)
+
+
 OWN = {
     "label": "paid",
     "positive": "yes",

@@ -228,12 +228,19 @@ def test_completion_can_be_shown(here):
     assert "--show-completion" in here("--help")[1]
 
 
-def test_the_report_opens_in_a_browser(here, monkeypatch, tmp_path):
-    opened = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) < 2)
+def test_the_report_opens_in_a_browser(monkeypatch, tmp_path, capsys):
+    opened: list[str] = []
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return len(opened) == 1
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", browser)
     report.open_in_browser(Path("report.html"))
     assert opened == [(tmp_path / "report.html").as_uri()]
-    report.open_in_browser(Path("report.html"))  # here is none
+    report.open_in_browser(Path("report.html"))
+    assert capsys.readouterr().err == "fedtoll: no browser found; open report.html\n"
 
 
 def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(here, tmp_path):

@@ -121,6 +121,8 @@ class Makes(FedAvg):
         model, state, coefficients = super().combine(params, reports, weights, state)
         if self.kind == "coefficients":
             return model, state, coefficients[:2]
+        if self.kind == "no coefficients":
+            return model, state, None  # type: ignore[return-value]
         return (self._spoil(model) if self.where == "combine" else model), state, coefficients
 
     def output(self, params: Arrays, state: State) -> Any:
@@ -164,6 +166,8 @@ def test_a_model_in_another_precision_is_taken_in_the_runs(plain, kind, where):
 def test_every_update_has_a_coefficient(plain):
     line = ending(plain, Makes, kind="coefficients")
     assert line == "round 1: Makes did not return one coefficient per client"
+    line = ending(plain, Makes, kind="no coefficients")
+    assert line.startswith("round 1: combine of Makes returned None for the coefficients; return one number")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from fedtoll.clients.train import Clients
 from fedtoll.scenarios import trust
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.shares import largest_ratio
 from fedtoll.server.app import federate, fit
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.plan import check
+from fedtoll.server.plan import check, plan
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from fedtoll.strategies.fedavg import FedAvg
@@ -366,3 +367,13 @@ def test_a_supernode_with_records_of_its_own_answers_no_such_run():
 def test_an_audit_refuses_sums():
     with pytest.raises(ScenarioError, match=r"privacy.trust = 'central': an audit attacks messages"):
         prepare("adult-race", ["privacy.trust='central'", "training.local_steps=1"], "0:4")
+
+
+@pytest.mark.parametrize("by", ["local", *SUMS])
+def test_the_scenario_of_trust_can_be_planned_under_each(by):
+    """Its statistics must leave enough of the smallest ε for training."""
+    name = "adult-race-trust"
+    stated = read(name, [f'privacy.trust="{by}"', "seeds=[0]"])
+    runs = plan(stated, name).runs
+    assert {run.epsilon for run in runs} == {math.inf, 0.5, 0.2}
+    assert {run.trust for run in runs} == {by}
