@@ -179,7 +179,8 @@ class Clients:
         if not (turn := broadcast.cohort.attendance.turn(client, broadcast.round)):  # it was not charged
             raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
-        weights = _example_weights(broadcast.instructions.get("group_weights"), groups, run, features.dtype)
+        group_weights = broadcast.instructions.get("group_weights")
+        weights = _example_weights(group_weights, groups, labels, run, features.dtype)
         task = Task(
             plan=run.clients[client],
             round=broadcast.round,
@@ -320,17 +321,16 @@ def roll_call(message: Message, context: Context) -> Message:
 
 
 def _example_weights(
-    group_weights: Any, groups_N: torch.Tensor, run: Run, dtype: torch.dtype
+    group_weights: Any, groups_N: torch.Tensor, labels_N: torch.Tensor, run: Run, dtype: torch.dtype
 ) -> torch.Tensor | None:
-    """Return the weight of every record: that of its group."""
+    """Return the weight of every record: that of its group, or of its group and label."""
     if group_weights is None:
         return None
-    weights_G = torch.tensor(group_weights, dtype=dtype)
-    if weights_G.shape != (len(run.groups),) or not ((weights_G >= 0) & weights_G.isfinite()).all():
-        raise RejectedError(
-            f"group_weights {group_weights}: not {len(run.groups)} finite numbers of 0 or more"
-        )
-    return weights_G[groups_N]
+    weights, groups = torch.tensor(group_weights, dtype=dtype), len(run.groups)
+    by_label = weights.shape == (groups * run.classes,)
+    if not (by_label or weights.shape == (groups,)) or not ((weights >= 0) & weights.isfinite()).all():
+        raise RejectedError(f"group_weights {group_weights}: not {groups} finite numbers of 0 or more")
+    return weights[groups_N * run.classes + labels_N.long() if by_label else groups_N]
 
 
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:

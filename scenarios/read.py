@@ -6,6 +6,7 @@ and the value, and suggests the nearest right word.
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from fedtoll.scenarios.compare import Compare, family, unreachable
 from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.keywords import apply
 from fedtoll.scenarios.overrides import assignment, override
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.scenarios.validation import describe_error
@@ -74,14 +76,24 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         In one line that names the file, the key and the value, and suggests the nearest right word.
     """
     path = find(name)
+    return build(parse(path), path.name, path.parent, overrides, seeds)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Return the tables of a scenario file, unchecked.
+
+    Raises
+    ------
+    ScenarioError
+        If the file cannot be read, is too large, or is not TOML (or JSON).
+    """
     try:
         with path.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ScenarioError(f"{path.name}: larger than 1 MB, the limit for a scenario")
         text = content.decode("utf-8")
-        parse = json.loads if path.suffix == ".json" else tomllib.loads
-        table = parse(text)
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
@@ -89,31 +101,57 @@ def read(name: str, overrides: Sequence[str] = (), seeds: str | None = None) -> 
         raise ScenarioError(f"{path.name}: not a {path.suffix[1:].upper()} file: {reason}") from None
     if not isinstance(table, dict):
         raise ScenarioError(f"{path.name}: must be a table of sections")
+    return table
+
+
+def build(
+    table: Mapping[str, Any],
+    file: str,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    seeds: str | None = None,
+    keywords: Mapping[str, Any] | None = None,
+) -> Scenario:
+    """Return the scenario of parsed tables, which stay as they are.
+
+    Parameters
+    ----------
+    table
+        The tables of a scenario file.
+    file, folder
+        The name that error lines begin with, and where a relative ``data.file`` starts.
+    overrides, seeds
+        As in :func:`read`.
+    keywords
+        Values by the name of their key, as in :func:`fedtoll.scenarios.keywords.apply`.
+    """
+    tables = copy.deepcopy(dict(table))
     for pair in overrides:
-        override(table, pair)
+        override(tables, pair)
     if seeds is not None:
-        table["seeds"] = seeds
-    data = table.get("data")
-    if isinstance(data, dict) and isinstance(file := data.get("file"), str) and file:
-        data["file"] = _absolute(file, path)
-    scenario = validate(table, path.name)
+        tables["seeds"] = seeds
+    apply(tables, keywords or {})
+    data = tables.get("data")
+    if isinstance(data, dict) and isinstance(name := data.get("file"), str) and name:
+        data["file"] = _absolute(name, file, folder)
+    scenario = validate(tables, file)
 
     def as_written() -> Scenario:
-        written = {k: v for k, v in parse(text).items() if k in {"seeds", "privacy", "strategies", "compare"}}
-        return validate({k: v for k, v in table.items() if k != "tune"} | written, path.name)
+        kept = {k: v for k, v in table.items() if k in {"seeds", "privacy", "strategies", "compare"}}
+        return validate({k: v for k, v in tables.items() if k != "tune"} | kept, file)
 
-    changed = bool(overrides) or seeds is not None
-    family = checked_family(scenario, path.name, overrides, as_written if changed else None)
+    changed = bool(overrides or keywords) or seeds is not None
+    family = checked_family(scenario, file, overrides, as_written if changed else None)
     return scenario.model_copy(update={"compare": family})
 
 
-def _absolute(file: str, scenario: Path) -> str:
+def _absolute(file: str, scenario: str, folder: Path) -> str:
     """Return the absolute path of a data file; a relative one starts at the scenario's folder."""
     try:
-        path = str((scenario.parent / Path(file).expanduser()).resolve())
+        path = str((folder / Path(file).expanduser()).resolve())
         path.encode()  # scenarios are sent to other processes as UTF-8
     except (OSError, RuntimeError, ValueError) as error:
-        raise ScenarioError(f"{scenario.name}: data.file = {file!r}: not a path ({error})") from None
+        raise ScenarioError(f"{scenario}: data.file = {file!r}: not a path ({error})") from None
     return path
 
 

@@ -103,6 +103,7 @@ RULES: dict[str, Rule] = {
     "scenario.training.learning_rate": NUMBER,
     "scenario.training.clip": NUMBER,
     "scenario.training.on_failure": TEXT,
+    "scenario.training.timeout": NUMBER,
     "scenario.privacy.epsilons": LIST,
     "scenario.privacy.epsilons[]": ENTRY,
     "scenario.privacy.noise_seed": _or_null(WHOLE),

@@ -37,6 +37,7 @@ _LATER: dict[str, Any] = {
     "choice": None,
     "predictions": True,
     "participation": None,
+    "timeout": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -121,12 +122,21 @@ class StatisticPlan(Section):
 
 
 class StrategyPlan(Section):
-    """A resolved strategy: the path of its class, all parameters, and a digest of source outside fedtoll."""
+    """A resolved strategy: the path of its class, its parameters, and a digest of source outside fedtoll.
+
+    ``revision`` counts the changes of what fedtoll's own strategies compute; the first is left out.
+    """
 
     name: str
     path: str
     parameters: dict[str, Any]
     digest: str = ""
+    revision: int = 1
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the first revision, so that strategies that never changed keep their JSON and hash."""
+        return without_default(handler(self), revision=1)
 
 
 class Run(Section):
@@ -164,6 +174,7 @@ class Run(Section):
     choice: Choice | None = None
     predictions: bool = True
     participation: Participation | None = None
+    timeout: float | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -236,10 +247,11 @@ class Run(Section):
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
         user's strategy file (the digest covers its content), the path of a user's table (the checksum
-        covers its content), and whether predictions are stored.
+        covers its content), whether predictions are stored, and how long a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
+        content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""

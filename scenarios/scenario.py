@@ -154,7 +154,8 @@ class Training(Section):
     model. ``server_schedule``: the share of the aggregated update that the server takes in each round,
     ``constant`` (all of it), ``inverse-time(τ)`` or ``cosine``. ``on_failure``: a reply that is missing,
     failed, malformed or not finite ends the run (``abort``) or is left out of its round (``skip``), in which
-    case it is still charged, and recorded.
+    case it is still charged, and recorded. ``timeout``: seconds after which a reply over Flower counts as
+    missing; 3,600 if not given.
     """
 
     rounds: Count
@@ -170,11 +171,12 @@ class Training(Section):
     average: Annotated[bool, Field(strict=True)] = False
     server_schedule: Schedule = CONSTANT
     on_failure: OnFailure = "abort"
+    timeout: Positive | None = None
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT)
+        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, timeout=None)
 
     @model_validator(mode="after")
     def _check(self) -> Training:

@@ -53,24 +53,24 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
-def spec_of(name: str, path: Path) -> importlib.machinery.ModuleSpec | None:
-    """Return how a Python file is imported under a name; ``None`` if it cannot be."""
-    loader = _Loader(name, path) if received(path) else None
-    return importlib.util.spec_from_file_location(name, path, loader=loader)
+def spec_of(name: str, path: Path, source: bytes) -> importlib.machinery.ModuleSpec | None:
+    """Return how the source of a Python file is imported under a name; ``None`` if it cannot be."""
+    return importlib.util.spec_from_file_location(name, path, loader=_Loader(name, path, source))
 
 
 class _Loader(SourceLoader):
-    """Executes a file that was sent. It is never cached as bytecode."""
+    """Executes these bytes, whatever the file holds by now. They are never cached as bytecode."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
         self._name = name
         self._path = path
+        self._source = source
 
     def get_filename(self, fullname: str) -> str:
         return str(self._path)
 
     def get_data(self, path: Any) -> bytes:
-        return read_bytes(Path(path))
+        return self._source
 
     def is_package(self, fullname: str) -> bool:
         return self._path.name == "__init__.py" and fullname == self._name
@@ -87,4 +87,4 @@ class _Finder(MetaPathFinder):
             return None
         if not file:
             return importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        return spec_of(fullname, Path(file))
+        return spec_of(fullname, Path(file), read_bytes(Path(file)))

@@ -13,6 +13,31 @@ from fedtoll.scenarios.fields import NUMBER, TABLE
 
 STRATEGIES = 'must be a list of tables, e.g. [{name="fedavg"}]'
 _BRANCHES = {"float", "literal['clip-only']", "[key]", NUMBER, TABLE}  # parts of a location that no file has
+_EVERYBODY = "there is no sampling of clients: every client trains in every round"
+_PLAIN = "clients take plain SGD steps, so that the noise of an update is known"
+HINTS = {
+    "participation": _EVERYBODY,
+    "client_fraction": _EVERYBODY,
+    "fraction_fit": _EVERYBODY,
+    "optimizer": _PLAIN,
+    "optimiser": _PLAIN,
+    "momentum": "clients take plain SGD steps; a server with momentum is the strategy fedavgm",
+    "weight_decay": _PLAIN,
+    "noise_multiplier": "σ follows from ε; state privacy.epsilons, and fedtoll budget shows σ",
+    "sigma": "σ follows from ε; state privacy.epsilons, and fedtoll budget shows σ",
+    "max_grad_norm": "write training.clip",
+    "lr": "write training.learning_rate",
+    "epochs": "write training.local_epochs, and training.rounds",
+    "num_clients": "write partition.clients",
+    "aggregation": "write strategies, a list of tables with a name",
+    "strategy": "write strategies, a list of tables with a name",
+    "epsilon": "write privacy.epsilons, a list",
+    "seed": 'write seeds at the top of the file, a list or a range such as "0:5"',
+    "target": "the label's column is data.own.label",
+    "sensitive": "sensitive attributes are declared in data.own.attributes",
+}
+"""Where the answer is to what people write by habit, by key."""
+
 _TOML_TYPES = {"model_type": "a table", "dict_type": "a table", "tuple_type": "a list"}
 
 
@@ -45,6 +70,8 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{_printable(p)}" for p in shown).lstrip(".")
     value, kind = detail["input"], detail["type"]
     if kind == "extra_forbidden":
+        if hint := HINTS.get(str(location[-1]).lower().replace("-", "_")):
+            return f"{key}: unknown key; {hint}"
         return f"{key}: unknown key{nearest(str(location[-1]), _known_keys(location[:-1], model))}"
     if kind == "missing":
         other = next((k for k in value if str(k).lower() == location[-1]), None)

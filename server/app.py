@@ -27,6 +27,9 @@ from fedtoll.strategies import registry
 Look = Callable[[int, tuple[NDArray[Any], ...]], None]
 """Called after every round with its number (0 for the initial model) and the evaluated model."""
 
+TIMEOUT = 3600.0
+"""Seconds that a round waits for replies, unless the scenario sets ``training.timeout``."""
+
 app = ServerApp()
 
 
@@ -135,6 +138,7 @@ def fit(
         grid=strict,
         initial_arrays=ArrayRecord(start),
         num_rounds=run.rounds,
+        timeout=run.timeout or TIMEOUT,
         train_config=ConfigRecord({"run": run.to_json()}),
         evaluate_fn=after_round,
     )

@@ -228,14 +228,16 @@ def strategy_plan(spec: StrategySpec) -> StrategyPlan:
     """Resolve a strategy of a scenario and check its parameters."""
     path, digest = registry.resolve(spec.name)
     cls = registry.load(path)
+    revision = 1
     if issubclass(cls, Strategy):
         parameters: dict[str, Any] = registry.check(cls, spec.parameters)
-        registry.build(path, parameters)
+        revision = registry.revision(registry.build(path, parameters))
+        parameters = registry.stored(cls, parameters)
     else:
         from fedtoll.server.adapter import check_flower
 
         parameters = check_flower(cls, spec.parameters)
-    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest)
+    return StrategyPlan(name=spec.label, path=path, parameters=parameters, digest=digest, revision=revision)
 
 
 def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
@@ -250,6 +252,13 @@ def requests(plan: StrategyPlan) -> tuple[tuple[str, dict[str, float]], ...]:
     return tuple((s.name, dict(vars(s))) for s in requested)
 
 
+def unsuited(plan: StrategyPlan, classes: int) -> str:
+    """Return why a resolved strategy cannot run with so many classes, or "" if it can."""
+    if not issubclass(registry.load(plan.path), Strategy):
+        return ""
+    return registry.build(plan.path, plan.parameters).unsuited(classes)
+
+
 def _runs(
     scenario: Scenario,
     federation: Federation,
@@ -260,6 +269,8 @@ def _runs(
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
+    if reason := unsuited(resolved, len(federation.table.classes)):
+        raise ScenarioError(f"strategies: {resolved.name}: {reason}")
     mechanism = mechanism_of(epsilon)
     private = mechanism == "dp-sgd"
     privacy, training = scenario.privacy, scenario.training
@@ -308,6 +319,7 @@ def _runs(
             choice=chosen,
             predictions=scenario.keeps_predictions,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
+            timeout=training.timeout,
         )
         for seed in scenario.seeds
     ]

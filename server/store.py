@@ -13,7 +13,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class Store:
             if (runs / run.hash).is_dir() and not self.has(run):  # stored without predictions
                 shutil.rmtree(runs / run.hash)
             write_folder(runs / run.hash, fill)
-            (self.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
+            self.no_failure(run)
         except OSError as error:
             if not self.has(run):  # otherwise another command stored it first, with the same bytes
                 raise RunError(f"{runs}: cannot be written: {error.strerror or error}") from None
@@ -227,6 +227,13 @@ class Store:
         except OSError as error:
             raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
         return folder / f"{run.hash}.txt"
+
+    def no_failure(self, run: Run) -> None:
+        """Remove the traceback of an earlier failure of a run, and ``errors/`` if it was the last."""
+        folder = self.folder / "errors"
+        (folder / f"{run.hash}.txt").unlink(missing_ok=True)
+        with suppress(OSError):  # others are left, or there is no such folder
+            folder.rmdir()
 
     def resolved(self) -> dict[str, Any]:
         """Return the content of ``resolved.json``; empty if it is not what fedtoll writes."""

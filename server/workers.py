@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from fedtoll.scenarios.errors import FedtollError, RunError, one_line
 from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.spawning import start
 
 PATIENCE = 3
 """Number of workers in a row that may die before they can take a job, before giving up."""
@@ -215,7 +216,7 @@ class _Worker:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with environment(ONE_THREAD):  # inherited by the worker
-                self._process.start()
+                start(self._process)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         workers_end.close()

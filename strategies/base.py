@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,10 +91,20 @@ class Report(Member):
 class Strategy:
     """Base class of all strategies. It is abstract: subclasses define ``weigh``."""
 
+    _revision: ClassVar[int] = 1
+    """Raised whenever fedtoll changes what this strategy computes; part of a run's hash above 1."""
+
+    _later: ClassVar[tuple[str, ...]] = ()
+    """Parameters added after a release. With their default, they leave a run's hash as it was."""
+
     @property
     def requests(self) -> tuple[Statistic, ...]:
         """The private statistics that every client computes for this strategy in every round."""
         return ()
+
+    def unsuited(self, classes: int) -> str:
+        """Return why the strategy cannot run in a scenario with so many classes; by default "": it can."""
+        return ""
 
     def init(self, cohort: Sequence[Member]) -> State:
         """Return the state before the first round."""
@@ -112,8 +122,8 @@ class Strategy:
         """Return what to send to the clients in addition to the parameters.
 
         Clients accept ``proximal_mu`` (μ of FedProx, whose term is added after the noise) and
-        ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order: a record's loss is
-        multiplied by its group's weight before its gradient is clipped).
+        ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order, or one for each group and
+        label, group after group: a record's loss is multiplied by it before its gradient is clipped).
         """
         return {}
 

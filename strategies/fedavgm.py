@@ -22,8 +22,13 @@ class FedAvgM(FedAvg):
     FedAvg's step; η = 1 − β matches FedAvg's. The recorded coefficient of an update is η p_k, its effect in
     its own round; it contributes again in every later round, weaker by a factor β each time.
 
-    Flower's ``FedAvgM`` is the same. It calls η ``server_learning_rate`` and β ``server_momentum``, which is
-    0 by default. (The paper has η = 1; η is the server learning rate of Reddi et al. 2021.)
+    ``nesterov`` looks one step ahead: w += η (D + β m) with the new m, as PyTorch and TensorFlow define it.
+    Flower's baseline of the paper and others say that the paper's experiments used it; the paper's text was
+    not checked. The coefficient of an update in its own round is then η (1 + β) p_k.
+
+    Flower's ``FedAvgM`` is the same without ``nesterov``. It calls η ``server_learning_rate`` and β
+    ``server_momentum``, which is 0 by default. (The paper has η = 1; η is the server learning rate of Reddi
+    et al. 2021.)
 
     Parameters
     ----------
@@ -31,6 +36,8 @@ class FedAvgM(FedAvg):
         η, the step size along m.
     momentum
         β, the decay rate of m; β = 0 and η = 1 give FedAvg.
+    nesterov
+        Whether to use Nesterov's momentum.
 
     References
     ----------
@@ -56,6 +63,9 @@ class FedAvgM(FedAvg):
 
     server_learning_rate: float = 1.0
     momentum: float = 0.9
+    nesterov: bool = False
+
+    _later = ("nesterov",)
 
     def __post_init__(self) -> None:
         check(self.server_learning_rate, momentum=self.momentum)
@@ -63,10 +73,13 @@ class FedAvgM(FedAvg):
     def combine(
         self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
     ) -> tuple[Arrays, State, Weights]:
-        """Move every tensor by η m; the coefficients are η p_k."""
-        moved, memory = [], dict(state)
+        """Move every tensor by η m, or η (D + β m); the coefficients are η p_k, or η (1 + β) p_k."""
+        moved, memory, own = [], dict(state), self.server_learning_rate
+        if self.nesterov:
+            own *= 1 + self.momentum
         for i, (old, mean) in enumerate(zip(params, mean_update(reports, weights), strict=True)):
             m = np.asarray(self.momentum * state.get(f"m{i}", np.zeros(old.shape)) + mean)
-            moved.append(np.asarray(old + self.server_learning_rate * m, dtype=old.dtype))
+            ahead = mean + self.momentum * m if self.nesterov else m
+            moved.append(np.asarray(old + self.server_learning_rate * ahead, dtype=old.dtype))
             memory[f"m{i}"] = m
-        return tuple(moved), memory, self.server_learning_rate * weights
+        return tuple(moved), memory, own * weights

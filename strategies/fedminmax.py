@@ -23,14 +23,15 @@ class FedMinMax(Strategy):
 
     FedMinMax trains the best model for the worst mixture of groups: min_w max_μ Σ_a μ_a r_a(w), with μ on the
     simplex. r_a is the mean loss of group a's records over all clients at the broadcast model, and
-    ρ_a = n_a / n. Starting from μ = ρ, every round updates μ ← Π(μ + γ r), where Π is the projection onto the
-    simplex. A record of group a then has the weight μ_a / ρ_a. Who applies it depends on what is public:
+    ρ_a = n_a / n. Starting from μ = ρ, every round trains with the weight μ_a / ρ_a for each record of group
+    a, and then updates μ ← Π(μ + γ r), where Π is the projection onto the simplex. The first round is FedAvg.
+    Who applies the weight depends on what is public:
 
     - **Every client declares the group of its records**: the server applies it, p_k = μ_g(k) · n_k / n_g(k),
-      with the new μ and public sizes. r_a is the released loss sum divided by n_a, which needs no released
+      with public sizes. r_a is the released loss sum divided by n_a, which needs no released
       count. γ = 0 gives FedAvg. With one client per group, it equals AFL over clients only without noise: at
       the same z its losses are √2 times as noisy, because the counts are released too.
-    - **Clients are mixed**: the clients apply it in the next round, through the instruction
+    - **Clients are mixed**: the clients apply it, through the instruction
       ``group_weights``, and p_k = n_k / n. The weight multiplies a record's loss *before* DP-SGD clips its
       gradient. The sensitivity therefore stays C, and clipping partly undoes the weight.
 
@@ -70,13 +71,18 @@ class FedMinMax(Strategy):
     ...     answer = Estimate(cells, np.zeros((2, 2)))
     ...     reports.append(Report(k, n, group, update=(), statistics={"group_loss": answer}))
     >>> strategy = FedMinMax(gamma=0.5)
-    >>> weights, state = strategy.weigh(reports, strategy.init(reports))
-    >>> weights, state["mu"]
-    (array([0.515625, 0.171875, 0.3125  ]), array([0.6875, 0.3125]))
+    >>> state = strategy.init(reports)
+    >>> for _ in range(2):
+    ...     weights, state = strategy.weigh(reports, state)
+    ...     print(weights.round(3), state["mu"].round(3))
+    [0.6 0.2 0.2] [0.688 0.312]
+    [0.516 0.172 0.312] [0.575 0.425]
     """
 
     gamma: float = 0.1
     clip: float = 1.0
+
+    _revision = 2
 
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and math.isfinite(self.gamma)):
@@ -92,7 +98,7 @@ class FedMinMax(Strategy):
         """Return the groups' names and μ = ρ; if some client declares no group, only the client numbers."""
         if not all(m.group for m in cohort):
             return {"releases.clients": np.array(sorted(m.client for m in cohort), dtype=np.int64)}
-        names, _, n_G = _groups(cohort)
+        names, _, n_G = groups_of(cohort)
         return {"groups": names, "mu": n_G / n_G.sum()}
 
     def instructions(self, round: int, state: State) -> Instructions:
@@ -103,19 +109,19 @@ class FedMinMax(Strategy):
         return {"group_weights": [float(w) for w in weights]}
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Update μ; return μ_g n_k / n_g if clients declare their groups, else n_k / n.
+        """Return μ_g n_k / n_g if clients declare their groups, else n_k / n; and update μ.
 
         The weight of a group whose clients are all missing goes to the others, in proportion to theirs.
         """
         value_KG2 = np.stack([np.asarray(r.statistics["group_loss"].value) for r in reports])
         if "groups" in state:
-            names, index, n_G = _groups(reports)
+            names, index, n_G = groups_of(reports)
             present = np.isin(state["groups"], names)
             losses_G = np.bincount(index, weights=value_KG2[:, :, 0].sum(axis=1))
             step = np.zeros(len(present))
             step[present] = self.gamma * self.clip * losses_G / n_G
             mu = ascend(state["mu"], step, present)
-            weights = mu[present][index] * [r.size for r in reports] / n_G[index]
+            weights = state["mu"][present][index] * [r.size for r in reports] / n_G[index]
             weights = weights / weights.sum() if weights.any() else sizes(reports)
             return weights, {**state, "mu": mu}
         sd_KG2 = np.stack([np.asarray(r.statistics["group_loss"].sd) for r in reports])
@@ -163,7 +169,7 @@ def _add_counts(state: State, reports: Sequence[Report], counts_KG: Weights) -> 
     }
 
 
-def _groups(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:
+def groups_of(members: Sequence[Member | Report]) -> tuple[NDArray[np.str_], NDArray[np.intp], Weights]:
     """Return the sorted group names, the index of each client's group, and the groups' public sizes n_g."""
     names, index = np.unique([m.group for m in members], return_inverse=True)
     size = np.array([m.size for m in members], dtype=np.float64)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
-from fedtoll.scenarios.statistics import Statistic
-from fedtoll.strategies import registry
-from fedtoll.strategies.base import Arrays, Instructions, Member, Report, State, Strategy, Weights
+from fedtoll.strategies.base import Report, State, Weights
+from fedtoll.strategies.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class NoiseFair(Strategy):
+class NoiseFair(Wrapper):
     """Noise-fair (ours): a fair strategy's weights, shifted towards less privacy noise.
 
     The weights minimise Σ_k p_k² v_k + κ v̄ ‖p − p*‖² on the simplex, where p* are the weights of the fair
@@ -63,33 +61,11 @@ class NoiseFair(Strategy):
     def __post_init__(self) -> None:
         if not (self.kappa > 0 and math.isfinite(self.kappa)):
             raise ValueError(f"kappa = {self.kappa}: must be greater than 0")
-        path, digest = registry.resolve(self.target)
-        if digest:
-            raise ValueError(f"target = {self.target!r}: must be one of fedtoll's own strategies")
-        if issubclass(registry.load(path), NoiseFair):
-            raise ValueError(f"target = {self.target!r}: must be a strategy other than this one")
-        registry.build(path, self.target_parameters)
-
-    @cached_property
-    def _target(self) -> Strategy:
-        return registry.build(registry.resolve(self.target)[0], self.target_parameters)
-
-    @property
-    def requests(self) -> tuple[Statistic, ...]:
-        """The statistics that the target requests."""
-        return self._target.requests
-
-    def init(self, cohort: Sequence[Member]) -> State:
-        """Return the target's initial state."""
-        return self._target.init(cohort)
-
-    def instructions(self, round: int, state: State) -> Instructions:
-        """Return the target's instructions to the clients."""
-        return self._target.instructions(round, state)
+        self.check_target()
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return weights between the target's and those of least noise, and the target's new state."""
-        fair, state = self._target.weigh(reports, state)
+        fair, state = super().weigh(reports, state)
         variance = np.array([r.noise_variance for r in reports], dtype=np.float64)
         if not variance.any():
             return fair, state
@@ -97,13 +73,3 @@ class NoiseFair(Strategy):
         rest = max(0.0, 1.0 - float(s @ fair))
         weights = s * fair + rest * (s / s.sum())
         return weights / weights.sum(), state
-
-    def combine(
-        self, params: Arrays, reports: Sequence[Report], weights: Weights, state: State
-    ) -> tuple[Arrays, State, Weights]:
-        """Build the next model as the target does, with these weights."""
-        return self._target.combine(params, reports, weights, state)
-
-    def output(self, params: Arrays, state: State) -> Arrays:
-        """Return the model that the target would return."""
-        return self._target.output(params, state)

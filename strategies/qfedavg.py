@@ -49,7 +49,7 @@ class QFedAvg(Strategy):
     References
     ----------
     Li, Sanjabi, Beirami and Smith, *Fair resource allocation in federated learning*, ICLR 2020,
-    algorithm 2, and lemma 3 for h.
+    algorithm 2.
 
     Examples
     --------

@@ -30,6 +30,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.foreign import OWN, contained, require
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
+from fedtoll.strategies.interactive import has_no_file, main_digest
 
 GROUP = "fedtoll.strategies"
 
@@ -37,6 +38,12 @@ GROUP = "fedtoll.strategies"
 def names() -> tuple[str, ...]:
     """Return the names of all installed strategies, including those that cannot be loaded."""
     return tuple(_installed())
+
+
+def installed_path(name: str) -> str:
+    """Return the import path of an installed strategy; empty if several packages install its name."""
+    paths = {entry.value for entry in _installed()[name]}
+    return paths.pop() if len(paths) == 1 else ""
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
@@ -112,6 +119,8 @@ def resolve(name: str) -> tuple[str, str]:
     is_file = module.endswith(".py")
     if not is_file and cls.__module__.split(".")[0] in OWN:
         return path, ""
+    if has_no_file(cls):
+        return path, main_digest(cls)
     try:
         source = shipped.read_bytes(Path(module if is_file else inspect.getfile(cls)))
     except (OSError, TypeError) as error:
@@ -160,7 +169,7 @@ def _load_file(path: Path) -> Any:
 def _execute(path: Path, source: bytes) -> Any:
     """Execute a strategy's file, once per version of its source."""
     name = f"_fedtoll_strategy_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    spec = shipped.spec_of(name, path)
+    spec = shipped.spec_of(name, path, source)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = module_from_spec(spec)
@@ -267,6 +276,22 @@ def instantiate(cls: type[Strategy], values: Mapping[str, Any]) -> Strategy:
         raise _error(f"{cls.__name__}: {error}") from None
     except (Exception, SystemExit) as error:
         raise _error(f"{cls.__name__}: cannot be created: {error!r}") from None
+
+
+def revision(strategy: Strategy) -> int:
+    """Return how often fedtoll changed what a strategy computes, plus 1; with its target's changes.
+
+    A wrapper's number is the sum of its own changes and those of the strategy it wraps, plus 1. Neither ever
+    falls, so a change of either gives a new number.
+    """
+    changes, inner = type(strategy)._revision - 1, getattr(strategy, "wrapped", None)
+    return 1 + changes + (revision(inner) - 1 if isinstance(inner, Strategy) else 0)
+
+
+def stored(cls: type[Strategy], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a run stores: all but those added later that have their default."""
+    defaults = parameters(cls)
+    return {k: v for k, v in values.items() if k not in cls._later or v != defaults[k]}
 
 
 def requested_statistics(strategy: Strategy) -> tuple[Statistic, ...]:

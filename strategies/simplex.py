@@ -88,3 +88,66 @@ def tilt(base: Weights, exponent: Weights) -> Weights:
     """
     weights = base * np.exp(exponent - exponent.max())
     return np.asarray(weights / weights.sum())
+
+
+def project_box(point: Weights, low: Weights, high: Weights) -> Weights:
+    """Return the Euclidean projection of a point onto {low ≤ p ≤ high, Σp = 1}, which must not be empty.
+
+    The projection is clip(point + ν, low, high) for a ν at which the sum is 1. The sum is linear in ν between
+    the points where a coordinate reaches a bound.
+
+    Examples
+    --------
+    >>> project_box(np.array([0.5, 0.7, -0.4]), np.zeros(3), np.full(3, 0.5)).round(3)
+    array([0.5, 0.5, 0. ])
+    """
+    bends = np.concatenate([low - point, high - point])
+    order = np.argsort(bends, kind="stable")
+    slopes = np.cumsum(np.repeat([1.0, -1.0], len(point))[order])
+    bends = bends[order]
+    sums = low.sum() + np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(bends))])
+    shift = np.interp(1.0, np.maximum.accumulate(sums), bends)
+    return np.asarray(np.clip(point + shift, low, high))
+
+
+def minimise(
+    quadratic: NDArray[np.float64], linear: Weights, low: Weights, high: Weights, start: Weights
+) -> Weights:
+    """Return the p in {low ≤ p ≤ high, Σp = 1} that minimises pᵀ Q p / 2 + cᵀ p.
+
+    Projected gradient descent with Nesterov's acceleration, restarted where the objective would rise (Beck
+    and Teboulle 2009; O'Donoghue and Candès 2015). It stops when no coordinate moves by more than 1e-13, or
+    after 2,000 steps.
+
+    Parameters
+    ----------
+    quadratic
+        Q, symmetric and positive semidefinite, of shape (K, K).
+    linear
+        c, of shape (K,).
+    low, high
+        The bounds, of shape (K,).
+    start
+        A feasible point to start from.
+
+    Examples
+    --------
+    >>> even = np.full(2, 0.5)
+    >>> minimise(np.diag([3.0, 1.0]), np.zeros(2), np.zeros(2), np.ones(2), even).round(6)
+    array([0.25, 0.75])
+    """
+    longest = float(np.linalg.eigvalsh(quadratic)[-1])
+    step = 1.0 / max(longest, 1e-12)
+    p = ahead = start
+    momentum = 1.0
+    for _ in range(2000):
+        new = project_box(ahead - step * (quadratic @ ahead + linear), low, high)
+        moved = new - p
+        if (ahead - new) @ moved > 0:  # uphill: start the momentum anew
+            momentum = 1.0
+        next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = new + (momentum - 1) / next_momentum * moved
+        p, momentum = new, next_momentum
+        if np.abs(moved).max() < 1e-13 and np.abs(ahead - p).max() < 1e-13:
+            break
+    return np.asarray(np.maximum(p, 0.0) / np.maximum(p, 0.0).sum())

@@ -17,7 +17,10 @@ from fedtoll.strategies.simplex import tilt
 class Term(Strategy):
     """TERM: exponentially more weight to clients with a high loss (tilt t).
 
-    p_k ∝ n_k · exp(t · F_k), where F_k is the mean loss at the broadcast model.
+    p_k ∝ n_k · exp(t · F_k), where F_k is the mean loss at the broadcast model. This is the paper's tilting
+    of groups (its hierarchical objective, with each client as a group weighted by its records). The
+    authors' code for federated learning differs: it has no n_k, and divides by a running average of the
+    exponentials instead of their sum.
 
     The server receives F̃_k = F_k + N(0, s_k²), and E[exp(t F̃_k)] = exp(t F_k) · exp(t² s_k² / 2), so noise
     alone would raise the expected weight of small clients. ``debias`` subtracts t² s_k² / 2 from the exponent

@@ -70,3 +70,27 @@ def test_the_total_is_the_epsilon_asked_for(results):
     assert (spent <= 0.5).all()
     assert (spent > 0.499).all()
     assert np.isinf(results.ledger.query("mechanism == 'none'")["epsilon_spent"]).all()
+
+
+@pytest.mark.slow
+def test_shrinkage_takes_most_of_the_toll_of_too_large_a_step(tmp_path):
+    overrides = [
+        "training.learning_rate=2.0",
+        'privacy.epsilons=["inf", 0.5]',
+        'strategies=[{name="fedavg"}, {name="shrinkage"}]',
+    ]
+    store = Store(tmp_path)
+    planned = plan(read("adult-race", overrides, "0:10"), "x")
+    with store.lock():
+        store.open(planned, "", "")
+        assert executor.execute(planned.runs, store) == []
+    groups = load(store.folder).groups
+    last = groups[groups["round"] == groups["round"].max()]
+    mean = last.pivot_table(index=["strategy", "epsilon"], columns="group", values="log_loss")
+    everybody, gaps = mean["(all)"], {}
+    for strategy in ("fedavg", "shrinkage"):
+        tolls = (mean.loc[(strategy, 0.5)] - mean.loc[(strategy, math.inf)]).drop("(all)")
+        gaps[strategy] = tolls.max() - tolls.min()
+    assert gaps["shrinkage"] < 0.06 < 0.15 < gaps["fedavg"]
+    assert everybody["shrinkage", 0.5] < 0.38 < 0.4 < everybody["fedavg", 0.5]
+    assert everybody["shrinkage", math.inf] == pytest.approx(everybody["fedavg", math.inf])  # no noise

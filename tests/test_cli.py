@@ -14,6 +14,7 @@ from typer.main import get_command
 
 import fedtoll as package
 from fedtoll import cli
+from fedtoll.commands import report
 from fedtoll.scenarios.read import library
 
 BASE = library()["adult-race"].read_text(encoding="utf-8")
@@ -173,7 +174,15 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(here, tmp_path, mist
         (["run", "adult-race", "--set", "x"], ["key=value"]),
         (["run", "adult-race", "--out", "/proc/none"], ["/proc/none", "cannot be written"]),
         (["run"], ["Missing argument"]),
-        (["runn"], ["runn"]),
+        (["runn"], ["no command 'runn'; did you mean 'run'?"]),
+        (["train", "adult-race"], ["no command 'train'; did you mean 'run'?"]),
+        (["run", "adult-race", "--epsilon", "1"], ["""did you mean --set 'privacy.epsilons=["inf", 1]'?"""]),
+        (["run", "adult-race", "--sed", "0:2"], ["no option --sed; did you mean --seeds?"]),
+        (["run", "adult-race", "--foo"], ["no option --foo; --help lists the options"]),
+        (["run", "adult-race", "--set", "training.participation=0.5"], ["no sampling of clients"]),
+        (["status", "."], ["no results"]),
+        (["describe", "zzz"], ["fedtoll list shows all names"]),
+        (["describe", "none.toml"], ["no such file"]),
         (["report", "."], ["no results"]),
         (["list", "scenario"], ["'scenarios'"]),
         (["describe", "adul"], ["'adult'"]),
@@ -185,7 +194,46 @@ def test_wrong_usage_is_one_line(here, tmp_path, arguments, words):
     assert err.count("\n") == 1
     for word in words:
         assert word in err
+    assert err.count("did you mean") <= 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [(), ("-h",), ("data",), ("federation",), ("run", "-h"), ("data", "-h")])
+def test_a_bare_command_and_h_print_help(here, command):
+    code, out, err = here(*command)
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: ")
+
+
+def test_list_alone_lists_all_kinds(here):
+    code, out, err = here("list")
+    assert (code, err) == (0, "")
+    for kind, name in (("scenarios", "adult-race"), ("strategies", "fedavg"), ("measures", "log_loss")):
+        assert f"\n{kind} (" in f"\n{out}"
+        assert f"\n  {name} " in out
+    assert json.loads(here("list", "--json")[1])["data"]["adult"]
+
+
+def test_a_scenario_file_is_described(here, tmp_path):
+    (tmp_path / "mine.toml").write_text(BASE)
+    code, out, err = here("describe", "mine.toml")
+    assert (code, err) == (0, "")
+    assert out == here("describe", "adult-race")[1].replace(
+        "describe adult-race", "describe mine.toml"
+    ).replace("run adult-race", "run mine.toml")
+    assert here("describe", "mine.toml", "--toml")[1] == BASE
+
+
+def test_completion_can_be_shown(here):
+    assert "--show-completion" in here("--help")[1]
+
+
+def test_the_report_opens_in_a_browser(here, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) < 2)
+    report.open_in_browser(Path("report.html"))
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    report.open_in_browser(Path("report.html"))  # here is none
 
 
 def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(here, tmp_path):

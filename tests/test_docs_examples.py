@@ -106,3 +106,23 @@ def test_the_table_is_what_its_script_writes(tmp_path):
     shutil.copy(EXAMPLES / "own-table" / "make_patients.py", tmp_path)
     subprocess.run([sys.executable, "make_patients.py"], cwd=tmp_path, check=True)
     assert (tmp_path / "patients.csv").read_bytes() == (EXAMPLES / "own-table/patients.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "notebook" / "first-look.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "stored without outputs"
+    client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [[o for o in cell.outputs if o.output_type == "execute_result"] for cell in notebook.cells[1::2]]
+    (first,) = shown[0]
+    assert first.data["text/plain"].startswith(
+        "<Results of synthetic-shift: 9 runs, 1 strategy, 3 ε, 3 seeds"
+    )
+    assert "At ε = 0.5 under fedavg" in first.data["text/html"]
+    assert 'src="data:image/svg+xml' in first.data["text/html"]
+    assert "LossPower(a=2)" in notebook.cells[3].outputs[-1].data["text/plain"]
+    assert (tmp_path / "results/first-look/report.html").exists()
+    updates = [o for o in notebook.cells[1].outputs if o.output_type == "display_data"]
+    assert "9 of 9 runs" in updates[0].data["text/plain"]

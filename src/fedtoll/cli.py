@@ -28,20 +28,21 @@ from fedtoll.commands import (
     findings,
     report,
     run,
+    status,
     strategy,
 )
 from fedtoll.console import complain, show_warnings_visibly
-from fedtoll.options import DONE, FAILED, INTERRUPTED, USAGE, Command
+from fedtoll.hints import usage
+from fedtoll.options import DONE, FAILED, INTERRUPTED, SETTINGS, USAGE, Command, bare
 from fedtoll.scenarios.errors import FedtollError, ScenarioError
 from fedtoll.stopping import Stopped, stops_raise
 
 app = typer.Typer(
     name="fedtoll",
-    add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"max_content_width": 100},
+    context_settings=SETTINGS,
 )
 
 
@@ -72,7 +73,7 @@ def main() -> NoReturn:
 
         if not isinstance(error, click.ClickException):
             raise
-        complain(error.format_message() or "see --help")
+        complain(usage(error))
         code = USAGE
     sys.exit(code if isinstance(code, int) else DONE)
 
@@ -85,12 +86,14 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Simulate federated learning with DP-SGD, and measure what privacy costs each demographic group."""
+    bare(context)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -98,6 +101,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe": catalogue.describe,
     "check": run.check,
     "run": run.run,
+    "status": status.status,
     "report": report.report,
     "compare": compare.compare,
     "export": export.export,

@@ -179,3 +179,16 @@ def listed(words: Iterable[str]) -> str:
     """Join words for a sentence: ``a, b and c``."""
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def duration(seconds: float) -> str:
+    """Format a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(42.4), duration(300), duration(9000)
+    ('42 s', '5.0 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

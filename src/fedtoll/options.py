@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
 from typer.core import TyperCommand
+
+SETTINGS: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+"""How click shows help; commands inherit it."""
 
 DONE, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -39,9 +42,16 @@ Address = Annotated[
         show_default="RAY_ADDRESS, else a Ray is started here",
     ),
 ]
+Open = Annotated[bool, typer.Option("--open", help="Open the report in a browser at the end.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Resume even if the stored runs used other library versions.")
 ]
+
+
+def bare(context: typer.Context) -> None:
+    """Print the help of a group of commands if none of them is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 class _Formatter(click.HelpFormatter):

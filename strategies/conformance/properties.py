@@ -19,7 +19,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Report, Strategy
-from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, cohort
+from fedtoll.strategies.conformance.cohorts import CLASSES, Answers, Cohort, Round, cohort
 from fedtoll.strategies.conformance.play import Play, Step, freeze, play, round_trip, step
 from fedtoll.strategies.simplex import TOLERANCE, simplex_violation
 
@@ -272,14 +272,15 @@ def instructions(kit: Kit) -> Complaints:
     """Clients know every instruction; values are finite and 0 or greater, with one weight per group."""
     for where, federation, _, done in kit.rounds():
         for name, value in done.instructions.items():
-            shape = (federation.groups,) if name == "group_weights" else ()
+            groups = federation.groups if name == "group_weights" else 0
+            shapes = [(groups,), (groups * CLASSES,)] if groups else [()]
             numbers = np.asarray(value)
             if name not in INSTRUCTIONS:
                 yield f"{where}: clients do not know {name!r}{nearest(name, INSTRUCTIONS)}"
             elif numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all() or (numbers < 0).any():
                 yield f"{where}: {name} = {value!r}: must be finite and 0 or greater"
-            elif numbers.shape != shape:
-                expected = f"{federation.groups} numbers, one per group" if shape else "a number"
+            elif numbers.shape not in shapes:
+                expected = f"{groups} numbers, one per group" if groups else "a number"
                 yield f"{where}: {name} = {value!r}: must be {expected}"
 
 

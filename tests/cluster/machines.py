@@ -18,6 +18,9 @@ import psutil
 
 START_SECONDS = 120.0
 
+SLOW_MACHINE = {"RAY_raylet_start_wait_time_s": "120"}
+"""How long a node waits for its own raylet, which takes longer than Ray expects while other tests run."""
+
 BLIND = """
 import os, sys
 
@@ -74,7 +77,7 @@ class Machine:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **environment},
+                env={**os.environ, **SLOW_MACHINE, "RAY_USAGE_STATS_ENABLED": "0", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

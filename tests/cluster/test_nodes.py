@@ -86,7 +86,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, s
     return process.returncode, err
 
 
-def wait(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()

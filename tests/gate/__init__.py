@@ -20,6 +20,8 @@ floating_point  releases lie on a coarse grid that does not depend on records
 many.py         a second system, unlike the first: 64 clients of public groups, 40 rounds, 10 to 20 steps
 many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
 differing.py    a third system: personal budgets, and clients that take part in some rounds only
+own_files.py    SuperNodes with a file of their own, secret noise and a limit of ε
+parts.py        the systems, with the checks and mutants of each
 ==============  ============================================================================================
 
 ``mutants.py`` breaks the engines and ``mutants_outside_engines.py`` everything else, in many small ways;
@@ -34,5 +36,6 @@ docs/gate.md, the tables of which check kills which mutant, and ``alarms.py`` co
 
 To add a check, write a function decorated with ``@check`` in the file it belongs to; to add a mutant, write a
 function decorated with ``@mutant``. A check must hold in the second system too, or have a counterpart there.
-Then write the page again.
+What neither system can show (another trust model, other nodes) gets a part of its own in ``parts.py``. Then
+write the page again.
 """

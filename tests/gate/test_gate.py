@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.gate import noise, table
+from tests.gate.parts import FIRST, MANY, is_later, part_of, runs_on
 from tests.gate.replay import SENSITIVITY
 from tests.gate.system import CHECKS, System
 
@@ -28,20 +29,13 @@ STATISTICAL = (
 """The checks whose outcome depends on draws and could be a false alarm."""
 
 
-LATER = {"opacus": ("noise of training", "replay of statistics", "replay of training", "ledger", "PRV")}
-"""The checks of the second system that take seconds, by engine: PRV is the same for both."""
-
-
-def _is_later(check: str, system: System) -> bool:
-    return check.removeprefix(table.PREFIX) in LATER.get(system.engine, ()) and table.second(check)
-
-
 @pytest.mark.parametrize(
     ("check", "system"),
     [
-        pytest.param(check, system, marks=pytest.mark.slow if _is_later(check, system) else ())
+        pytest.param(check, system, marks=pytest.mark.slow if is_later(check, system.engine) else ())
         for check in CHECKS
         for system in CORE
+        if runs_on(check, system.engine)
     ],
     ids=str,
 )
@@ -52,16 +46,15 @@ def test_the_core_of_the_gate(check, system):
 @pytest.mark.slow
 @pytest.mark.parametrize("system", REST, ids=str)
 def test_the_whole_gate(system):
-    """The second system has one model, so its checks are not repeated here."""
-    first = [c for c in CHECKS if not table.second(c)]
-    assert {c: message for c in first if (message := table.alarm(c, system))} == {}
+    """Later systems have one model, so their checks are not repeated here."""
+    assert {c: message for c in FIRST.names() if (message := table.alarm(c, system))} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", CORE, ids=str)
 def test_more_records_models_and_draws(system):
     full = replace(system, full=True)
-    checks = [c for c in CHECKS if not table.second(c) or system.engine == "cohort"]
+    checks = [c for c in CHECKS if FIRST.owns(c) or (system.engine == part_of(c).engines[0])]
     assert {c: message for c in checks if (message := table.alarm(c, full))} == {}
 
 
@@ -82,7 +75,7 @@ def test_no_false_alarm_of_the_second_system(engine, seeds):
         f"seed {seed}: {check}: {message}"
         for seed in seeds
         for check in STATISTICAL_OF_MANY
-        if (message := table.alarm(table.PREFIX + check, System(engine, seed=seed)))
+        if (message := table.alarm(MANY.prefix + check, System(engine, seed=seed)))
     ]
     assert alarms == []
 

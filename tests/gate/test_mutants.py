@@ -8,31 +8,15 @@ import pytest
 
 from tests.gate import table
 from tests.gate.mutants import BOTH, MUTANTS
+from tests.gate.parts import FIRST, QUICKEST
 from tests.gate.system import CHECKS, System
 
 PAGE = table.PAGE.read_text(encoding="utf-8") if table.PAGE.exists() else ""
 ROWS = table.lines(PAGE)
 
-CHEAP = (
-    *("retry", "lost reply", "replay of training", "non-finite record", "one ledger", "wire tap"),
-    *("one answer a round", "no records", "public sizes", "replay of statistics"),
-    *("number of candidates", "choice of constants"),
-    *("freshness of training's noise", "noise of training", "sampler", "noise of statistics"),
-    "floating point",
-    *(
-        table.PREFIX + name
-        for name in (
-            *("sizes and records", "sampler", "freshness", "replay of statistics", "replay of training"),
-            *("noise of training", "noise of statistics", "ledger", "PRV"),
-        )
-    ),
-    *("personal budgets", "participation"),
-)
-"""The checks, quickest first: those of the first system, then of the second and of the third."""
-
 
 def test_the_page_lists_these_mutants_and_checks():
-    assert sorted(CHEAP) == sorted(CHECKS)
+    assert sorted(QUICKEST) == sorted(CHECKS)
     assert list(ROWS) == list(MUTANTS)
     assert len(MUTANTS) >= 14
     assert table.page(ROWS) == PAGE
@@ -49,7 +33,7 @@ def test_every_mutant_is_killed(name):
     """On its first engine, by the quickest of the checks that the page names."""
     mutant = MUTANTS[name]
     engine = mutant.engines[0]
-    check = min(table.killers(ROWS[name], engine), key=CHEAP.index)
+    check = min(table.killers(ROWS[name], engine), key=QUICKEST.index)
     with mutant():
         error = table.outcome(check, System(engine))
     assert table.kills(mutant, error), f"{engine}: {check!r} does not kill it: {error!r}"
@@ -79,13 +63,13 @@ def test_a_mutant_leaves_nothing_behind(engine):
 def test_every_check_that_the_page_names_kills(name):
     """Only the named checks run here; ``python -m tests.gate.table`` measures the whole page again.
 
-    Of the second system's checks, only the quickest runs, on the engines where no other kills.
+    Of the checks of later systems, only the quickest runs, on the engines where no other kills.
     """
     mutant = MUTANTS[name]
     named: dict[str, list[str]] = {}
     for engine in mutant.engines:
         killers = table.killers(ROWS[name], engine)
         assert killers, f"{engine}: it survives"
-        named[engine] = [c for c in killers if not table.second(c)] or [min(killers, key=CHEAP.index)]
+        named[engine] = [c for c in killers if FIRST.owns(c)] or [min(killers, key=QUICKEST.index)]
     killed = table.killed(mutant, named)
     assert named == {e: [c for c in named[e] if e in killed.get(c, ())] for e in mutant.engines}

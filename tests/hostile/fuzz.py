@@ -333,18 +333,19 @@ EDGES: dict[str, Callable[[random.Random, World], Case]] = {
 @contextlib.contextmanager
 def world() -> Iterator[World]:
     """Make a world in a temporary folder, which becomes the working directory with its own caches."""
-    before, argv, temporary = Path.cwd(), sys.argv, tempfile.tempdir
+    before, argv, temporary, compiled = Path.cwd(), sys.argv, tempfile.tempdir, sys.dont_write_bytecode
     with tempfile.TemporaryDirectory() as name, patch.dict(os.environ):
         place = Path(name).resolve()
         os.environ |= {"FEDTOLL_DATA": str(place / "cache"), "COLUMNS": "100"}
         made = World(place)
         tempfile.tempdir = str(made.temporary)
+        sys.dont_write_bytecode = True  # Python's compiled files are no writes of ours
         os.chdir(made.here)
         try:
             yield made
         finally:
             os.chdir(before)
-            sys.argv, tempfile.tempdir = argv, temporary
+            sys.argv, tempfile.tempdir, sys.dont_write_bytecode = argv, temporary, compiled
 
 
 def attempt(edge: str, number: int, seed: int, made: World) -> tuple[str, str]:
@@ -367,7 +368,7 @@ def attempt(edge: str, number: int, seed: int, made: World) -> tuple[str, str]:
         return "traceback", traceback.format_exc()
     finally:
         WATCH.on = False
-    new = {file.name for file in made.here.iterdir()} - inputs - {"__pycache__"}
+    new = {file.name for file in made.here.iterdir()} - inputs
     if WATCH.outside or new or state(made.elsewhere) != before:
         return "wrote outside", f"{WATCH.outside} {new}"
     if not isinstance(result, tuple):

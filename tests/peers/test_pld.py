@@ -25,7 +25,8 @@ RATES = (1e-4, 1e-3, 0.01, 0.02, 0.1, 0.3, 1.0)
 NOISES = (0.5, 0.7, 1.0, 1.5, 3.0, 10.0)
 COUNTS = (1, 10, 100, 1000, 10_000)
 DELTAS = (1e-5, 1e-3, 1e-7)
-SLOWEST = 5.0
+SLOWEST = {"pld": 2.0, "prv": 30.0}
+"""Processor seconds of one call. Ours takes .04; Opacus's takes 3 to 9, and took 183 without our limit."""
 MANY = 100
 
 
@@ -88,8 +89,8 @@ def timed(events: list[Event], delta: float) -> tuple[float, float, float]:
     rdp, prv = epsilon(events, delta, "rdp"), epsilon(events, delta, "prv")
     middle = time.process_time()
     pld = epsilon(events, delta, "pld")
-    assert middle - start < SLOWEST, f"{events}"
-    assert time.process_time() - middle < SLOWEST, f"{events}"
+    assert middle - start < SLOWEST["prv"], f"{events}"
+    assert time.process_time() - middle < SLOWEST["pld"], f"{events}"
     return rdp, prv, pld
 
 

@@ -152,3 +152,30 @@ def test_a_mechanism_that_is_not_what_it_says_is_refused(change):
     run = single_run(FEDAVG, 2.0)
     with pytest.raises(ValueError, match="does not go with this clip and noise"):
         Run.model_validate({**run.model_dump(), **change})
+
+
+def test_a_strategy_whose_arithmetic_changed_has_other_hashes_and_so_has_its_wrapper():
+    def written(spec):
+        overrides = [f"strategies=[{spec}]", 'privacy.epsilons=["inf"]']
+        return plan(read("adult-race", overrides, "0:1"), "x").runs[0]
+
+    for spec, revision in (
+        ('{name="fedavg"}', 1),
+        ('{name="afl"}', 2),
+        ('{name="fedminmax"}', 2),
+        ('{name="noise-fair", target="term"}', 1),
+        ('{name="noise-fair", target="afl"}', 2),
+    ):
+        run = written(spec)
+        assert run.strategy.revision == revision
+        assert ('"revision"' in run.to_json()) == (revision > 1)
+        assert Run.from_json(run.to_json()) == run
+        assert run.changed(strategy=run.strategy.changed(revision=3 - revision)).hash != run.hash
+
+
+def test_a_parameter_that_a_strategy_gained_later_is_stored_only_where_it_is_used():
+    specs = '{name="fedavgm"}, {name="fedavgm", nesterov=false}, {name="fedavgm", nesterov=true}'
+    three = plan(read("adult-race", [f"strategies=[{specs}]", 'privacy.epsilons=["inf"]'], "0:1"), "x").runs
+    assert three[0].strategy.parameters == {"server_learning_rate": 1.0, "momentum": 0.9}
+    assert three[0].hash == three[1].hash != three[2].hash
+    assert three[2].strategy.parameters["nesterov"] is True

@@ -92,6 +92,17 @@ def test_the_experimenter_sees_what_their_own_simulation_raised(tmp_path):
     assert f"raise KeyError(SECRET)\nKeyError: '{SECRET}'" in text  # the client's own traceback
 
 
+def test_a_run_that_succeeds_later_leaves_no_trace_of_its_failure(tmp_path):
+    store, run = Store(tmp_path / "out"), run_that("abort")
+    other = run.model_copy(update={"seed": 1})
+    store.fail(run, "it failed")
+    store.fail(other, "this one, too")
+    store.write(run, Trainer().train(run))
+    assert [file.stem for file in (tmp_path / "out/errors").iterdir()] == [other.hash]
+    store.no_failure(other)
+    assert not (tmp_path / "out/errors").exists()
+
+
 @pytest.mark.usefixtures("fails")
 def test_the_experimenter_sees_why_replies_were_skipped(caplog):
     Trainer().train(run := run_that("skip"))

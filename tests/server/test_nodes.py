@@ -13,10 +13,9 @@ from flwr.app import ConfigRecord, Context, RecordDict
 
 from fedtoll.clients.node import SECRET, Decided
 from fedtoll.clients.state import LEDGER
-from fedtoll.deploy import toml
 from fedtoll.deploy.split import divide
 from fedtoll.scenarios import federation as federations
-from fedtoll.scenarios import holder
+from fedtoll.scenarios import holder, toml
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import validate
 from fedtoll.server import plan as plans

@@ -242,22 +242,29 @@ def test_mistakes_are_one_line(section, words):
 # Instructions to clients.
 
 
+BY_LABEL = [tuple(cell) for cell in np.eye(4)]
+
+
 def test_group_weights_reach_every_record_in_both_engines():
     """Weight 0 for a group is training without its records; weight 2 doubles their gradients."""
     start = {"training": {"rounds": 1, "precision": "float64"}}
     parameters = {}
     for engine in ("cohort", "opacus"):
-        for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0)):
+        for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0), *BY_LABEL):
             strategy = {"name": TELLS, "weights": list(weights)}
             changed = {"training": {**start["training"], "engine": engine, "local_steps": 1}}
             run = single_run(strategy, "inf", **changed, **MIXED)
             parameters[engine, weights] = model_of(run)
-    for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0)):
+    for weights in ((1.0, 1.0), (0.0, 1.0), (2.0, 2.0), *BY_LABEL):
         np.testing.assert_allclose(parameters["cohort", weights], parameters["opacus", weights], atol=1e-12)
     np.testing.assert_allclose(
         parameters["cohort", (2.0, 2.0)], 2 * parameters["cohort", (1.0, 1.0)], atol=1e-12
     )
     assert np.abs(parameters["cohort", (0.0, 1.0)] - parameters["cohort", (1.0, 1.0)]).max() > 1e-3
+    # One weight for each group and label: the steps of the four cells add up, and groups go before labels.
+    by_cell = [parameters["cohort", tuple(cell)] for cell in np.eye(4)]
+    np.testing.assert_allclose(sum(by_cell), parameters["cohort", (1.0, 1.0)], atol=1e-12)
+    np.testing.assert_allclose(by_cell[2] + by_cell[3], parameters["cohort", (0.0, 1.0)], atol=1e-12)
 
 
 def model_of(run: Run) -> np.ndarray:
@@ -267,7 +274,7 @@ def model_of(run: Run) -> np.ndarray:
     return np.concatenate([a.ravel() for a in arrays])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, math.inf]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, math.inf], [1.0] * 3, [1.0, 1.0, 1.0, -1.0]])
 def test_weights_that_cannot_be_are_refused(weights):
     run = single_run({"name": TELLS, "weights": [1.0, 1.0]}, "inf")
     strategy = run.strategy.model_copy(update={"parameters": {"weights": weights, "mu": 0.0}})

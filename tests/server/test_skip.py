@@ -350,3 +350,23 @@ def test_every_release_is_read_once_for_the_tables(monkeypatch, private):
     grid = LocalGrid(private)
     assert charged(private, federate(grid, private))
     assert reads == [2 * private.rounds] * len(private.clients)
+
+
+class Slow(LocalGrid):
+    """A Grid whose first client takes 50 seconds: its reply comes only if the round waits longer."""
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Replies:
+        replies = super().send_and_receive(messages, timeout=timeout)
+        assert timeout is not None
+        return replies if "roll-call" in replies[0].content or timeout > 50 else replies[1:]
+
+
+@pytest.mark.parametrize(("timeout", "skips"), [(None, 0), (60.0, 0), (40.0, 2)])
+def test_a_round_waits_for_replies_as_long_as_the_scenario_says(timeout, skips):
+    run = skipping(training={"rounds": 2, "timeout": timeout})
+    frame = federate(Slow(run), run)["clients"]
+    skipped = frame[frame["skipped"] != ""]
+    assert skipped["round"].tolist() == [1, 2][:skips]
+    assert set(skipped["skipped"]) == ({"the reply is missing"} if skips else set())
+    assert run.hash == skipping(training={"rounds": 2}).hash
+    assert ("timeout" in run.to_json()) == (timeout is not None)

@@ -212,6 +212,23 @@ def test_fedavgm_is_flowers():
     np.testing.assert_allclose(coefficients, 0.4 * np.array([0.1, 0.3, 0.6]))
 
 
+def test_nesterovs_momentum_is_torchs():
+    import torch
+
+    rounds = [round_of(k) for k in range(4)]
+    ours, _, coefficients = play(FedAvgM(server_learning_rate=0.4, momentum=0.7, nesterov=True), rounds)
+    tensors = [torch.tensor(p, requires_grad=True) for p in START]
+    sgd, path = torch.optim.SGD(tensors, lr=0.4, momentum=0.7, nesterov=True), []
+    for reports in rounds:
+        for i, tensor in enumerate(tensors):
+            mean = sum(p * r.update[i] for p, r in zip([0.1, 0.3, 0.6], reports, strict=True))
+            tensor.grad = -torch.tensor(mean)
+        sgd.step()
+        path.append(tuple(tensor.detach().numpy().copy() for tensor in tensors))
+    same(ours, path)
+    np.testing.assert_allclose(coefficients, 0.4 * 1.7 * np.array([0.1, 0.3, 0.6]))
+
+
 def test_momentum_multiplies_a_constant_step_in_the_long_run():
     rounds = [round_of(0)] * 200
     (*_, before, after), _, _ = play(FedAvgM(server_learning_rate=0.5, momentum=0.8), rounds)
@@ -400,7 +417,7 @@ def test_two_clients_share_by_half_the_difference_of_their_losses():
     strategy = AFL(gamma=0.2)
     reports = [report(0, 90, loss=0.3), report(1, 10, loss=0.7)]
     state = strategy.init(reports)
-    for round in range(1, 30):
+    for round in range(30):
         weights, state = strategy.weigh(reports, state)
         second = min(1.0, 0.1 + round * 0.2 * (0.7 - 0.3) / 2)
         np.testing.assert_allclose(weights, [1 - second, second], atol=1e-12)
@@ -422,13 +439,37 @@ def test_afl_is_projected_ascent_whatever_the_order_of_the_reports():
     state, expected, emptied = strategy.init(cohort[::-1]), sizes(cohort), 0
     for _ in range(20):
         losses = rng.normal(0.5, 0.4, size=5)
-        expected = bisected(expected + 0.5 * losses)
         order = rng.permutation(5)
         reports = [report(k, cohort[k].size, loss=losses[k]) for k in order]
         weights, state = strategy.weigh(reports, state)
         np.testing.assert_allclose(weights, expected[order], atol=1e-9)
+        expected = bisected(expected + 0.5 * losses)
         emptied += (weights == 0).sum()
     assert emptied > 0
+
+
+@pytest.mark.parametrize("ascend_first", [False, True])
+def test_afl_is_the_published_alternation_on_quadratics(ascend_first):
+    """Descent in w with the old λ and ascent in λ at the old w: Stochastic-AFL without sampling."""
+    rng = np.random.default_rng(1)
+    n, centres, eta, gamma = np.array([60, 30, 10]), rng.normal(size=(3, 4)), 0.2, 0.3
+    strategy = AFL(gamma=gamma, ascend_first=ascend_first)
+    w, lam = np.zeros(4), n / n.sum()
+    params: Any = (w.copy(),)
+    state = strategy.init([report(k, size) for k, size in enumerate(n)])
+    for _ in range(15):
+        gradients, losses = w - centres, 0.5 * ((w - centres) ** 2).sum(axis=1)
+        ascended = bisected(lam + gamma * losses)
+        w = w - eta * (ascended if ascend_first else lam) @ gradients
+        lam = ascended
+        reports = [
+            report(k, n[k], (-eta * (params[0] - centres[k]),), 0.5 * ((params[0] - centres[k]) ** 2).sum())
+            for k in range(3)
+        ]
+        weights, state = strategy.weigh(reports, state)
+        params, state, _ = strategy.combine(params, reports, weights, state)
+        np.testing.assert_allclose(params[0], w, atol=1e-9)
+        np.testing.assert_allclose(state["mixture"], lam, atol=1e-9)
 
 
 def test_a_missing_client_keeps_its_share_of_the_mixture():
@@ -437,10 +478,11 @@ def test_a_missing_client_keeps_its_share_of_the_mixture():
     state = strategy.init(reports)
     weights, state = strategy.weigh(reports[:2], state)
     there = 0.9 * bisected(np.array([0.6 + 0.06, 0.3 + 0.14]) / 0.9)  # the others move among themselves
-    np.testing.assert_allclose(weights, there / 0.9, atol=1e-9)
-    weights, _ = strategy.weigh(reports, state)
+    np.testing.assert_allclose(weights, [2 / 3, 1 / 3], atol=1e-9)
+    weights, state = strategy.weigh(reports, state)
+    np.testing.assert_allclose(weights, [*there, 0.1], atol=1e-9)
     expected = bisected(np.array([there[0] + 0.06, there[1] + 0.14, 0.1 + 0.1]))
-    np.testing.assert_allclose(weights, expected, atol=1e-9)
+    np.testing.assert_allclose(strategy.weigh(reports, state)[0], expected, atol=1e-9)
 
 
 def test_the_mean_of_the_models_is_the_minimax_one():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.server import plan
 from fedtoll.strategies import registry
@@ -255,3 +257,17 @@ def test_the_file_that_is_named_is_the_one_that_is_watched(mine, tmp_path, monke
         assert registry.resolve(name) == (name, digest)
     origin = hashlib.sha256((tmp_path / "origin_of_mine.py").read_bytes()).hexdigest()
     assert registry.resolve("origin_of_mine:Mine") == ("origin_of_mine:Mine", origin)
+
+
+def test_what_was_hashed_is_executed_even_if_the_file_changes_in_between(mine, tmp_path, monkeypatch):
+    name = mine(DECLARED + WEIGH)
+    read = shipped.read_bytes
+
+    def replaced_after_reading(path: Path) -> bytes:
+        found = read(path)
+        (tmp_path / "mine.py").write_text("raise RuntimeError('not what was hashed')")
+        return found
+
+    monkeypatch.setattr(shipped, "read_bytes", replaced_after_reading)
+    assert registry.load(name).__name__ == "Mine"
+    assert not (tmp_path / "__pycache__").exists()

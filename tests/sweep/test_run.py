@@ -167,7 +167,7 @@ def test_a_choice_on_the_edge_asks_for_a_wider_grid(tuned):
 def test_the_same_command_trains_nothing_again_and_another_recipe_keeps_the_price(tuned, folder, monkeypatch):
     from fedtoll.server.trainer import Trainer
 
-    monkeypatch.setattr(Trainer, "final_model", lambda *a: pytest.fail("trained a candidate again"))
+    monkeypatch.setattr(Trainer, "final_models", lambda *a: pytest.fail("trained a candidate again"))
     overrides = [*SMALL, RATES, "training.learning_rate=1.0"]
     again = fedtoll.run("compas-race", out=folder, overrides=overrides, seeds="0:3", executor="serial")
     pd.testing.assert_frame_equal(again.groups, tuned.groups)

@@ -28,6 +28,7 @@ import psutil
 from fedtoll.cluster.crew import TICK, Crew
 from fedtoll.cluster.parcel import Parcel, pack
 from fedtoll.scenarios.errors import FedtollError, RunError, ScenarioError, one_line
+from fedtoll.scenarios.spawning import start
 
 CONNECT_SECONDS, START_SECONDS, PATIENCE = 20.0, 120.0, 120.0
 """Seconds to reach a cluster, to start a Ray here, and between two signs of life afterwards."""
@@ -102,7 +103,7 @@ def distribute(
             },
             daemon=True,
         )
-        process.start()
+        start(process)
         other.close()
         try:
             patience = CONNECT_SECONDS if address else START_SECONDS

@@ -15,24 +15,47 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 
 def list_(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="One of scenarios, findings, strategies, data and measures.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="KIND",
+            help="One of scenarios, findings, strategies, data and measures.",
+            show_default="all of them",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List scenarios, findings, strategies, data or measures."""
+    if kind is None:
+        all_kinds = {name: entries() for name, entries in KINDS.items()}
+        if as_json:
+            echo(json.dumps(all_kinds, ensure_ascii=False, indent=1))
+            return
+        for name, entries in all_kinds.items():
+            echo(f"{name} ({len(entries)})")
+            _print(entries, "  ")
+            echo()
+        echo("fedtoll describe NAME tells more about each")
+        return
     if kind not in KINDS:
         raise ScenarioError(f"list {kind!r}: unknown kind{nearest(kind, KINDS)}")
     entries = KINDS[kind]()
     if as_json:
         echo(json.dumps(entries, ensure_ascii=False, indent=1))
         return
+    _print(entries)
+
+
+def _print(entries: dict[str, str], indent: str = "") -> None:
     width = max(len(name) for name in entries)
     for name, text in entries.items():
-        echo(f"{name:<{width}}  {text}")
+        echo(f"{indent}{name:<{width}}  {text}")
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A name that `fedtoll list` prints.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE", help="A name that `fedtoll list` prints, or a scenario file."),
+    ],
     toml: Annotated[
         bool, typer.Option("--toml", help="Print the scenario's TOML file, to start your own.")
     ] = False,
@@ -42,13 +65,21 @@ def describe(
 
     if toml:
         files = {**scenarios.library(), **scenarios.findings()}
+        if name.endswith((".toml", ".json")):
+            files[name] = scenarios.find(name)
         if name not in files:
             raise ScenarioError(f"{name}: no built-in scenario has this name{nearest(name, files)}")
         echo(files[name].read_text(encoding="utf-8"), end="")
         return
+    if name.endswith((".toml", ".json")):
+        scenario = scenarios.read(name)
+        echo(_describe_finding(name) if scenario.claim else _describe_scenario(name))
+        return
     known = {entry: kind for kind in KINDS for entry in names(kind)}
     if name not in known:
-        raise ScenarioError(f"describe {name!r}: nothing has this name{nearest(name, known)}")
+        near = nearest(name, known)
+        hint = near if "did you mean" in near else "; fedtoll list shows all names"
+        raise ScenarioError(f"describe {name!r}: nothing has this name{hint}")
     echo(DESCRIBE[known[name]](name))
 
 

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from fedtoll.console import echo
-from fedtoll.options import Command
+from fedtoll.options import Command, bare
 from fedtoll.scenarios.errors import ScenarioError
 
-data = typer.Typer(no_args_is_help=True, help="Download data sets, or check the cached ones.")
+data = typer.Typer(
+    invoke_without_command=True, callback=bare, help="Download data sets, or check the cached ones."
+)
 Sources = Annotated[list[str], typer.Argument(metavar="NAME...", help='Data sources, or "all".')]
 
 

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from fedtoll.console import echo
-from fedtoll.options import Command, Set
+from fedtoll.options import Command, Set, bare
 from fedtoll.scenarios.errors import ScenarioError
 
-federation = typer.Typer(no_args_is_help=True, help="Prepare a federation on machines of its own.")
+federation = typer.Typer(
+    invoke_without_command=True, callback=bare, help="Prepare a federation on machines of its own."
+)
 
 
 @federation.command(cls=Command)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedtoll.console import complain, console, echo
-from fedtoll.options import PARTIAL
+from fedtoll.options import PARTIAL, Open
 
 
 def report(
@@ -16,6 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write into.", show_default="DIR itself")
     ] = None,
+    open_page: Open = False,
 ) -> None:
     """Rebuild the report of a results folder."""
     from fedtoll.report import Digest, warm_up
@@ -28,6 +29,8 @@ def report(
         page = write_page(digest, out)
         show(digest)
     echo(f"report: {page}")
+    if open_page:
+        open_in_browser(page)
     if results.missing:
         complain(f"{len(results.missing)} runs are missing, e.g. {results.missing[0]}")
         raise typer.Exit(PARTIAL)
@@ -57,6 +60,14 @@ def write_page(digest: Any, out: Path | None = None) -> Path:
                 raise RunError(f"{place}: the report cannot be written: {reason}") from None
     except ScenarioError as error:
         raise ScenarioError(f"{error}; `fedtoll report DIR --out OTHER` writes elsewhere") from None
+
+
+def open_in_browser(page: Path) -> None:
+    """Open a page in the user's browser; say so if there is none."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        complain(f"no browser found; open {page}")
 
 
 def show(digest: Any) -> None:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fedtoll.commands.report import show, write_page
+from fedtoll.commands.report import open_in_browser, show, write_page
 from fedtoll.console import complain, console, echo, warn
-from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Seeds, Set, Workers
+from fedtoll.options import FAILED, Address, Executor, Force, Json, Name, Open, Seeds, Set, Workers
 from fedtoll.scenarios.errors import ScenarioError, one_line
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from fedtoll.scenarios.run import Run
-    from fedtoll.server.plan import Plan
-    from fedtoll.server.store import Store
 
 
 def check(
@@ -95,6 +86,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run and how long it takes, and stop.")
     ] = False,
+    open_page: Open = False,
     as_json: Json = False,
 ) -> None:
     """Run a scenario, or resume it.
@@ -124,6 +116,7 @@ def run(
 
         echo(preview(planned, workers, as_json=as_json))
         return
+    from fedtoll.progress import training, tuning
     from fedtoll.report import Digest, warm_up
     from fedtoll.server.executor import ray_address
     from fedtoll.server.results import load, readable
@@ -135,7 +128,7 @@ def run(
     waiting = f"{folder}: in use by another command; waiting for it to finish"
     with store.lock(lambda: complain(waiting)), ray_address(address):
         failures: list[str] = []
-        with _tuning(planned) as finished:
+        with tuning(planned) as finished:
             planned = sweep.complete(
                 planned,
                 store,
@@ -148,7 +141,10 @@ def run(
                 finished=finished,
             )
         store.open(planned, text, shlex.join(["fedtoll", *sys.argv[1:]]), force=force)
-        with _progress(planned, store) as finished:
+        stored = sum(store.has(run) for run in planned.all_runs)
+        if stored:
+            console(stderr=True).print(f"{stored} of {len(planned.all_runs)} runs are stored already")
+        with training(planned, store) as finished:
             failures += sweep.execute(
                 planned,
                 store,
@@ -183,67 +179,7 @@ def run(
     else:
         show(digest)
         echo(f"report: {page}")
+    if open_page:
+        open_in_browser(page)
     if failures:
         raise typer.Exit(FAILED)
-
-
-@contextmanager
-def _bar(title: str, total: int, done: int, unit: str) -> Iterator[tuple[Progress, TaskID]]:
-    """Show a progress bar on a terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    err = console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit},"),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        yield bar, bar.add_task(title, total=total, completed=done)
-
-
-@contextmanager
-def _tuning(planned: Plan) -> Iterator[Callable[[Run], None]]:
-    """Show the progress of tuning; yield the function to call after each run of a candidate."""
-    from fedtoll.sweep.tune import candidate_runs
-
-    if planned.scenario.tune is None:
-        yield lambda run: None
-        return
-    total = sum(seeds for _, seeds in candidate_runs(planned, planned.scenario.tune))
-    with _bar(f"{planned.scenario.name}: tuning", total, 0, "candidates") as (bar, task):
-        yield lambda run: bar.advance(task)
-
-
-@contextmanager
-def _progress(planned: Plan, store: Store) -> Iterator[Callable[[Run], None]]:
-    """Show the progress of the runs; yield the function to call after each run."""
-    from fedtoll.server.results import skipped_replies
-
-    runs, name = planned.all_runs, planned.scenario.name
-    stored = sum(store.has(run) for run in runs)
-    if stored:
-        console(stderr=True).print(f"{stored} of {len(runs)} runs are stored already")
-    with _bar(name, len(runs), stored, "runs") as (bar, task):
-        skipped = 0
-
-        def finished(run: Run) -> None:
-            nonlocal skipped
-            if skipped_now := skipped_replies(store.folder, run):
-                skipped += skipped_now
-                bar.update(task, description=f"{name}, {skipped:,} replies skipped,")
-            bar.advance(task)
-
-        yield finished

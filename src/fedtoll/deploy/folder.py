@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.deploy import toml
 from fedtoll.deploy.certificates import write_certificates, write_key
 from fedtoll.deploy.split import HELD_OUT, Divided
+from fedtoll.scenarios import toml
 from fedtoll.scenarios.atomic import write_folder
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import Scenario

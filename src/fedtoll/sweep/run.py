@@ -1,20 +1,18 @@
-"""Run a whole scenario: tune, train, store and load its runs. Called by the command line and by users."""
+"""Run a whole scenario: plan, tune, train and store its runs, for the command line and ``fedtoll.run``."""
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from fedtoll.cluster.ray_executor import check_address
 from fedtoll.scenarios import read as scenarios
-from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
-from fedtoll.server.results import Results, load
 from fedtoll.server.store import Store
 from fedtoll.sweep import cache
 from fedtoll.sweep.converged import converged
@@ -44,9 +42,19 @@ def prepare(
         In one line, for any mistake in the scenario.
     """
     scenario = scenarios.read(name, overrides, seeds)
+    return plan_for(scenario, scenarios.find(name).name, grid, like, tune)
+
+
+def plan_for(
+    scenario: Scenario,
+    file: str,
+    grid: str = "local",
+    like: Federation | None = None,
+    tune: bool = True,
+) -> plans.Plan:
+    """Plan the runs of a scenario for a grid, as :func:`prepare` does; error lines begin with ``file``."""
     if not tune:
         scenario = scenario.model_copy(update={"tune": None})
-    file = scenarios.find(name).name
     if grid != "local" and scenario.tune is not None:
         raise ScenarioError(
             f"{file}: [tune]: needs --grid local or --no-tune; `flwr run` reads constants from the file"
@@ -111,7 +119,7 @@ def complete(
             failed(f"a candidate of {run.label}: {line} ({'traceback' if trace else 'noted'} in {file})")
 
         def done(run: Run) -> None:
-            (store.folder / "errors" / f"{run.hash}.txt").unlink(missing_ok=True)
+            store.no_failure(run)
             finished(run)
 
         planned = choose(
@@ -171,73 +179,3 @@ def check_options(executor: str, grid: str, timeout: float | None = None, addres
             used = f"--executor {executor}" if grid == "local" else f"--grid {grid}"
             raise ScenarioError(f"--address {address}: {used} has no cluster; needs --executor ray")
         check_address(address, "--address")
-
-
-def run(
-    scenario: str,
-    *,
-    out: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    seeds: str | None = None,
-    executor: str = "processes",
-    workers: int | None = None,
-    address: str | None = None,
-    force: bool = False,
-    tune: bool = True,
-    probe: bool = True,
-) -> Results:
-    """Run a scenario and return its results; calling it again resumes.
-
-    Parameters
-    ----------
-    scenario
-        A built-in name or the path of a TOML file.
-    out
-        The results folder, by default ``results/<name>``.
-    overrides
-        ``"key=value"`` with TOML literals, e.g. ``["training.rounds=10"]``.
-    seeds
-        A range such as ``"0:10"`` that replaces the scenario's seeds.
-    executor, workers
-        ``serial``, ``processes`` or ``ray``, and the number of workers. Processes import the calling
-        script again, so guard it with ``if __name__ == "__main__"``; so does ``ray``.
-    address
-        For ``ray``: ``HOST:PORT`` of a cluster's head node, by default that of the environment variable
-        ``RAY_ADDRESS``, else a Ray is started on this machine.
-    force
-        Accept stored runs that were made with other versions of the libraries.
-    tune
-        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
-    probe
-        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
-
-    Raises
-    ------
-    ScenarioError
-        If the scenario has a mistake.
-    RunError
-        If a run, or a run of a candidate, failed; the others are stored.
-
-    Warns
-    -----
-    UserWarning
-        If δ is large for the number of records.
-    """
-    check_options(executor, "local", address=address)
-    planned = prepare(scenario, overrides, seeds, tune=tune)
-    if planned.warning:
-        warnings.warn(planned.warning, UserWarning, stacklevel=2)
-    folder = Path(out) if out is not None else Path("results") / planned.scenario.name
-    store = Store(folder)
-    text = scenarios.find(scenario).read_text(encoding="utf-8")
-    lines: list[str] = []
-    with store.lock(), executors.ray_address(address):
-        planned = complete(
-            planned, store, executor=executor, workers=workers, force=force, probe=probe, failed=lines.append
-        )
-        store.open(planned, text, f"fedtoll.run({scenario!r})", force=force)
-        if failures := execute(planned, store, executor=executor, workers=workers):
-            raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
-        if lines:
-            raise RunError(f"{len(lines)} runs of candidates failed: {lines[0]}")
-        return load(folder)

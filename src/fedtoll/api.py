@@ -1,0 +1,215 @@
+"""``fedtoll.run``: a whole scenario from a script, a notebook, a pipe or an interactive session."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedtoll.results import Results, load
+from fedtoll.scenarios import read as scenarios
+from fedtoll.scenarios import toml
+from fedtoll.scenarios.atomic import write_bytes
+from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.keywords import plain
+from fedtoll.server.executor import ray_address
+from fedtoll.server.store import Store
+from fedtoll.strategies.given import described
+from fedtoll.strategies.interactive import MAIN
+from fedtoll.sweep import run as sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedtoll.scenarios.run import Run
+    from fedtoll.server.plan import Plan
+
+
+def run(
+    scenario: str | Path | Mapping[str, Any],
+    *,
+    table: pd.DataFrame | None = None,
+    strategies: Sequence[Any] | None = None,
+    seeds: str | Sequence[int] | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    executor: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    force: bool = False,
+    tune: bool = True,
+    probe: bool = True,
+    progress: bool = True,
+    **keys: Any,
+) -> Results:
+    """Run a scenario and return its results; calling it again resumes.
+
+    Parameters
+    ----------
+    scenario
+        A built-in name, the path of a TOML file, or a scenario as a dictionary of the same sections.
+    table
+        The records, in place of the file that ``[data]`` names; ``[data.own]`` declares the columns. The
+        declared columns are written next to the results folder, as ``<out>-table.parquet``.
+    strategies
+        Names, dictionaries with ``name`` and parameters, classes, or instances such as ``Term(t=5.0)``.
+    seeds
+        Numbers, or a range such as ``"0:10"``.
+    out
+        The results folder, by default ``results/<name>``.
+    overrides
+        ``"key=value"`` with TOML literals, e.g. ``["training.rounds=10"]``, as ``--set`` takes them.
+    executor, workers
+        ``serial``, ``processes`` or ``ray``, and the number of workers. The default is ``processes``, or
+        ``serial`` if the calling script or notebook itself defines a strategy, which other processes do not
+        have. No worker runs the calling script again, so it needs no ``if __name__ == "__main__"``.
+    address
+        For ``ray``: ``HOST:PORT`` of a cluster's head node, by default that of the environment variable
+        ``RAY_ADDRESS``, else a Ray is started on this machine.
+    force
+        Accept stored runs that were made with other versions of the libraries.
+    tune
+        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
+    probe
+        Whether to probe other learning rates if nothing is tuned and a probe is cheap.
+    progress
+        Whether to show how far it is: in a notebook or a terminal at once, elsewhere after 30 seconds.
+    **keys
+        Other keys of the scenario by name: ``epsilons=[1, 4]``, ``rounds=10``, or a whole section,
+        ``training={"rounds": 10}``, which is merged with the scenario's own.
+
+    Raises
+    ------
+    ScenarioError
+        If the scenario has a mistake.
+    RunError
+        If a run, or a run of a candidate, failed; the others are stored.
+
+    Warns
+    -----
+    UserWarning
+        If δ is large for the number of records.
+
+    Examples
+    --------
+    ``fedtoll.run("adult-race", epsilons=["inf", 1, 4], seeds=range(3), rounds=10)``
+    """
+    given, file, folder = _read(scenario)
+    if strategies is not None:
+        if isinstance(strategies, str | Mapping):
+            raise ScenarioError(f"strategies = {strategies!r}: must be a list")
+        keys["strategies"] = [described(strategy) for strategy in strategies]
+    if seeds is not None:
+        keys["seeds"] = seeds
+    name = str(keys.get("name", given.get("name", "results")))
+    results = Path(out) if out is not None else Path("results") / name
+    if table is not None:
+        given = _with_table(given, table, results, file)
+    checked = scenarios.build(given, file, folder, overrides, keywords=keys)
+    executor = _executor(executor, [spec.name for spec in checked.strategies])
+    sweep.check_options(executor, "local", address=address)
+    planned = sweep.plan_for(checked, file, tune=tune)
+    if planned.warning:
+        warnings.warn(planned.warning, UserWarning, stacklevel=2)
+    lines: list[str] = []
+    store = Store(results if out is not None else Path("results") / checked.name)
+    with store.lock(), ray_address(address):
+        with _shown(planned, store, progress, "tuning") as finished:
+            planned = sweep.complete(
+                planned,
+                store,
+                executor=executor,
+                workers=workers,
+                force=force,
+                probe=probe,
+                failed=lines.append,
+                finished=finished,
+            )
+        store.open(planned, _text(scenario, given), _call(scenario, overrides, keys), force=force)
+        with _shown(planned, store, progress, "training") as finished:
+            failures = sweep.execute(planned, store, executor=executor, workers=workers, finished=finished)
+        if failures:
+            raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
+        if lines:
+            raise RunError(f"{len(lines)} runs of candidates failed: {lines[0]}")
+        return load(store.folder)
+
+
+def _read(scenario: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
+    """Return the tables of a scenario, the name that its errors begin with, and its folder."""
+    if isinstance(scenario, Mapping):
+        given = plain(scenario)
+        if isinstance(listed := scenario.get("strategies"), list | tuple):
+            given["strategies"] = [described(strategy) for strategy in listed]
+        return given, "scenario", Path()
+    path = scenarios.find(str(scenario))
+    return scenarios.parse(path), path.name, path.parent
+
+
+def _with_table(given: Mapping[str, Any], table: pd.DataFrame, results: Path, file: str) -> dict[str, Any]:
+    """Write a frame next to the results folder, and return the scenario that names its file."""
+    tables = copy.deepcopy(dict(given))
+    data = tables.get("data")
+    own = data.get("own") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(own, dict):
+        raise ScenarioError(f"{file}: table: needs [data.own], which declares its columns")
+    declared = [own.get("label"), *own.get("columns", ()), *own.get("attributes", ())]
+    names = [name for name in dict.fromkeys(declared) if name in table.columns]  # others: an error later
+    buffer = io.BytesIO()
+    try:
+        table[names].rename(columns=str).to_parquet(buffer, index=False)
+    except Exception as error:  # a column of several types, a name that appears twice
+        raise ScenarioError(f"{file}: table: cannot be written as Parquet: {error}") from None
+    path = results.with_name(f"{results.name}-table.parquet")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
+    data.pop("source", None)
+    data["file"] = str(path.resolve())
+    return tables
+
+
+def _executor(executor: str | None, names: Sequence[str]) -> str:
+    """Return the executor, which must be ``serial`` for strategies that only this process has."""
+    here = [name for name in names if name.startswith(f"{MAIN}:")]
+    if not here:
+        return executor or "processes"
+    if executor not in {None, "serial"}:
+        raise ScenarioError(
+            f"strategies: {here[0].removeprefix(f'{MAIN}:')} is defined in the calling script, which "
+            f"the workers of executor {executor!r} do not run; move it to a file of its own, or use 'serial'"
+        )
+    return "serial"
+
+
+@contextmanager
+def _shown(planned: Plan, store: Store, progress: bool, what: str) -> Iterator[Callable[[Run], Any]]:
+    """Show the progress of tuning or training, if it is to be shown."""
+    from fedtoll import progress as shown
+
+    if not progress:
+        yield lambda run: None
+        return
+    with shown.tuning(planned) if what == "tuning" else shown.training(planned, store) as finished:
+        yield finished
+
+
+def _text(scenario: str | Path | Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return what ``scenario.toml`` of the results folder says."""
+    if isinstance(scenario, Mapping):
+        return toml.dumps(given)
+    return scenarios.find(str(scenario)).read_text(encoding="utf-8")
+
+
+def _call(scenario: str | Path | Mapping[str, Any], overrides: Sequence[str], keys: Mapping[str, Any]) -> str:
+    """Return the call that made the results, without what changes no result."""
+    first = "scenario" if isinstance(scenario, Mapping) else repr(str(scenario))
+    more = {"overrides": list(overrides)} if overrides else {}
+    stated = [f"{name}={plain(value)!r}" for name, value in (more | dict(keys)).items()]
+    return f"fedtoll.run({', '.join([first, *stated])})"

@@ -1,0 +1,260 @@
+"""``fedtoll.run`` from Python: what it takes, and what its results show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fedtoll
+from fedtoll import progress
+from fedtoll.api import _executor
+from fedtoll.scenarios import toml
+from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.keywords import apply
+from fedtoll.scenarios.read import library, parse
+from fedtoll.strategies.base import Strategy
+from fedtoll.strategies.given import described
+from fedtoll.strategies.term import Term
+
+SCENARIO: dict[str, Any] = {
+    "name": "tiny",
+    "title": "Tiny",
+    "seeds": "0:2",
+    "data": {
+        "source": "synthetic",
+        "groups": ["group"],
+        "synthetic": {"groups": {"<b>a</b>": {"size": 300}, "b": {"size": 200}}},
+    },
+    "training": {"rounds": 1, "sampling_rate": 0.1, "local_steps": 1, "learning_rate": 0.5, "clip": 1.0},
+    "privacy": {"epsilons": ["inf", 2]},
+    "strategies": [{"name": "fedavg"}],
+}
+HOW: dict[str, Any] = {"executor": "serial", "probe": False}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return fedtoll.run(SCENARIO, out=tmp_path_factory.mktemp("api") / "tiny", **HOW)
+
+
+def hashes(results):
+    return sorted(run["hash"] for run in results.resolved["runs"])
+
+
+def test_a_dictionary_a_path_and_a_name_are_the_same_scenario(tmp_path, monkeypatch, results):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tiny.toml"
+    file.write_text(toml.dumps(SCENARIO))
+    by_path = fedtoll.run(file, **HOW)
+    assert by_path.folder.resolve() == tmp_path / "results" / "tiny"
+    assert hashes(by_path) == hashes(results)
+    assert by_path.groups.equals(results.groups)
+    stored = tomllib.loads((results.folder / "scenario.toml").read_text())
+    assert stored == SCENARIO
+    with pytest.raises(ScenarioError, match="'adult-race'"):
+        fedtoll.run("adult-rase")
+
+
+def test_keywords_override_keys_and_sections(tmp_path, results):
+    again = fedtoll.run(
+        SCENARIO | {"privacy": {"epsilons": [7]}, "seeds": [5]},
+        out=tmp_path / "x",
+        epsilons=[np.inf, np.float64(2)],
+        seeds=range(2),
+        training={"learning_rate": 0.5},
+        **HOW,
+    )
+    assert hashes(again) == hashes(results)
+    assert again.resolved["command"] == (
+        "fedtoll.run(scenario, epsilons=['inf', 2.0], training={'learning_rate': 0.5}, seeds=[0, 1])"
+    )
+
+
+def test_a_key_of_training_is_not_the_list_that_tune_tries():
+    table = parse(library()["synthetic-shift"])
+    apply(table, {"rounds": 3, "learning_rates": [0.1]})
+    assert table["training"]["rounds"] == 3
+    assert table["tune"] == {"learning_rates": [0.1]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"epsilon": [1]}, "epsilon: no key of a scenario has this name; did you mean 'epsilons'?"),
+        ({"kind": "mlp"}, "kind: a key of several sections (split, partition, model)"),
+        ({"rounds": 0}, "scenario: training.rounds = 0"),
+        ({"strategies": "term"}, "must be a list"),
+        ({"strategies": [3]}, "must be a name, a table with a name, a strategy or its class"),
+        ({"learning_rates": [0.1]}, "learning_rates: no key of a scenario has this name"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, keys, words):
+    with pytest.raises(ScenarioError) as caught:
+        fedtoll.run(SCENARIO, out=tmp_path / "x", **keys)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_instance_is_the_strategy_that_a_file_names():
+    assert described(Term(t=5.0)) == {"name": "term", "t": 5.0}
+    assert described(Term) == described("term") == {"name": "term"}
+    assert described({"name": "term", "t": 2.0}) == {"name": "term", "t": 2.0}
+
+
+def test_an_instance_of_a_class_in_a_file_is_found_by_its_file(tmp_path):
+    from fedtoll.strategies.registry import load
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from fedtoll.strategies.base import Strategy\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(Strategy):\n"
+        "    a: float = 1.0\n"
+    )
+    assert described(load(f"{file}:Mine")(a=2.0)) == {"name": f"{file}:Mine", "a": 2.0}
+
+    class Inner(Strategy):
+        pass
+
+    with pytest.raises(ScenarioError, match="define the class at the top"):
+        described(Inner())
+
+
+SESSION = """
+from dataclasses import dataclass
+import numpy as np
+import fedtoll
+from fedtoll.strategies.base import Strategy, sizes
+from fedtoll.strategies.registry import resolve
+{helper}
+@dataclass(frozen=True)
+class Mine(Strategy):
+    a: float = 1.0
+
+    def weigh(self, reports, state):
+        p = power(sizes(reports), self.a)
+        return p / p.sum(), state
+
+path, digest = resolve("__main__:Mine")
+print(path, digest)
+"""
+
+
+def test_a_class_typed_into_a_session_is_another_one_if_what_it_uses_changes(tmp_path):
+    found = {}
+    for name, power in {"a": "n**a", "again": "n**a", "b": "n**(a + 1)"}.items():
+        text = SESSION.format(helper=f"def power(n, a):\n    return {power}\n\n")
+        done = subprocess.run(
+            [sys.executable, "-"], input=text, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        path, found[name] = done.stdout.split()
+        assert path == "__main__:Mine"
+    assert found["a"] == found["again"] != found["b"]
+
+
+def test_a_class_of_the_calling_script_runs_in_this_process_only():
+    assert _executor(None, ["fedavg"]) == "processes"
+    assert _executor(None, ["fedavg", "__main__:Mine"]) == _executor("serial", ["__main__:Mine"]) == "serial"
+    with pytest.raises(ScenarioError, match="Mine is defined in the calling script"):
+        _executor("ray", ["__main__:Mine"])
+
+
+OWN = {
+    "label": "paid",
+    "positive": "yes",
+    "negative": ["no"],
+    "columns": {"age": {"low": 0, "high": 100}},
+    "attributes": {"sex": {"values": ["f", "m"]}},
+}
+
+
+def test_a_frame_with_declared_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": rng.uniform(0, 100, 400),
+            "sex": rng.choice(["f", "m"], 400),
+            "paid": rng.choice(["no", "yes"], 400),
+            "secret": rng.uniform(0, 1, 400),
+        }
+    )
+    scenario = SCENARIO | {"data": {"groups": ["sex"], "own": OWN}}
+    results = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
+    assert set(results.groups["group"]) == {"f", "m", "(all)"}
+    stored = pd.read_parquet(tmp_path / "mine-table.parquet")
+    assert list(stored) == ["paid", "age", "sex"]
+    assert not list((tmp_path / "mine").rglob("*table*"))
+    again = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
+    assert hashes(again) == hashes(results)
+    with pytest.raises(ScenarioError, match="no column 'age'"):
+        fedtoll.run(scenario, table=frame.drop(columns="age"), out=tmp_path / "other", **HOW)
+    with pytest.raises(ScenarioError, match=r"needs \[data.own\]"):
+        fedtoll.run(SCENARIO, table=frame, out=tmp_path / "other", **HOW)
+
+
+def test_results_say_what_they_are_in_one_line(results):
+    assert repr(results) == (f"<Results of tiny: 4 runs, 1 strategy, 2 ε, 2 seeds; {results.folder}>")
+    assert "At ε = 2 under fedavg" in results.headline
+    assert {"headline", "plot", "report", "toll", "groups"} <= set(dir(results))
+    assert not [name for name in (*dir(results), *dir(results.plot)) if name.startswith("_")]
+
+
+def test_a_notebook_shows_the_headline_and_its_chart(results):
+    html = results._repr_html_()
+    assert html.startswith("<p><strong>At ε = 2 under fedavg")
+    assert 'src="data:image/svg+xml;base64,' in html
+    assert "<b>" not in html
+    assert "&lt;b&gt;a&lt;/b&gt;" in html
+
+
+def test_figures_and_the_report_are_written(tmp_path, results):
+    figure = results.plot.toll()
+    assert figure.save(tmp_path / "a.svg").read_text().startswith("<svg")
+    assert figure.save(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert results.plot.utility("accuracy").spec != results.plot.utility().spec
+    for wrong, words in (
+        (lambda: figure.save(tmp_path / "a.jpg"), "must end in"),
+        (lambda: results.plot.utility("tprr"), "did you mean 'tpr'"),
+        (lambda: results.plot.others(), r"plot.others\(\)"),
+    ):
+        with pytest.raises(ScenarioError, match=words):
+            wrong()
+    page = results.report(tmp_path)
+    assert page == tmp_path / "report.html"
+    assert "under fedavg" in page.read_text()
+
+
+def test_the_package_lists_what_is_public():
+    assert dir(fedtoll) == sorted(fedtoll.__all__)
+    for name in fedtoll.__all__:
+        assert getattr(fedtoll, name) is not None
+    code = "import sys, fedtoll; dir(fedtoll); print('torch' in sys.modules, 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
+
+
+def test_progress_is_a_line_now_and_then_where_nothing_can_be_redrawn(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.02)
+    with progress.progress("tiny", 4, 1, "runs") as shown:
+        shown.advance("tiny, 3 replies skipped")
+        for _ in range(200):
+            if err := capsys.readouterr().err:
+                break
+            import time
+
+            time.sleep(0.02)
+    assert err.startswith("tiny, 3 replies skipped: 2 of 4 runs, 0 s, about ")
+
+
+def test_a_dictionary_survives_the_toml_of_the_results_folder():
+    table = parse(library()["adult-race"])
+    assert tomllib.loads(toml.dumps(table)) == table
+    assert tomllib.loads(toml.dumps({"a": [float("inf")]})) == {"a": [float("inf")]}
