@@ -268,13 +268,14 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
     source = federation.source
     noise = {}
     for run in runs:
+        personal = run.has_personal_budgets
         for client in run.clients if run.mechanism == "dp-sgd" else ():
             noise[run.strategy.name, run.epsilon, client.id] = {
                 "strategy": run.strategy.name,
                 "mechanism": run.mechanism,
                 "epsilon": run.epsilon,
                 "client": client.id,
-                **({"epsilon_target": run.target_of(client)} if run.has_personal_budgets else {}),
+                **({"epsilon_target": run.target_of(client)} if personal else {}),
                 "sampling_rate": client.sampling_rate,
                 "steps": client.steps * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,

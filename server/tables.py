@@ -85,6 +85,7 @@ def _clients(
     If the run may skip replies, a column has the reason; a skipped reply has no update and no noise.
     """
     rows = []
+    personal = run.has_personal_budgets
     mu = run.strategy.parameters.get("proximal_mu", 0.0)  # Flower's own FedProx
     planned = [] if history else [noise_variance(run, client, mu) for client in run.clients]
     for round in range(1, run.rounds + 1):
@@ -103,7 +104,7 @@ def _clients(
                 "noise_variance": recorded.noise_variances[i] if recorded.noise_variances else planned[place],
                 "epsilon_spent": spent[client.id, round],
             }
-            if run.has_personal_budgets:
+            if personal:
                 row["epsilon_target"] = run.target_of(client)
             for statistic in run.statistics if run.trust == "local" else ():
                 estimate = recorded.statistics[i][statistic.name]

@@ -148,7 +148,7 @@ DIFFERING = Part(
     (mutants_of_differing,),
     ("personal budgets", "participation"),
     label=lambda i: f"d{i + 1}",
-    heading="Clients that differ by more than their size, with the checks of this part:",
+    heading="Personal budgets and participation, with the checks of this part:",
 )
 
 SUMS = Part(
