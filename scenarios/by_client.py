@@ -100,3 +100,11 @@ def _check_clients(
     for name in by_group:
         if name not in held:
             raise ScenarioError(f"{key}: no client holds records of group {name!r} alone")
+
+
+def crossing(names: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of all combinations of groups, one of each attribute, such as ``a/b``."""
+    crossed = [""]
+    for level in names:
+        crossed = [f"{a}/{b}" if a else b for a in crossed for b in level]
+    return crossed

@@ -65,6 +65,11 @@ def derived_noise_seed(noise_seed: int, seed: int) -> int:
     return int(sequence(noise_seed, Purpose.NOISE_SEED, seed).generate_state(1, np.uint64)[0])
 
 
+def noise_seed(stated: int | None, seed: int) -> int:
+    """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
+    return seed if stated is None else derived_noise_seed(stated, seed)
+
+
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
     """Return a new generator for one purpose and key.
 

@@ -23,7 +23,7 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
-from fedtoll.server.noise import noise_variance
+from fedtoll.server.noise import noise_variance, variances_of
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
@@ -149,7 +149,7 @@ class Adapted(FlowerStrategy):
         variances = np.array([r.noise_variance for r in reports])
         if self._sums is not None:
             weights, coefficients = self._sums.weights, self._sums.weights * coefficients
-            variances = np.array(self._variances())
+            variances = np.array(variances_of(self._run, self._instructions))
         weights, coefficients, variances = (
             _filled(values, present, len(clients), absent)
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
@@ -181,15 +181,10 @@ class Adapted(FlowerStrategy):
 
     def _sum(self, sums: Sums, round: int, metrics: Sequence[Any]) -> Report:
         """Return the report of the sum; every reply is there, since such runs skip none."""
-        ids = [c.id for c in self._run.clients]
+        ids, noise = [c.id for c in self._run.clients], variances_of(self._run, self._instructions)
         received = [self._strict.parameters[i] for i in ids]
         spent = max(self._strict.ledger.epsilon(i) for i in ids)
-        return sums.report(round, self._params, received, metrics, self._variances(), spent)
-
-    def _variances(self) -> list[float]:
-        """Return the variance of the noise in a coordinate of every client's update."""
-        mu = self._instructions.get("proximal_mu", 0.0)
-        return [noise_variance(self._run, client, mu) for client in self._run.clients]
+        return sums.report(round, self._params, received, metrics, noise, spent)
 
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
         update = tuple(

@@ -16,7 +16,7 @@ from fedtoll.clients import engines
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
-from fedtoll.scenarios.by_client import check_names
+from fedtoll.scenarios.by_client import check_names, crossing
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -27,7 +27,7 @@ from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
-from fedtoll.scenarios.streams import derived_noise_seed
+from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -317,7 +317,7 @@ def _runs(
             on_failure=training.on_failure,
             clients=planned,
             seed=seed,
-            noise_seed=_noise_seed(privacy, seed) if private else 0,
+            noise_seed=noise_seed(privacy.noise_seed, seed) if private else 0,
             choice=chosen,
             predictions=scenario.keeps_predictions,
             timeout=training.timeout,
@@ -327,11 +327,6 @@ def _runs(
         )
         for seed in scenario.seeds
     ]
-
-
-def _noise_seed(privacy: Privacy, seed: int) -> int:
-    """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
-    return seed if privacy.noise_seed is None else derived_noise_seed(privacy.noise_seed, seed)
 
 
 def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
@@ -346,15 +341,8 @@ def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
 
 def _groups(scenario: Scenario, source: sources.Source) -> Sequence[str]:
     """Return the names of all groups that the scenario may have."""
-    groups = _crossing([source.attributes[g] for g in scenario.data.groups])
+    groups = crossing([source.attributes[g] for g in scenario.data.groups])
     return [*groups, REST] if scenario.data.floor else groups
-
-
-def _crossing(names: Sequence[Sequence[str]]) -> list[str]:
-    crossed = [""]
-    for level in names:
-        crossed = [f"{a}/{b}" if a else b for a in crossed for b in level]
-    return crossed
 
 
 def _located(scenario: Scenario) -> Model:
