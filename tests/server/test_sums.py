@@ -288,6 +288,14 @@ def test_a_subclass_with_weights_of_its_own_is_refused():
             },
             r"tune.charge = 'random-stopping': must be 'none'",
         ),
+        (
+            {"participation": {"kind": "fraction", "fraction": 0.5}},
+            r"participation.kind = 'fraction': must be 'all'",
+        ),
+        (
+            {"privacy": {"epsilons": [2.0], "trust": "central", "epsilon_factor": {"Female": 0.5}}},
+            r"privacy.epsilon_factor: not with privacy.trust = 'central'",
+        ),
         ({"privacy": {"epsilons": [2.0], "colluding": 1}}, r"privacy.colluding = 1: needs privacy.trust"),
         (
             {"privacy": {"epsilons": [2.0], "trust": "central", "colluding": 1}},
@@ -349,6 +357,7 @@ def test_a_supernode_with_records_of_its_own_answers_no_such_run():
         privacy=local.privacy.changed(trust="central"),
         training=local.training,
         partition=SimpleNamespace(kind="declared", copies=1),
+        participation=local.participation,
         tune=None,
     )
     with pytest.raises(ValueError, match=r"partition.kind = 'declared': not with privacy.trust = 'central'"):
