@@ -84,7 +84,7 @@ def _clients(
 
     If the run may skip replies, a column has the reason; a skipped reply has no update and no noise.
     """
-    rows = []
+    rows, so_far = [], dict.fromkeys((c.id for c in run.clients), 0.0)
     personal = run.has_personal_budgets
     mu = run.strategy.parameters.get("proximal_mu", 0.0)  # Flower's own FedProx
     planned = [] if history else [noise_variance(run, client, mu) for client in run.clients]
@@ -92,6 +92,7 @@ def _clients(
         recorded = history.get(round, adapter.Aggregation())
         for i, place in enumerate(strict.attendance.clients(round)):
             client = run.clients[place]
+            so_far[client.id] = spent.get((client.id, round), so_far[client.id])
             row: dict[str, Any] = {
                 "round": round,
                 "client": client.id,
@@ -102,7 +103,7 @@ def _clients(
                     math.nan if recorded.coefficients is None else float(recorded.coefficients[i])
                 ),
                 "noise_variance": recorded.noise_variances[i] if recorded.noise_variances else planned[place],
-                "epsilon_spent": spent[client.id, round],
+                "epsilon_spent": so_far[client.id],
             }
             if personal:
                 row["epsilon_target"] = run.target_of(client)

@@ -21,7 +21,7 @@ MOST_STEPS = 300
 
 @dataclass(frozen=True)
 class RobustHDP(Strategy):
-    """Robust-HDP (Malekmohammadi, Yu and Cao 2024): less weight to clients whose updates look noisier.
+    """Robust-HDP: less weight to clients whose updates look noisier.
 
     p_k ∝ 1 / σ̂_k², with σ̂_k² = ‖S_k‖², where the matrix Q of all updates, a column for each client, is split
     into a low-rank part L and a sparse part S by principal component pursuit: min ‖L‖_* + λ ‖S‖_1 with

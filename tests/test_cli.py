@@ -179,7 +179,10 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(here, tmp_path, mist
         (["run", "adult-race", "--epsilon", "1"], ["""did you mean --set 'privacy.epsilons=["inf", 1]'?"""]),
         (["run", "adult-race", "--sed", "0:2"], ["no option --sed; did you mean --seeds?"]),
         (["run", "adult-race", "--foo"], ["no option --foo; --help lists the options"]),
-        (["run", "adult-race", "--set", "training.participation=0.5"], ["a section of its own: [participation]"]),
+        (
+            ["run", "adult-race", "--set", "training.participation=0.5"],
+            ["a section of its own: [participation]"],
+        ),
         (["status", "."], ["no results"]),
         (["describe", "zzz"], ["fedtoll list shows all names"]),
         (["describe", "none.toml"], ["no such file"]),
