@@ -17,6 +17,9 @@ from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import Estimate, Value
 from fedtoll.scenarios.streams import Purpose, stream
 
+Answers = list[tuple[StatisticPlan, Estimate]]
+"""What a client releases in a round besides its update."""
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRecords:

@@ -30,7 +30,7 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
     ----------
     model
         ``logistic``: one linear layer. ``mlp``: ``hidden`` layers with ReLU. Otherwise
-        ``package.module:factory``, called as ``factory(inputs, outputs)``.
+        ``file.py:factory`` or ``package.module:factory``, called as ``factory(inputs, outputs)``.
     inputs
         Number of features.
     classes
@@ -71,23 +71,43 @@ def build(model: Model, inputs: int, classes: int, precision: str = "float32") -
     return module.to(DTYPES[precision])
 
 
+def located(model: Model) -> Model:
+    """Return a model whose file, if its factory is in one, has an absolute path."""
+    module, _, name = model.kind.rpartition(":")
+    return model.changed(kind=f"{_absolute(module)}:{name}") if module.endswith(".py") else model
+
+
+def _absolute(file: str) -> Path:
+    """Return the absolute path of a file of the user's; one that was sent to this process is absolute."""
+    if shipped.received(Path(file)):
+        return Path(file)
+    try:
+        return Path(file).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a symlink loop, a NUL byte
+        raise ScenarioError(f"model.kind: {file[:200]!r}: not a file: {error}") from None
+
+
 def digest(model: Model) -> str:
     """Return the SHA-256 of a factory's source file; an empty string for built-in models."""
     if ":" not in model.kind:
         return ""
     try:
-        file = Path(inspect.getfile(_factory(model.kind)))
+        factory, module = _factory(model.kind), model.kind.rpartition(":")[0]
+        file = _absolute(module) if module.endswith(".py") else Path(inspect.getfile(factory))
         return hashlib.sha256(shipped.read_bytes(file)).hexdigest()
     except (OSError, TypeError) as error:
         raise ScenarioError(f"model.kind = {model.kind!r}: its source cannot be read: {error}") from None
 
 
 def _factory(path: str) -> Callable[[int, int], nn.Module]:
-    module, _, name = path.partition(":")
+    module, _, name = path.rpartition(":")
+    file = _absolute(module) if module.endswith(".py") else None
+    if file is not None and not (shipped.received(file) or file.is_file()):
+        raise ScenarioError(f"model.kind = {path!r}: no such file")
     require(module)
     try:
         with contained():
-            loaded = importlib.import_module(module)
+            loaded = importlib.import_module(module) if file is None else shipped.load(file, "model")
     except ImportError as error:
         raise ScenarioError(f"model.kind = {path!r}: cannot be imported: {error}") from None
     except (Exception, SystemExit) as error:

@@ -21,7 +21,7 @@ from flwr.app import ConfigRecord, Context
 
 from fedtoll.clients.failures import RejectedError
 from fedtoll.clients.train import Clients
-from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.privacy.ledger import Ledger, all_owed
 from fedtoll.scenarios import holder
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Records
@@ -146,7 +146,6 @@ def _spends(run: Run, client: int) -> float:
     """Return the ε that a client spends by the plan of a run, from public constants alone."""
     if run.mechanism != "dp-sgd":
         return float("inf")
-    ledger, plan = Ledger.of(run), run.clients[client]
-    for round in range(1, run.rounds + 1):
-        ledger.charge(owed(run, plan, round))
-    return ledger.epsilon(plan.id)
+    ledger = Ledger.of(run)
+    ledger.charge(all_owed(run, client, run.attendance))
+    return ledger.epsilon(run.clients[client].id)

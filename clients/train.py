@@ -39,13 +39,12 @@ from fedtoll.clients.failures import (
 from fedtoll.clients.state import LEDGER, claim, enter, entered
 from fedtoll.privacy.ledger import DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
-from fedtoll.scenarios.run import NUMERICS, Run, StatisticPlan
-from fedtoll.scenarios.statistics import Estimate
+from fedtoll.scenarios.participation import Attendance
+from fedtoll.scenarios.run import NUMERICS, Run
 
 Record = TypeVar("Record")
 
 _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
-
 
 MOST_RUNS = 16
 """The maximum number of runs whose records and constants are kept."""
@@ -177,6 +176,8 @@ class Clients:
             read[id(content)] = self._read(only(ConfigRecord, content), only(ArrayRecord, content))
         broadcast = read[id(content)]
         run, client = broadcast.cohort.run, _partition_id(context)
+        if not (turn := broadcast.cohort.attendance.turn(client, broadcast.round)):  # it was not charged
+            raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
         group_weights = broadcast.instructions.get("group_weights")
         weights = _example_weights(group_weights, groups, labels, run, features.dtype)
@@ -190,7 +191,7 @@ class Clients:
             weights_N=weights,
         )
         claim(context.state, broadcast.answered)
-        return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups))
+        return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups, turn))
 
     def _read(self, config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
         """Read the two records of a message and compute their digest, by which a client recognises a repeat.
@@ -228,7 +229,7 @@ class Clients:
             digest = hashlib.sha256(text.encode()).hexdigest()
             while len(self._cohorts) >= MOST_RUNS:
                 self._cohorts.pop(next(iter(self._cohorts)))
-            self._cohorts[text] = _Cohort(text, digest, run, self._tensors[2], module)
+            self._cohorts[text] = _Cohort(text, digest, run, self._tensors[2], module, run.attendance)
         return self._cohorts[text]
 
 
@@ -243,13 +244,14 @@ class Round:
 
 @dataclass(eq=False)
 class _Cohort:
-    """What the clients of a run share: the run, its digest, their records and a module for evaluation."""
+    """What the clients of a run share: run, digest, records, a module for evaluation, who takes part."""
 
     text: str
     digest: str
     run: Run
     tensors: Tensors
     module: torch.nn.Module | None
+    attendance: Attendance
     loaded: Any = None  # the parameters that are in the module
 
 
@@ -273,7 +275,7 @@ class _Job:
     context: Context
     run: Run
     task: Task
-    answers: list[tuple[StatisticPlan, Estimate]]
+    answers: mechanisms.Answers
 
 
 def _failed(message: Message, context: Context, error: Exception, failures: list[Failure]) -> Message:
@@ -331,10 +333,10 @@ def _example_weights(
     return weights[groups_N * run.classes + labels_N.long() if by_label else groups_N]
 
 
-def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor) -> list[tuple[StatisticPlan, Estimate]]:
-    """Release every statistic that is due."""
+def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:
+    """Release every statistic that is due in this one of the client's rounds."""
     run, module = cohort.run, cohort.module
-    due = [(i, statistic) for i, statistic in enumerate(run.statistics) if statistic.due(task.round)]
+    due = [(i, statistic) for i, statistic in enumerate(run.statistics) if statistic.due(turn)]
     if not due or module is None:
         return []
     plan = task.plan

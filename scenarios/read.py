@@ -125,7 +125,10 @@ def build(
     keywords
         Values by the name of their key, as in :func:`fedtoll.scenarios.keywords.apply`.
     """
-    tables = copy.deepcopy(dict(table))
+    try:
+        tables = copy.deepcopy(dict(table))
+    except RecursionError:
+        raise ScenarioError(f"{file}: nested too deeply") from None
     for pair in overrides:
         override(tables, pair)
     if seeds is not None:

@@ -20,9 +20,10 @@ from pydantic import (
 )
 
 from fedtoll.scenarios.choice import Choice
-from fedtoll.scenarios.data.config import Data
+from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
+from fedtoll.scenarios.participation import Attendance, Participation
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.shares import check_shares
@@ -40,8 +41,17 @@ _LATER: dict[str, Any] = {
     "timeout": None,
     "trust": "local",
     "colluding": 0,
+    "participation": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
+
+_LATER_OF_CLIENTS: dict[str, Any] = {
+    "epsilon_factor": 1.0,
+    "rounds": None,
+    "weight": None,
+    "noise_share": None,
+}
+"""The same for the keys of a client."""
 
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
 """``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
@@ -80,6 +90,8 @@ class ClientPlan(Section):
 
     ``group`` is empty if it is not public. ``batch_size`` is DP-SGD's normaliser B = q·n (a real number),
     ``steps`` the number T of local steps per round, ``noise_multiplier`` σ in units of the clip.
+    ``epsilon_factor`` is the share of the run's ε that the client may spend, ``rounds`` the number of rounds
+    in which it takes part, if that may not be all.
 
     If the server sees sums only, ``noise_multiplier`` is σ of the sum, in units of its sensitivity: what is
     charged. ``weight`` is the client's weight in the sum, and ``noise_share`` the noise that the client adds
@@ -93,6 +105,8 @@ class ClientPlan(Section):
     batch_size: float
     steps: int
     noise_multiplier: float
+    epsilon_factor: float = 1.0
+    rounds: int | None = None
     weight: float | None = None
     noise_share: float | None = None
 
@@ -101,17 +115,13 @@ class ClientPlan(Section):
         """The noise that the client itself adds to a sum of gradients, in units of the clip."""
         return self.noise_multiplier if self.noise_share is None else self.noise_share
 
-    @model_serializer(mode="wrap")
-    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), weight=None, noise_share=None)
-
 
 class StatisticPlan(Section):
-    """A statistic that every client releases in rounds 1, 1 + ``every``, ..., with sd z · sensitivity.
+    """A statistic that every client releases with sd z · sensitivity.
 
-    If the server sees sums only, ``noise_multiplier`` is z of the sum, and ``noise_share`` the noise that
-    each client adds itself, in units of the sensitivity.
+    It is due in a client's first round, and in every ``every``-th of its rounds after that. If the server
+    sees sums only, ``noise_multiplier`` is z of the sum, and ``noise_share`` the noise that each client adds
+    itself, in units of the sensitivity.
     """
 
     name: str
@@ -130,12 +140,12 @@ class StatisticPlan(Section):
         """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
         return without_default(handler(self), noise_share=None)
 
-    def due(self, round: int) -> bool:
-        """Return whether the statistic is released in a round."""
-        return (round - 1) % self.every == 0
+    def due(self, turn: int) -> bool:
+        """Return whether a client releases the statistic in this one of its rounds, counted from 1."""
+        return (turn - 1) % self.every == 0
 
     def releases(self, rounds: int) -> int:
-        """Return the number of releases in this many rounds."""
+        """Return the number of a client's releases in this many of its rounds."""
         return -(-rounds // self.every)
 
     @property
@@ -199,6 +209,7 @@ class Run(Section):
     timeout: float | None = None
     trust: Trust = "local"
     colluding: int = 0
+    participation: Participation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -218,7 +229,30 @@ class Run(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), **_LATER)
+        content = without_default(handler(self), **_LATER)
+        for client in content["clients"]:
+            for key, value in _LATER_OF_CLIENTS.items():
+                if client[key] == value:
+                    del client[key]
+        return content
+
+    def target_of(self, client: ClientPlan) -> float:
+        """Return the ε that a client may spend in total."""
+        return self.epsilon * client.epsilon_factor
+
+    def rounds_of(self, client: ClientPlan) -> int:
+        """Return the number of rounds in which a client takes part."""
+        return self.rounds if client.rounds is None else client.rounds
+
+    @property
+    def attendance(self) -> Attendance:
+        """Who takes part in which round; drawn anew at every call."""
+        return Attendance.draw(self.participation, self.clients, self.rounds)
+
+    @property
+    def has_personal_budgets(self) -> bool:
+        """Whether some clients may spend less than the run's ε."""
+        return any(client.epsilon_factor != 1 for client in self.clients)
 
     @property
     def guarantee(self) -> tuple[float, str]:
@@ -251,15 +285,19 @@ class Run(Section):
         """Sixteen hexadecimal digits that cover everything that can change a number.
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
-        user's strategy file (the digest covers its content), the path of a user's table (the checksum
-        covers its content), whether predictions are stored, and how long a round waits for replies.
+        user's strategy or model file (the digest covers its content), the path of a user's table (the
+        checksum covers its content), what is said about it, whether predictions are stored, and how long
+        a round waits for replies.
         """
         content = self.model_dump(mode="json")
         content.pop("predictions", None)
         content.pop("timeout", None)
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
+        content["model"]["kind"] = self.model.kind.rsplit("/", 1)[-1]
         content["data"]["file"] = ""
+        for word in WORDS:
+            (content["data"].get("own") or {}).pop(word, None)
         if self.split.validation:  # the rule that draws the public part; other runs keep their hash
             content["split"]["public"] = "of all records, the same for every seed"
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -35,6 +35,7 @@ from fedtoll.scenarios.fields import (
     Seeds,
     without_default,
 )
+from fedtoll.scenarios.participation import Participation
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.trust import Trust
 from fedtoll.scenarios.trust import check as check_trust
@@ -130,7 +131,11 @@ class Partition(Section):
 
 
 class Model(Section):
-    """The model: ``logistic``, ``mlp`` with ``hidden`` layers, or any ``package.module:factory``."""
+    """The model: ``logistic``, ``mlp`` with ``hidden`` layers, or a factory of the user's.
+
+    A factory is ``file.py:factory`` or ``package.module:factory``.
+    The path of a file starts at the folder where fedtoll runs, as that of a strategy does.
+    """
 
     kind: str = "logistic"
     hidden: tuple[Count, ...] = ()
@@ -139,7 +144,7 @@ class Model(Section):
     def _check(self) -> Model:
         if self.kind not in {"logistic", "mlp"} and ":" not in self.kind:
             known = nearest(self.kind, ["logistic", "mlp"])
-            raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'package.module:factory'{known}")
+            raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'file.py:factory'{known}")
         if (self.kind == "mlp") != bool(self.hidden):
             raise ValueError("hidden: required by kind = 'mlp', e.g. hidden = [64, 32], and only there")
         return self
@@ -192,19 +197,22 @@ class Privacy(Section):
 
     ``trust``: who sees what (:mod:`fedtoll.scenarios.trust`). ``colluding``: how many clients may tell the
     adversary their share of the noise under secure aggregation.
+    ``epsilon_factor``: the share of ε that clients of a group, or a client, spend at most, by name; 1 for
+    those not named. ε is then the most that any client spends.
     """
 
     epsilons: tuple[Epsilon, ...] = Field(min_length=1)
     delta: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-5
     accountant: Literal["pld", "rdp", "prv"] = "pld"
     noise_seed: Seed | None = None
+    epsilon_factor: dict[str, Rate] = Field(default_factory=dict)
     trust: Trust = "local"
     colluding: Annotated[int, Field(strict=True, ge=0)] = 0
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), trust="local", colluding=0)
+        return without_default(handler(self), epsilon_factor={}, trust="local", colluding=0)
 
     @field_validator("epsilons")
     @classmethod
@@ -295,6 +303,7 @@ class Scenario(Section):
     partition: Partition = Partition()
     model: Model = Model()
     training: Training
+    participation: Participation = Participation()
     privacy: Privacy
     statistics: Statistics = Statistics()
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
@@ -308,7 +317,8 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), results=Results().model_dump())
+        later = {"results": Results().model_dump(), "participation": Participation().model_dump()}
+        return without_default(handler(self), **later)
 
     @property
     def keeps_predictions(self) -> bool:

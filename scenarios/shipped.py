@@ -6,12 +6,15 @@ table is never written to another machine's disk.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import io
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.abc import MetaPathFinder, SourceLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,39 @@ def read_bytes(path: Path) -> bytes:
 def spec_of(name: str, path: Path, source: bytes) -> importlib.machinery.ModuleSpec | None:
     """Return how the source of a Python file is imported under a name; ``None`` if it cannot be."""
     return importlib.util.spec_from_file_location(name, path, loader=_Loader(name, path, source))
+
+
+def load(path: Path, kind: str) -> Any:
+    """Execute a user's Python file, once per version of its source, and return it as a module.
+
+    Parameters
+    ----------
+    path
+        The file: one that was sent, or one on this machine.
+    kind
+        What it defines, ``strategy`` or ``model``: part of the module's name.
+
+    Raises
+    ------
+    ImportError
+        If it is not a Python file.
+    Exception
+        What the file raises.
+    """
+    return _execute(path, read_bytes(path), kind)
+
+
+@lru_cache(maxsize=64)
+def _execute(path: Path, source: bytes, kind: str) -> Any:
+    name = f"_fedtoll_{kind}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    spec = spec_of(name, path, source)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = module_from_spec(spec)
+    # The dataclass decorator looks up the module by name while the file is executed.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 class _Loader(SourceLoader):

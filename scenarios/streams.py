@@ -33,6 +33,7 @@ class Purpose(enum.IntEnum):
     NOISE_SEED = 11
     CHOICE = 12
     OBJECTIVE = 13
+    PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
 
@@ -62,6 +63,11 @@ def derived_noise_seed(noise_seed: int, seed: int) -> int:
     100
     """
     return int(sequence(noise_seed, Purpose.NOISE_SEED, seed).generate_state(1, np.uint64)[0])
+
+
+def noise_seed(stated: int | None, seed: int) -> int:
+    """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
+    return seed if stated is None else derived_noise_seed(stated, seed)
 
 
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

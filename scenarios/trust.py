@@ -58,12 +58,12 @@ def check(scenario: Any) -> None:
         )
     if tune is not None and tune.charge != "none":
         raise ValueError(f"tune.charge = {tune.charge!r}: must be 'none' {given}")
-    if (taking := getattr(scenario, "participation", None)) is not None and taking.kind != "all":
+    if (kind := scenario.participation.kind) != "all":
         raise ValueError(
-            f"participation.kind = {taking.kind!r}: must be 'all' {given}: weights and shares of the noise "
+            f"participation.kind = {kind!r}: must be 'all' {given}: weights and shares of the noise "
             "are those of all clients"
         )
-    if getattr(scenario.privacy, "epsilon_factor", None):
+    if scenario.privacy.epsilon_factor:
         raise ValueError(
             f"privacy.epsilon_factor: not {given}: a sum has one noise, the same for all clients"
         )

@@ -13,7 +13,7 @@ from fedtoll.scenarios.fields import NUMBER, TABLE
 
 STRATEGIES = 'must be a list of tables, e.g. [{name="fedavg"}]'
 _BRANCHES = {"float", "literal['clip-only']", "[key]", NUMBER, TABLE}  # parts of a location that no file has
-_EVERYBODY = "there is no sampling of clients: every client trains in every round"
+_EVERYBODY = 'who trains in a round is stated in a section of its own: [participation] with kind = "fraction"'
 _PLAIN = "clients take plain SGD steps, so that the noise of an update is known"
 HINTS = {
     "participation": _EVERYBODY,

@@ -23,6 +23,7 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
+from fedtoll.server.noise import noise_variance, variances_of
 from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
@@ -33,20 +34,20 @@ from fedtoll.strategies.simplex import simplex_violation
 
 @dataclass
 class Aggregation:
-    """A record of one round's aggregation. Lists follow the plan's order of clients.
+    """A record of one round's aggregation. Lists are of the clients that took part, in the plan's order.
 
     Parameters
     ----------
     weights, coefficients
-        p_k and a_k of every client, 0 where the reply was skipped; ``None`` for Flower's own strategies,
+        p_k and a_k of every such client, 0 where the reply was skipped; ``None`` for Flower's own strategies,
         which do not report them.
     statistics
-        The statistics of every client as the strategy saw them; undefined (NaN) where the reply was skipped.
+        Their statistics as the strategy saw them; undefined (NaN) where the reply was skipped.
         Empty if it saw sums only.
     total
         The statistics of the sum, if it saw sums only.
     noise_variances
-        v_k of every client's update; NaN where there is no update.
+        v_k of their updates; NaN where there is no update.
     """
 
     weights: Weights | None = None
@@ -71,8 +72,8 @@ class Adapted(FlowerStrategy):
         self._run = run
         self._strict = strict
         self._sums = None if run.trust == "local" else Sums(run)
-        members = [Member(c.id, c.size, c.group) for c in run.clients]
-        self._state = strategy.init([self._sums.member] if self._sums else members)
+        self._members = [Member(c.id, c.size, c.group) for c in run.clients]
+        self._state = strategy.init([self._sums.member] if self._sums else self._members)
         self._released = Released(run)
         self._params: Arrays = ()
         self._instructions: Mapping[str, Any] = {}
@@ -80,8 +81,13 @@ class Adapted(FlowerStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message per client with the parameters and the strategy's instructions."""
+        """Return a message to every client that takes part: the model and the strategy's instructions."""
         self._params = tuple(wire.arrays(arrays))
+        places = self._strict.attendance.clients(server_round)
+        if not places:
+            return []
+        members = [self._sums.member] if self._sums else [self._members[i] for i in places]
+        self._state = self.strategy.begin(server_round, members, self._state)
         instructions: dict[str, Any] = {
             k: np.asarray(v, dtype=np.float64).tolist()  # plain numbers, or a list of them
             for k, v in self.strategy.instructions(server_round, self._state).items()
@@ -94,24 +100,30 @@ class Adapted(FlowerStrategy):
         record = ConfigRecord({**config, **instructions, "server-round": server_round})
         content = RecordDict({"arrays": arrays, "config": record})
         return [
-            Message(content, self._strict.node_of[client.id], MessageType.TRAIN)
-            for client in self._run.clients
+            Message(content, self._strict.node_of[self._run.clients[i].id], MessageType.TRAIN) for i in places
         ]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
-        """Weigh the reports of the clients that replied, in the plan's order, and combine their updates."""
+        """Weigh the reports of the clients that replied, in the plan's order, and combine their updates.
+
+        In a round in which nobody takes part, the model stays as it is.
+        """
+        clients = [self._run.clients[i] for i in self._strict.attendance.clients(server_round)]
+        if not clients:
+            self.history[server_round] = Aggregation(np.empty(0), np.empty(0))
+            return wire.encoded(self._params), None
         received: dict[int, Any] = {
             self._strict.client_of[reply.metadata.src_node_id]: only(MetricRecord, reply.content)
             for reply in replies
         }
-        metrics = [received.get(c.id) for c in self._run.clients]
+        metrics = [received.get(c.id) for c in clients]
         present = [i for i, content in enumerate(metrics) if content is not None]
         statistics: Sequence[Mapping[str, Estimate]] = []
         if self._sums is None:
-            statistics = self._released.update(server_round, metrics)
-            reports = [self._report(self._run.clients[i], statistics[i]) for i in present]
+            statistics = self._released.update(clients, metrics)
+            reports = [self._report(clients[i], statistics[i]) for i in present]
         else:
             reports = [self._sum(self._sums, server_round, metrics)]
         returned = self.strategy.weigh(reports, self._state)
@@ -124,6 +136,11 @@ class Adapted(FlowerStrategy):
                 f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
             )
         combined, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
+        if coefficients is None:
+            raise RunError(
+                f"round {server_round}: combine of {self._name} returned None for the coefficients; return "
+                "one number per client, e.g. the weights"
+            )
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} did not return one coefficient per client")
         params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")
@@ -132,9 +149,9 @@ class Adapted(FlowerStrategy):
         variances = np.array([r.noise_variance for r in reports])
         if self._sums is not None:
             weights, coefficients = self._sums.weights, self._sums.weights * coefficients
-            variances = np.array(self._variances())
+            variances = np.array(variances_of(self._run, self._instructions))
         weights, coefficients, variances = (
-            self._for_all_clients(values, present, absent)
+            _filled(values, present, len(clients), absent)
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
         )
         self.history[server_round] = Aggregation(
@@ -162,23 +179,12 @@ class Adapted(FlowerStrategy):
     def summary(self) -> None:
         """Do not log a summary."""
 
-    def _for_all_clients(self, values: Weights, present: Sequence[int], absent: float) -> Weights:
-        """Return one number per client of the plan: ``values`` for those ``present``, else ``absent``."""
-        filled = np.full(len(self._run.clients), absent)
-        filled[present] = values
-        return filled
-
     def _sum(self, sums: Sums, round: int, metrics: Sequence[Any]) -> Report:
         """Return the report of the sum; every reply is there, since such runs skip none."""
-        ids = [c.id for c in self._run.clients]
+        ids, noise = [c.id for c in self._run.clients], variances_of(self._run, self._instructions)
         received = [self._strict.parameters[i] for i in ids]
         spent = max(self._strict.ledger.epsilon(i) for i in ids)
-        return sums.report(round, self._params, received, metrics, self._variances(), spent)
-
-    def _variances(self) -> list[float]:
-        """Return the variance of the noise in a coordinate of every client's update."""
-        mu = self._instructions.get("proximal_mu", 0.0)
-        return [noise_variance(self._run, client, mu) for client in self._run.clients]
+        return sums.report(round, self._params, received, metrics, noise, spent)
 
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
         update = tuple(
@@ -197,16 +203,11 @@ class Adapted(FlowerStrategy):
         )
 
 
-def noise_variance(run: Run, client: ClientPlan, proximal_mu: float = 0.0) -> float:
-    """Return v_k, the variance of the noise in one coordinate of a client's update.
-
-    T (η σ C / B)² for T steps of plain local SGD. FedProx's term shrinks the distance from the broadcast
-    model by 1 − ημ at each step, including the noise of earlier steps: (η σ C / B)² Σ_{j<T} (1 − ημ)^{2j}.
-    Derived here; both ignore the curvature of the loss.
-    """
-    scale = run.learning_rate * client.added_noise * (run.clip or 0.0) / client.batch_size
-    decay = (1 - run.learning_rate * proximal_mu) ** 2
-    return scale**2 * sum(decay**j for j in range(client.steps))
+def _filled(values: Weights, present: Sequence[int], count: int, absent: float) -> Weights:
+    """Return this many numbers: ``values`` at the places that are ``present``, else ``absent``."""
+    filled = np.full(count, absent)
+    filled[present] = values
+    return filled
 
 
 def build(run: Run, strict: Strict) -> FlowerStrategy:
@@ -214,11 +215,15 @@ def build(run: Run, strict: Strict) -> FlowerStrategy:
     cls = registry.load(run.strategy.path)
     if issubclass(cls, Strategy):
         return Adapted(registry.build(run.strategy.path, run.strategy.parameters), run, strict)
-    return _adapt(_instantiate(cls, len(run.clients), run.strategy.parameters), run)
+    clients = len(run.clients) if run.participation is None else 1
+    return _adapt(_instantiate(cls, clients, run.strategy.parameters), run, strict)
 
 
 def _instantiate(cls: Any, clients: int, parameters: Mapping[str, Any]) -> FlowerStrategy:
-    """Return one of Flower's strategies, set to train every client in every round and evaluate none."""
+    """Return one of Flower's strategies, set to train every client that the Grid has and evaluate none.
+
+    ``clients`` is the least number of a round.
+    """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     fixed = {**_FRACTIONS, **dict.fromkeys(_COUNTS, clients)}
     strategy: FlowerStrategy = cls(**fixed, **parameters)
@@ -229,10 +234,12 @@ _RENAMED = {"proximal-mu": "proximal_mu"}
 """Instructions of Flower's strategies by their names in fedtoll."""
 
 
-def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
+def _adapt(strategy: Any, run: Run, strict: Strict) -> FlowerStrategy:
     """Rename a Flower strategy's instructions, and reject a model that is missing or not finite.
 
-    The server takes the share of its step that the schedule of the run says.
+    The Grid has only the nodes of the clients that take part in a round; if there are none, the strategy is
+    not asked and the model stays as it is. The server takes the share of its step that
+    the schedule of the run says.
 
     Where a strategy returns no model, Flower continues with the old one. Some (``FedAdam``) return a model
     in another precision than the one they received.
@@ -246,6 +253,8 @@ def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
     ) -> Iterable[Message]:
         nonlocal broadcast
         broadcast = arrays.copy()
+        if not strict.attendance.clients(server_round):
+            return []
         messages: list[Message] = list(configure(server_round, arrays, config, grid))
         for message in messages:
             for record in message.content.config_records.values():
@@ -256,6 +265,8 @@ def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
     def aggregate_train(
         server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord, MetricRecord | None]:
+        if not strict.attendance.clients(server_round):
+            return broadcast, None
         returned, metrics = aggregate(server_round, replies)
         where = f"round {server_round}: {strategy_name} returned"
         if returned is None:
@@ -272,6 +283,7 @@ def _adapt(strategy: Any, run: Run) -> FlowerStrategy:
 
 
 _FRACTIONS = {"fraction_train": 1.0, "fraction_evaluate": 0.0}
+_FRACTION_KEYS = {"fraction_train", "fraction-train"}
 _COUNTS = ("min_train_nodes", "min_available_nodes")
 _PLUMBING = {
     *_FRACTIONS,
@@ -294,8 +306,8 @@ _REFUSED = {
 def check_flower(cls: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Check one of Flower's strategies and its parameters by instantiating it.
 
-    Every client trains in every round, none evaluates, and replies have one form. A scenario therefore
-    cannot set the parameters that control these (``fraction_train``, ``min_train_nodes``,
+    ``[participation]`` says who trains in a round, nobody evaluates, and replies have one form. A scenario
+    therefore cannot set the parameters that control these (``fraction_train``, ``min_train_nodes``,
     ``weighted_by_key``, ...).
 
     Raises
@@ -318,6 +330,11 @@ def check_flower(cls: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
         raise ScenarioError(f"{where} cannot run here: it has no parameter {missing[0]!r}")
     settable = set(known) - _PLUMBING
     for key, value in parameters.items():
+        if key in _FRACTION_KEYS:
+            raise ScenarioError(
+                f"{where}: {key} = {value!r}: state it for all strategies, as [participation] with "
+                "kind = 'fraction' and a fraction"
+            )
         if key not in settable:
             raise ScenarioError(f"{where}: unknown parameter {key!r}{nearest(key, settable)}")
         if isinstance(value, float) and not math.isfinite(value):

@@ -37,6 +37,9 @@ LEDGER = (
 )
 """The columns of ``ledger``, which follow from public facts."""
 
+PERSONAL = "epsilon_target"
+"""One more column of ``ledger``, if clients have personal budgets."""
+
 TABLES = ("groups", "clients", "rounds")
 """The tables that are copied with measures."""
 
@@ -143,7 +146,8 @@ class _Copy:
             target = place / "runs" / run.hash
             target.mkdir(parents=True)
             (target / "run.json").write_text(run.to_json() + "\n", encoding="utf-8")
-            ledger = pq.read_table(BytesIO(self._read(f"runs/{name}/ledger.parquet")), columns=list(LEDGER))
+            stored = pq.read_table(BytesIO(self._read(f"runs/{name}/ledger.parquet")))
+            ledger = stored.select([*LEDGER, *({PERSONAL} & set(stored.column_names))])
             pq.write_table(ledger, target / "ledger.parquet", compression="zstd")
             for table in TABLES if self.measures else ():
                 content = self._read(f"runs/{name}/{table}.parquet")

@@ -16,16 +16,18 @@ from fedtoll.clients import engines
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.by_client import check_names, crossing
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
+from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
-from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
-from fedtoll.scenarios.streams import derived_noise_seed
+from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
+from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -121,6 +123,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                         f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
                     )
         groups = _holders(scenario, source)
+        check_names("privacy.epsilon_factor", scenario.privacy.epsilon_factor, _groups(scenario, source))
+        check_names(KEY, scenario.participation.availability, _groups(scenario, source))
         per_group = scenario.partition.clients
         for name in per_group if isinstance(per_group, dict) else ():
             if name != "*" and name not in groups:
@@ -131,11 +135,10 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
-                resolved = strategy_plan(spec)
-                sums.check(scenario.privacy, resolved, [name for name, _ in requests(resolved)])
+                sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
-            _model_digest(scenario)
+            _model_and_digest(scenario)
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -282,6 +285,7 @@ def _runs(
     else:
         statistics, planned = constants(*settings)
     statistics, planned = sums.planned(privacy, resolved, statistics, planned)
+    model, digest = _model_and_digest(scenario)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
     )
@@ -291,8 +295,8 @@ def _runs(
             checksum=federation.source.checksum,
             split=scenario.split,
             partition=scenario.partition,
-            model=scenario.model,
-            model_digest=_model_digest(scenario),
+            model=model,
+            model_digest=digest,
             classes=len(table.classes),
             groups=groups.names,
             rounds=training.rounds,
@@ -314,20 +318,16 @@ def _runs(
             on_failure=training.on_failure,
             clients=planned,
             seed=seed,
-            noise_seed=_noise_seed(privacy, seed) if private else 0,
+            noise_seed=noise_seed(privacy.noise_seed, seed) if private else 0,
             choice=chosen,
             predictions=scenario.keeps_predictions,
             timeout=training.timeout,
             trust=privacy.trust,
             colluding=privacy.colluding if private else 0,
+            participation=None if scenario.participation.kind == "all" else scenario.participation,
         )
         for seed in scenario.seeds
     ]
-
-
-def _noise_seed(privacy: Privacy, seed: int) -> int:
-    """Return the seed of a private run's noise: the run's own unless the scenario states ``noise_seed``."""
-    return seed if privacy.noise_seed is None else derived_noise_seed(privacy.noise_seed, seed)
 
 
 def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
@@ -337,25 +337,22 @@ def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
         raise ScenarioError(
             f"partition.column = {column!r}: no attribute of {source.name}{nearest(column, known)}"
         )
-    if column:
-        return known[column]
-    groups = _crossing([known[g] for g in scenario.data.groups])
+    return known[column] if column else _groups(scenario, source)
+
+
+def _groups(scenario: Scenario, source: sources.Source) -> Sequence[str]:
+    """Return the names of all groups that the scenario may have."""
+    groups = crossing([source.attributes[g] for g in scenario.data.groups])
     return [*groups, REST] if scenario.data.floor else groups
 
 
-def _crossing(names: Sequence[Sequence[str]]) -> list[str]:
-    crossed = [""]
-    for level in names:
-        crossed = [f"{a}/{b}" if a else b for a in crossed for b in level]
-    return crossed
-
-
-def _model_digest(scenario: Scenario) -> str:
+def _model_and_digest(scenario: Scenario) -> tuple[Model, str]:
+    """Return the model, with the absolute path of a file, and a digest of its source if it is the user's."""
     if ":" not in scenario.model.kind:
-        return ""
-    from fedtoll.clients.model import digest
+        return scenario.model, ""
+    from fedtoll.clients.model import digest, located
 
-    return digest(scenario.model)
+    return located(scenario.model), digest(scenario.model)
 
 
 def from_config(config: Mapping[str, Any]) -> Plan:

@@ -21,35 +21,42 @@ class Released:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._turns: dict[int, int] = {}
         self._last: dict[tuple[str, int], Estimate] = {}
 
-    def update(self, round: int, metrics: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Estimate]]:
-        """Read the statistics due in a round and return each client's statistics by name.
+    def update(
+        self, clients: Sequence[ClientPlan], metrics: Sequence[Mapping[str, Any] | None]
+    ) -> list[dict[str, Estimate]]:
+        """Read the statistics due in the next round and return each client's statistics by name.
 
         Parameters
         ----------
-        round
-            From 1.
+        clients
+            Those that take part in the round.
         metrics
-            The metrics of every reply, in the order of the plan's clients; ``None`` where it was skipped.
-            The statistics of such a client are undefined (NaN) in this round and do not enter shrinkage.
-            Its moving average continues with its next release.
+            The metrics of their replies; ``None`` where the reply was skipped. The statistics of such a
+            client are undefined (NaN) in this round and do not enter shrinkage. Its moving average continues
+            with its next release.
         """
         run = self._run
-        seen: list[dict[str, Estimate]] = [{} for _ in run.clients]
+        seen: list[dict[str, Estimate]] = [{} for _ in clients]
+        if not run.statistics:
+            return seen
+        for client in clients:
+            self._turns[client.id] = self._turns.get(client.id, 0) + 1
         present = [
             (client, content, statistics)
-            for client, content, statistics in zip(run.clients, metrics, seen, strict=True)
+            for client, content, statistics in zip(clients, metrics, seen, strict=True)
             if content is not None
         ]
         for statistic in run.statistics:
-            if statistic.due(round):
-                for client, content, _ in present:
+            for client, content, _ in present:
+                if statistic.due(self._turns[client.id]):
                     key = statistic.name, client.id
                     new = self._read(statistic, client, content)
                     self._last[key] = smooth(self._last.get(key), new, run.smoothing)
             estimates = [self._last[statistic.name, client.id] for client, _, _ in present]
-            if run.shrinkage and np.ndim(estimates[0].value) == 0:
+            if run.shrinkage and estimates and np.ndim(estimates[0].value) == 0:
                 estimates = shrink(estimates)
             for (_, _, statistics), estimate in zip(present, estimates, strict=True):
                 statistics[statistic.name] = estimate

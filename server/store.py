@@ -27,9 +27,10 @@ from fedtoll.scenarios import resolved
 from fedtoll.scenarios.atomic import write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.fields import without_default
 from fedtoll.scenarios.locks import locked
 from fedtoll.scenarios.numbers import write_number
-from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
 
@@ -267,14 +268,16 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
     source = federation.source
     noise = {}
     for run in runs:
+        personal = run.has_personal_budgets
         for client in run.clients if run.mechanism == "dp-sgd" else ():
             noise[run.strategy.name, run.epsilon, client.id] = {
                 "strategy": run.strategy.name,
                 "mechanism": run.mechanism,
                 "epsilon": run.epsilon,
                 "client": client.id,
+                **({"epsilon_target": run.target_of(client)} if personal else {}),
                 "sampling_rate": client.sampling_rate,
-                "steps": client.steps * run.rounds,
+                "steps": client.steps * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
                 **(
@@ -300,7 +303,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
             "citation": source.citation,
             "checksum": source.checksum,
         },
-        "clients": [{"id": c.id, "group": c.group, "size": c.size} for c in runs[0].clients],
+        "clients": [_client(c) for c in next((r for r in runs if r.mechanism == "dp-sgd"), runs[0]).clients],
         **({"partition": _expected(federation, runs[0].groups)} if _counts_are_public(scenario) else {}),
         "versions": versions,
         "runs": [_listed(run) for run in runs],
@@ -314,6 +317,13 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
         ),
         **planned.facts,
     }
+
+
+def _client(client: ClientPlan) -> dict[str, Any]:
+    """Return the public facts of a client; its share of ε and of the rounds only if it is not all of them."""
+    facts = {"id": client.id, "group": client.group, "size": client.size}
+    later = {"epsilon_factor": client.epsilon_factor, "rounds": client.rounds}
+    return without_default({**facts, **later}, epsilon_factor=1.0, rounds=None)
 
 
 def _counts_are_public(scenario: Scenario) -> bool:

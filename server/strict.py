@@ -55,6 +55,8 @@ class Strict(SynchronousGrid):
         self._grid = grid
         self._plan = run
         self._clients = {c.id: c for c in run.clients}
+        self.attendance = run.attendance
+        self._places = {c.id: place for place, c in enumerate(run.clients)}
         self.client_of: dict[int, int] = {}
         self.node_of: dict[int, int] = {}
         self.ledger = Ledger.of(run)
@@ -68,8 +70,9 @@ class Strict(SynchronousGrid):
         self.set_run(grid.run)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that answered the roll call, in the order of their clients."""
-        return [self.node_of[c] for c in sorted(self.node_of)]
+        """Return the nodes of the clients that take part in the next round, in the order of the clients."""
+        round = min(self.attendance.next(self._last + 1), self._plan.rounds)
+        return [self.node_of[c] for c in sorted(self._due(round))]
 
     def roll_call(self, timeout: float = 120.0) -> None:
         """Ask every node which client it is, because error replies do not say, and compare versions.
@@ -121,7 +124,8 @@ class Strict(SynchronousGrid):
         addressed = self._addressed(sent)
         round = self._next_round(sent)
         for client in addressed:
-            self.ledger.charge(owed(self._plan, self._clients[client], round))
+            turn = self.attendance.turn(self._places[client], round)
+            self.ledger.charge(owed(self._plan, self._clients[client], round, turn))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             if (replied := self._replied(round, reply, addressed)) is not None:
@@ -176,7 +180,11 @@ class Strict(SynchronousGrid):
             return f"the reply is malformed: it has no {error}"
         except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
             return f"the reply is malformed: {one_line(str(error))}"
-        unknown = never_released(self._plan, round, self.skipped[client]) if self._skips else ""
+        if not self._skips:
+            return ""
+        unknown = never_released(
+            self._plan, self.attendance.rounds(self._places[client], round), self.skipped[client]
+        )
         return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
 
     def _check_nothing_uncharged(self, client: int, round: int, content: RecordDict) -> None:
@@ -198,20 +206,26 @@ class Strict(SynchronousGrid):
             raise RunError(f"{where}: its ledger holds {release}, which the server did not charge")
 
     def _next_round(self, sent: Sequence[Message]) -> int:
-        """Return the round of these messages, which must follow the last: a round's draws must not repeat."""
+        """Return the round of these messages, the next in which anybody takes part: no draw may repeat."""
+        due = self.attendance.next(self._last + 1)
         for message in sent:
-            if (round := _round(message)) != self._last + 1 or round > self._plan.rounds:
+            if (round := _round(message)) != due or round > self._plan.rounds:
                 raise RunError(
-                    f"round {self._last + 1} of {self._plan.rounds}: the strategy calls it round {round}, "
+                    f"round {due} of {self._plan.rounds}: the strategy calls it round {round}, "
                     "and a round's batches and noise must not be used twice"
                 )
-        self._last += 1
-        return self._last
+        self._last = due
+        return due
+
+    def _due(self, round: int) -> list[int]:
+        """Return the clients that take part in a round, in the plan's order."""
+        return [self._plan.clients[place].id for place in self.attendance.clients(round)]
 
     def _addressed(self, sent: Sequence[Message]) -> dict[int, Message]:
-        """Return the messages by client in the plan's order; each client must get one training message."""
+        """Return the messages by client in the plan's order; each that takes part must get one, no other."""
         addressed: dict[int, Message] = {}
         round = _round(sent[0])
+        due = self._due(min(max(1, round), self._plan.rounds))
         for message in sent:
             kind, node = message.metadata.message_type, message.metadata.dst_node_id
             if node not in self.client_of:
@@ -223,13 +237,16 @@ class Strict(SynchronousGrid):
             if client in addressed:
                 raise RunError(f"{where}: the strategy sends it two messages")
             addressed[client] = message
-        for client in self._clients:
+        if absent := addressed.keys() - set(due):
+            where = f"round {round}, {self._label(min(absent))}"
+            raise RunError(f"{where}: the strategy addresses it, but it does not take part in this round")
+        always = self._plan.participation is None
+        must = "every client must train in every round" if always else "it takes part in this round"
+        for client in due:
             if client not in addressed:
-                raise RunError(
-                    f"round {round}, {self._label(client)}: the strategy leaves it out, "
-                    "but every client must train in every round"
-                )
-        return {client: addressed[client] for client in self._clients}
+                where = f"round {round}, {self._label(client)}"
+                raise RunError(f"{where}: the strategy leaves it out, but {must}")
+        return {client: addressed[client] for client in due}
 
     def _label(self, client: int) -> str:
         group = self._clients[client].group
@@ -298,11 +315,11 @@ class Strict(SynchronousGrid):
 
     def _metrics(self, client: int, round: int) -> tuple[dict[str, float], dict[str, tuple[int, ...]]]:
         """Return the metrics that a reply must have: the public values, and the shapes of the statistics."""
-        plan = self._clients[client]
+        plan, turn = self._clients[client], self.attendance.turn(self._places[client], round)
         public: dict[str, float] = {"num-examples": plan.size}
         cells: dict[str, tuple[int, ...]] = {}  # a number, or a flat list
         for s in self._plan.statistics:
-            if s.due(round):
+            if s.due(turn):
                 public[f"{s.name}.sd"] = s.added_noise * s.declaration.sensitivity(plan.size)
                 shape = self._plan.released(plan, s)
                 cells[s.name] = (math.prod(shape),) if shape else ()
@@ -366,13 +383,14 @@ def shortened(reason: str) -> str:
     return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
 
 
-def never_released(run: Run, round: int, skipped: Container[int]) -> str:
+def never_released(run: Run, rounds: Sequence[int], skipped: Container[int]) -> str:
     """Return the name of a statistic that a client has never released, or an empty string.
 
+    ``rounds`` are those in which it took part, with this one, and ``skipped`` those of skipped replies.
     Between releases strategies see the last one. If a client's replies were skipped whenever the statistic
     was due, there is no last one, and no value is substituted.
     """
     for statistic in run.statistics:
-        if not statistic.due(round) and all(t in skipped for t in range(1, round, statistic.every)):
+        if not statistic.due(len(rounds)) and all(t in skipped for t in rounds[:: statistic.every]):
             return statistic.name
     return ""

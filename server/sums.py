@@ -56,9 +56,12 @@ def _definer(cls: type, method: str) -> type:
     return next(base for base in cls.__mro__ if method in vars(base))
 
 
-def check(privacy: Privacy, plan: StrategyPlan, requested: Sequence[str]) -> None:
-    """Raise ``ScenarioError`` in one line if a strategy cannot run under the trust model of a scenario."""
-    if privacy.trust != "local" and (reason := refusal(plan, requested)):
+def check(privacy: Privacy, plan: StrategyPlan, requested: Sequence[tuple[str, Any]]) -> None:
+    """Raise ``ScenarioError`` in one line if a strategy cannot run under the trust model of a scenario.
+
+    ``requested`` has the name and parameters of each statistic that the strategy requests.
+    """
+    if privacy.trust != "local" and (reason := refusal(plan, [name for name, _ in requested])):
         raise ScenarioError(
             f"privacy.trust = {privacy.trust!r}: strategy {plan.name!r} sees only sums and public weights "
             f"there, but {reason}"
@@ -81,7 +84,7 @@ def planned(
     ScenarioError
         If the strategy cannot run on sums, its public weights are not valid, or too many clients collude.
     """
-    check(privacy, plan, [s.name for s in statistics])
+    check(privacy, plan, [(s.name, s.parameters) for s in statistics])
     if privacy.trust == "local":
         return tuple(statistics), tuple(clients)
     if privacy.colluding >= len(clients):

@@ -110,6 +110,14 @@ class Strategy:
         """Return the state before the first round."""
         return {}
 
+    def begin(self, round: int, members: Sequence[Member], state: State) -> State:
+        """Return the state at the start of a round in which these members take part, before instructions.
+
+        Without ``[participation]`` all members of ``init`` take part in every round. Rounds in which nobody
+        does are left out, and the model stays as it is.
+        """
+        return state
+
     def instructions(self, round: int, state: State) -> Instructions:
         """Return what to send to the clients in addition to the parameters.
 

@@ -16,18 +16,19 @@ class EpsilonWeighted(Strategy):
 
     p_k ∝ ε_k, where ε_k is what client k has spent so far.
 
-    This rule is meant for individual budgets, where a client with a large ε sends a less noisy update. But
-    the noise also depends on the client's size, which ε ignores. If all ε are equal, the weights are uniform,
-    the noisiest choice: with 13 clients of one race each on Adult (8 White, 2 Black, 1 of each other race;
-    v_k ∝ 1 / n_k²), Σ_k p_k² v_k is 12.7 times FedAvg's, and the two smallest clients contribute 91% of it
-    (computed in the tests).
+    This rule is meant for personal budgets (``privacy.epsilon_factor``), where a client with a large ε sends
+    a less noisy update. But the noise also depends on the client's size, which ε ignores. If all ε are equal,
+    the weights are uniform, the noisiest choice: with 13 clients of one race each on Adult (8 White, 2 Black,
+    1 of each other race; v_k ∝ 1 / n_k²), Σ_k p_k² v_k is 12.7 times FedAvg's, and the two smallest clients
+    contribute 91% of it (computed in the tests).
 
     Clients without noise (ε_k = ∞) share the whole weight equally.
 
     References
     ----------
-    A baseline in Malekmohammadi, Yu and Cao, *Noise-aware algorithm for heterogeneous differentially
-    private federated learning*, ICML 2024 (Robust-HDP; arXiv:2406.03519).
+    The baseline "WeiAvg" in Malekmohammadi, Yu and Cao, *Noise-aware algorithm for heterogeneous
+    differentially private federated learning*, ICML 2024, arXiv 2406.03519: weights proportional to the
+    clients' budgets. Here they are what was spent so far, which ends at the budgets.
 
     Examples
     --------

@@ -19,7 +19,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,11 @@ def load(path: str) -> type:
     require(module)
     try:
         with contained():
-            loaded = _load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+            loaded = (
+                shipped.load(Path(module), "strategy")
+                if module.endswith(".py")
+                else importlib.import_module(module)
+            )
     except ImportError as error:
         file = Path(module.replace(".", "/") + ".py")
         hint = f"; did you mean '{file}:{attribute}'?" if len(module) < 200 and file.is_file() else ""
@@ -159,24 +162,6 @@ def load(path: str) -> type:
 def _error(message: str) -> ScenarioError:
     """Return a one-line error, even if a user's class puts line breaks into the message."""
     return ScenarioError(" ".join(f"strategies: {message}".split()))
-
-
-def _load_file(path: Path) -> Any:
-    return _execute(path, shipped.read_bytes(path))
-
-
-@lru_cache(maxsize=64)
-def _execute(path: Path, source: bytes) -> Any:
-    """Execute a strategy's file, once per version of its source."""
-    name = f"_fedtoll_strategy_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
-    spec = shipped.spec_of(name, path, source)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-    module = module_from_spec(spec)
-    # The dataclass decorator looks up the module by name while the file is executed.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def parameters(cls: type) -> dict[str, Any]:

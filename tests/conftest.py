@@ -8,6 +8,7 @@ import signal
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["FEDTOLL_PROGRESS"] = "off"  # on a slow machine, commands would say how far they are
 
 from typing import Any
 from unittest.mock import patch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tomllib
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_a_key_of_training_is_not_the_list_that_tune_tries():
     ("keys", "words"),
     [
         ({"epsilon": [1]}, "epsilon: no key of a scenario has this name; did you mean 'epsilons'?"),
-        ({"kind": "mlp"}, "kind: a key of several sections (split, partition, model)"),
+        ({"kind": "mlp"}, "kind: a key of several sections (split, partition, model"),
         ({"rounds": 0}, "scenario: training.rounds = 0"),
         ({"strategies": "term"}, "must be a list"),
         ({"strategies": [3]}, "must be a name, a table with a name, a strategy or its class"),
@@ -167,6 +168,19 @@ def test_a_class_of_the_calling_script_runs_in_this_process_only():
         _executor("ray", ["__main__:Mine"])
 
 
+def test_a_model_in_a_file_trains_from_any_folder_and_is_hashed_by_its_content(tmp_path, monkeypatch):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\ndef small(i, o):\n    return nn.Sequential(nn.Linear(i, 2), nn.Linear(2, o))"
+    )
+    monkeypatch.chdir(tmp_path)
+    one = fedtoll.run(SCENARIO, model={"kind": "nets.py:small"}, out="x", seeds=[0], epsilons=[2], **HOW)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    other = fedtoll.run(SCENARIO, model={"kind": "../nets.py:small"}, out="x", seeds=[0], epsilons=[2], **HOW)
+    assert hashes(one) == hashes(other)
+    assert one.groups.equals(other.groups)
+
+
 OWN = {
     "label": "paid",
     "positive": "yes",
@@ -243,15 +257,18 @@ def test_the_package_lists_what_is_public():
 
 def test_progress_is_a_line_now_and_then_where_nothing_can_be_redrawn(monkeypatch, capsys):
     monkeypatch.setattr(progress, "FIRST_LINE", 0.02)
+    monkeypatch.setenv(progress.SWITCH, "on")
     with progress.progress("tiny", 4, 1, "runs") as shown:
         shown.advance("tiny, 3 replies skipped")
         for _ in range(200):
             if err := capsys.readouterr().err:
                 break
-            import time
-
             time.sleep(0.02)
     assert err.startswith("tiny, 3 replies skipped: 2 of 4 runs, 0 s, about ")
+    monkeypatch.setenv(progress.SWITCH, "off")
+    with progress.progress("tiny", 4, 1, "runs"):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_dictionary_survives_the_toml_of_the_results_folder():

@@ -179,7 +179,10 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(here, tmp_path, mist
         (["run", "adult-race", "--epsilon", "1"], ["""did you mean --set 'privacy.epsilons=["inf", 1]'?"""]),
         (["run", "adult-race", "--sed", "0:2"], ["no option --sed; did you mean --seeds?"]),
         (["run", "adult-race", "--foo"], ["no option --foo; --help lists the options"]),
-        (["run", "adult-race", "--set", "training.participation=0.5"], ["no sampling of clients"]),
+        (
+            ["run", "adult-race", "--set", "training.participation=0.5"],
+            ["a section of its own: [participation]"],
+        ),
         (["status", "."], ["no results"]),
         (["describe", "zzz"], ["fedtoll list shows all names"]),
         (["describe", "none.toml"], ["no such file"]),
@@ -228,12 +231,19 @@ def test_completion_can_be_shown(here):
     assert "--show-completion" in here("--help")[1]
 
 
-def test_the_report_opens_in_a_browser(here, monkeypatch, tmp_path):
-    opened = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) < 2)
+def test_the_report_opens_in_a_browser(monkeypatch, tmp_path, capsys):
+    opened: list[str] = []
+
+    def browser(address: str) -> bool:
+        opened.append(address)
+        return len(opened) == 1
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", browser)
     report.open_in_browser(Path("report.html"))
     assert opened == [(tmp_path / "report.html").as_uri()]
-    report.open_in_browser(Path("report.html"))  # here is none
+    report.open_in_browser(Path("report.html"))
+    assert capsys.readouterr().err == "fedtoll: no browser found; open report.html\n"
 
 
 def test_dry_run_prints_grid_noise_and_time_and_writes_nothing(here, tmp_path):

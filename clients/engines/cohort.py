@@ -43,6 +43,9 @@ BLOCK = 50
 TILE = 2**15
 """Number of parameters that noise is added to at once; in float64 they fit a core's own cache, 256 KiB."""
 
+POOLS = 2**28
+"""Bytes of pooled records beyond which an engine forgets them and starts anew."""
+
 ELEMENTWISE = (
     nn.ReLU,
     nn.Tanh,
@@ -170,6 +173,8 @@ class CohortEngine:
         """Return the records of a block as one tensor, cached while the same tensors are passed."""
         key = tuple(id(t.features_ND) for t in tasks)
         if key not in self._pools:
+            if sum(pool.features_ND.nbytes for pool in self._pools.values()) > POOLS:
+                self._pools.clear()  # with [participation], other clients train together in every round
             members = [t.features_ND for t in tasks]
             sizes = [len(m) for m in members]
             features_ND = torch.cat([*members, members[0].new_zeros((1, members[0].shape[1]))])

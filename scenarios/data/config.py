@@ -6,11 +6,17 @@ import itertools
 import math
 import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from fedtoll.scenarios.fields import Count, Positive, Section
+from fedtoll.scenarios.fields import Count, Positive, Section, without_default
 
 MOST_VALUES = 1_000
 """The most values that a column of your own file may have."""
@@ -24,6 +30,9 @@ MOST_GROUPS = 200
 LONGEST = 200
 """The most characters in a name or a value."""
 
+WORDS = ("title", "licence", "citation")
+"""The keys of ``[data.own]`` that no result depends on."""
+
 MISSING = "(missing)"
 """The value of a missing text if a scenario states ``missing = "category"``."""
 
@@ -33,7 +42,7 @@ _RESERVED_COLUMN = "canonical_test"  # marks the test set of a built-in source
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-def _label(value: object) -> object:
+def check_label(value: object) -> object:
     """Convert a whole number or a boolean to a string; reject blank, overlong or unprintable strings."""
     if isinstance(value, int):
         value = str(value)
@@ -47,7 +56,7 @@ def _label(value: object) -> object:
     return value
 
 
-Label = Annotated[str, BeforeValidator(_label)]
+Label = Annotated[str, BeforeValidator(check_label)]
 """The name of a column, or a value in one."""
 
 
@@ -155,6 +164,8 @@ class TableFacts(Section):
     missing
         Whether a missing text is an error or a value of its own, :data:`MISSING`. A missing number or label
         is always an error.
+    title, licence, citation
+        What the report says about the records. They change no run.
     """
 
     label: Label
@@ -163,6 +174,14 @@ class TableFacts(Section):
     columns: dict[Label, ColumnFacts] = Field(min_length=1)
     attributes: dict[Label, AttributeFacts] = Field(min_length=1)
     missing: Literal["error", "category"] = "error"
+    title: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), **dict.fromkeys(WORDS, ""))
 
     @model_validator(mode="after")
     def _check(self) -> TableFacts:

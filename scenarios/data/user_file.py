@@ -7,6 +7,7 @@ taken of the very bytes that are parsed.
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import hashlib
@@ -24,7 +25,7 @@ from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
 MOST_BYTES = 2**30
-"""The size limit of a file, and of the content of a ``.gz``."""
+"""The size limit of a file, and of the content of a packed one."""
 
 MOST_ROWS = 10_000_000
 """The most records in a file."""
@@ -120,7 +121,7 @@ class TableFile:
         except ScenarioError:
             raise
         except Exception as error:  # the readers of a damaged file may raise anything
-            kind = self.form.removesuffix(".gz")[1:]
+            kind = self.form.split(".")[1]
             kind = kind.upper() if len(kind) == 3 else kind.capitalize()
             reason = " ".join(shorten(_reason(error), 200).split())
             raise self.error(f"cannot be read as {kind} ({reason})") from None
@@ -128,6 +129,33 @@ class TableFile:
             raise self.error("holds no records")
         self.check_size(table.num_rows, len(names), "columns")
         return columns
+
+    def header(self) -> list[str]:
+        """Return the names of all columns, in the file's order.
+
+        Raises
+        ------
+        ScenarioError
+            If the file cannot be read.
+        """
+        import pyarrow as pa
+        from pyarrow import csv, parquet
+
+        content = self._content()
+        if packing := _PACKINGS.get(Path(self.form).suffix):
+            content = _unpacked(self, content, packing)
+        try:
+            if self.form == ".parquet":
+                return list(parquet.ParquetFile(pa.BufferReader(content)).schema_arrow.names)
+            if self.form == ".feather":
+                return list(pa.ipc.open_file(pa.BufferReader(content)).schema.names)
+            parsing = csv.ParseOptions(
+                delimiter="\t" if self.form.startswith(".tsv") else ",", newlines_in_values=True
+            )
+            with csv.open_csv(pa.BufferReader(content), parse_options=parsing) as reader:
+                return list(reader.schema.names)
+        except Exception as error:  # the readers of a damaged file may raise anything
+            raise self.error(f"cannot be read ({shorten(_reason(error), 200)})") from None
 
     def check_size(self, rows: int, width: int, unit: str) -> None:
         """Reject more records or cells than the limits."""
@@ -177,8 +205,8 @@ def _csv(file: TableFile, content: bytes, names: list[str]) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
-    if file.form.endswith(".gz"):
-        content = _unpacked(file, content)
+    if packing := _PACKINGS.get(Path(file.form).suffix):
+        content = _unpacked(file, content, packing)
     if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         raise file.error("is UTF-16, not UTF-8 text; save it as UTF-8")
     if not content.removeprefix(b"\xef\xbb\xbf").strip(b"\r\n"):
@@ -220,12 +248,24 @@ def _csv(file: TableFile, content: bytes, names: list[str]) -> Any:
         ) from None
 
 
-def _unpacked(file: TableFile, content: bytes) -> bytes:
+_PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+
+
+def _unpacked(file: TableFile, content: bytes, packing: str) -> bytes:
+    import pyarrow as pa
+
     try:
-        with gzip.open(io.BytesIO(content)) as packed:
-            unpacked = packed.read(MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise file.error(f"cannot be unpacked as gzip ({_reason(error)})") from None
+        if packing == "gzip":
+            with gzip.open(io.BytesIO(content)) as packed:
+                unpacked = packed.read(MOST_BYTES + 1)
+        elif packing == "bz2":
+            with bz2.open(io.BytesIO(content)) as packed:
+                unpacked = packed.read(MOST_BYTES + 1)
+        else:
+            with pa.CompressedInputStream(pa.BufferReader(content), packing) as packed:
+                unpacked = packed.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise file.error(f"cannot be unpacked as {packing} ({_reason(error)})") from None
     if len(unpacked) > MOST_BYTES:
         raise file.error(f"has more than {_GIB} unpacked")
     return unpacked
@@ -253,9 +293,9 @@ def _feather(file: TableFile, content: bytes, names: list[str]) -> Any:
 
 READERS: dict[str, Callable[[TableFile, bytes, list[str]], Any]] = {
     ".csv": _csv,
-    ".csv.gz": _csv,
+    **{f".csv{packing}": _csv for packing in _PACKINGS},
     ".tsv": _csv,
-    ".tsv.gz": _csv,
+    **{f".tsv{packing}": _csv for packing in _PACKINGS},
     ".parquet": _parquet,
     ".feather": _feather,
 }

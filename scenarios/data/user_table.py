@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedtoll.scenarios.data.config import MISSING, ColumnFacts, Data, TableFacts
+from fedtoll.scenarios.data.config import MISSING, WORDS, ColumnFacts, Data, TableFacts
 from fedtoll.scenarios.data.source import TRANSFORMS, Categorical, Numeric, Source
 from fedtoll.scenarios.data.user_file import TableFile, quote, suggest
+from fedtoll.scenarios.errors import ScenarioError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,9 @@ FORMAT = 1
 
 FARTHEST = 1e6
 """The greatest distance of a number from its centre, in scales: training would diverge beyond it."""
+
+MOST_ERRORS = 10
+"""The most columns whose errors are shown at once."""
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
@@ -43,7 +48,8 @@ class UserSource(Source):
     @functools.cached_property
     def checksum(self) -> str:
         """sha256 of the file's bytes and of the declarations; the file's name and folder are not covered."""
-        facts = [f"fedtoll own {FORMAT}", self.file.form, self.file.sha256, self.declared.model_dump_json()]
+        declared = self.declared.model_dump_json(exclude=set(WORDS))
+        facts = [f"fedtoll own {FORMAT}", self.file.form, self.file.sha256, declared]
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
@@ -73,13 +79,13 @@ def _source(file: TableFile, declared: TableFacts) -> UserSource:
         file=file,
         declared=declared,
         name=file.name,
-        title="A table of your own",
+        title=declared.title or "A table of your own",
         archive=None,
         read=lambda _: _frame(file, declared, features),
         version=FORMAT,
         fingerprint="",
-        licence="yours: fedtoll knows of none",
-        citation="Label, columns and groups are declared by you.",
+        licence=declared.licence or "yours: fedtoll knows of none",
+        citation=declared.citation or "Label, columns and groups are declared by you.",
         rows=0,
         label=declared.label,
         positive=declared.positive,
@@ -107,23 +113,43 @@ def _frame(file: TableFile, declared: TableFacts, features: int) -> pd.DataFrame
     raw = file.columns(list(dict.fromkeys([declared.label, *declared.columns, *declared.attributes])))
     file.check_size(len(raw[declared.label]), features, "features")
     checked: dict[str, npt.NDArray[Any]] = {}
+    wrong: list[ScenarioError] = []
+
+    def check(name: str, values: Callable[[], npt.NDArray[Any]]) -> None:
+        try:
+            checked[name] = values()
+        except ScenarioError as error:
+            wrong.append(error)
+
     for name, column in declared.columns.items():
         if column.values:  # noqa: PD011
-            checked[name] = _texts(file, name, raw[name], declared.vocabulary(name), declared.missing)
+            check(name, partial(_texts, file, name, raw[name], declared.vocabulary(name), declared.missing))
         else:
-            checked[name] = _clip(file, name, _numbers(file, name, raw[name]), column)
+            check(name, lambda n=name, c=column: _clip(file, n, _numbers(file, n, raw[n]), c))  # type: ignore[misc]
     for name, attribute in declared.attributes.items():
         if attribute.values:  # noqa: PD011
-            checked[name] = _texts(file, name, raw[name], attribute.values, declared.missing)
-        elif name not in checked:
-            checked[name] = _numbers(file, name, raw[name])
-    label = _texts(
-        file, declared.label, raw[declared.label], (*declared.negative, declared.positive), "label"
-    )
+            check(name, partial(_texts, file, name, raw[name], attribute.values, declared.missing))
+        elif name not in declared.columns:
+            check(name, partial(_numbers, file, name, raw[name]))
+    classes = (*declared.negative, declared.positive)
+    check(declared.label, partial(_texts, file, declared.label, raw[declared.label], classes, "label"))
+    if wrong:
+        raise _together(file, wrong)
     checked[declared.label] = np.array(declared.classes, dtype=object)[
-        (label == declared.positive).astype(np.int64)
+        (checked[declared.label] == declared.positive).astype(np.int64)
     ]
     return pd.DataFrame(checked, copy=False)
+
+
+def _together(file: TableFile, errors: Sequence[ScenarioError]) -> ScenarioError:
+    """Return the errors of all columns as one, on one line."""
+    if len(errors) == 1:
+        return errors[0]
+    prefix = str(file.error(""))
+    found = list(dict.fromkeys(str(error).removeprefix(prefix) for error in errors))
+    shown = "; ".join(f"({i}) {line}" for i, line in enumerate(found[:MOST_ERRORS], 1))
+    more = f"; and {len(found) - MOST_ERRORS} more columns" if len(found) > MOST_ERRORS else ""
+    return file.error(f"{len(found)} columns are not as declared: {shown}{more}")
 
 
 def _texts(
@@ -137,7 +163,11 @@ def _texts(
     import pyarrow.compute as pc
 
     indices, dictionary = _as_text(file, name, column)
-    known = pc.index_in(dictionary, value_set=pa.array(values, pa.string())).fill_null(-1)
+    value_set = pa.array(values, pa.string())
+    known = pc.index_in(dictionary, value_set=value_set)
+    # "0.0" is how a column of whole numbers with a gap is often written.
+    whole = pc.replace_substring_regex(dictionary, r"^([+-]?\d+)\.0*$", r"\1")
+    known = pc.coalesce(known, pc.index_in(whole, value_set=value_set)).fill_null(-1)
     blank = pc.equal(pc.utf8_trim_whitespace(dictionary), "").fill_null(True)
     absent = len(values)
     code_of_entry = np.where(blank.to_numpy(zero_copy_only=False), absent, known.to_numpy())
@@ -147,15 +177,28 @@ def _texts(
         row = int(np.argmax(codes < 0))
         value = dictionary[int(entries[row])].as_py()
         raise file.error(
-            f"column {name!r} holds the undeclared value {quote(value)} in row {row + 1}"
+            f"column {name!r} holds the undeclared value {quote(value)} in {_rows(codes < 0)}"
             f"{suggest(value, values)}"
         )
     if (codes == absent).any():
         if missing != "category" or MISSING not in values:
-            row = int(np.argmax(codes == absent)) + 1
-            raise file.error(f"column {name!r} has no value in row {row}{_REMEDY[missing].format(name)}")
+            raise file.error(
+                f"column {name!r} has no value in {_rows(codes == absent)}{_REMEDY[missing].format(name)}"
+            )
         codes[codes == absent] = values.index(MISSING)
     return np.asarray(np.array(values, dtype=object)[codes])
+
+
+def _rows(wrong: npt.NDArray[np.bool_]) -> str:
+    """Return the first row that is wrong, and how many others are.
+
+    Examples
+    --------
+    >>> _rows(np.array([False, True, True]))
+    'row 2 (and 1 more)'
+    """
+    first, others = int(np.argmax(wrong)) + 1, int(wrong.sum()) - 1
+    return f"row {first}" + (f" (and {others:,} more)" if others else "")
 
 
 _REMEDY = {
@@ -175,12 +218,12 @@ def _as_text(file: TableFile, name: str, column: Any) -> Any:
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_boolean(kind):
         column = pc.if_else(column, "True", "False")
+    elif pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column).cast(pa.string())
     elif pa.types.is_integer(kind) or pa.types.is_null(kind) or pa.types.is_string_view(kind):
         column = column.cast(pa.string())
     elif not (pa.types.is_dictionary(kind) or _is_text(kind)):
-        raise file.error(
-            f"column {name!r} has type {kind}, but its declared values need texts or whole numbers"
-        )
+        raise file.error(f"column {name!r} has type {kind}, but its declared values need texts or numbers")
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     return encoded.indices, encoded.dictionary.cast(pa.string())
 
@@ -206,9 +249,10 @@ def _numbers(file: TableFile, name: str, column: Any) -> npt.NDArray[np.float64]
             numbers = column.cast(pa.float64())
         except pa.ArrowInvalid:
             invalid = pc.invert(pc.match_substring_regex(column, _NUMBER)).fill_null(False)
-            row = int(np.argmax(invalid.to_numpy()))
+            wrong = np.asarray(invalid.to_numpy())
+            cell = quote(str(column[int(np.argmax(wrong))]))
             raise file.error(
-                f"column {name!r} holds {quote(str(column[row]))} in row {row + 1}, which is not a number"
+                f"column {name!r} holds {cell} in {_rows(wrong)}, which is not a number"
             ) from None
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = column.cast(pa.float64(), safe=False)
@@ -218,8 +262,7 @@ def _numbers(file: TableFile, name: str, column: Any) -> npt.NDArray[np.float64]
         raise file.error(f"column {name!r} has type {kind}, but is declared as a number")
     absent = numbers.is_null().to_numpy()
     if absent.any():
-        row = int(np.argmax(absent)) + 1
-        raise file.error(f"column {name!r} has no value in row {row}, and a number cannot be missing")
+        raise file.error(f"column {name!r} has no value in {_rows(absent)}, and a number cannot be missing")
     values: npt.NDArray[np.float64] = numbers.to_numpy().astype(np.float64)
     if not (finite := np.isfinite(values)).all():
         row = int(np.argmin(finite))

@@ -23,6 +23,7 @@ from fedtoll.commands import (
     catalogue,
     compare,
     data,
+    draft,
     export,
     federation,
     findings,
@@ -108,6 +109,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "budget": budget.budget,
     "audit": audit.audit,
     "findings": findings.findings,
+    "new-scenario": draft.new_scenario,
     "new-strategy": strategy.new_strategy,
     "check-strategy": strategy.check_strategy,
 }

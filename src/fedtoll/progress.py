@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 FIRST_LINE = 30.0
 """Seconds until the first line where nothing can be redrawn. Later lines come at every tenth more of time."""
+
+
+SWITCH = "FEDTOLL_PROGRESS"
+"""The environment variable that switches all of it off, where it is ``off``."""
 
 
 class Progress:
@@ -62,7 +67,9 @@ class Progress:
 def progress(title: str, total: int, done: int, unit: str) -> Iterator[Progress]:
     """Show how far a list of jobs is while the block runs; yield what counts them."""
     shown = Progress(title, total, done, unit)
-    if display := _notebook():
+    if os.environ.get(SWITCH) == "off":
+        yield shown
+    elif display := _notebook():
         with _ticking(lambda: display(shown.line()), lambda: 1.0):
             yield shown
         display(shown.line())

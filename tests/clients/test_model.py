@@ -73,6 +73,22 @@ def test_a_users_factory(importable):
     assert model.digest(Model()) == ""
 
 
+def test_a_factory_in_a_file(importable, tmp_path, monkeypatch):
+    by_module, by_file = Model(kind="my_models:tanh"), Model(kind=f"{tmp_path}/my_models.py:tanh")
+    assert model.build(by_file, 5, 2)(torch.zeros(2, 5)).shape == (2, 1)
+    assert model.digest(by_file) == model.digest(by_module)
+    monkeypatch.chdir(tmp_path)
+    assert model.located(Model(kind="my_models.py:tanh")) == by_file
+    assert model.located(by_module) == by_module
+    before = model.digest(Model(kind="my_models.py:tanh"))
+    (tmp_path / "my_models.py").write_text("from torch import nn\ndef tanh(i, o): return nn.Linear(i, o)\n")
+    assert model.digest(Model(kind="my_models.py:tanh")) != before
+    assert isinstance(model.build(by_file, 5, 2), torch.nn.Linear)
+    for kind, message in (("none.py:tanh", "no such file"), ("my_models.py:tan", "did you mean 'tanh'")):
+        with pytest.raises(ScenarioError, match=message):
+            model.build(Model(kind=kind), 3, 2)
+
+
 def test_losses_and_probabilities_agree():
     logits = torch.tensor([[0.3], [-2.0]], dtype=torch.float64)
     labels = torch.tensor([1, 0])

@@ -169,7 +169,7 @@ def statistic_shown_individually() -> list[Any]:
         replies = list(replies)
         contents = {self._strict.client_of[r.metadata.src_node_id]: r for r in replies}
         metrics = [train.only(MetricRecord, contents[c.id].content) for c in self._run.clients]
-        seen = self._released.update(round, metrics)
+        seen = self._released.update(self._run.clients, metrics)
         each = [self._report(c, s) for c, s in zip(self._run.clients, seen, strict=True)]
         self.strategy.weigh(each, self._state)
         return original(self, round, replies)
@@ -187,6 +187,19 @@ def members_shown_individually() -> list[Any]:
             self._state = strategy.init([Member(c.id, c.size, c.group) for c in run.clients])
 
     return [patch.object(adapter.Adapted, "__init__", init)]
+
+
+@mutant("the strategy learns at the start of a round who the members of the sum are")
+def members_shown_every_round() -> list[Any]:
+    original = adapter.Adapted.configure_train
+
+    def configure(self: Any, round: int, *rest: Any) -> Any:
+        messages = list(original(self, round, *rest))
+        if self._sums is not None:
+            self._state = self.strategy.begin(round, self._members, self._state)
+        return messages
+
+    return [patch.object(adapter.Adapted, "configure_train", configure)]
 
 
 @mutant("a strategy that weighs clients by their reports runs on sums")

@@ -320,8 +320,8 @@ def statistics_between_their_rounds() -> list[Any]:
             update={"statistics": tuple(s.model_copy(update={"every": 1}) for s in run.statistics)}
         )
 
-    def answers(cohort: Any, task: Any, groups: Any) -> Any:
-        return original(replace(cohort, run=often(cohort.run)), task, groups)
+    def answers(cohort: Any, task: Any, groups: Any, turn: int) -> Any:
+        return original(replace(cohort, run=often(cohort.run)), task, groups, turn)
 
     def enter(state: Any, releases: Any, original: Any = client_state.enter) -> None:
         original(state, [r for r in releases if r.what == DP_SGD or r.round % 2])

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.gate import (
     choice,
+    differing,
     floating_point,
     ledger,
     many_ledger,
@@ -21,6 +22,7 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
     mutants_of_own_files,
@@ -138,6 +140,17 @@ OWN_FILES = Part(
     heading="Nodes with a file of their own, with the checks of this part:",
 )
 
+DIFFERING = Part(
+    "Clients that differ",
+    "five clients whose sex is public, with shares of ε of their own, or that take part in\n"
+    "some of seven rounds, one of which nobody joins.",
+    (differing,),
+    (mutants_of_differing,),
+    ("personal budgets", "participation"),
+    label=lambda i: f"d{i + 1}",
+    heading="Personal budgets and participation, with the checks of this part:",
+)
+
 SUMS = Part(
     "Sums",
     "the clients of the first system, under secure aggregation with and without colluding clients and\n"
@@ -153,7 +166,7 @@ SUMS = Part(
     heading="Where the server sees sums only, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, SUMS)
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

@@ -82,6 +82,10 @@ class BySize(Strategy):
         BySize.shown.append(("init", list(cohort)))
         return {}
 
+    def begin(self, round: int, cohort: Any, state: Any) -> Any:
+        BySize.shown.append(("begin", list(cohort)))
+        return state
+
     def weigh(self, reports: Any, state: Any) -> Any:
         BySize.shown.append(("weigh", list(reports)))
         return np.full(len(reports), 1 / len(reports)), state
@@ -302,7 +306,7 @@ def shown(system: System) -> None:
         private, _ = runs(system, trust, colluding)
         with watched() as seen:
             result = federate(LocalGrid(private), private)
-            assert [len(members) for _, members in seen] == [1] * (1 + private.rounds), (
+            assert [len(members) for _, members in seen] == [1] * (1 + 2 * private.rounds), (
                 "more than one is shown"
             )
             assert all(m.client not in range(K) and not m.group for _, ms in seen for m in ms), "a client is"

@@ -97,6 +97,17 @@ CHANGES = {
         "depends on its seed and on privacy.noise_seed = 7, its sampling masks on the seed alone",
         "depends on its seed, its sampling masks",
     ),
+    "personal budgets": (
+        scenario("privacy", epsilon_factor={"Female": 0.5, "client 3": 0.2}),
+        "Personal budgets: Each client spends at most its own share of ε, and its noise is calibrated for "
+        "that: 0.5 for Female and 0.2 for client 3, 1 for all others",
+        None,
+    ),
+    "one budget for all": (
+        scenario("privacy", epsilon_factor={"*": 0.5}),
+        "calibrated for that: 0.5 for all.",
+        None,
+    ),
     "a floor": (scenario("data", floor=350), "Those with fewer than 350 records are merged", None),
     "own records": (
         scenario("data", file="mine.csv"),

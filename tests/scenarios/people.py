@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import gzip
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.scenario import Scenario
@@ -35,7 +35,8 @@ SCENARIO: dict[str, Any] = {
     "strategies": [{"name": "fedavg"}],
 }
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".feather")
+SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv", ".tsv.gz", ".parquet", ".feather")
+PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
 def people(n: int = 40) -> pd.DataFrame:
@@ -56,14 +57,16 @@ def people(n: int = 40) -> pd.DataFrame:
 
 def write(frame: pd.DataFrame, path: Path) -> Path:
     """Write a frame in the format of the path's suffix."""
-    suffix = "".join(path.suffixes).removesuffix(".gz")
+    suffix = f".{path.name.split('.')[1]}"
     if suffix == ".parquet":
         frame.to_parquet(path, index=False)
     elif suffix == ".feather":
         frame.to_feather(path)
     else:
         text = frame.to_csv(index=False, sep="\t" if suffix == ".tsv" else ",").encode()
-        path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+        packing = PACKINGS.get(path.suffix)
+        with pa.CompressedOutputStream(path, packing) if packing else path.open("wb") as out:
+            out.write(text)
     return path
 
 

@@ -255,12 +255,16 @@ def test_a_value_that_does_not_fit_is_reported_with_its_place(tmp_path, column, 
         (
             "job",
             [1.5, 2.5],
-            "column 'job' has type double, but its declared values need texts or whole numbers",
+            "column 'job' holds the undeclared value '1.5' in row 1 (and 1 more)",
         ),
         ("job", pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'job' has type timestamp"),
         ("job", [b"clerk", b"nurse"], "column 'job' has type binary"),
         ("job", [None, None], "column 'job' has no value in row 1"),
-        ("job", [1, 2], "column 'job' holds the undeclared value '1' in row 1; known: clerk, nurse"),
+        (
+            "job",
+            [1, 2],
+            "column 'job' holds the undeclared value '1' in row 1 (and 1 more); known: clerk, nurse",
+        ),
         ("approved", [True, False], "column 'approved' holds the undeclared value 'True' in row 1"),
     ],
 )
@@ -374,7 +378,7 @@ def test_a_file_that_is_not_there_suggests_the_nearest(tmp_path):
         "peple.csv": "no such file; did you mean 'people.csv'?",
         "people.parquet": "no such file; known: people.csv",
         "none/people.csv": "no such file; no such folder either: ",
-        "people.txt": "unknown suffix of a table; known: .csv, .csv.gz, .feather, .parquet, .tsv, .tsv.gz",
+        "people.txt": "unknown suffix of a table; known: .csv, .csv.bz2, .csv.gz, .csv.zst, .feather",
         "folder.csv": "a folder, not a file",
         "people.csv/x.csv": "no such file",
         "x" * 300 + ".csv": "cannot be read (File name too long)",
@@ -688,3 +692,45 @@ def test_a_mistake_in_the_file_is_one_line_and_nothing_is_written(here, tmp_path
         "did you mean 'clerk'?\n"
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.toml", "people.csv"]
+
+
+# --- All errors at once, and what is said about the records ---------------------------------------------
+
+
+def test_all_columns_that_do_not_fit_are_named_at_once_with_counts(tmp_path):
+    frame = people().astype(object)
+    frame.loc[[2, 5, 9], "job"] = "pilot"
+    frame.loc[3, "age"] = "old"
+    frame.loc[[4, 6], "approved"] = ""
+    line = refusal(write(frame, tmp_path / "people.csv"))
+    assert line == (
+        "data 'people.csv': 3 columns are not as declared: "
+        "(1) column 'age' holds 'old' in row 4, which is not a number; "
+        "(2) column 'job' holds the undeclared value 'pilot' in row 3 (and 2 more); known: clerk, nurse; "
+        "(3) column 'approved' has no value in row 5 (and 1 more), and a label cannot be missing"
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_whole_numbers_with_decimals_match_declared_ones(tmp_path, suffix):
+    codes = np.arange(40) % 2
+    declared = {"columns": {"job": {"values": [0, 1]}}}
+    tables = [
+        made(write(people().assign(job=job), tmp_path / f"people{suffix}"), **declared)
+        for job in (codes, codes.astype(float))
+    ]
+    assert np.array_equal(tables[0].features, tables[1].features)
+    assert set(tables[0].features[:, -1]) == {0.0, 1.0}
+    line = refusal(write(people().assign(job=codes + 0.5), tmp_path / f"people{suffix}"), **declared)
+    assert "undeclared value '0.5' in row 1 (and 39 more)" in line
+
+
+def test_title_licence_and_citation_are_shown_and_change_no_run(tmp_path):
+    path = write(people(), tmp_path / "people.csv")
+    plain, said = declare(path), declare(path, title="My table", licence="CC0-1.0", citation="Doe 2026")
+    sources = [source_of(scenario.data) for scenario in (plain, said)]
+    assert (sources[1].title, sources[1].licence, sources[1].citation) == ("My table", "CC0-1.0", "Doe 2026")
+    assert sources[0].checksum == sources[1].checksum
+    runs = [plan(scenario, "x").runs[0] for scenario in (plain, said)]
+    assert runs[0].hash == runs[1].hash
+    assert '"licence":' not in runs[0].to_json()

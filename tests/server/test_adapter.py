@@ -12,8 +12,8 @@ import pytest
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import StrategySpec
-from fedtoll.server import adapter
 from fedtoll.server.evaluate import HeldOut
+from fedtoll.server.noise import noise_variance
 from fedtoll.server.plan import strategy_plan
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies.base import Arrays, Report, State, Strategy, Weights, sizes
@@ -121,6 +121,8 @@ class Makes(FedAvg):
         model, state, coefficients = super().combine(params, reports, weights, state)
         if self.kind == "coefficients":
             return model, state, coefficients[:2]
+        if self.kind == "no coefficients":
+            return model, state, None  # type: ignore[return-value]
         return (self._spoil(model) if self.where == "combine" else model), state, coefficients
 
     def output(self, params: Arrays, state: State) -> Any:
@@ -164,6 +166,8 @@ def test_a_model_in_another_precision_is_taken_in_the_runs(plain, kind, where):
 def test_every_update_has_a_coefficient(plain):
     line = ending(plain, Makes, kind="coefficients")
     assert line == "round 1: Makes did not return one coefficient per client"
+    line = ending(plain, Makes, kind="no coefficients")
+    assert line.startswith("round 1: combine of Makes returned None for the coefficients; return one number")
 
 
 @dataclass(frozen=True)
@@ -316,7 +320,11 @@ def test_a_strategy_of_flowers_that_makes_a_model_of_nan_ends_the_run():
         ("Result", {}, "is neither a fedtoll nor a Flower strategy"),
         ("FedAdm", {}, "has no class 'FedAdm'; did you mean 'FedAdam'?"),
         ("FedAdam", {"etta": 0.1}, "FedAdam: unknown parameter 'etta'; did you mean 'eta'?"),
-        ("FedAdam", {"fraction_train": 0.5}, "FedAdam: unknown parameter 'fraction_train'"),
+        (
+            "FedAdam",
+            {"fraction_train": 0.5},
+            "FedAdam: fraction_train = 0.5: state it for all strategies, as [participation]",
+        ),
         ("FedAvg", {"min_train_nodes": 1}, "FedAvg: unknown parameter 'min_train_nodes'"),
         ("FedAvg", {"weighted_by_key": "mean_loss"}, "FedAvg: unknown parameter 'weighted_by_key'"),
         ("FedAdam", {"eta": "x"}, "FedAdam: eta = 'x': must be a number such as 0.1"),
@@ -408,8 +416,8 @@ def test_a_flower_strategy_can_neither_leave_out_nor_evaluate(mine, name, line):
 def test_the_noise_of_an_update_is_that_of_its_steps():
     run = single_run(FEDAVG, 2.0, training={"local_steps": 3})
     for plan in run.clients:
-        v = adapter.noise_variance(run, plan)
+        v = noise_variance(run, plan)
         assert v == pytest.approx(3 * (1.0 * plan.noise_multiplier * 1.0 / plan.batch_size) ** 2, rel=1e-12)
     for epsilon in ("clip-only", "inf"):
         run = single_run(FEDAVG, epsilon)
-        assert adapter.noise_variance(run, run.clients[0]) == 0
+        assert noise_variance(run, run.clients[0]) == 0

@@ -52,10 +52,10 @@ def fails(request, monkeypatch) -> None:
         def train_together(self, jobs: list[Any]) -> Any:
             return [self.train(*job) for job in jobs]
 
-    def asked(cohort: Any, task: Any, groups: Any) -> Any:
+    def asked(cohort: Any, task: Any, groups: Any, turn: int) -> Any:
         if task.round == 2 and task.plan.id == 1:
             raise KeyError(SECRET)
-        return answers(cohort, task, groups)
+        return answers(cohort, task, groups, turn)
 
     if request.param == "training":
         monkeypatch.setattr(clients, "make_engine", Fails)

@@ -16,9 +16,9 @@ from fedtoll.clients import train as clients
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
-from fedtoll.server import adapter
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
+from fedtoll.server.noise import noise_variance
 from fedtoll.server.postprocess import Released, shrink, smooth
 from fedtoll.server.trainer import simulate
 from tests.server.federation import FEDAVG, TERM, Replies, refusal, single_run
@@ -99,7 +99,7 @@ def test_a_strategy_sees_full_shapes_with_exact_zeros_where_the_plan_says_empty(
             cells = math.prod(run.released(plan, s))
             metric[s.name] = [float(plan.id + 1)] * cells if s.declaration.shape(2, 2) else 0.5
         metrics.append(metric)
-    for plan, seen in zip(run.clients, Released(run).update(1, metrics), strict=True):
+    for plan, seen in zip(run.clients, Released(run).update(run.clients, metrics), strict=True):
         own = run.groups.index(plan.group)
         for s in run.statistics:
             shape = s.declaration.shape(2, 2)
@@ -133,10 +133,10 @@ def released(run: Run, *rounds: tuple[float | None, ...]) -> list[list[Estimate]
         [
             seen["mean_loss"]
             for seen in statistics_seen.update(
-                round, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in losses]
+                run.clients, [None if x is None else {"mean_loss": x, "mean_loss.sd": 0.5} for x in losses]
             )
         ]
-        for round, losses in enumerate(rounds, start=1)
+        for losses in rounds
     ]
 
 
@@ -291,8 +291,8 @@ def test_fedprox_draws_back_the_noise_of_earlier_steps():
     runs = [single_run({"name": TELLS, "mu": mu}, e, **change) for e in (0.05, "clip-only")]
     noised, clipped = (model_of(run) for run in runs)
     client = runs[0].clients[0]
-    stated = adapter.noise_variance(runs[0], client, mu)
-    plain = adapter.noise_variance(runs[0], client)
+    stated = noise_variance(runs[0], client, mu)
+    plain = noise_variance(runs[0], client)
     assert plain == pytest.approx(
         10 * (0.5 * client.noise_multiplier * runs[0].clip / client.batch_size) ** 2  # type: ignore[operator]
     )

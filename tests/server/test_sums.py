@@ -21,11 +21,12 @@ from fedtoll.clients.train import Clients
 from fedtoll.scenarios import trust
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.shares import largest_ratio
 from fedtoll.server.app import federate, fit
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.plan import check
+from fedtoll.server.plan import check, plan
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies import registry
 from fedtoll.strategies.fedavg import FedAvg
@@ -287,6 +288,14 @@ def test_a_subclass_with_weights_of_its_own_is_refused():
             },
             r"tune.charge = 'random-stopping': must be 'none'",
         ),
+        (
+            {"participation": {"kind": "fraction", "fraction": 0.5}},
+            r"participation.kind = 'fraction': must be 'all'",
+        ),
+        (
+            {"privacy": {"epsilons": [2.0], "trust": "central", "epsilon_factor": {"Female": 0.5}}},
+            r"privacy.epsilon_factor: not with privacy.trust = 'central'",
+        ),
         ({"privacy": {"epsilons": [2.0], "colluding": 1}}, r"privacy.colluding = 1: needs privacy.trust"),
         (
             {"privacy": {"epsilons": [2.0], "trust": "central", "colluding": 1}},
@@ -348,6 +357,7 @@ def test_a_supernode_with_records_of_its_own_answers_no_such_run():
         privacy=local.privacy.changed(trust="central"),
         training=local.training,
         partition=SimpleNamespace(kind="declared", copies=1),
+        participation=local.participation,
         tune=None,
     )
     with pytest.raises(ValueError, match=r"partition.kind = 'declared': not with privacy.trust = 'central'"):
@@ -357,3 +367,13 @@ def test_a_supernode_with_records_of_its_own_answers_no_such_run():
 def test_an_audit_refuses_sums():
     with pytest.raises(ScenarioError, match=r"privacy.trust = 'central': an audit attacks messages"):
         prepare("adult-race", ["privacy.trust='central'", "training.local_steps=1"], "0:4")
+
+
+@pytest.mark.parametrize("by", ["local", *SUMS])
+def test_the_scenario_of_trust_can_be_planned_under_each(by):
+    """Its statistics must leave enough of the smallest ε for training."""
+    name = "adult-race-trust"
+    stated = read(name, [f'privacy.trust="{by}"', "seeds=[0]"])
+    runs = plan(stated, name).runs
+    assert {run.epsilon for run in runs} == {math.inf, 0.5, 0.2}
+    assert {run.trust for run in runs} == {by}

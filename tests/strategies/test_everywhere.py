@@ -27,7 +27,7 @@ TIGHT = cache(DISTRIBUTIONS)
 def test_all_of_tier_one_is_installed():
     assert set(STRATEGIES) >= {
         "fedavg", "uniform", "fedprox", "fedavgm", "fedadam", "fedyogi", "q-fedavg", "term", "afl",
-        "fedminmax", "fairfed", "inverse-variance", "epsilon-weighted", "noise-fair",
+        "fedminmax", "fairfed", "inverse-variance", "robust-hdp", "epsilon-weighted", "noise-fair",
     }  # fmt: skip
 
 

@@ -114,6 +114,11 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         )
     if scenario.partition.kind == "declared":
         raise ScenarioError(f"{file}: partition.kind = 'declared': an audit attacks records that are here")
+    if scenario.participation.kind != "all":
+        kind = scenario.participation.kind
+        raise ScenarioError(
+            f"{file}: participation.kind = {kind!r}: an audit attacks every round of a client; use 'all'"
+        )
     if not any(_finite(e) for e in scenario.privacy.epsilons):
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to audit; give one with --epsilon")
     if len(scenario.seeds) < MIN_TARGETS:

@@ -69,7 +69,7 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     """Return what the nodes need for jobs whose strings include runs as JSON.
 
     Own code is the source of every module that is imported in this process and neither installed nor part
-    of Python or fedtoll, and the file of every strategy.
+    of Python or fedtoll, and the file of every strategy and model.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     if any(run.strategy.digest or run.model_digest for run in runs):
         modules = _own_modules()
         paths |= {path for path in modules.values() if path}
-        paths |= {file for run in runs if (file := run.strategy.path.rpartition(":")[0]).endswith(".py")}
+        named = {code.rpartition(":")[0] for run in runs for code in (run.strategy.path, run.model.kind)}
+        paths |= {file for file in named if file.endswith(".py")}
     cached = {found for run in runs if (found := _cached(run)) is not None}
     try:
         return Parcel(

@@ -39,10 +39,13 @@ def fetch(names: Sources) -> None:
 def check_data(names: Sources) -> None:
     """Check cached records against their declaration.
 
-    Compares every value, and the number of records in every group.
+    Compares every value, and the number of records in every group. A scenario's file checks its own table.
     """
     from fedtoll.scenarios.data import builtin, cached_table
 
+    for file in [name for name in names if name.endswith((".toml", ".json"))]:
+        _check_scenario(file)
+    names = [name for name in names if not name.endswith((".toml", ".json"))]
     for name in _sources(names):
         records = cached_table(builtin(name))
         if records is None and names == ["all"]:
@@ -51,6 +54,19 @@ def check_data(names: Sources) -> None:
         if records is None:
             raise ScenarioError(f"data {name!r} is not in the cache; fedtoll data fetch {name} fetches it")
         echo(f"{name}: {len(records):,} records as declared, {len(records.attributes)} attributes")
+
+
+def _check_scenario(file: str) -> None:
+    """Check the table of a scenario, and print how many records each of its groups has."""
+    from fedtoll.scenarios import read
+    from fedtoll.scenarios.data import load_table, source_of
+
+    data = read.read(file).data
+    table = load_table(source_of(data))
+    groups = table.groups(data.groups)
+    echo(f"{file}: {len(table):,} records as declared, {len(table.feature_names)} features")
+    for name, records in zip(groups.names, groups.counts, strict=True):
+        echo(f"  {name}: {records:,} records")
 
 
 def _sources(names: list[str]) -> list[str]:

@@ -127,12 +127,12 @@ def spending(
 
 
 def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[str, Event]:
-    """Return all that a client releases over all rounds, by part; ``sigma`` replaces its noise multiplier.
+    """Return all that a client releases over its rounds, by part; ``sigma`` replaces its noise multiplier.
 
     A choice of constants is no event; see :func:`fedtoll.privacy.selection.charge_of`.
     """
     noise = client.noise_multiplier if sigma is None else sigma
-    events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds)}
+    events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds_of(client))}
     for s in run.statistics:
-        events[s.name] = Event(s.noise_multiplier, 1.0, s.releases(run.rounds))
+        events[s.name] = Event(s.noise_multiplier, 1.0, s.releases(run.rounds_of(client)))
     return events

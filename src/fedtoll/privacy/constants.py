@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from fedtoll.privacy import accounting, selection
 from fedtoll.privacy.accounting import Event
 from fedtoll.scenarios import partition
+from fedtoll.scenarios.by_client import by_client
 from fedtoll.scenarios.choice import Choice, Distribution, Tried
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, StatisticPlan
 from fedtoll.scenarios.scenario import Scenario, Training
 
@@ -20,9 +22,25 @@ Requests = Sequence[tuple[str, Mapping[str, float]]]
 def constants(
     scenario: Scenario, clients: Sequence[partition.Client], requested: Requests, epsilon: float
 ) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
-    """Return the statistics, and every client with the noise at which it spends ``epsilon`` in total."""
-    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon)
-    return statistics, tuple(client_of(scenario, client, epsilon, statistics) for client in clients)
+    """Return the statistics, and every client with the noise at which it spends its ε in total.
+
+    That is ``epsilon`` times the client's factor. Statistics have the same noise for all clients, so that
+    ``statistics.budget_share`` is a share of the least of their ε.
+    """
+    factors = factors_of(scenario, clients, epsilon)
+    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon * min(factors))
+    turns = turns_of(scenario, clients, scenario.training.rounds)
+    planned = [
+        client_of(scenario, client, epsilon * factor, statistics, factor, turn)
+        for client, factor, turn in zip(clients, factors, turns, strict=True)
+    ]
+    return statistics, tuple(planned)
+
+
+def factors_of(scenario: Scenario, clients: Sequence[partition.Client], epsilon: float) -> list[float]:
+    """Return the share of ε that each client may spend; 1 for all without a finite ε."""
+    stated = scenario.privacy.epsilon_factor if epsilon < math.inf else {}
+    return by_client("privacy.epsilon_factor", stated, clients)
 
 
 def statistics_of(
@@ -47,21 +65,44 @@ def statistics_of(
     )
 
 
+def turns_of(scenario: Scenario, clients: Sequence[partition.Client], rounds: int) -> Sequence[int | None]:
+    """Return in how many of the rounds each client takes part; ``None`` if all do in all."""
+    rule = scenario.participation
+    return [None] * len(clients) if rule.kind == "all" else Attendance.draw(rule, clients, rounds).counts()
+
+
 def client_of(
-    scenario: Scenario, client: partition.Client, epsilon: float, statistics: Sequence[StatisticPlan]
+    scenario: Scenario,
+    client: partition.Client,
+    epsilon: float,
+    statistics: Sequence[StatisticPlan],
+    factor: float = 1.0,
+    turns: int | None = None,
 ) -> ClientPlan:
-    """Plan one client's q, B, T and σ from its public size."""
+    """Plan one client's q, B, T and σ from its public size.
+
+    Parameters
+    ----------
+    scenario, client, statistics
+        The scenario, the client, and what it releases besides.
+    epsilon, factor
+        The client's own ε, and its share of the scenario's.
+    turns
+        In how many rounds it takes part, by default all. A client that never does has the noise of one
+        round, which it never uses.
+    """
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
+    rounds = training.rounds if turns is None else max(1, turns)
     noise = 0.0
     if epsilon < math.inf:
         noise = accounting.calibrate(
             epsilon,
             sampling_rate=rate,
-            count=steps * training.rounds,
+            count=steps * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            others=_events(statistics, training.rounds),
+            others=_events(statistics, rounds),
         )
     return ClientPlan(
         id=client.id,
@@ -71,6 +112,8 @@ def client_of(
         batch_size=rate * client.size,
         steps=steps,
         noise_multiplier=noise,
+        epsilon_factor=factor,
+        rounds=turns,
     )
 
 
@@ -116,36 +159,42 @@ def charged(
         If the accountant is not ``rdp``, several clients hold each record, or ε is too small.
     """
     _check(scenario)
+    factors = factors_of(scenario, clients, epsilon)
     candidates = [(scenario.training, requested), *grid]
 
-    def schedules(client: partition.Client, base: float | None) -> list[selection.Schedule]:
+    turns = {n: turns_of(scenario, clients, n) for n in {training.rounds for training, _ in candidates}}
+
+    def schedules(index: int, base: float | None) -> list[selection.Schedule]:
         """Return every candidate's schedule, the client's own first; without statistics if no base."""
         found = []
         for training, asked in candidates:
-            rate, steps = _rate_and_steps(training, client)
+            rate, steps = _rate_and_steps(training, clients[index])
+            own = turns[training.rounds][index]
+            rounds = training.rounds if own is None else max(1, own)
             plans = () if base is None else statistics_of(scenario, training.rounds, asked, base)
-            found.append((rate, steps * training.rounds, _merged(plans, training.rounds)))
+            found.append((rate, steps * rounds, _merged(plans, rounds)))
         return found
 
     def budgets(base: float | None) -> list[float]:
         return [
             selection.base_budget(
-                epsilon,
-                schedules(client, base),
+                epsilon * factor,
+                schedules(index, base),
                 delta=scenario.privacy.delta,
                 trainings=trainings,
                 distribution=distribution,
             )
-            for client in clients
+            for index, factor in enumerate(factors)
         ]
 
     shared = scenario.statistics.budget_share is not None and any(asked for _, asked in candidates)
-    least = min(budgets(None)) if shared else epsilon
+    least = min(budgets(None)) if shared else epsilon * min(factors)
     statistics = statistics_of(scenario, scenario.training.rounds, requested, least)
     planned, others = [], []
-    for client, budget in zip(clients, budgets(least), strict=True):
-        planned.append(client_of(scenario, client, budget, statistics))
-        own, *rest = schedules(client, least)
+    own_turns = turns[scenario.training.rounds]
+    for index, (client, budget) in enumerate(zip(clients, budgets(least), strict=True)):
+        planned.append(client_of(scenario, client, budget, statistics, factors[index], own_turns[index]))
+        own, *rest = schedules(index, least)
         distinct = [schedule for schedule in dict.fromkeys(rest) if schedule != own]
         others.append(tuple(_tried(budget, schedule, scenario.privacy.delta) for schedule in distinct))
     alike = all(other == others[0] for other in others)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, Run
 
 DP_SGD = "dp-sgd"
@@ -120,16 +121,31 @@ def chosen(run: Run, client: ClientPlan) -> tuple[Release, ...]:
     return () if run.choice is None else (Release(client.id, 0, CHOICE, 1.0, 0.0, 1),)
 
 
-def owed(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
+def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> tuple[Release, ...]:
     """Return the releases that one training instruction causes, from public constants alone.
 
     The first instruction carries the chosen constants.
+
+    Parameters
+    ----------
+    run, client, round
+        The run, the client and the round.
+    turn
+        The how-manieth of the client's rounds this is, from 1; by default all rounds are.
     """
+    turn = round if turn is None else turn
     statistics = tuple(
-        Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(round)
+        Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(turn)
     )
     training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
-    return (*(chosen(run, client) if round == 1 else ()), *statistics, training)
+    return (*(chosen(run, client) if turn == 1 else ()), *statistics, training)
+
+
+def all_owed(run: Run, index: int, attendance: Attendance) -> list[Release]:
+    """Return all that the client at a position of the plan is charged in a run."""
+    client = run.clients[index]
+    rounds = enumerate(attendance.rounds(index), start=1)
+    return [release for turn, round in rounds for release in owed(run, client, round, turn)]
 
 
 def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:

@@ -128,9 +128,10 @@ def charge_of(run: Run, client: ClientPlan, sigma: float | None = None) -> Charg
     """
     if run.choice is None:
         return None
+    rounds = max(1, run.rounds_of(client))
     own = Training(
-        Event(sigma or client.noise_multiplier, client.sampling_rate, client.steps * run.rounds),
-        tuple(Event(s.noise_multiplier, 1.0, s.releases(run.rounds)) for s in run.statistics),
+        Event(sigma or client.noise_multiplier, client.sampling_rate, client.steps * rounds),
+        tuple(Event(s.noise_multiplier, 1.0, s.releases(rounds)) for s in run.statistics),
     )
     others = (
         Training(

@@ -172,6 +172,7 @@ def _content(digest: Digest) -> dict[str, Any]:
         "literature_table": tables.literature_table(digest),
         "group_table": tables.group_table(digest),
         "client_table": tables.client_table(digest),
+        "participation_table": tables.participation_table(digest),
         "skips": skips.skips_line(digest),
         "skips_table": skips.skips_table(digest),
         "may_skip": skips.may_skip(digest),

@@ -15,7 +15,7 @@ from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import CHOICE
-from fedtoll.report import trust
+from fedtoll.report import trust, who
 from fedtoll.toll import ResultsLike
 
 
@@ -119,6 +119,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     ]
     if records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
+    terms += who.terms(scenario)
     kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
-from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.privacy.ledger import Ledger, all_owed
 from fedtoll.privacy.selection import charge_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_number
@@ -72,9 +72,9 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
         if key in seen or run.mechanism != "dp-sgd":
             continue
         seen.add(key)
-        for client in run.clients:
-            ledger = Ledger.of(run)
-            ledger.charge(r for t in range(run.rounds) for r in owed(run, client, t + 1))
+        attendance, ledger = run.attendance, Ledger.of(run)
+        for index, client in enumerate(run.clients):
+            ledger.charge(all_owed(run, index, attendance))
             rows.append(
                 {
                     "strategy": run.strategy.name,
@@ -83,7 +83,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
                     "group": client.group,
                     "public_size": client.size,
                     "sampling_rate": client.sampling_rate,
-                    "steps": client.steps * run.rounds,
+                    "steps": client.steps * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
                     "epsilon_spent": ledger.epsilon(client.id),
                 }
@@ -213,14 +213,14 @@ def scenario_spending(
     if not finite:
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to account for; give one with --epsilon")
     privacy = scenario.privacy.changed(epsilons=finite)
-    planned = plan_runs(scenario.changed(privacy=privacy, seeds=scenario.seeds[:1]), file)
-    warn(file, planned.warning)
+    plan = plan_runs(scenario.changed(privacy=privacy, seeds=scenario.seeds[:1]), file)
+    warn(file, plan.warning)
     entries = []
-    for run in budgeted(planned):
+    for run in budgeted(plan):
         distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
         for client in run.clients:
-            key = (client.sampling_rate, client.steps, client.noise_multiplier, charge_of(run, client))
-            distinct.setdefault(key, []).append(client)
+            planned = client.sampling_rate, client.steps, client.noise_multiplier, client.epsilon_factor
+            distinct.setdefault((*planned, run.rounds_of(client), charge_of(run, client)), []).append(client)
         entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
     return entries
 
@@ -233,5 +233,5 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
         **({} if run.trust == "local" else {"trust": run.trust, "colluding": run.colluding}),
-        **spending(events, *run.guarantee, run.epsilon, charge),
+        **spending(events, *run.guarantee, run.target_of(clients[0]), charge),
     }

@@ -5,7 +5,7 @@
 
 from fedtoll.report.tables.account import runs_table, spent_by_client, spent_table
 from fedtoll.report.tables.compared import comparison_table
-from fedtoll.report.tables.federation import client_table, group_table
+from fedtoll.report.tables.federation import client_table, group_table, participation_table
 from fedtoll.report.tables.gap import disparity_table, gap_table
 from fedtoll.report.tables.literature import literature_table
 from fedtoll.report.tables.sensitivity import recipe_table, sensitivity_table, sensitivity_text
@@ -23,6 +23,7 @@ __all__ = [
     "gap_table",
     "group_table",
     "literature_table",
+    "participation_table",
     "recipe_table",
     "runs_table",
     "sensitivity_table",

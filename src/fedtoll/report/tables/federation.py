@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 
 from fedtoll.formatting import MOST_CLIENTS, UNDEFINED, budget, count, general, group_label, span
 from fedtoll.report.digest import Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Row, Table
-from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.measures import EVERYBODY, RUN
+from fedtoll.scenarios.participation import Participation, chances_of
 from fedtoll.toll import FEWEST_OF_CLASS, FEWEST_RECORDS
 
 _NAN = float("nan")
@@ -93,6 +97,8 @@ def client_table(digest: Digest) -> Table | None:
         return None
     mean = weighted.groupby(["strategy", "client"], sort=False)[["weight", "noise_variance"]].mean()
     strategies = list(weighted["strategy"].unique())
+    everyone = pd.MultiIndex.from_product([strategies, [c["id"] for c in clients]], names=mean.index.names)
+    mean = mean.reindex(everyone)  # undefined for a client that never took part
     rows = tuple(
         Row(
             (
@@ -115,6 +121,56 @@ def client_table(digest: Digest) -> Table | None:
     frame = pd.DataFrame(clients).rename(columns={"id": "client"}).merge(mean.reset_index(), on="client")
     caption = "Clients: weight, and variance of the noise in each coordinate of an update"
     return Table("clients", caption, columns, rows, t.csv(frame), "Mean over rounds and seeds.")
+
+
+def participation_table(digest: Digest) -> Table | None:
+    """Return in which share of the rounds the clients of each group took part; ``None`` if all always did."""
+    results = digest.results
+    rule = results.resolved.get("scenario", {}).get("participation", {})
+    if rule.get("kind", "all") == "all":
+        return None
+    known = [_Known(c["id"], c["group"]) for c in results.resolved["clients"]]
+    chances = chances_of(Participation(**rule), known)
+    runs = results.rounds.groupby([*RUN], sort=False)["round"].max()
+    took = results.clients.groupby("client").size().reindex([c.id for c in known], fill_value=0).to_numpy()
+    realised = took / runs.sum()
+    rows, tidy = [], []
+    for name in dict.fromkeys(c.group for c in known):
+        own = np.array([c.group == name for c in known])
+        least, most = (f"{100 * x:.1f}%" for x in (realised[own].min(), realised[own].max()))
+        expected, found = float(chances[own].mean()), float(realised[own].mean())
+        rows.append(
+            Row(
+                (
+                    t.text_cell(group_label(name, digest.attribute) if name else "any"),
+                    Cell(count(own.sum()), float(own.sum())),
+                    _percent(expected),
+                    _percent(found),
+                    Cell(least if least == most else f"{least} to {most}", float(realised[own].min())),
+                )
+            )
+        )
+        tidy.append({"group": name, "clients": int(own.sum()), "expected": expected, "realised": found})
+    columns = (
+        *t.text_columns("Group"),
+        *t.number_columns("Clients", "Expected share of rounds", "Share of rounds", "Share of each client"),
+    )
+    each = results.rounds["participants"]
+    note = (
+        f"Means over clients. {span(each.min(), each.max(), 'count')} of {count(len(known))} clients took "
+        "part in a round. The schedule is the same in every run, drawn from the public seed "
+        f"{rule.get('seed', 0)}."
+    )
+    caption = "Participation: in which share of the rounds clients trained"
+    return Table("participation", caption, columns, tuple(rows), t.csv(pd.DataFrame(tidy)), note)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A client as ``resolved.json`` lists it."""
+
+    id: int
+    group: str
 
 
 def _percent(share: float) -> Cell:

@@ -1,0 +1,256 @@
+"""Draft a scenario from a table: proposals that its owner must confirm.
+
+Everything here is looked up in the records. Such facts are not free: a range that was read from the records
+reveals the extreme ones, and no ε covers that. So every proposal says so in the file, and it is the owner who
+turns it into a public fact, from documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedtoll.scenarios.data.config import check_label
+from fedtoll.scenarios.data.user_file import TableFile
+from fedtoll.scenarios.errors import ScenarioError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_TEXTS = 50
+"""A text column with more distinct values is left out: it is probably a name or free text."""
+
+FEWEST_NUMBERS = 13
+"""A column of numbers with fewer distinct values is proposed as a list of values, e.g. of codes."""
+
+LOOKED_UP = "looked up in the records, so not free: confirm"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drafted scenario.
+
+    Attributes
+    ----------
+    text
+        Its TOML.
+    left_out
+        Why each column that is no feature was left out, by name.
+    """
+
+    text: str
+    left_out: dict[str, str]
+
+
+def draft(path: Path, label: str, groups: list[str], positive: str = "", name: str = "") -> Draft:
+    """Return a scenario for the table in a file.
+
+    Parameters
+    ----------
+    path
+        The table.
+    label, groups
+        The columns of the label and of the sensitive attributes.
+    positive
+        The positive value of the label; by default the rarer of two.
+    name
+        The scenario's name, by default that of the file.
+
+    Raises
+    ------
+    ScenarioError
+        If the file cannot be read, or a column or value is not in it.
+    """
+    frame = texts(path)
+    for column in (label, *groups):
+        if column not in frame:
+            raise ScenarioError(f"{path.name}: no column {column!r}{nearest(column, frame.columns)}")
+    if label in groups:
+        raise ScenarioError(f"{path.name}: {label!r} is the label, so it cannot be a group")
+    classes = frame[label].value_counts()
+    if "" in classes.index:
+        raise ScenarioError(f"{path.name}: the label {label!r} has no value in {classes['']:,} rows")
+    if positive and positive not in classes.index:
+        raise ScenarioError(f"{path.name}: no label {positive!r}{nearest(positive, classes.index)}")
+    if len(classes) < 2 or (len(classes) > 2 and not positive):
+        shown = ", ".join(map(str, classes.index[:8]))
+        raise ScenarioError(
+            f"{path.name}: the label {label!r} has {len(classes)} values ({shown}): name the positive one"
+        )
+    rarer = positive or str(classes.index[-1])
+    columns: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for column in map(str, frame):
+        if column != label:
+            fact, reason = _fact(frame[column])
+            if fact:
+                columns[column] = fact
+            else:
+                left_out[str(column)] = reason
+    if not columns:
+        raise ScenarioError(f"{path.name}: no column can be a feature: {'; '.join(left_out.values())}")
+    negative = sorted(str(value) for value in classes.index if value != rarer)
+    head = {
+        "label": label,
+        "positive": rarer,
+        "negative": negative,
+        "blank": _has_blanks(frame, [*columns, *groups]),
+    }
+    attributes = {column: _attribute(frame[column], columns.get(column, "")) for column in groups}
+    stem = re.sub(r"[^a-z0-9]+", "-", (name or path.name.split(".")[0]).lower()).strip("-")[:64] or "mine"
+    return Draft(_toml(stem, path, head, columns, attributes, left_out, len(frame)), left_out)
+
+
+def texts(path: Path) -> pd.DataFrame:
+    """Return all columns of a table as trimmed strings; a missing value is empty."""
+    file = TableFile.at(path)
+    found = file.columns(file.header())
+    import pandas as pd
+
+    frame = {}
+    for name, column in found.items():
+        values = column.to_pandas()
+        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+            values = values.astype("Int64")
+        written = values.astype("string").fillna("").str.strip().astype(object)
+        present = written[written != ""]
+        if present.str.fullmatch(r"[+-]?\d+\.0*").all():  # whole numbers with a gap are often written 1.0
+            written = written.str.replace(r"\.0*$", "", regex=True)
+        frame[name] = written
+    return pd.DataFrame(frame)
+
+
+def _fact(column: pd.Series[Any]) -> tuple[str, str]:
+    """Return what is proposed for a column, as TOML; or an empty string and why it is left out."""
+    import pandas as pd
+
+    present = column[column != ""]
+    distinct = present.unique()
+    if len(distinct) < 2:
+        return "", "has one value" if len(distinct) else "has no value"
+    numbers = pd.to_numeric(pd.Series(distinct), errors="coerce")
+    numeric = bool(numbers.notna().all() and numbers.abs().max() < math.inf)
+    if numeric and len(distinct) >= FEWEST_NUMBERS:
+        if len(present) < len(column):
+            return "", f"numbers, without a value in {len(column) - len(present):,} rows: fill them in"
+        low, high = float(numbers.min()), float(numbers.max())
+        skewed = low >= 0 and high > 1000 and float(numbers.median()) < high / 10
+        bounds = f"low = {_number(_down(low))}, high = {_number(-_down(-high))}"
+        transform = ', transform = "log1p"' if skewed else ""
+        return f"{{ {bounds}{transform} }}", ""
+    if len(distinct) > MOST_TEXTS:
+        return "", f"has {len(distinct):,} distinct texts, perhaps a name or an identifier"
+    try:
+        values = [check_label(str(value)) for value in distinct]
+    except ValueError as error:
+        return "", f"holds a value that {error}"
+    ordered = sorted(values, key=(lambda v: float(str(v))) if numeric else str)
+    return f"{{ values = {json.dumps(ordered, ensure_ascii=False)} }}", ""
+
+
+def _attribute(column: pd.Series[Any], fact: str) -> str:
+    """Return the groups that are proposed for an attribute, as TOML."""
+    import pandas as pd
+
+    present = column[column != ""]
+    if fact.startswith("{ low"):
+        numbers = pd.to_numeric(present)
+        edges = sorted({_down(float(numbers.quantile(share))) for share in (1 / 3, 2 / 3)})
+        inside = [edge for edge in edges if _down(float(numbers.min())) <= edge < numbers.max()]
+        return f"{{ bins = [{', '.join(map(_number, inside or [_down(float(numbers.median()))]))}] }}"
+    values = sorted(str(value) for value in present.unique())
+    if len(values) > MOST_TEXTS:
+        raise ScenarioError(f"{column.name}: has {len(values):,} values, too many for groups")
+    if len(present) < len(column):
+        values.append("(missing)")
+    return f"{{ values = {json.dumps(values, ensure_ascii=False)} }}"
+
+
+def _has_blanks(frame: pd.DataFrame, columns: list[str]) -> bool:
+    return any((frame[name] == "").any() for name in columns)
+
+
+def _down(value: float) -> float:
+    """Return the next lower number of two significant digits, which says less about the extreme record.
+
+    Examples
+    --------
+    >>> _down(17.3), -_down(-90241.0), _down(0.0)
+    (17.0, 91000.0, 0.0)
+    """
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return float(f"{math.floor(value / unit) * unit:.6g}")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _toml(
+    name: str,
+    path: Path,
+    head: dict[str, Any],
+    columns: dict[str, str],
+    attributes: dict[str, str],
+    left_out: dict[str, str],
+    rows: int,
+) -> str:
+    """Return the text of the scenario's file."""
+    width = max(len(_key(column)) + len(fact) for column, fact in columns.items()) + 3
+    facts = [f"{f'{_key(c)} = {fact}':<{min(width, 90)}} # {LOOKED_UP}" for c, fact in columns.items()]
+    groups = [f"{_key(c)} = {fact} # {LOOKED_UP}" for c, fact in attributes.items()]
+    omitted = [f"# {_key(c)}: left out, it {reason}" for c, reason in left_out.items()]
+    delta = f"1e-{max(5, math.ceil(math.log10(max(rows, 10))) + 1)}"
+    lines = [
+        "# A draft. Its values and ranges were looked up in the records. Such facts are not free: a range",
+        "# that was read from the records reveals the extreme ones, and no ε covers that. Replace each by",
+        "# what you know from documentation, or confirm that it is public, and remove its comment.",
+        f"name = {json.dumps(name)}",
+        f"title = {json.dumps(f'Who pays for privacy in {path.name}?', ensure_ascii=False)}",
+        'seeds = "0:5"',
+        "",
+        "[data]",
+        f"file = {json.dumps(path.name, ensure_ascii=False)} # relative to this file",
+        f"groups = {json.dumps(list(attributes), ensure_ascii=False)}",
+        "",
+        "[data.own]",
+        f"label = {json.dumps(head['label'], ensure_ascii=False)}",
+        f"positive = {json.dumps(head['positive'], ensure_ascii=False)} # confirm",
+        f"negative = {json.dumps(head['negative'], ensure_ascii=False)} # {LOOKED_UP}",
+        *(['missing = "category" # a missing text is a value of its own'] if head["blank"] else []),
+        "",
+        "[data.own.columns]",
+        *facts,
+        *omitted,
+        "",
+        "[data.own.attributes]",
+        *groups,
+        "",
+        "[partition]",
+        'kind = "group" # one client for each group; docs/scenario-file.md has the others',
+        "",
+        "[training]",
+        "rounds = 10",
+        "sampling_rate = 0.05 # of a client's public size",
+        "local_steps = 10",
+        "learning_rate = 0.5",
+        "clip = 1.0",
+        "",
+        "[privacy]",
+        'epsilons = ["inf", 8, 1]',
+        f"delta = {delta} # well below 1 / number of records",
+        "",
+        "[[strategies]]",
+        'name = "fedavg"',
+    ]
+    return "\n".join(lines) + "\n"
