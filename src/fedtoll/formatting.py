@@ -91,15 +91,16 @@ def count(value: float) -> str:
     return UNDEFINED if value is None or math.isnan(value) else f"{round(value):,}"
 
 
-def plus_minus(value: float, se: float, digits: int = 3) -> str:
-    """Format a mean and its standard error, which is undefined with one seed.
+def estimate(value: float, low: float, high: float, digits: int = 3) -> str:
+    """Format a value and its 95% interval; the value alone without an interval.
 
     Examples
     --------
-    >>> plus_minus(0.252, 0.024), plus_minus(0.252, float("nan"))
-    ('0.252 ± 0.024', '0.252')
+    >>> estimate(0.252, 0.209, 0.413), estimate(0.252, float("nan"), float("nan"))
+    ('0.252 (0.209 to 0.413)', '0.252')
     """
-    return number(value, digits) if math.isnan(se) else f"{number(value, digits)} ± {number(se, digits)}"
+    within = interval(low, high, digits)
+    return number(value, digits) + ("" if within == "none" or math.isnan(value) else f" ({within})")
 
 
 def span(low: float, high: float, style: str = "number") -> str:
@@ -160,6 +161,18 @@ def interval(low: float, high: float, digits: int = 3) -> str:
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return "none"
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def in_seeds(what: str, share: float, runs: int) -> str:
+    """Format a share of runs with the number of seeds; empty for a share of 0.
+
+    Examples
+    --------
+    >>> in_seeds("collapsed", 0.6, 10), in_seeds("collapsed", 0.0, 10)
+    ('collapsed in 6 of 10 seeds', '')
+    """
+    seeds = round(float(share) * int(runs))
+    return f"{what} in {seeds} of {int(runs)} seeds" if seeds else ""
 
 
 def p_value(p: float) -> str:

@@ -216,8 +216,13 @@ def test_the_report_shows_who_is_exposed(here, scenario, audited):
     assert section is not None
     assert "the attacker’s advantage is" in section["sentences"][0]
     assert [t.id for t in section["tables"]] == ["exposed", "canaries"]
-    page = render(results)
+    (folder / "report.html").unlink()
+    _, out, _ = here("audit", scenario, "--set", QUICK[0], "--seeds", "0:6", "--out", folder)
+    assert f"report: {folder / 'report.html'}#exposed" in out
+    assert section["sentences"][0] in out
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert 'id="exposed"' in page
+    assert 'id="exposure"' in page
     assert "Membership inference by group" in page
     _check_other_subjects(results)
     changed = {**results.resolved, "scenario": {**results.resolved["scenario"], "training": {}}}

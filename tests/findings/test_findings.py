@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import math
 import re
 import tomllib
 
@@ -77,9 +78,9 @@ def test_a_finding_runs_and_resumes_to_the_same_result(small, here, tmp_path, mo
     assert (tmp_path / first["page"]).read_bytes() == page
     code, out, _ = here("findings", small, "--quick")
     assert code == 0
-    assert "disparity-vanishes" in out
-    assert "survives tuning? not asked: no claim is tested" in out
-    assert "\nNo claim could be decided.\n" in out
+    lines = out.splitlines()
+    assert lines[1:-1] == [f"{NAME}: ran, 2 claims in 2 settings undecided"]  # one line a finding
+    assert "No claim is decided" in lines[0]
     assert first["failed"] == {}
     assert found["claims"] == {
         "disparity-vanishes": "undecided",
@@ -120,6 +121,17 @@ def trained(small, tmp_path_factory):
     return run_finding(prepare(str(small), quick=True), tmp_path_factory.mktemp("finding"))
 
 
+def test_a_quick_run_has_a_banner_and_no_interval(trained):
+    assert trained.quick
+    assert all(math.isnan(o.low) and math.isnan(o.high) for o in trained.outcomes)
+    assert any(not math.isnan(o.mean) for o in trained.outcomes)
+    text = render([trained], "fedtoll findings --quick")
+    assert 'id="quick"' in text
+    assert "95% interval)" not in text
+    assert not re.search(r"\([−\d.]+ to [−\d.]+\)", text)
+    assert 'id="quick"' not in render([decided(trained)], "fedtoll findings")
+
+
 def decided(trained):
     """Return the finding with verdicts, as from a full run; its first claim is published."""
     from dataclasses import replace
@@ -136,7 +148,7 @@ def decided(trained):
         )
         for i, o in enumerate(trained.outcomes)
     )
-    return replace(trained, outcomes=outcomes)
+    return replace(trained, outcomes=outcomes, quick=False)
 
 
 def test_the_page_says_plainly_what_did_not_hold(trained):

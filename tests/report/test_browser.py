@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ from tests.report.browser import CHROMIUM, Browser
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
 
 CHARTS = 10
+FAULTS = (Path(__file__).parent / "accessibility.js").read_text(encoding="utf-8")
+"""Returns what is not accessible on a page, in words."""
 SHOWN = "getComputedStyle(document.querySelector('#vg-tooltip-element')).visibility === 'visible'"
 
 
@@ -200,3 +203,65 @@ def test_in_print_all_is_open_without_buttons_and_charts_fit(desktop):
     assert desktop.run("document.querySelectorAll('details:not([open])').length") > 0
     desktop.wait_for_charts()
     assert desktop.print().startswith(b"%PDF")
+
+
+def scheme(browser, mode):
+    features = [{"name": "prefers-color-scheme", "value": mode}] if mode else []
+    browser.call("Emulation.setEmulatedMedia", media="", features=features)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_page_is_accessible(browser, file, width, mode):
+    scheme(browser, mode)
+    try:
+        browser.open(file, width, 900)
+        browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        assert browser.run(FAULTS) == []
+        ink, page = browser.run(
+            "['color', 'backgroundColor'].map("
+            "p => getComputedStyle(document.body)[p].match(/\\d+/g).map(Number))"
+        )
+        assert (sum(ink) > sum(page)) == (mode == "dark")
+    finally:
+        scheme(browser, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("document.querySelector('.note').style.color = '#bbb'", "contrast"),
+        ("document.querySelector('.chart').removeAttribute('aria-label')", "no name"),
+        ("document.querySelector('th').removeAttribute('scope')", "no scope"),
+        ("document.querySelector('nav a').href = '#nowhere'", "leads nowhere"),
+        ("document.querySelector('h2').id = 'tolls'", "id twice"),
+        ("document.querySelector('.scroll').setAttribute('role', 'rigeon')", "unknown role"),
+    ],
+)
+def test_the_check_of_accessibility_finds_faults(browser, file, change, fault):
+    browser.open(file, 1280, 900)
+    browser.run(f"{change}; 0")
+    assert any(fault in found for found in browser.run(FAULTS))
+
+
+def test_navigation_stays_and_wide_tables_say_that_they_scroll(browser, file):
+    browser.open(file, 390, 844)
+    browser.run("document.getElementById('tolls').scrollIntoView()")
+    assert browser.run("document.querySelector('nav').getBoundingClientRect().top") == 0
+    assert browser.run(
+        "document.getElementById('tolls').getBoundingClientRect().top"
+        " >= document.querySelector('nav').getBoundingClientRect().bottom"
+    )
+    assert browser.run(
+        """[...document.querySelectorAll('.scroll')].filter(r => r.checkVisibility()).every(r =>
+            (r.scrollWidth > r.clientWidth + 1) === r.previousElementSibling.checkVisibility())"""
+    )
+    # The first column stays where it is when the table scrolls.
+    assert browser.run(
+        """(() => {
+            const cell = document.querySelector('#table-tolls tbody th'), region = cell.closest('.scroll');
+            const before = cell.getBoundingClientRect().left;
+            region.scrollLeft = 300;
+            return region.scrollLeft > 100 && cell.getBoundingClientRect().left === before;
+        })()"""
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import copy
+from dataclasses import replace
 
 import pytest
 
 from fedtoll.report import charts
 from fedtoll.report.charts.utility import with_intervals
 from fedtoll.report.digest import Digest
+from fedtoll.report.page import _captions
 from fedtoll.toll import toll
 from tests.server.fake import INF, adult_race
 
@@ -36,6 +39,38 @@ def test_who_pays_is_sorted_and_shows_toll_interval_and_n(digest):
     assert (rows[0]["interval"], rows[0]["n"], rows[0]["seeds"]) == (within, "1,515", 8)
     narrow = data(charts.who_pays_narrow(digest))
     assert narrow[0]["text"] == f"Asian-Pac-Islander, n = 1,515: {worst['toll']:.3f}  ({within})"
+
+
+@pytest.mark.parametrize("draw", [charts.who_pays, charts.who_pays_narrow])
+def test_who_pays_shows_in_how_many_seeds_a_group_is_collapsed(digest, draw):
+    flagged = copy(digest)
+    flagged.__dict__["tight"] = digest.tight.assign(collapsed=0.0)
+    assert {row["collapsed"] for row in data(draw(flagged))} == {""}
+    flagged.tight.loc[flagged.tight["group"] == "Other", "collapsed"] = 6 / 8
+    spec = draw(flagged)
+    flags = {row["group"]: row["collapsed"] for row in data(spec)}
+    assert flags.pop("race “Other”") == "collapsed in 6 of 8 seeds"
+    assert set(flags.values()) == {""}
+    assert {"field": "collapsed", "type": "nominal"} in [
+        layer["encoding"].get("text") for layer in spec["layer"]
+    ]
+
+
+def test_the_rate_of_the_rarer_class_is_drawn_and_described(digest):
+    swapped = digest.results.groups.assign(
+        positives=digest.results.groups["n"] - digest.results.groups["positives"]
+    )
+    other = Digest(replace(digest.results, groups=swapped))
+    for chosen, rate, title in ((digest, "tpr", "positives = "), (other, "fpr", "negatives = ")):
+        drawn = charts.Charts(chosen).utility
+        assert list(drawn) == ["log_loss", rate, "accuracy"]
+        labels = {row["panel"] for row in data(drawn[rate])}
+        assert f"Asian-Pac-Islander\n{title}410" in labels
+        captions = _captions(chosen)
+        assert (
+            f"always predicting {'negative' if rate == 'tpr' else 'positive'}" in captions["accuracy"].lower()
+        )
+        assert rate in captions
 
 
 def test_every_chart_has_n_and_interval_in_its_tooltips(digest):

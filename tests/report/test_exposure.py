@@ -81,19 +81,30 @@ def test_it_names_a_group_only_beyond_chance(section):
         "the attacker’s advantage is 0.100 (95% interval 0.090 to 0.110) for race “Other” and 0.000 "
         "(95% interval −0.010 to 0.010) for White"
     )
-    assert found["sentences"][0] == (
-        f"Under fedavg at ε = 0.5, race “Other” is exposed most: {ends}; {by_chance}. "
-        "At this ε, no attack can have an advantage above 0.250. "
-        f"Under fedavg at ε = ∞, no group stands out: {ends}; {by_chance}."
-    )
+    assert found["sentences"][:3] == [
+        f"Under fedavg at ε = 0.5, race “Other” is exposed most: {ends}; {by_chance}.",
+        "At this ε, no attack can have an advantage above 0.250.",
+        f"Under fedavg at ε = ∞, no group stands out: {ends}; {by_chance}.",
+    ]
+
+
+def test_its_chart_shows_each_groups_advantage_with_interval_and_ceiling(section):
+    found = section([disparity(0.5, 0.1, 0.06)])
+    (rows,) = found["chart"]["datasets"].values()
+    assert {row["panel"] for row in rows} == {"ε = 0.5", "ε = ∞"}
+    private = [row for row in rows if row["panel"] == "ε = 0.5"]
+    assert [row["label"] for row in private] == ["race “Other”", "White", "everybody"]  # most exposed first
+    assert [row["advantage"] for row in private] == [0.1, 0.0, 0.02]
+    assert private[0]["interval"] == "0.090 to 0.110"
+    assert {row["ceiling"] for row in rows} == {0.25, None}
+    assert "race “Other” 0.100 (0.090 to 0.110) at ε = 0.5" in found["alternative"]
 
 
 def test_it_says_that_the_models_have_the_recipe_if_the_results_are_tuned(section, results, monkeypatch):
     rows = [disparity(0.5, 0.5, 0.2)]
     monkeypatch.setitem(results.resolved, "tuning", [{"chosen": True}])
-    assert (
-        "trained with the scenario’s own recipe, not with the constants chosen"
-        in section(rows)["sentences"][1]
+    assert "trained with the scenario’s own recipe, not with the constants chosen" in " ".join(
+        section(rows)["sentences"]
     )
 
 

@@ -13,6 +13,41 @@ from fedtoll.report.digest import Digest
 from tests.server.fake import INF, adult_race
 
 
+def _rate(digest, row, column="tpr"):
+    """Return what the headline says next to the nats, from the runs themselves."""
+    runs = digest.results.groups
+    runs = runs[(runs["strategy"] == "fedavg") & (runs["group"] == row.name) & (runs["round"] == 3)]
+    free = runs.loc[runs["mechanism"] == "none", column].mean()
+    tight = runs[(runs["mechanism"] == "dp-sgd") & (runs["epsilon"] == 0.5)]
+    title = {"tpr": "true-positive rate falls", "fpr": "false-positive rate rises"}[column]
+    seeds = int(tight["collapsed"].sum())
+    flag = f"; collapsed in {seeds} of {len(tight)} seeds" if seeds else ""
+    return f"; its {title} from {free:.2f} to {tight[column].mean():.2f}{flag}"
+
+
+def test_the_rate_is_that_of_the_rarer_class(results):
+    # Swapping the classes turns the true-positive rate into one minus the false-positive rate.
+    swapped = results.groups.assign(
+        positives=results.groups["n"] - results.groups["positives"], fpr=1 - results.groups["tpr"], tpr=0.95
+    )
+    digest = Digest(replace(results, groups=swapped))
+    assert digest.rate == "fpr"
+    row = digest.tight.query("strategy == 'fedavg'").set_index("group").loc["Asian-Pac-Islander"]
+    assert _rate(digest, row, "fpr") in headline(digest)
+    assert "true-positive" not in headline(digest)
+
+
+@pytest.mark.parametrize("seeds", [0, 3, 5])
+def test_it_says_in_how_many_seeds_the_group_that_pays_most_is_collapsed(digest, seeds):
+    flagged = copy(digest)
+    flagged.__dict__["tight"] = digest.tight.assign(collapsed=0.0)
+    worst = flagged.tight["group"] == "Asian-Pac-Islander"
+    flagged.tight.loc[worst, "collapsed"] = seeds / 5
+    first = headline(flagged).split(". White")[0]
+    assert first.endswith(f"; collapsed in {seeds} of 5 seeds") == (seeds > 0)
+    assert ("collapsed" in headline(flagged)) == (seeds > 0)
+
+
 def test_it_says_who_pays_how_much_and_how_sure(eight):
     digest = eight
     words = headline(digest)
@@ -20,9 +55,12 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
     worst, best = tight.loc["Asian-Pac-Islander"], tight.loc["White"]
     assert words.startswith(
         f"At ε = 0.5 under fedavg, Asian-Pac-Islander (n = 1,515) pays most: {worst['toll']:.3f} nats of "
-        f"log-loss (95% interval {worst['toll_low']:.3f} to {worst['toll_high']:.3f}). White (n = 41,760) "
-        f"pays least: {best['toll']:.3f} ({best['toll_low']:.3f} to {best['toll_high']:.3f})."
+        f"log-loss (95% interval {worst['toll_low']:.3f} to {worst['toll_high']:.3f})"
+        f"{_rate(digest, worst)}. White (n = 41,760) pays least: {best['toll']:.3f} "
+        f"({best['toll_low']:.3f} to {best['toll_high']:.3f})"
+        f"{_rate(digest, best)}."
     )
+    assert "; its true-positive rate falls from " in words
     gaps = digest.gaps[digest.gaps["epsilon"] == 0.5].set_index("strategy")["gap"]
     assert f"the toll gap from {gaps['fedavg']:.3f} to {gaps['term(t=5)']:.3f}" in words
     tests = digest.comparisons
@@ -141,8 +179,9 @@ def test_nobody_pays_where_no_toll_is_above_zero(eight):
     assert words.startswith(
         f"At ε = 0.5 under fedavg, no group pays: Asian-Pac-Islander (n = 1,515) gains least, "
         f"{-least['toll']:.3f} nats of log-loss (95% interval {-least['toll_high']:.3f} to "
-        f"{-least['toll_low']:.3f}). White (n = 41,760) gains most: {-most['toll']:.3f} ("
+        f"{-least['toll_low']:.3f}); its true-positive rate "
     )
+    assert f" White (n = 41,760) gains most: {-most['toll']:.3f} (" in words
     tight["too_few"] = True
     assert "everybody together gains 1." in headline(digest)
     tight.loc[tight["group"] == "White", "too_few"] = False

@@ -6,6 +6,7 @@ import html
 import io
 import itertools
 import re
+import tomllib
 from copy import copy
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ import pytest
 
 from fedtoll.report import alternatives, headline, write
 from fedtoll.report.digest import Digest
-from fedtoll.report.page import _settings, render
+from fedtoll.report.page import render
+from fedtoll.report.provenance import scenario_toml
 from tests.report.conftest import HOSTILE
 from tests.report.html import Page
 from tests.server.fake import INF, adult_race
@@ -28,13 +30,14 @@ SECTIONS = [
     "The toll, group by group",
     "Groups, clients and weights",
     "Privacy card",
+    "Definitions",
     "Provenance",
 ]
 
 
 def test_sections_come_in_order_and_can_be_reached(page):
     assert [e["text"] for e in page.all("h2")] == SECTIONS
-    links = [e["text"] for e in page.all("a") if e["attrs"]["href"] != "#content"]
+    links = [e["text"] for e in page.all("a") if "class" not in e["attrs"]]
     assert links == SECTIONS[1:]
 
 
@@ -164,9 +167,38 @@ def test_provenance_holds_what_an_outsider_needs(page, results):
     assert {run["hash"] for run in results.resolved["runs"]} <= heads
 
 
-def test_an_empty_setting_is_shown_as_none():
-    data = {"source": "adult", "file": "", "exclude": [], "floor": 0}
-    assert _settings({"data": data}) == [("data", "source adult; file none; exclude none; floor 0")]
+def test_the_settings_are_the_scenario_as_toml(page, results):
+    (shown,) = page.all("pre")
+    scenario = results.resolved["scenario"]
+    expected = {k: v for k, v in scenario.items() if k not in {"name", "title", "description"}}
+    assert tomllib.loads(shown["text"]) == known(expected)
+    assert not re.search(r"\b(?:None|True|False)\b", shown["text"])
+
+
+def known(value):
+    """Return JSON without keys that are not set."""
+    if isinstance(value, dict):
+        return {k: known(v) for k, v in value.items() if v is not None}
+    return [known(v) for v in value] if isinstance(value, list) else value
+
+
+def test_toml_keeps_every_value():
+    odd = {
+        "a": True,
+        "seeds": [1, 2],
+        "data": {"we“ird key": 'a "b"\\\n', "keep": {"<=29": 0.5}, "none": None},
+    }
+    odd |= {"strategies": [{"name": "fedavg"}, {"name": "term", "t": 1e-5}], "empty": []}
+    assert tomllib.loads(scenario_toml(odd)) == known(odd)
+
+
+def test_terms_link_to_their_definitions(page):
+    ids = {e["attrs"].get("id") for e in page.elements}
+    terms = page.classed("term")
+    assert {e["attrs"]["href"][1:] for e in terms} <= ids
+    assert {"#def-nats", "#def-interval", "#def-rate", "#def-toll", "#def-gap"} <= {
+        e["attrs"]["href"] for e in terms
+    }
 
 
 @pytest.fixture(scope="module")

@@ -30,13 +30,29 @@ def test_the_toll_table_is_flat_and_who_pays_most_comes_first(eight):
     tight = digest.tight.query("strategy == 'fedavg'").set_index("group")
     row = tight.loc["Asian-Pac-Islander"]
     assert first[:4] == ["Asian-Pac-Islander", "0.5", "fedavg", "1,515 (410)"]
-    assert first[4] == f"{row['toll']:.3f} ± {row['toll_se']:.3f}"
+    assert first[4] == f"{row['toll']:.3f}"
     assert first[5] == f"{row['toll_low']:.3f} to {row['toll_high']:.3f}"
-    assert cells(table, "Clipping part")[0].text == f"{row['clipping']:.3f} ± {row['clipping_se']:.3f}"
-    assert cells(table, "Noise part")[0].text == f"{row['noise']:.3f} ± {row['noise_se']:.3f}"
+    for part in ("clipping", "noise"):
+        half = 2.364624 * row[f"{part}_se"]  # the .975 quantile of t with 7 degrees of freedom
+        within = f"{row[part] - half:.3f} to {row[part] + half:.3f}".replace("-", "−")
+        shown = cells(table, f"{part.capitalize()} part (95% interval)")[0].text
+        assert shown == f"{row[part]:.3f} ({within})"
     assert table.rows[5].cells[0].text == "everybody"
     assert table.rows[5].everybody
     assert [c.text for c in cells(table, "ε")][::18] == ["0.5", "2", "8", "∞ clip"]
+
+
+def test_ranges_are_intervals_from_low_to_high_and_plus_minus_is_not_used(eight, text):
+    assert "±" not in text.split("<script>")[0]
+    table = tables.utility_table(eight)
+    row = eight.loss.query("strategy == 'fedavg' and mechanism == 'none' and group == 'White'").iloc[0]
+    half = 2.364624 * row["value_sd"] / 8**0.5
+    shown = [
+        c.text
+        for r, c in zip(table.rows, cells(table, "Log-loss (95% interval)"), strict=True)
+        if [x.text for x in r.cells[:3]] == ["White", "∞", "fedavg"]
+    ]
+    assert shown == [f"{row['value']:.3f} ({row['value'] - half:.3f} to {row['value'] + half:.3f})"]
 
 
 def test_every_toll_comes_with_n_and_positives(eight):
@@ -47,7 +63,7 @@ def test_every_toll_comes_with_n_and_positives(eight):
 
 
 def test_without_clip_only_runs_nothing_is_split(digest):
-    assert not [c for c in tables.toll_table(digest).columns if c.name.endswith(" part")]
+    assert not [c for c in tables.toll_table(digest).columns if " part" in c.name]
 
 
 def test_the_utility_table_has_the_references(eight):

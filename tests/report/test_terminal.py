@@ -77,7 +77,7 @@ def test_a_declared_family_is_not_called_the_default_one(results):
 def test_it_marks_what_may_not_be_claimed(fake_digest):
     out = screen(fake_digest(seeds=(0,)))
     assert re.search(r"“Other” +81 +10\*", out)
-    assert "* too few records or positives for a claim" in out
+    assert "* too few records, or of a class, for a claim" in out
     assert "±" not in out  # one seed has no interval
 
 

@@ -150,9 +150,17 @@ def test_without_fedavg_there_is_no_price():
 
 
 @pytest.mark.parametrize(
-    ("n", "positives", "too_few"), [(100, 20, False), (99, 50, True), (500, 19, True), (99, 19, True)]
+    ("n", "positives", "too_few"),
+    [
+        (100, 20, False),
+        (99, 50, True),
+        (500, 19, True),
+        (99, 19, True),
+        (500, 481, True),
+        (500, 480, False),
+    ],
 )
-def test_too_few_records_or_positives_are_marked(n, positives, too_few):
+def test_too_few_records_or_of_the_rarer_class_are_marked(n, positives, too_few):
     assert at(toll(pair([(0.2, 0.3)], n=n, positives=positives)))["too_few"] == too_few
 
 

@@ -24,7 +24,8 @@ def audit(
 ) -> None:
     """Attack a scenario to test its privacy claim.
 
-    Prints lower bounds on ε, and the success of membership inference by group.
+    Prints lower bounds on ε, and the success of membership inference by group. The report in the results
+    folder, if there is one, gets a section "Who is exposed".
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -51,23 +52,51 @@ def audit(
         if prepared.scenario.tune is not None:
             echo("\nThis audits the scenario's own recipe: an audit does not choose constants.\n")
         echo(f"audit: {folder / 'audit'}")
+    page = _write_page(folder)
+    if not as_json:
+        echo(
+            f"report: {page}#exposed"
+            if page
+            else "report: none here yet; fedtoll run writes it, with this audit"
+        )
     if content["broken"]:
         raise typer.Exit(FAILED)
+
+
+def _write_page(folder: Path) -> Path | None:
+    """Rebuild the report of a results folder, with the section on its audit; ``None`` if it has none."""
+    from fedtoll.commands.report import write_page
+    from fedtoll.console import complain
+    from fedtoll.report import Digest
+    from fedtoll.scenarios.errors import RunError, ScenarioError
+    from fedtoll.server.results import load, readable
+
+    if not (folder / "resolved.json").is_file():
+        return None
+    try:
+        digest = Digest(load(folder))
+        with readable(folder):
+            return write_page(digest)
+    except (RunError, ScenarioError) as error:  # the audit itself is written
+        complain(f"the report is not rebuilt: {error}")
+        return None
 
 
 def _text(content: dict[str, Any]) -> str:
     """Return the tables of ``audit.json`` as text."""
     from fedtoll.audit.attacks import MIN_MEMBERS
     from fedtoll.audit.subject import VIEWS, by_client, value, verdict
-    from fedtoll.formatting import budget, general, number
+    from fedtoll.formatting import attribute, budget, general, group_label, number
+    from fedtoll.report.exposure import most_exposed
     from fedtoll.scenarios.measures import EVERYBODY
 
+    groups = attribute({"scenario": {"data": {"groups": content["settings"]["data"].get("groups")}}})
     views = [v for v in VIEWS if any(row["view"] == v for row in content["canary"])]
     canary_rows = [
         (
             first["strategy"],
             general(value(first["epsilon"])),
-            first["group"] or EVERYBODY,
+            group_label(first["group"] or EVERYBODY, groups),
             general(value(first["noise_multiplier"])),
             *(_claim_and_bound(found.get(view)) for view in views),
         )
@@ -89,14 +118,23 @@ def _text(content: dict[str, Any]) -> str:
             for r in least.values()
         ]
         lines += _aligned([header, *shown], left=(0, 2, 3))
-    lines += ["", verdict(content), "", "Membership by group: the attacker's advantage TPR − FPR", ""]
+    who = most_exposed(content, lambda group: group_label(group, groups))[0]
+    lines += [
+        "",
+        verdict(content),
+        "",
+        who,
+        "",
+        "Membership by group: the attacker's advantage TPR − FPR",
+        "",
+    ]
     header = ("strategy", "ε", "attack", "group", "members", "advantage", "95% interval", "at most")
     membership_rows = [
         (
             row["strategy"],
             budget(row["mechanism"], value(row["epsilon"])),
             row["attack"],
-            row["group"] or EVERYBODY,
+            group_label(row["group"] or EVERYBODY, groups),
             f"{round(row['members']):,}{' (few)' if row['members'] < MIN_MEMBERS else ''}",
             number(value(row["advantage"])),
             f"{number(value(row['low']))} to {number(value(row['high']))}",

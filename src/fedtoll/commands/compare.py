@@ -134,7 +134,7 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
         ]
     lines.append("Above 0: the second costs more.")
     if tight["too_few"].any():
-        lines.append("* too few records or positives for a claim")
+        lines.append("* too few records, or of a class, for a claim")
     others = sorted(set(private["epsilon"]) - set(tight["epsilon"]), reverse=True)
     if others:
         lines.append(f"Also at ε = {listed(general(e) for e in others)}: --json has every row.")

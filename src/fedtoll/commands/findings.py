@@ -106,6 +106,12 @@ def _show(judged: Sequence[Finding], page: Path, quick: bool, failed: dict[str, 
         }
         echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
+    if quick:
+        echo("Two seeds and two rounds: a check that every finding runs. No claim is decided.")
+        for finding in judged:
+            echo(_line(finding))
+        echo(f"page: {page}")
+        return
     for finding in judged:
         console().print(_table(finding))
         for s in finding.survives:
@@ -113,6 +119,14 @@ def _show(judged: Sequence[Finding], page: Path, quick: bool, failed: dict[str, 
         echo()
     echo(package.report_not_held((f.scenario.name, o) for f in judged for o in f.outcomes))
     echo(f"page: {page}")
+
+
+def _line(finding: Finding) -> str:
+    """Return one line on a quick run."""
+    claims = len({o.claim for o in finding.outcomes})
+    settings = len({o.setting for o in finding.outcomes})
+    many = f"{claims} claim{'s' * (claims != 1)} in {settings} setting{'s' * (settings != 1)}"
+    return f"{finding.scenario.name}: ran, {many} undecided"
 
 
 def _plain(finding: Finding) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class Point:
     collapsed: float
     standing: Standing
 
+    def without_intervals(self) -> Point:
+        """Return the point with its means alone."""
+        unknown = math.nan, math.nan
+        return replace(self, accuracy=(self.accuracy[0], *unknown), disparity=(self.disparity[0], *unknown))
+
 
 def front(claims: Sequence[Claim], studies: Mapping[str, Study]) -> tuple[Point, ...]:
     """Return the points of a finding with claims about a spread over all groups; empty for any other.

@@ -69,6 +69,7 @@ def render(findings: Sequence[Finding], command: str, missing: Sequence[str] = (
             command=command,
             headlines=headlines(claims),
             missing=missing,
+            quick=any(f.quick for f in findings),
             not_held=[
                 ("Published claims", [_failure(by_name[c.finding], c) for c in not_held(published)]),
                 ("Our own claims", [_failure(by_name[c.finding], c) for c in not_held(own)]),

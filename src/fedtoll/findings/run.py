@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +47,8 @@ class Finding:
         Whether the finding survives tuning, and leaving out the sensitive attributes.
     front
         The points of the Pareto front, if a claim is about a spread over groups.
+    quick
+        Whether it ran with two seeds and two rounds only: then nothing is decided and there are no intervals.
     """
 
     scenario: Scenario
@@ -54,6 +57,7 @@ class Finding:
     tuned: dict[str, tune.Choices]
     survives: tuple[Survival, Survival]
     front: tuple[Point, ...] = ()
+    quick: bool = False
 
 
 def run_finding(
@@ -141,7 +145,11 @@ def run_finding(
     undecidable = "quick: few seeds and rounds" if prepared.quick else ""
     judged = outcomes(scenario.claim, studies, undecidable=undecidable)
     points = front(scenario.claim, studies)
-    return Finding(scenario, folder, judged, chosen, survival(scenario.setting, judged), points)
+    if prepared.quick:  # an interval over two seeds says nothing: a correlation of −2.9 to 2.5
+        judged = tuple(replace(o, low=math.nan, high=math.nan) for o in judged)
+        points = tuple(p.without_intervals() for p in points)
+    survives = survival(scenario.setting, judged)
+    return Finding(scenario, folder, tuple(judged), chosen, survives, points, prepared.quick)
 
 
 def check_versions(prepared: Prepared, folder: Path) -> None:

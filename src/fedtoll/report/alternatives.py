@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from fedtoll.formatting import budget, count, group_label, interval, listed, number
+from fedtoll.formatting import budget, count, group_label, in_seeds, interval, listed, number
 from fedtoll.report.charts.front import front_rows
 from fedtoll.report.digest import Digest
 from fedtoll.report.sensitivity import candidates
@@ -19,10 +21,16 @@ def who_pays(digest: Digest) -> str:
     items = [
         f"{group_label(r['group'], digest.attribute)} {number(r['toll'])}"
         f"{_within(r['toll_low'], r['toll_high'])}, n {count(r['n'])}"
+        f"{_flag(r)}"
         for _, r in rows.iterrows()
     ]
     what = f"{digest.word.capitalize()} in log-loss at ε = {digest.epsilon_text} under {digest.leader}"
     return f"Chart. {what}: {_first_few(items)}."
+
+
+def _flag(row: pd.Series[Any]) -> str:
+    flag = in_seeds("collapsed", row["collapsed"], row["runs"])
+    return f", {flag}" if flag else ""
 
 
 def others(digest: Digest) -> str:

@@ -13,8 +13,9 @@ from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll import ResultsLike, comparisons, joint_intervals, price_reference, results_toll, toll_gap
 from fedtoll.toll.comparisons import is_declared
 
-MEASURES = ("log_loss", "tpr", "accuracy", "balanced_accuracy")
-"""The measures of the report. Log-loss comes first because it resolves small groups best."""
+MEASURES = ("log_loss", "tpr", "fpr", "accuracy", "balanced_accuracy")
+"""The measures of the report. Log-loss comes first because it resolves small groups best. Of the two rates,
+only that of the rarer class is shown: see :attr:`Digest.rate`."""
 
 CELL = ["strategy", "mechanism", "epsilon"]
 
@@ -39,12 +40,34 @@ class Digest:
     @cached_property
     def tolls(self) -> dict[str, pd.DataFrame]:
         """The tolls by measure, from :func:`fedtoll.toll.toll`; the rows of the frames are aligned."""
-        return {m: self.loss if m == "log_loss" else results_toll(self.results, m) for m in MEASURES}
+        known = {"log_loss": self.loss, self.rate: self.rates}
+        shown = [m for m in MEASURES if m not in {"tpr", "fpr"} - {self.rate}]
+        return {m: known[m] if m in known else results_toll(self.results, m) for m in shown}
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        """The tolls in log-loss: the only ones that the headline and the terminal need."""
+        """The tolls in log-loss: the headline and the terminal need no others, except for :attr:`rates`."""
         return results_toll(self.results, "log_loss")
+
+    @cached_property
+    def base_rate(self) -> float:
+        """The share of positives among everybody's test records; NaN with more than two classes."""
+        everybody = self.loss[self.loss["group"] == EVERYBODY]
+        return float((everybody["positives"] / everybody["n"]).mean())
+
+    @property
+    def rate(self) -> str:
+        """The rate that carries the toll: that of the rarer class. Empty with more than two classes.
+
+        A model that noise drives towards the common class loses the true positives (``tpr``) if positives are
+        rare, and gains false positives (``fpr``) if negatives are.
+        """
+        return "" if self.several_classes else "fpr" if self.base_rate > 0.5 else "tpr"
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """The tolls in :attr:`rate`, with the index of :attr:`loss`; without a rate, no rows."""
+        return results_toll(self.results, self.rate) if self.rate else self.loss.iloc[:0]
 
     @cached_property
     def measures(self) -> list[str]:

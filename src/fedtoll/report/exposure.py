@@ -13,6 +13,7 @@ import pandas as pd
 from fedtoll.audit.attacks import MIN_MEMBERS
 from fedtoll.audit.subject import VIEWS, by_client, fingerprint, mismatch, settings, value, verdict
 from fedtoll.formatting import attribute, budget, count, general, group_label, number
+from fedtoll.report.charts.exposure import exposure, exposure_rows
 from fedtoll.report.tables.table import (
     Cell,
     Row,
@@ -37,29 +38,42 @@ def audit_section(results: ResultsLike) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``title``; ``sentences``, the first of which says who is exposed most; and ``tables``. If the audit is
-        of other settings, records, model code or strategies than the results, one sentence that says so, and
-        no table.
+        ``title``; ``sentences``, the first of which says who is exposed most; ``tables``; ``chart`` and its
+        text ``alternative``. If the audit is of other settings, records, model code or strategies than the
+        results, one sentence that says so, and neither table nor chart.
     """
     try:
         content = json.loads((results.folder / "audit" / "audit.json").read_text(encoding="utf-8"))
         if content["settings"] != settings(results.resolved.get("scenario", {})):
             reason = "The audit in this folder is of other settings than these results, so it is not shown."
-            return {"title": TITLE, "sentences": [reason], "tables": []}
+            return _without(reason)
         if reason := _mismatch(content, results):
-            return {"title": TITLE, "sentences": [reason], "tables": []}
+            return _without(reason)
         label = partial(group_label, attribute=attribute(results.resolved))
         return {
             "title": TITLE,
             "sentences": [
-                _most_exposed(content, label),
+                *most_exposed(content, label),
                 _method(content, tuned=bool(results.resolved.get("tuning"))),
                 verdict(content),
             ],
             "tables": [_membership(content, label), _steps(content, label)],
+            "chart": exposure(content, label),
+            "alternative": _alternative(content, label),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _without(reason: str) -> dict[str, Any]:
+    return {"title": TITLE, "sentences": [reason], "tables": [], "chart": None, "alternative": ""}
+
+
+def _alternative(content: dict[str, Any], label: Callable[[str], str]) -> str:
+    """Return the text alternative of the chart."""
+    rows = exposure_rows(content, label).to_dict("records")
+    items = [f"{r['label']} {r['text']} ({r['interval']}) at {r['panel']}" for r in rows]
+    return f"Chart. The attacker’s advantage by group: {'; '.join(items)}."
 
 
 def _mismatch(content: dict[str, Any], results: ResultsLike) -> str:
@@ -75,7 +89,7 @@ def _mismatch(content: dict[str, Any], results: ResultsLike) -> str:
     return f"The audit in this folder is of {other} than these results, so it is not shown." if other else ""
 
 
-def _most_exposed(content: dict[str, Any], label: Callable[[str], str]) -> str:
+def most_exposed(content: dict[str, Any], label: Callable[[str], str]) -> list[str]:
     """Return sentences on which groups are exposed most and least, at the tightest ε and without privacy."""
     sentences = []
     for row in _ends(content):
@@ -100,7 +114,7 @@ def _most_exposed(content: dict[str, Any], label: Callable[[str], str]) -> str:
             sentences.append(
                 f"At this ε, no attack can have an advantage above {number(value(most['ceiling']))}."
             )
-    return " ".join(sentences) or "Fewer than two groups have enough records to compare how exposed they are."
+    return sentences or ["Fewer than two groups have enough records to compare how exposed they are."]
 
 
 def _ends(content: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import count, group_label, interval, number, p_value, span
+from fedtoll.formatting import count, group_label, in_seeds, interval, number, p_value, span
 from fedtoll.report import constants
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
@@ -24,9 +24,10 @@ _USELESS = {
 def headline(results: ResultsLike | Digest) -> str:
     """Return who pays most and least at the tightest ε, what other strategies change, and how sure that is.
 
-    The measure is log-loss, under FedAvg or else the scenario's first strategy. Groups with too few records
-    are not named, and a strategy whose model is useless for everybody is described as such. If there is no
-    finite ε, no reference at ε = ∞, no interval or no test, the text says so.
+    The measure is log-loss, with the rate of the rarer class next to it, under FedAvg or else the scenario's
+    first strategy. Groups with too few records are not named, and a strategy whose model is useless for
+    everybody is described as such. If there is no finite ε, no reference at ε = ∞, no interval or no test,
+    the text says so.
 
     Parameters
     ----------
@@ -72,15 +73,17 @@ def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
         ]
     worst, best = claimed.iloc[-1], claimed.iloc[0]
     if len(claimed) == 1:
-        return [f"{start} {_label_with_n(worst, digest)} {_paid(worst)}."]
+        return [f"{start} {_label_with_n(worst, digest)} {_paid(worst)}{_more(worst, digest)}."]
+    last = _capitalised(_label_with_n(best, digest))
     if worst["toll"] <= 0:
+        gains = f"{_cost(_gain(worst))}{_more(worst, digest)}"
         return [
-            f"{start} no group pays: {_label_with_n(worst, digest)} gains least, {_cost(_gain(worst))}.",
-            f"{_capitalised(_label_with_n(best, digest))} gains most: {_cost(_gain(best), short=True)}.",
+            f"{start} no group pays: {_label_with_n(worst, digest)} gains least, {gains}.",
+            f"{last} gains most: {_cost(_gain(best), short=True)}{_more(best, digest)}.",
         ]
     return [
-        f"{start} {_label_with_n(worst, digest)} pays most: {_cost(worst)}.",
-        f"{_capitalised(_label_with_n(best, digest))} pays least: {_cost(best, short=True)}.",
+        f"{start} {_label_with_n(worst, digest)} pays most: {_cost(worst)}{_more(worst, digest)}.",
+        f"{last} pays least: {_cost(best, short=True)}{_more(best, digest)}.",
     ]
 
 
@@ -99,6 +102,22 @@ def _cost(row: Mapping[str, float] | pd.Series[Any], short: bool = False) -> str
     if interval(row["toll_low"], row["toll_high"]) == "none":
         return text
     return f"{text} ({'' if short else '95% interval '}{span(row['toll_low'], row['toll_high'])})"
+
+
+def _more(row: pd.Series[Any], digest: Digest) -> str:
+    """Return how the rate of the rarer class changes, and in how many seeds the model is collapsed."""
+    text = ""
+    if digest.rate:
+        at: Any = row.name
+        measure, rate = MEASURES[digest.rate], digest.rates.loc[at]
+        private, free = rate["value"], rate["value"] + measure.sign * rate["toll"]
+        before, after = number(free, 2), number(private, 2)
+        if not math.isnan(free):
+            verb = "falls" if private < free else "rises"
+            change = f"stays at {after}" if before == after else f"{verb} from {before} to {after}"
+            text = f"; its {measure.title} {change}"
+    flag = in_seeds("collapsed", row["collapsed"], row["runs"])
+    return f"{text}; {flag}" if flag else text
 
 
 def _gain(row: pd.Series[Any]) -> dict[str, float]:

@@ -15,15 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import budget, listed
+from fedtoll.formatting import budget, number
 from fedtoll.report import alternatives, privacy, skips, tables, vega
 from fedtoll.report.charts import Charts, Spec
+from fedtoll.report.definitions import linked
 from fedtoll.report.digest import Digest
 from fedtoll.report.headline import sentences
+from fedtoll.report.provenance import scenario_toml
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.measures import RUN
 from fedtoll.scenarios.visible import visible
-from fedtoll.toll import FEW_SEEDS, ResultsLike
+from fedtoll.toll import FEW_SEEDS, FEWEST_OF_CLASS, FEWEST_RECORDS, ResultsLike
 
 if TYPE_CHECKING:
     import jinja2
@@ -76,6 +78,7 @@ def render(results: ResultsLike | Digest, charts: Charts | None = None) -> str:
     bundle = start_bundle()
     templates = environment(_HERE)
     templates.filters["gzip_base64"] = gzip_base64
+    templates.filters["terms"] = linked
     page = templates.get_template("page.html")
     digest = Digest.from_results(results)
     content = _content(digest) | _charts(charts or Charts(digest))
@@ -180,7 +183,8 @@ def _content(digest: Digest) -> dict[str, Any]:
         "spent_by_client": tables.spent_by_client(card),
         "runs_table": tables.runs_table(digest),
         "resolved": resolved,
-        "settings": _settings(scenario),
+        "fewest": {"records": FEWEST_RECORDS, "of_class": FEWEST_OF_CLASS},
+        "settings": scenario_toml(scenario),
     }
 
 
@@ -190,14 +194,23 @@ _CHARTS = (
 )
 """The names of the charts and of their text alternatives."""
 
-_CAPTIONS = {
-    "log_loss": "Log-loss resolves the smallest groups best.",
-    "tpr": (
-        "The share of a group’s positives that the model finds. "
-        "In groups with a low base rate, privacy shows here first."
-    ),
-    "accuracy": "Accuracy misleads where few records are positive: always predicting negative scores high.",
-}
+
+def _captions(digest: Digest) -> dict[str, str]:
+    """Return the captions of the charts of utility; which class is rare decides what they say."""
+    captions = {"log_loss": "Log-loss resolves the smallest groups best.", "accuracy": ""}
+    if digest.rate:
+        rare, common = ("negatives", "positive") if digest.rate == "fpr" else ("positives", "negative")
+        share = max(digest.base_rate, 1 - digest.base_rate)
+        captions["accuracy"] = (
+            f"Always predicting {common} has an accuracy of {number(share, 2)} for everybody: accuracy hides "
+            f"what happens to the {rare}."
+        )
+        how = "wrongly calls positive" if digest.rate == "fpr" else "finds"
+        captions[digest.rate] = (
+            f"The share of a group’s {rare} that the model {how}. Where {rare} are rare, privacy shows here "
+            "first."
+        )
+    return captions
 
 
 def _charts(charts: Charts) -> dict[str, Any]:
@@ -213,7 +226,7 @@ def _charts(charts: Charts) -> dict[str, Any]:
     content: dict[str, Any] = {name: chart(name) for name in _CHARTS}
     if charts.who_pays_narrow:
         content["who_pays"] = replace(content["who_pays"], narrow=compact_json(charts.who_pays_narrow))
-    captions = _CAPTIONS | ({"accuracy": ""} if digest.several_classes else {})
+    captions = _captions(digest)
     content["utility"] = [
         Chart(f"utility-{m}", alternatives.utility(digest, m), compact_json(spec), captions[m])
         for m, spec in charts.utility.items()
@@ -227,7 +240,11 @@ def _exposed(digest: Digest) -> dict[str, Any] | None:
         return None  # before the import, which loads scipy.stats and is slow
     from fedtoll.report.exposure import audit_section
 
-    return audit_section(digest.results)
+    section = audit_section(digest.results)
+    if section and section["chart"]:
+        chart = Chart("exposure", section["alternative"], compact_json(section["chart"]))
+        section["chart"] = replace(chart, alternative=visible(chart.alternative))
+    return section
 
 
 def _missing(digest: Digest) -> list[str]:
@@ -244,22 +261,3 @@ def _missing(digest: Digest) -> list[str]:
 def _tightest(digest: Digest) -> str:
     epsilon = digest.results.groups["epsilon"].min()
     return "∞" if epsilon == float("inf") else f"{epsilon:g}"
-
-
-def _settings(scenario: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the scenario's settings as text, section by section."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, dict):
-            return listed(f"{k}: {text(v)}" for k, v in value.items()) or "none"
-        if isinstance(value, list):
-            return ", ".join(text(v) for v in value) or "none"
-        return f"{value:g}" if isinstance(value, float) else str(value) or "none"
-
-    rows = []
-    for section in ("data", "split", "partition", "model", "training", "privacy", "statistics", "tune"):
-        values = scenario.get(section, {})
-        if values:
-            items = [f"{k.replace('_', ' ')} {text(v)}" for k, v in values.items() if v is not None]
-            rows.append((section, "; ".join(items)))
-    return rows

@@ -47,4 +47,16 @@ for (const button of document.querySelectorAll("button[data-csv]")) {
   const encoded = document.getElementById(button.dataset.csv).textContent;
   button.addEventListener("click", () => save(button.dataset.name, encoded));
 }
+// A table that is wider than its place says so.
+const regions = [...document.querySelectorAll(".scroll")];
+function markWide() {
+  for (const region of regions) {
+    const wide = region.scrollWidth > region.clientWidth + 1;
+    region.classList.toggle("scrolls", wide);
+    region.previousElementSibling.hidden = !wide;
+  }
+}
+markWide();
+window.addEventListener("resize", markWide);
+document.addEventListener("toggle", markWide, true);
 document.documentElement.classList.add("scripted");

@@ -198,7 +198,7 @@ def _notes(digest: Digest, groups: list[str]) -> str:
     notes = []
     rows = digest.tight[digest.tight["group"].isin([*groups, EVERYBODY])]
     if rows["too_few"].any():
-        notes.append("* too few records or positives for a claim")
+        notes.append("* too few records, or of a class, for a claim")
     if (rows["collapsed"] > 0).any():
         notes.append(
             "! collapsed in some seeds: predicts one class at .5, or not shown to rank better than chance"

@@ -22,7 +22,7 @@ paired.
 Two rules hold throughout. An undefined measure (a rate whose denominator is 0)
 stays NaN: its pair is dropped and counted, never treated as 0. And no claim is
 made about a group with fewer than :data:`FEWEST_RECORDS` test records or
-:data:`FEWEST_POSITIVES` positives.
+:data:`FEWEST_OF_CLASS` of its rarer class.
 
 Examples
 --------
@@ -44,7 +44,7 @@ from fedtoll.toll.intervals import sign_flip, wilson
 from fedtoll.toll.joint import joint_intervals
 from fedtoll.toll.limits import (
     FEW_SEEDS,
-    FEWEST_POSITIVES,
+    FEWEST_OF_CLASS,
     FEWEST_RECORDS,
     LEVEL,
     ResultsLike,
@@ -58,7 +58,7 @@ from fedtoll.toll.two_folders import ambiguous_labels, difference, settings
 
 __all__ = [
     "EVERYBODY",
-    "FEWEST_POSITIVES",
+    "FEWEST_OF_CLASS",
     "FEWEST_RECORDS",
     "FEW_SEEDS",
     "LEVEL",

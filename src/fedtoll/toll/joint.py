@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, RUN
 from fedtoll.toll.intervals import hall_ends, mean_skewness, nan_if_zero
-from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS, LEVEL, ResultsLike
+from fedtoll.toll.limits import LEVEL, ResultsLike, too_few
 from fedtoll.toll.predictions import ROWS, Floats, encode, utilities
 from fedtoll.toll.tolls import sort_by_privacy
 
@@ -83,9 +83,10 @@ def joint_intervals(results: ResultsLike, measure: str = "log_loss", alpha: floa
         intervals = _interval(pairs, len(names) + 1, alpha)
         folds = {sheet.fold.records: sheet.fold for sheet in private.values()}.values()
         n, everyone, positives = (sum(getattr(f, c) for f in folds) for c in ("n", "everyone", "positives"))
-        too_few = (everyone < FEWEST_RECORDS) | (positives < FEWEST_POSITIVES)
         head = dict(zip(RUN[:3], key, strict=True)) | {"group": [*names, EVERYBODY], "measure": measure}
-        rows.append(pd.DataFrame(head | {"n": n.astype(int)} | intervals | {"too_few": too_few}))
+        rows.append(
+            pd.DataFrame(head | {"n": n.astype(int)} | intervals | {"too_few": too_few(everyone, positives)})
+        )
     columns = [*RUN[:3], "group", "measure", "n", "seeds", "toll", "se", "low", "high", "too_few"]
     if rows:
         return sort_by_privacy(pd.concat(rows, ignore_index=True))

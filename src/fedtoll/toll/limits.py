@@ -11,7 +11,7 @@ import pandas as pd
 from fedtoll.scenarios.compare import FEW_SEEDS, LEVEL, fedavg_label
 
 __all__ = [
-    "FEWEST_POSITIVES",
+    "FEWEST_OF_CLASS",
     "FEWEST_RECORDS",
     "FEW_SEEDS",
     "LEVEL",
@@ -19,13 +19,32 @@ __all__ = [
     "folds_of",
     "price_reference",
     "strategy_names",
+    "too_few",
 ]
 
 FEWEST_RECORDS = 100
 """A group with fewer test records is marked as having too few for a claim."""
 
-FEWEST_POSITIVES = 20
-"""A group with fewer positive test records is marked as having too few for a claim."""
+FEWEST_OF_CLASS = 20
+"""A group with fewer test records of its rarer class, positive or negative, has too few for a claim, too."""
+
+
+def too_few(n: Any, positives: Any) -> Any:
+    """Return whether a group has too few test records for a claim, elementwise.
+
+    Parameters
+    ----------
+    n
+        Test records.
+    positives
+        Positive ones among them; NaN with more than two classes, where only ``n`` counts.
+
+    Examples
+    --------
+    >>> too_few(500, 12), too_few(500, 488), too_few(500, 20), too_few(500, float("nan"))
+    (True, True, False, False)
+    """
+    return (n < FEWEST_RECORDS) | (positives < FEWEST_OF_CLASS) | (n - positives < FEWEST_OF_CLASS)
 
 
 class ResultsLike(Protocol):

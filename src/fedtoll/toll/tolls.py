@@ -8,7 +8,7 @@ import pandas as pd
 from fedtoll.scenarios.measures import RUN, measure_named
 from fedtoll.toll.gap import per_seed_gaps
 from fedtoll.toll.intervals import half_width, hall_ends, mean_skewness, nan_if_zero
-from fedtoll.toll.limits import FEWEST_POSITIVES, FEWEST_RECORDS, ResultsLike, folds_of, price_reference
+from fedtoll.toll.limits import ResultsLike, folds_of, price_reference, too_few
 
 ROW = ["strategy", "mechanism", "epsilon", "group"]
 """The columns that name one row of :func:`toll`."""
@@ -165,7 +165,7 @@ def record_counts(final: pd.DataFrame, folds: int | None) -> pd.DataFrame:
         below_majority=("below_majority", "mean"),
     )
     frame = pooled.join(flags)
-    frame["too_few"] = (frame["n"] < FEWEST_RECORDS) | (frame["positives"] < FEWEST_POSITIVES)
+    frame["too_few"] = too_few(frame["n"], frame["positives"])
     return frame
 
 

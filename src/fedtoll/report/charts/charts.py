@@ -11,9 +11,6 @@ from fedtoll.report.charts.style import Spec
 from fedtoll.report.charts.utility import utility
 from fedtoll.report.digest import Digest
 
-MEASURES = ("log_loss", "tpr", "accuracy")
-"""The measures that are drawn against ε."""
-
 
 @dataclass(frozen=True)
 class Charts:
@@ -54,8 +51,9 @@ class Charts:
 
     @cached_property
     def utility(self) -> dict[str, Spec]:
-        """Utility against ε, by measure, without undefined measures."""
-        return {m: utility(self.digest, m) for m in MEASURES if m in self.digest.measures}
+        """Utility against ε: log-loss, the rate of the rarer class, and accuracy, each if it is defined."""
+        drawn = ("log_loss", self.digest.rate, "accuracy")
+        return {m: utility(self.digest, m) for m in drawn if m in self.digest.measures}
 
     @cached_property
     def sensitivity(self) -> Spec | None:

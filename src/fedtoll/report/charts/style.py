@@ -30,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 DASHES = ([1, 0], [8, 3], [2, 2], [8, 2, 2, 2], [5, 5], [1, 4], [12, 4])
 GREY = "#767676"
+WARNING = "#8c3b00"
 PANEL = 150
 MOST_POINTS = 900
 """Lines over rounds are thinned to about this many points, to keep the page small."""
@@ -172,11 +173,16 @@ def round_axis() -> alt.X:
     return alt.X("round:Q", title="round", scale=scale, axis=alt.Axis(tickMinStep=1, tickCount=4, grid=False))
 
 
-def panel_labels(rows: pd.DataFrame, attribute: str, positives: bool = False) -> pd.Series[str]:
-    """Return each row's group with, on a second line, its test records (or positives) and if too few."""
+def panel_labels(rows: pd.DataFrame, attribute: str, of: str = "n") -> pd.Series[str]:
+    """Return each row's group with, on a second line, its test records and if too few.
+
+    For a rate of ``of``, the positives or negatives, the line counts these.
+    """
     names = rows["group"].map(lambda g: group_label(g, attribute))
     few = rows["too_few"].map({True: ", too few", False: ""})
-    n = "positives = " + rows["positives"].map(count) if positives else "n = " + rows["n"].map(count)
+    counts = {"positives": rows["positives"], "negatives": rows["n"] - rows["positives"]}
+    what = of if of in counts else "n"
+    n = f"{what} = " + counts.get(what, rows["n"]).map(count)
     return names + "\n" + n + few
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import count, group_label, interval, number
+from fedtoll.formatting import count, group_label, in_seeds, interval, number
 from fedtoll.report.charts.style import (
     COLOURS,
     GREY,
     SHAPES,
+    WARNING,
     Spec,
     budget_labels,
     chart_rows,
@@ -30,7 +31,7 @@ _TITLE = "log-loss added by privacy (nats)"
 _SHORT = 24  # characters of a name on a phone, which leave room for its numbers
 _POPULATION = ["population_low", "population_high"]
 _FIELDS = ["panel", "label", "text", "group", "toll_text", "toll", "low", "high", *_POPULATION, "interval"]
-_FIELDS += ["population", "n", "seeds", "flags", "few"]
+_FIELDS += ["population", "n", "seeds", "flags", "few", "collapsed"]
 _TOOLTIPS = {
     "group": "group",
     "panel": "strategy",
@@ -59,8 +60,12 @@ def who_pays(digest: Digest) -> Spec:
     base = alt.Chart(alt.NamedData("tolls"))
     numbers = base.mark_text(align="left", dx=12, fontSize=13.5, color="#111")
     # Outside the right edge, so that no interval overlaps its number.
-    numbers = numbers.encode(y, alt.Text("text:N"), x=alt.value("width"))
-    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 9), numbers).properties(
+    below = base.mark_text(align="left", dx=12, dy=16, fontSize=12, color=WARNING)
+    texts = [
+        m.encode(y, alt.Text(f), x=alt.value("width"))
+        for m, f in ((numbers, "text:N"), (below, "collapsed:N"))
+    ]
+    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 9), *texts).properties(
         width=420, height={"step": 44}
     )
     return single(chart, "tolls", chart_rows(rows, _FIELDS), margin=345, min_width=200, max_width=720)
@@ -80,8 +85,11 @@ def who_pays_narrow(digest: Digest) -> Spec:
         align="left", baseline="bottom", dx=5, dy=-2, fontSize=11.5, color="#111", limit=330
     )
     numbers = numbers.encode(y, alt.Text("text:N"), x=alt.value(0))
-    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 8, down=9), numbers)
-    chart = chart.properties(width=300, height={"step": 46})
+    below = base.mark_text(align="left", baseline="top", dx=5, dy=16, fontSize=11.5, color=WARNING)
+    below = below.encode(y, alt.Text("collapsed:N"), x=alt.value(0))
+    step = 62 if (rows["collapsed"] != "").any() else 46
+    chart = alt.layer(*_marks(base, y, alt.value(COLOURS[0]), 8, down=9), numbers, below)
+    chart = chart.properties(width=300, height={"step": step})
     return single(chart, "tolls", chart_rows(rows, _FIELDS), margin=12, min_width=200, max_width=720)
 
 
@@ -225,6 +233,9 @@ def _with_text(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
         seeds=rows["seeds"],
         few=rows["too_few"].astype(bool),
         flags=[_flags(row) for _, row in rows.iterrows()],
+        collapsed=[
+            in_seeds("collapsed", *pair) for pair in zip(rows["collapsed"], rows["runs"], strict=True)
+        ],
         epsilon_text=budget_labels(rows),
         population_low=bounds[0],
         population_high=bounds[1],
@@ -232,11 +243,9 @@ def _with_text(rows: pd.DataFrame, digest: Digest) -> pd.DataFrame:
 
 
 def _flags(row: pd.Series[Any]) -> str:
-    runs = int(row["runs"])
     flags = ["too few for a claim"] if row["too_few"] else []
     for column, flag in (("collapsed", "collapsed"), ("below_majority", "below majority")):
-        seeds = round(float(row[column]) * runs)
-        flags += [f"{flag} in {seeds} of {runs} seeds"] if seeds else []
+        flags += [text] if (text := in_seeds(flag, row[column], row["runs"])) else []
     return "; ".join(flags) or "none"
 
 

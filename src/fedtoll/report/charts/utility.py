@@ -41,7 +41,7 @@ def utility(digest: Digest, measure: str) -> Spec:
     title += "" if m.higher_is_better else " (axis reversed: worse is down)"
     rows = with_intervals(tolls, ceiling=None if m.unit else 1)
     rows = rows.assign(
-        panel=panel_labels(tolls, digest.attribute, positives=measure == "tpr"),
+        panel=panel_labels(tolls, digest.attribute, m.of),
         budget=budget_labels(tolls),
         group=rows["group"].map(lambda g: group_label(g, digest.attribute)),
         interval=[interval(a, b) for a, b in zip(rows["low"], rows["high"], strict=True)],

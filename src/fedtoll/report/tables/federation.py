@@ -13,7 +13,7 @@ from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Row, Table
 from fedtoll.scenarios.measures import EVERYBODY, RUN
 from fedtoll.scenarios.participation import Participation, chances_of
-from fedtoll.toll import FEWEST_POSITIVES, FEWEST_RECORDS
+from fedtoll.toll import FEWEST_OF_CLASS, FEWEST_RECORDS
 
 _NAN = float("nan")
 
@@ -76,7 +76,7 @@ def group_table(digest: Digest) -> Table:
             f"{count(len(mixed))} clients of declared size {sizes} hold records of any group; the weight of "
             f"each is shared among groups in the proportions that the plan expects it to hold. {note}"
         )
-    few = f"{FEWEST_RECORDS} test records" + (f" or {FEWEST_POSITIVES} positives" if rates else "")
+    few = f"{FEWEST_RECORDS} test records" + (f" or {FEWEST_OF_CLASS} of the rarer class" if rates else "")
     return Table(
         "groups",
         "Groups: held-out records, clients and weight",

@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import UNDEFINED, count, group_label, number, plus_minus
+from fedtoll.formatting import UNDEFINED, count, estimate, group_label, number
 from fedtoll.report.digest import CELL, Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Column, Row, Table
 from fedtoll.toll import fairness, toll_gap
+from fedtoll.toll.intervals import half_width
 
 
 def gap_table(digest: Digest) -> Table:
@@ -60,7 +61,7 @@ def disparity_table(digest: Digest) -> Table:
     if rates:
         note += (
             " The last two columns follow fairlearn’s definitions (maximum minus minimum over groups, at a "
-            "score of .5), computed per run; mean over seeds ± s.e."
+            "score of .5), computed per run: the mean over seeds, with its 95% t interval."
         )
     note += _left_out(digest)
     caption = "Differences between groups, by ε and strategy"
@@ -100,7 +101,8 @@ def _gap_row(row: pd.Series[Any], n: pd.Series[int], digest: Digest) -> Row:
 
 def _disparity_row(row: pd.Series[Any], rates: bool) -> Row:
     def difference(name: str) -> Cell:
-        text = plus_minus(row[name], row[f"{name}_se"])
+        half = float(half_width(row[f"{name}_se"], row["seeds"]))
+        text = estimate(row[name], max(0.0, row[name] - half), min(1.0, row[name] + half))
         undefined = row["undefined"] if name.startswith("equal") and row["undefined"] > 0 else 0
         note = f" (undefined {int(undefined)}/{int(row['seeds'])})" if undefined else ""
         return Cell(f"{text}{note}", row[name])

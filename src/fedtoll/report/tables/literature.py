@@ -27,8 +27,8 @@ def literature_table(digest: Digest) -> Table | None:
             t.text_cell(group_label(row["group"], digest.attribute)),
             t.text_cell(row["strategy"]),
             t.n_cell(row["n"], row["positives"]),
-            t.mean_cell(row["privacy_cost"], row["privacy_cost_se"]),
-            t.mean_cell(row["excessive_risk"], row["excessive_risk_se"]),
+            t.mean_cell(row["privacy_cost"], row["privacy_cost_se"], row["seeds"]),
+            t.mean_cell(row["excessive_risk"], row["excessive_risk_se"], row["seeds"]),
             t.number_cell(row["fairness_gap"]),
             t.number_cell(value),
             t.interval_cell(low, high),
@@ -37,7 +37,7 @@ def literature_table(digest: Digest) -> Table | None:
     columns = (
         *t.text_columns("Group", "Strategy"),
         *t.number_columns("n" if digest.several_classes else "n (positives)"),
-        *t.number_columns("Privacy cost ± s.e.", "Excessive risk ± s.e.", "Fairness gap"),
+        *t.number_columns("Privacy cost (95% interval)", "Excessive risk (95% interval)", "Fairness gap"),
         *t.number_columns("Slope over ln ε", "95% interval of the slope"),
     )
     frame = frame.merge(slope[["strategy", "group", *_SLOPE]], "left", on=["strategy", "group"])

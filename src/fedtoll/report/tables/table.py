@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from fedtoll.formatting import UNDEFINED, budget, count, interval, number, plus_minus
+from fedtoll.formatting import UNDEFINED, budget, count, estimate, interval, number
+from fedtoll.toll.intervals import half_width
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that starts with one of these
 
@@ -90,9 +91,15 @@ def number_cell(value: float, digits: int = 3) -> Cell:
     return Cell(number(value, digits), value)
 
 
-def mean_cell(value: float, se: float, digits: int = 3) -> Cell:
-    """Return a cell with a mean and its standard error, sorted by the mean."""
-    return Cell(plus_minus(value, se, digits), value)
+def estimate_cell(value: float, low: float, high: float, digits: int = 3) -> Cell:
+    """Return a cell with a mean and its 95% interval, sorted by the mean."""
+    return Cell(estimate(value, low, high, digits), value)
+
+
+def mean_cell(value: float, se: float, seeds: float, digits: int = 3) -> Cell:
+    """Return a cell with a mean over seeds and its 95% t interval, sorted by the mean."""
+    half = float(half_width(se, seeds))
+    return estimate_cell(value, value - half, value + half, digits)
 
 
 def interval_cell(low: float, high: float, digits: int = 3) -> Cell:

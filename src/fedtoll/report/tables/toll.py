@@ -7,12 +7,19 @@ from typing import Any
 import pandas as pd
 
 from fedtoll.formatting import UNDEFINED, group_label
+from fedtoll.report.charts.utility import with_intervals
 from fedtoll.report.digest import CELL, Digest
 from fedtoll.report.tables import table as t
 from fedtoll.report.tables.table import Cell, Column, Row, Table
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 
-_SHORT = {"log_loss": "Log-loss", "tpr": "TPR", "accuracy": "Accuracy", "balanced_accuracy": "Balanced acc."}
+_SHORT = {
+    "log_loss": "Log-loss",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
+}
 _TIDY = [*CELL, "group", "n", "positives", "too_few", "runs", "seeds", "undefined", "value", "value_sd"]
 _TIDY += ["toll", "toll_se", "toll_low", "toll_high", "clipping", "clipping_se", "noise", "noise_se"]
 _TIDY += ["price", "price_se", "price_low", "price_high", "collapsed", "below_majority"]
@@ -33,18 +40,18 @@ def toll_table(digest: Digest) -> Table:
     joint = joint[[*CELL, "group", "population_low", "population_high"]]
     loss = loss.reset_index().merge(joint, "left", on=[*CELL, "group"]).set_index("index")
     parts = bool(loss["clipping"].notna().any())
-    rates = ["accuracy" if digest.several_classes else "tpr"]
+    rates = [digest.rate or "accuracy"]
     columns: list[Column] = [
         *t.text_columns(_group(digest)),
         *t.number_columns("ε"),
         *t.text_columns("Strategy"),
         *t.number_columns("n" if digest.several_classes else "n (positives)"),
         *t.number_columns(
-            f"Log-loss {digest.word} ± s.e.", "95% interval, seeds", "95% interval, seeds and records"
+            f"Log-loss {digest.word}", "95% interval, seeds", "95% interval, seeds and records"
         ),
-        *(t.number_columns("Clipping part", "Noise part") if parts else ()),
-        *t.number_columns(*(f"{_SHORT[m]} {digest.word} ± s.e." for m in rates)),
-        *t.number_columns("Against FedAvg at ∞ ± s.e." if digest.tuned else "Price ± s.e."),
+        *(t.number_columns("Clipping part (95% interval)", "Noise part (95% interval)") if parts else ()),
+        *t.number_columns(*(f"{_SHORT[m]} {digest.word} (95% interval)" for m in rates)),
+        *t.number_columns(("Against FedAvg at ∞" if digest.tuned else "Price") + " (95% interval)"),
         *t.text_columns("Flags"),
     ]
     rows = []
@@ -52,17 +59,21 @@ def toll_table(digest: Digest) -> Table:
         index: Any = at
         cells: list[Cell] = [
             *_key(row, digest),
-            t.mean_cell(row["toll"], row["toll_se"]),
+            t.number_cell(row["toll"]),
             t.interval_cell(row["toll_low"], row["toll_high"]),
             t.interval_cell(row["population_low"], row["population_high"]),
         ]
         if parts:
-            cells += [t.mean_cell(row[p], row[f"{p}_se"]) for p in ("clipping", "noise")]
+            cells += [t.mean_cell(row[p], row[f"{p}_se"], row["seeds"]) for p in ("clipping", "noise")]
         for m in rates:
             other = digest.tolls[m].loc[index]
-            cells.append(t.mean_cell(other["toll"], other["toll_se"]))
-        cells.append(t.mean_cell(row["price"], row["price_se"]))
-        cells.append(t.text_cell(flags(row, digest.tolls["tpr"].loc[index])))
+            cells.append(t.estimate_cell(other["toll"], other["toll_low"], other["toll_high"]))
+        cells.append(t.estimate_cell(row["price"], row["price_low"], row["price_high"]))
+        cells.append(
+            t.text_cell(
+                flags(row, digest.rates.loc[index] if digest.rate else None, _SHORT.get(digest.rate, ""))
+            )
+        )
         rows.append(Row(tuple(cells), bool(row["too_few"]), row["group"] == EVERYBODY))
     tidy = [
         frame.loc[loss.index, _TIDY].assign(measure=m, population_low=low, population_high=high)
@@ -92,16 +103,17 @@ def utility_table(digest: Digest) -> Table:
         *t.number_columns("ε"),
         *t.text_columns("Strategy"),
         *t.number_columns("n" if digest.several_classes else "n (positives)"),
-        *t.number_columns(*(f"{_SHORT[m]} ± s.d." for m in digest.measures)),
+        *t.number_columns(*(f"{_SHORT[m]} (95% interval)" for m in digest.measures)),
         *t.number_columns("Seeds"),
     ]
+    frames = [with_intervals(digest.tolls[m], None if MEASURES[m].unit else 1) for m in digest.measures]
     rows = []
     for at, row in loss.iterrows():
         index: Any = at
-        levels = [digest.tolls[m].loc[index] for m in digest.measures]
+        levels = [frame.loc[index] for frame in frames]
         cells = (
             *_key(row, digest),
-            *(t.mean_cell(level["value"], level["value_sd"]) for level in levels),
+            *(t.estimate_cell(level["value"], level["low"], level["high"]) for level in levels),
             t.number_cell(row["runs"], 0),
         )
         rows.append(Row(cells, bool(row["too_few"]), row["group"] == EVERYBODY))
@@ -141,16 +153,24 @@ def _ordered(digest: Digest, references: bool = False) -> pd.DataFrame:
     return loss.loc[keys.sort_values(list(keys.columns), kind="stable").index]
 
 
-def flags(loss: pd.Series[Any], tpr: pd.Series[Any]) -> str:
-    """Return a row's flags, each with its number of seeds; a dash without flags."""
+def flags(loss: pd.Series[Any], rate: pd.Series[Any] | None, name: str) -> str:
+    """Return a row's flags, each with its number of seeds; a dash without flags.
+
+    Parameters
+    ----------
+    loss, rate
+        The row in log-loss and in the rate of the rarer class; there is no rate with more than two classes.
+    name
+        The rate's short name.
+    """
     runs = int(loss["runs"])
     found = ["too few"] if loss["too_few"] else []
     for column, flag in (("collapsed", "collapsed"), ("below_majority", "below majority")):
         seeds = round(float(loss[column]) * runs)
         if seeds:
             found.append(f"{flag} {seeds}/{runs}")
-    if tpr["undefined"] and not pd.isna(loss["positives"]):  # with several classes there is no TPR
-        found.append(f"TPR undefined {int(tpr['undefined'])}/{runs}")
+    if rate is not None and rate["undefined"]:
+        found.append(f"{name} undefined {int(rate['undefined'])}/{runs}")
     unpaired = runs - int(loss["seeds"]) - int(loss["undefined"])
     if 0 < unpaired < runs:
         found.append(f"no reference {unpaired}/{runs}")
