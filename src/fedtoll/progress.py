@@ -109,9 +109,10 @@ def _notebook() -> Callable[[str], None] | None:
     shell = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is None:
         return None
-    from IPython.display import display
+    import IPython.display
 
-    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+    display: Any = IPython.display.display  # its type is not declared
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def show(line: str) -> None:
         text = visible(line)
