@@ -71,6 +71,24 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
 
 
 @pytest.mark.parametrize(
+    ("trust", "where"),
+    [
+        ("local", ""),
+        ("secure-aggregation", " with secure aggregation"),
+        ("central", " with a trusted server"),
+    ],
+)
+def test_it_says_under_which_trust_model(eight, trust, where):
+    results = copy(eight.results)
+    scenario = results.resolved["scenario"]
+    privacy = {**scenario["privacy"], "trust": trust}
+    results.resolved = {**results.resolved, "scenario": {**scenario, "privacy": privacy}}
+    assert headline(results).startswith(
+        f"At ε = 0.5{where} under fedavg, Asian-Pac-Islander (n = 1,515) pays"
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "leader"), [("fedavg", "fedavg"), ("mine.py:fedavg", "uniform")], ids=["ours", "a user's"]
 )
 def test_fedtolls_own_fedavg_leads_and_sets_the_price(name, leader):

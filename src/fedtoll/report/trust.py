@@ -1,10 +1,16 @@
-"""What the privacy card says about the trust model of a scenario: who sees what, and who adds the noise."""
+"""What the page says about the trust model of a scenario: who sees what, and who adds the noise."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fedtoll.formatting import count
+
+
+def phrase(privacy: dict[str, Any]) -> str:
+    """Return under which trust model a figure holds, for a sentence; empty under ``local``."""
+    words = {"secure-aggregation": " with secure aggregation", "central": " with a trusted server"}
+    return words.get(str(privacy.get("trust")), "")
 
 
 def adversary(privacy: dict[str, Any]) -> str:
