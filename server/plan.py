@@ -257,7 +257,7 @@ def unsuited(plan: StrategyPlan, classes: int) -> str:
     """Return why a resolved strategy cannot run with so many classes, or "" if it can."""
     if not issubclass(registry.load(plan.path), Strategy):
         return ""
-    return registry.build(plan.path, plan.parameters).unsuited(classes)
+    return str(registry.asked(registry.build(plan.path, plan.parameters), "unsuited", classes))
 
 
 def _runs(

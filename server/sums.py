@@ -92,7 +92,8 @@ def planned(
             f"privacy.colluding = {privacy.colluding}: must be less than the {len(clients)} clients"
         )
     strategy = registry.build(plan.path, plan.parameters)
-    returned = strategy.public_weights([Member(c.id, c.size, c.group) for c in clients])
+    members = [Member(c.id, c.size, c.group) for c in clients]
+    returned = registry.asked(strategy, "public_weights", members)
     problem = simplex_violation(returned, len(clients))
     if not problem and not (returned > 0).all():
         problem = "a client has no weight, so it cannot add its part to the sum"

@@ -268,9 +268,31 @@ def revision(strategy: Strategy) -> int:
 
     A wrapper's number is the sum of its own changes and those of the strategy it wraps, plus 1. Neither ever
     falls, so a change of either gives a new number.
+
+    Raises
+    ------
+    ScenarioError
+        If a user's class raises when it is asked. One line.
     """
-    changes, inner = type(strategy)._revision - 1, getattr(strategy, "wrapped", None)
-    return 1 + changes + (revision(inner) - 1 if isinstance(inner, Strategy) else 0)
+    try:
+        with contained():
+            changes, inner = type(strategy)._revision - 1, getattr(strategy, "wrapped", None)
+            return 1 + changes + (revision(inner) - 1 if isinstance(inner, Strategy) else 0)
+    except ScenarioError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _error(f"{type(strategy).__name__}: raises {error!r}") from None
+
+
+def asked(strategy: Strategy, method: str, *arguments: Any) -> Any:
+    """Return what a method of a strategy returns; whatever it raises is a one-line ScenarioError."""
+    try:
+        with contained():
+            return getattr(strategy, method)(*arguments)
+    except ScenarioError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _error(f"{type(strategy).__name__}: {method} raises {error!r}") from None
 
 
 def stored(cls: type[Strategy], values: Mapping[str, Any]) -> dict[str, Any]:

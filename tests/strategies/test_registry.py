@@ -10,6 +10,7 @@ import pytest
 
 from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.scenario import StrategySpec
 from fedtoll.server import plan
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -271,3 +272,15 @@ def test_what_was_hashed_is_executed_even_if_the_file_changes_in_between(mine, t
     monkeypatch.setattr(shipped, "read_bytes", replaced_after_reading)
     assert registry.load(name).__name__ == "Mine"
     assert not (tmp_path / "__pycache__").exists()
+
+
+def test_a_class_that_raises_when_its_attributes_are_asked_for_is_one_line(mine):
+    name = mine(DECLARED + WEIGH + "    def __getattr__(self, name):\n        raise KeyError(name)\n")
+    with pytest.raises(ScenarioError, match=r"^strategies: Mine: raises KeyError\('wrapped'\)$"):
+        plan.strategy_plan(StrategySpec(name=name))
+
+
+def test_a_method_that_raises_while_runs_are_planned_is_one_line(mine):
+    name = mine(DECLARED + WEIGH + "    def unsuited(self, classes):\n        raise SystemExit(classes)\n")
+    with pytest.raises(ScenarioError, match=r"^strategies: Mine: unsuited raises SystemExit\(2\)$"):
+        plan.unsuited(plan.strategy_plan(StrategySpec(name=name)), 2)
