@@ -16,6 +16,32 @@ LEDGER = "fedtoll.ledger"
 ANSWERED = "fedtoll.answered"
 """The name of the record in which a client stores the run, round and broadcast of its last reply."""
 
+MECHANISM = "fedtoll.mechanism"
+"""The name of the record with the state of the client's mechanism. It never leaves the client."""
+
+
+def mechanism_state(state: RecordDict, round: int) -> list[float] | None:
+    """Return the state with which a client's mechanism starts a round, ``None`` before the first.
+
+    If the round was answered before, it is the state from before it, so that a repeated reply has the same
+    bits.
+    """
+    stored: Any = state.get(MECHANISM)
+    if stored is None:
+        return None
+    if stored["round"] != round:
+        return list(stored["after"])
+    return list(stored["before"]) if stored["started"] else None
+
+
+def keep_mechanism_state(
+    state: RecordDict, round: int, before: Sequence[float] | None, after: Sequence[float]
+) -> None:
+    """Store the state of a client's mechanism before and after a round."""
+    state[MECHANISM] = ConfigRecord(
+        {"round": round, "started": before is not None, "before": list(before or ()), "after": list(after)}
+    )
+
 
 def claim(state: RecordDict, answered: ConfigRecord) -> None:
     """Store which broadcast of a round is answered, before anything is drawn.

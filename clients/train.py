@@ -36,7 +36,8 @@ from fedtoll.clients.failures import (
     Failure,
     RejectedError,
 )
-from fedtoll.clients.state import LEDGER, claim, enter, entered
+from fedtoll.clients.state import LEDGER, claim, enter, entered, keep_mechanism_state, mechanism_state
+from fedtoll.clients.weights import example_weights
 from fedtoll.privacy.ledger import DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
@@ -48,6 +49,9 @@ _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
 
 MOST_RUNS = 16
 """The maximum number of runs whose records and constants are kept."""
+
+BOUND = "gradient-bound"
+"""The metric with the typical bound on a scaled gradient. It follows from noised counts, so it is free."""
 
 Tensors = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 """The features, labels and groups of every client's records."""
@@ -96,7 +100,7 @@ class Clients:
         A message has the model in its single ``ArrayRecord`` and, in its ``ConfigRecord``, the run as JSON
         (``run``) and the round (``server-round``). A reply has the new weights, the public size as
         ``num-examples``, the private statistics that are due as ``<name>`` (a number or a flat list of
-        cells) and ``<name>.sd``, and the client's ledger.
+        cells) and ``<name>.sd``, ``gradient-bound`` with a client-side mechanism, and the client's ledger.
 
         Batches and noise are functions of (run, client, round, step). A client therefore replies once per
         round. If the same broadcast arrives again, bit for bit, it sends the same reply and charges nothing.
@@ -180,7 +184,7 @@ class Clients:
             raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
         group_weights = broadcast.instructions.get("group_weights")
-        weights = _example_weights(group_weights, groups, labels, run, features.dtype)
+        weights = example_weights(group_weights, groups, labels, run, features.dtype)
         task = Task(
             plan=run.clients[client],
             round=broadcast.round,
@@ -189,6 +193,8 @@ class Clients:
             labels_N=labels,
             proximal_mu=float(broadcast.instructions.get("proximal_mu", 0.0)),
             weights_N=weights,
+            groups_N=groups,
+            mechanism_state=mechanism_state(context.state, broadcast.round) if run.scales_gradients else None,
         )
         claim(context.state, broadcast.answered)
         return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups, turn))
@@ -296,6 +302,9 @@ def _reply(job: _Job, trained: Trained) -> Message:
     if not entered(job.context.state, round):
         enter(job.context.state, released)
     metrics: dict[str, Any] = {"num-examples": plan.size}
+    if trained.mechanism_state is not None:
+        keep_mechanism_state(job.context.state, round, job.task.mechanism_state, trained.mechanism_state)
+        metrics[BOUND] = trained.bound
     for statistic, estimate in job.answers:
         value = estimate.value
         value = value.ravel().tolist() if isinstance(value, np.ndarray) else value
@@ -318,19 +327,6 @@ def roll_call(message: Message, context: Context) -> Message:
         {"partition-id": _partition_id(context), "fedtoll": __version__, "numerics": NUMERICS}
     )
     return Message(RecordDict({"roll-call": content}), reply_to=message)
-
-
-def _example_weights(
-    group_weights: Any, groups_N: torch.Tensor, labels_N: torch.Tensor, run: Run, dtype: torch.dtype
-) -> torch.Tensor | None:
-    """Return the weight of every record: that of its group, or of its group and label."""
-    if group_weights is None:
-        return None
-    weights, groups = torch.tensor(group_weights, dtype=dtype), len(run.groups)
-    by_label = weights.shape == (groups * run.classes,)
-    if not (by_label or weights.shape == (groups,)) or not ((weights >= 0) & weights.isfinite()).all():
-        raise RejectedError(f"group_weights {group_weights}: not {groups} finite numbers of 0 or more")
-    return weights[groups_N * run.classes + labels_N.long() if by_label else groups_N]
 
 
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from fedtoll.scenarios.choice import Choice
+from fedtoll.scenarios.client import MechanismPlan
 from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
@@ -42,6 +43,7 @@ _LATER: dict[str, Any] = {
     "trust": "local",
     "colluding": 0,
     "participation": None,
+    "client_mechanism": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -95,7 +97,8 @@ class ClientPlan(Section):
 
     If the server sees sums only, ``noise_multiplier`` is σ of the sum, in units of its sensitivity: what is
     charged. ``weight`` is the client's weight in the sum, and ``noise_share`` the noise that the client adds
-    itself, in units of the clip.
+    itself, in units of the clip. A client that releases counts with its gradients divides
+    ``noise_multiplier`` among the two; ``noise_share`` is then that of the gradient, in units of its bound.
     """
 
     id: int
@@ -210,6 +213,7 @@ class Run(Section):
     trust: Trust = "local"
     colluding: int = 0
     participation: Participation | None = None
+    client_mechanism: MechanismPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -255,6 +259,22 @@ class Run(Section):
         return any(client.epsilon_factor != 1 for client in self.clients)
 
     @property
+    def has_own_code(self) -> bool:
+        """Whether the strategy, the model or the client's mechanism is not fedtoll's or Flower's."""
+        mechanism = self.client_mechanism
+        return bool(self.strategy.digest or self.model_digest or (mechanism is not None and mechanism.digest))
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether clients scale gradients in another way than plain DP-SGD does."""
+        return self.client_mechanism is not None and bool(self.client_mechanism.path)
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of local SGD."""
+        return 0.0 if self.client_mechanism is None else self.client_mechanism.momentum
+
+    @property
     def guarantee(self) -> tuple[float, str]:
         """δ and the accountant; a run without noise has none of its own: δ = 0, ``"rdp"``."""
         return self.delta or 0.0, self.accountant or "rdp"
@@ -295,6 +315,9 @@ class Run(Section):
         del content["strategy"]["name"]
         content["strategy"]["path"] = self.strategy.path.rsplit("/", 1)[-1]
         content["model"]["kind"] = self.model.kind.rsplit("/", 1)[-1]
+        if mechanism := content.get("client_mechanism"):
+            del mechanism["name"]
+            mechanism["path"] = mechanism["path"].rsplit("/", 1)[-1]
         content["data"]["file"] = ""
         for word in WORDS:
             (content["data"].get("own") or {}).pop(word, None)

@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
+from fedtoll.scenarios.client import Client
+from fedtoll.scenarios.client import check as check_client
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -303,6 +305,7 @@ class Scenario(Section):
     partition: Partition = Partition()
     model: Model = Model()
     training: Training
+    client: Client = Client()
     participation: Participation = Participation()
     privacy: Privacy
     statistics: Statistics = Statistics()
@@ -317,7 +320,11 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        later = {"results": Results().model_dump(), "participation": Participation().model_dump()}
+        later = {
+            "results": Results().model_dump(),
+            "participation": Participation().model_dump(),
+            "client": Client().model_dump(),
+        }
         return without_default(handler(self), **later)
 
     @property
@@ -346,6 +353,7 @@ class Scenario(Section):
         if self.tune is not None:
             self._check_tune(self.tune)
         check_trust(self)
+        check_client(self)
         return self
 
     def _check_declared(self) -> None:

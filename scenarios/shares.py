@@ -68,12 +68,19 @@ def statistic_share(z: float, clients: int, colluding: int) -> float:
 
 
 def check_shares(run: Any) -> None:
-    """Raise ``ValueError`` unless the clients of a run add exactly the noise of its trust model."""
+    """Raise ``ValueError`` unless the clients of a run add the noise of its trust model and mechanism."""
     clients, statistics = run.clients, run.statistics
+    planned = run.client_mechanism
     if run.trust == "local":
-        if run.colluding or any(x.noise_share is not None for x in (*clients, *statistics)):
+        if run.colluding or any(x.noise_share is not None for x in statistics):
             raise ValueError("noise_share, colluding: only where the server sees sums")
+        for client in clients:
+            own = None if planned is None else planned.gradient_noise(client.noise_multiplier)
+            if client.noise_share != own:
+                raise ValueError(f"noise_share = {client.noise_share}: must be {own}")
         return
+    if run.scales_gradients:
+        raise ValueError(f"trust {run.trust!r}: clients clip to training.clip")
     weights = [c.weight or 0.0 for c in clients]
     if not math.isclose(math.fsum(weights), 1.0, rel_tol=TOLERANCE) or min(weights) <= 0:
         raise ValueError("clients.weight: not greater than 0 with a sum of 1")

@@ -36,6 +36,7 @@ class Purpose(enum.IntEnum):
     PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
+    BATCH_STATISTIC = 30
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

@@ -14,14 +14,14 @@ from fedtoll.scenarios.fields import NUMBER, TABLE
 STRATEGIES = 'must be a list of tables, e.g. [{name="fedavg"}]'
 _BRANCHES = {"float", "literal['clip-only']", "[key]", NUMBER, TABLE}  # parts of a location that no file has
 _EVERYBODY = 'who trains in a round is stated in a section of its own: [participation] with kind = "fraction"'
-_PLAIN = "clients take plain SGD steps, so that the noise of an update is known"
+_PLAIN = "clients take SGD steps, so that the noise of an update is known; see [client]"
 HINTS = {
     "participation": _EVERYBODY,
     "client_fraction": _EVERYBODY,
     "fraction_fit": _EVERYBODY,
     "optimizer": _PLAIN,
     "optimiser": _PLAIN,
-    "momentum": "clients take plain SGD steps; a server with momentum is the strategy fedavgm",
+    "momentum": "write client.momentum for local steps; a server with momentum is the strategy fedavgm",
     "weight_decay": _PLAIN,
     "noise_multiplier": "σ follows from ε; state privacy.epsilons, and fedtoll budget shows σ",
     "sigma": "σ follows from ε; state privacy.epsilons, and fedtoll budget shows σ",

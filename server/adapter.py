@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from numpy.typing import NDArray
 
 from fedtoll.clients import wire
-from fedtoll.clients.train import only
+from fedtoll.clients.train import BOUND, only
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
@@ -123,7 +123,7 @@ class Adapted(FlowerStrategy):
         statistics: Sequence[Mapping[str, Estimate]] = []
         if self._sums is None:
             statistics = self._released.update(clients, metrics)
-            reports = [self._report(clients[i], statistics[i]) for i in present]
+            reports = [self._report(clients[i], statistics[i], received) for i in present]
         else:
             reports = [self._sum(self._sums, server_round, metrics)]
         returned = self.strategy.weigh(reports, self._state)
@@ -186,7 +186,8 @@ class Adapted(FlowerStrategy):
         spent = max(self._strict.ledger.epsilon(i) for i in ids)
         return sums.report(round, self._params, received, metrics, noise, spent)
 
-    def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate]) -> Report:
+    def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate], received: Mapping[int, Any]) -> Report:
+        mu, bound = self._instructions.get("proximal_mu", 0.0), received[client.id].get(BOUND)
         update = tuple(
             new.astype(np.float64) - old
             for new, old in zip(self._strict.parameters[client.id], self._params, strict=True)
@@ -198,7 +199,7 @@ class Adapted(FlowerStrategy):
             update=update,
             statistics=statistics,
             epsilon=self._strict.ledger.epsilon(client.id),
-            noise_variance=noise_variance(self._run, client, self._instructions.get("proximal_mu", 0.0)),
+            noise_variance=noise_variance(self._run, client, mu, bound),
             learning_rate=self._run.learning_rate,
         )
 

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from fedtoll.clients import model
+from fedtoll.clients.clipping import registry as clipping
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
@@ -146,8 +147,11 @@ def fit(
 
 
 def _check_sources(run: Run) -> None:
-    """Raise if the source of the strategy or model was edited since the run was planned and hashed."""
+    """Raise if the source of a strategy, model or mechanism was edited since the run was planned."""
     if registry.resolve(run.strategy.path)[1] != run.strategy.digest:
         raise RunError(f"{run.strategy.path}: changed since the sweep was planned; run the command again")
     if model.digest(run.model) != run.model_digest:
         raise RunError(f"{run.model.kind}: changed since the sweep was planned; run the command again")
+    for path, planned, here in clipping.sources(run.client_mechanism):
+        if planned != here:
+            raise RunError(f"{path}: changed since the sweep was planned; run the command again")

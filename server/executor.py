@@ -88,7 +88,7 @@ def execute(
         share=seeds.get,  # runs of one seed share records and draws, which a process caches
         timeout=timeout,
         # Code that is not fedtoll's may end the process or block it.
-        apart=any(run.strategy.digest or run.model_digest for run in todo),
+        apart=any(run.has_own_code for run in todo),
     )
     failures = []
     for position, (tables, line, trace) in trained:

@@ -55,7 +55,7 @@ def groups(
 
 def _shared(run: Run, position: int) -> Any:
     """Return what runs have in common if they can train together."""
-    if run.engine != "cohort" or run.strategy.digest or run.model_digest:
+    if run.engine != "cohort" or run.has_own_code:
         return position
     clients = tuple((c.id, c.size, c.sampling_rate, c.steps) for c in run.clients)
     # A run without noise may join the others.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedtoll.clients import engines
+from fedtoll.clients.clipping import registry as clipping
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
@@ -139,6 +140,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_and_digest(scenario)
+        with _skips_code(f"mechanism {scenario.client.mechanism}", unchecked):
+            clipping.planned(scenario.client, "dp-sgd", 1)
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -285,6 +288,7 @@ def _runs(
     else:
         statistics, planned = constants(*settings)
     statistics, planned = sums.planned(privacy, resolved, statistics, planned)
+    local = clipping.planned(scenario.client, mechanism, len(groups.names))
     model, digest = _model_and_digest(scenario)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
@@ -316,7 +320,7 @@ def _runs(
             average=training.average,
             server_schedule=training.server_schedule,
             on_failure=training.on_failure,
-            clients=planned,
+            clients=clipping.with_noise(planned, local),
             seed=seed,
             noise_seed=noise_seed(privacy.noise_seed, seed) if private else 0,
             choice=chosen,
@@ -325,6 +329,7 @@ def _runs(
             trust=privacy.trust,
             colluding=privacy.colluding if private else 0,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
+            client_mechanism=local,
         )
         for seed in scenario.seeds
     ]

@@ -317,7 +317,7 @@ class Strict(SynchronousGrid):
         """Return the metrics that a reply must have: the public values, and the shapes of the statistics."""
         plan, turn = self._clients[client], self.attendance.turn(self._places[client], round)
         public: dict[str, float] = {"num-examples": plan.size}
-        cells: dict[str, tuple[int, ...]] = {}  # a number, or a flat list
+        cells: dict[str, tuple[int, ...]] = {clients.BOUND: ()} if self._plan.scales_gradients else {}
         for s in self._plan.statistics:
             if s.due(turn):
                 public[f"{s.name}.sd"] = s.added_noise * s.declaration.sensitivity(plan.size)

@@ -32,6 +32,10 @@ class Task:
     weights_N
         A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
         and clipping undoes part of a large weight.
+    groups_N
+        The code of every record's group, which a client-side mechanism may read.
+    mechanism_state
+        The state of the client's mechanism after its last round; ``None`` before the first.
     """
 
     plan: ClientPlan
@@ -41,14 +45,22 @@ class Task:
     labels_N: torch.Tensor
     proximal_mu: float = 0.0
     weights_N: torch.Tensor | None = None
+    groups_N: torch.Tensor | None = None
+    mechanism_state: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of local training: the new parameters and the number of released steps."""
+    """The result of local training: the new parameters and the number of released steps.
+
+    With a client-side mechanism also its state, and the typical bound on a scaled gradient (the root mean
+    square over steps). Both follow from noised numbers alone.
+    """
 
     parameters: list[NDArray[np.floating]]
     steps: int
+    mechanism_state: Sequence[float] | None = None
+    bound: float | None = None
 
 
 Job = tuple[Run, Sequence[Task]]

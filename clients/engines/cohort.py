@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from fedtoll.clients import model
+from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines import gradients
 from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.clients.engines.draws import (
@@ -163,8 +164,9 @@ class CohortEngine:
             active = len(index_KB)  # a prefix: tasks are sorted by steps
             for each, weight_N in zip(models, weights, strict=True):
                 weight_KB = None if weight_N is None else weight_N[index_KB]
+                scale = each.scaling(index_KB, mask_KB, pool.offsets_K)
                 sums = gradients.clipped_sums(
-                    each.network, active, pool, index_KB, mask_KB, weight_KB, each.clip
+                    each.network, active, pool, index_KB, mask_KB, weight_KB, each.clip, scale
                 )
                 each.step(sums, noise_KP, total_KP[:active], released_KP)
         return [each.trained() for each in models]
@@ -233,8 +235,12 @@ class _Models:
         self._start_KP = self.flat_KP.clone() if any(t.proximal_mu for t in tasks) else None
         self._scale_K1 = -run.learning_rate / self._column([t.plan.batch_size for t in tasks])
         self._pull_K1 = -run.learning_rate * self._column([t.proximal_mu for t in tasks])
-        self._sds = tuple(t.plan.added_noise * (run.clip or 0.0) for t in tasks)
+        self._noises = tuple(t.plan.added_noise for t in tasks)
+        self._sds = tuple(noise * (run.clip or 0.0) for noise in self._noises)
         self._noisy = _adds_noise(run, tasks)
+        self._steps = [Steps(run, t) for t in tasks] if run.scales_gradients else []
+        self._momentum = run.momentum
+        self._velocity_KP = torch.zeros_like(self.flat_KP) if run.momentum else None
         self._tile = max(1, TILE // self.flat_KP.shape[1])
 
     def step(
@@ -257,11 +263,36 @@ class _Models:
             for start in range(0, active, self._tile):
                 rows = slice(start, min(start + self._tile, active))
                 part_KP, sds = total_KP[rows], self._sds[rows]
+                if self._steps:
+                    bounds = (steps.bounds[-1] for steps in self._steps[rows])
+                    sds = tuple(
+                        noise * bound for noise, bound in zip(self._noises[rows], bounds, strict=True)
+                    )
                 part_KP.copy_(noised(part_KP, noise_KP[rows], sds, released_KP[: len(sds)]))
         total_KP.mul_(self._scale_K1[:active])
         if self._start_KP is not None:
             total_KP += self._pull_K1[:active] * (self.flat_KP[:active] - self._start_KP[:active])
+        if self._velocity_KP is not None:
+            total_KP += self._momentum * self._velocity_KP[:active]
+            self._velocity_KP[:active] = total_KP
         self.flat_KP[:active] += total_KP
+
+    def scaling(
+        self, index_KB: torch.Tensor, mask_KB: torch.Tensor, offsets_K: Sequence[int]
+    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Return how the clients' mechanism scales the gradients of a step; ``None`` if they clip."""
+        if not self._steps:
+            return None
+
+        def scale(norm_KB: torch.Tensor) -> torch.Tensor:
+            norms_KB, rows_KB = norm_KB.double().cpu().numpy(), index_KB.cpu().numpy()
+            factors_KB = np.zeros_like(norms_KB)
+            for k, count in enumerate(mask_KB.sum(1).int().tolist()):  # padding follows the batch
+                rows_N = rows_KB[k, :count].astype(np.int64) - offsets_K[k]
+                factors_KB[k, :count] = self._steps[k].factors(norms_KB[k, :count], rows_N)
+            return torch.from_numpy(factors_KB).to(norm_KB)
+
+        return scale
 
     def trained(self) -> list[Trained]:
         """Return the result of every client."""
@@ -270,8 +301,9 @@ class _Models:
             Trained(
                 [row_P[span].reshape(shape) for span, shape in zip(self._spans, self._shapes, strict=True)],
                 task.plan.steps,
+                *(self._steps[k].outcome if self._steps else ()),
             )
-            for row_P, task in zip(flat_KP, self._tasks, strict=True)
+            for k, (row_P, task) in enumerate(zip(flat_KP, self._tasks, strict=True))
         ]
 
     def _column(self, values: Sequence[float]) -> torch.Tensor:

@@ -11,7 +11,7 @@ records of a pool.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -82,11 +82,13 @@ def clipped_sums(
     mask_KB: torch.Tensor,
     weight_KB: torch.Tensor | None,
     clip: float | None,
+    scale: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
     """Return, for every parameter, the sum of its clipped per-example gradients, ``[K, ...]``.
 
     The mask is 0 for padding. An example whose gradient is not finite counts as absent. Without a clip the
-    gradients are summed unclipped.
+    gradients are summed unclipped. With a clip, ``scale`` may take the place of clipping: it gets the norm of
+    every gradient and returns its factor, both ``[K, B]``.
     """
     batch = pool.gather(index_KB)
     # An activation may write into its input.
@@ -120,7 +122,11 @@ def clipped_sums(
         absent_KB = None
         if not math.isfinite(float(squared_KB.sum())):
             absent_KB = ~torch.isfinite(squared_KB)
-        factor_KB = squared_KB.sqrt_().add_(1e-6).reciprocal_().mul_(clip).clamp_(max=1.0).mul_(mask_KB)
+        norm_KB = squared_KB.sqrt_()
+        if scale is None:
+            factor_KB = norm_KB.add_(1e-6).reciprocal_().mul_(clip).clamp_(max=1.0).mul_(mask_KB)
+        else:
+            factor_KB = scale(norm_KB).mul_(mask_KB)
         if absent_KB is not None:
             factor_KB = factor_KB.masked_fill(absent_KB, 0.0)
             absent_KB1 = absent_KB.unsqueeze(2)

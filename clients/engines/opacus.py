@@ -7,6 +7,7 @@ own stream for each (client, round, step) and is added by ``fedtoll.clients.nois
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from fedtoll.clients import model
+from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.clients.engines.sampling import batches, begin, noise_generator, noise_keys
 from fedtoll.clients.losses import per_example
@@ -51,7 +53,8 @@ class OpacusEngine:
         plan = task.plan
         parameters: list[Any] = list(module.parameters())
         start = [p.detach().clone() for p in parameters]
-        optimizer: Any = torch.optim.SGD(parameters, lr=run.learning_rate)
+        optimizer: Any = torch.optim.SGD(parameters, lr=run.learning_rate, momentum=run.momentum)
+        steps = Steps(run, task) if run.scales_gradients else None
 
         def proximal(_: object = None) -> None:
             if task.proximal_mu:
@@ -60,6 +63,7 @@ class OpacusEngine:
 
         if private:
             optimizer = _private(optimizer, run, task)
+            optimizer.steps = steps
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
         seeds = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
         for rows, key, seed in zip(batches(run, task), noise_keys(run, task), seeds, strict=True):
@@ -71,13 +75,14 @@ class OpacusEngine:
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
                 begin(optimizer.generator, key)
-                _drop_non_finite(parameters)
+                optimizer.rows = rows
+                optimizer.absent = _drop_non_finite(parameters)
             else:
                 for p in parameters:
                     p.grad = p.grad / plan.batch_size
                 proximal()
             optimizer.step()
-        return Trained(model.get(module), plan.steps)
+        return Trained(model.get(module), plan.steps, *(() if steps is None else steps.outcome))
 
 
 def refusal(module: nn.Module, inputs: int) -> str:
@@ -121,10 +126,27 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
     from opacus.optimizers import DPOptimizer
 
     class RoundedNoise(DPOptimizer):  # type: ignore[misc]
-        """Opacus's optimizer, with noise that is drawn and added in float64, and rounded to a grid."""
+        """Opacus's optimizer, with noise that is drawn and added in float64, and rounded to a grid.
+
+        A client-side mechanism, if there is one, takes the place of clipping.
+        """
+
+        steps: Steps | None = None
+
+        def clip_and_accumulate(self) -> None:
+            if self.steps is None:
+                super().clip_and_accumulate()
+                return
+            samples = [g.flatten(1) for g in self.grad_samples]
+            norms = torch.stack([g.norm(dim=1) for g in samples], dim=1).norm(dim=1)
+            norms_N = norms.double().masked_fill(self.absent, math.inf).numpy()
+            factors = torch.from_numpy(self.steps.factors(norms_N, self.rows)).to(norms)
+            for p, g in zip(self.params, self.grad_samples, strict=True):
+                p.summed_grad = torch.einsum("i,i...", factors, g)
 
         def add_noise(self) -> None:
-            sd = self.noise_multiplier * self.max_grad_norm
+            bound = self.max_grad_norm if self.steps is None else self.steps.bounds[-1]
+            sd = self.noise_multiplier * bound
             for p in self.params:
                 p.grad = p.summed_grad.view_as(p)
                 if sd > 0:
@@ -141,9 +163,16 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
     )
 
 
-def _drop_non_finite(parameters: list[Any]) -> None:
-    """Zero the gradients of examples that are not finite, so that these examples count as absent."""
-    finite = torch.stack([torch.isfinite(p.grad_sample).flatten(1).all(1) for p in parameters]).all(0)
-    if not finite.all():
+def _drop_non_finite(parameters: list[Any]) -> torch.Tensor:
+    """Zero the gradients of examples that are not finite, so that these examples count as absent.
+
+    Returns
+    -------
+    torch.Tensor
+        Which examples are absent.
+    """
+    absent = ~torch.stack([torch.isfinite(p.grad_sample).flatten(1).all(1) for p in parameters]).all(0)
+    if absent.any():
         for p in parameters:
-            p.grad_sample[~finite] = 0.0
+            p.grad_sample[absent] = 0.0
+    return absent

@@ -24,6 +24,7 @@ from fedtoll.audit.white_box import MIN_OBSERVATIONS, Bound, audit_step, one_run
 from fedtoll.privacy.accounting import epsilon, record_epsilon
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.atomic import write_file
+from fedtoll.scenarios.client import Client
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.locks import no_links
@@ -119,6 +120,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"{file}: participation.kind = {kind!r}: an audit attacks every round of a client; use 'all'"
         )
+    if scenario.client != Client():
+        raise ScenarioError(f"{file}: client: an audit attacks plain DP-SGD; leave out the section")
     if not any(_finite(e) for e in scenario.privacy.epsilons):
         raise ScenarioError(f"{file}: privacy.epsilons: no finite ε to audit; give one with --epsilon")
     if len(scenario.seeds) < MIN_TARGETS:

@@ -69,7 +69,7 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     """Return what the nodes need for jobs whose strings include runs as JSON.
 
     Own code is the source of every module that is imported in this process and neither installed nor part
-    of Python or fedtoll, and the file of every strategy and model.
+    of Python or fedtoll, and the file of every strategy, model and mechanism.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     runs = _examples(jobs)
     paths = {run.data.file for run in runs if run.data.file}
     modules: dict[str, str] = {}
-    if any(run.strategy.digest or run.model_digest for run in runs):
+    if any(run.has_own_code for run in runs):
         modules = _own_modules()
         paths |= {path for path in modules.values() if path}
-        named = {code.rpartition(":")[0] for run in runs for code in (run.strategy.path, run.model.kind)}
+        named = {code.rpartition(":")[0] for run in runs for code in _code(run)}
         paths |= {file for file in named if file.endswith(".py")}
     cached = {found for run in runs if (found := _cached(run)) is not None}
     try:
@@ -99,9 +99,10 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
 def lacking(parcel: Parcel) -> str:
     """Return, in one line, what keeps this node from doing the jobs; empty if nothing does.
 
-    Loads the records, strategies and models of the jobs once.
+    Loads the records, strategies, models and mechanisms of the jobs once.
     """
     from fedtoll.clients import model
+    from fedtoll.clients.clipping import registry as clipping
     from fedtoll.strategies import registry
 
     federation: Federation | None = None
@@ -113,6 +114,7 @@ def lacking(parcel: Parcel) -> str:
             for what, planned, here in (
                 (run.strategy.path, run.strategy.digest, registry.resolve(run.strategy.path)[1]),
                 (run.model.kind, run.model_digest, model.digest(run.model)),
+                *clipping.sources(run.client_mechanism),
             ):
                 if planned != here:
                     return f"{what}: not the source that the sweep was planned with"
@@ -124,7 +126,7 @@ def lacking(parcel: Parcel) -> str:
 
 
 def _examples(jobs: Iterable[str | tuple[str, ...]]) -> Sequence[Run]:
-    """Return the first run of each combination of data, strategy and model."""
+    """Return the first run of each combination of data, strategy, model and mechanism."""
     found: dict[tuple[str, ...], Run] = {}
     for job in jobs:
         for text in (job,) if isinstance(job, str) else job:
@@ -133,8 +135,14 @@ def _examples(jobs: Iterable[str | tuple[str, ...]]) -> Sequence[Run]:
             except ValidationError:  # a job may have other strings
                 continue
             data = (run.data.model_dump_json(), run.split.model_dump_json(), run.partition.model_dump_json())
-            found.setdefault((run.checksum, *data, run.strategy.path, run.model.kind), run)
+            found.setdefault((run.checksum, *data, *_code(run)), run)
     return list(found.values())
+
+
+def _code(run: Run) -> tuple[str, ...]:
+    """Return where the strategy, the model and the mechanism of a run's clients come from."""
+    mechanism = run.client_mechanism
+    return run.strategy.path, run.model.kind, "" if mechanism is None else mechanism.path
 
 
 def _own_modules() -> dict[str, str]:

@@ -263,7 +263,7 @@ def _losses(
         workers=workers,
         share=seeds.get,
         timeout=timeout,
-        apart=any(run.strategy.digest or run.model_digest for run in runs),
+        apart=any(run.has_own_code for run in runs),
         together=lambda files: groups(
             [by_file[file] for file in files],
             planned.federation,

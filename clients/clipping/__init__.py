@@ -1,0 +1,1 @@
+"""How does a client scale the gradients of a batch? Client-side mechanisms: one file per mechanism."""
