@@ -186,7 +186,7 @@ class Adapted(FlowerStrategy):
         spent = max(self._strict.ledger.epsilon(i) for i in ids)
         return sums.report(round, self._params, received, metrics, noise, spent)
 
-    def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate], received: Mapping[int, Any]) -> Report:
+    def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate], received: Any) -> Report:
         mu, bound = self._instructions.get("proximal_mu", 0.0), received[client.id].get(BOUND)
         update = tuple(
             new.astype(np.float64) - old

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.machinery
-import keyword
-import re
-import sys
 from pathlib import Path
 
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios import new_file
 from fedtoll.strategies import registry
 
 TEMPLATE = '''\
@@ -78,40 +73,4 @@ def write(name: str, folder: Path) -> tuple[Path, str]:
     ScenarioError
         If the name is invalid or taken, or the file exists or cannot be written. One line.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise ScenarioError(
-            f"new-strategy {name!r}: must be lowercase letters and digits, with hyphens between words, "
-            "e.g. 'my-strategy'"
-        )
-    if name in {known.replace("_", "-") for known in registry.names()}:
-        raise ScenarioError(
-            f"new-strategy {name!r}: a strategy with this name is already installed; choose another name"
-        )
-    module, cls = name.replace("-", "_"), "".join(word.capitalize() for word in name.split("-"))
-    path = folder / f"{module}.py"
-    if path.exists() or path.is_symlink():
-        raise ScenarioError(f"new-strategy {name!r}: {path} exists and is left unchanged")
-    if _shadows(module, cls):
-        raise ScenarioError(
-            f"new-strategy {name!r}: {module} or {cls} would shadow a name that Python or the file needs; "
-            "choose another name"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.replace("CLASS", cls).replace("NAME", name))
-    except OSError as error:
-        raise ScenarioError(f"new-strategy {name!r}: {path} cannot be written: {error.strerror}") from None
-    return path, cls
-
-
-def _shadows(module: str, cls: str) -> bool:
-    """Return whether a name would shadow an installed module, a builtin, or an import of the template."""
-    installed = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]
-    return (
-        keyword.iskeyword(module)
-        or hasattr(builtins, cls)
-        or re.search(rf"^from .*\b{cls}\b", TEMPLATE, re.MULTILINE) is not None
-        or module in sys.stdlib_module_names
-        or importlib.machinery.PathFinder.find_spec(module, installed) is not None
-    )
+    return new_file.write("strategy", name, folder, TEMPLATE, registry.names())

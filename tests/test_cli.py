@@ -85,7 +85,7 @@ def test_help_fits_the_terminal_and_has_no_escaped_brackets(here, monkeypatch, c
         assert "  [required]" in out
 
 
-@pytest.mark.parametrize("kind", ["scenarios", "findings", "strategies", "data", "measures"])
+@pytest.mark.parametrize("kind", ["scenarios", "findings", "strategies", "mechanisms", "data", "measures"])
 def test_list_and_describe(here, kind):
     code, out, err = here("list", kind, "--json")
     assert (code, err) == (0, "")

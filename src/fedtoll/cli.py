@@ -27,6 +27,7 @@ from fedtoll.commands import (
     export,
     federation,
     findings,
+    mechanism,
     report,
     run,
     status,
@@ -112,6 +113,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "new-scenario": draft.new_scenario,
     "new-strategy": strategy.new_strategy,
     "check-strategy": strategy.check_strategy,
+    "new-mechanism": mechanism.new_mechanism,
+    "check-mechanism": mechanism.check_mechanism,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command)(_command)

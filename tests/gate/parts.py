@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.gate import (
     choice,
+    clipping,
     differing,
     floating_point,
     ledger,
@@ -22,6 +23,7 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_clipping,
     mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
@@ -166,7 +168,19 @@ SUMS = Part(
     heading="Where the server sees sums only, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS)
+CLIPPING = Part(
+    "Client-side mechanisms",
+    "the clients of the first system with each mechanism of `[client]`, whose counts and gradient are\n"
+    "one release, and with momentum.",
+    (clipping,),
+    (mutants_of_clipping,),
+    ("retry", "counts", "replay", "noise", "ledger"),
+    prefix=clipping.PREFIX,
+    label=lambda i: f"c{i + 1}",
+    heading="What a client does to its gradients, with the checks of this part:",
+)
+
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIPPING)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

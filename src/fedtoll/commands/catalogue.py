@@ -1,4 +1,4 @@
-"""``fedtoll list`` and ``fedtoll describe``: scenarios, findings, strategies, data sources and measures."""
+"""``fedtoll list`` and ``fedtoll describe``: what has a name, from scenarios to measures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def list_(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="One of scenarios, findings, strategies, data and measures.",
+            help="One of scenarios, findings, strategies, mechanisms, data and measures.",
             show_default="all of them",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List scenarios, findings, strategies, data or measures."""
+    """List scenarios, findings, strategies, mechanisms, data or measures."""
     if kind is None:
         all_kinds = {name: entries() for name, entries in KINDS.items()}
         if as_json:
@@ -60,7 +60,7 @@ def describe(
         bool, typer.Option("--toml", help="Print the scenario's TOML file, to start your own.")
     ] = False,
 ) -> None:
-    """Describe a scenario, strategy, data source or measure."""
+    """Describe a scenario, strategy, mechanism, data source or measure."""
     from fedtoll.scenarios import read as scenarios
 
     if toml:
@@ -107,6 +107,39 @@ def _strategies() -> dict[str, str]:
         except ScenarioError as error:
             titles[name] = f"cannot be loaded: {str(error).removeprefix('strategies: ')}"
     return titles
+
+
+def _mechanisms() -> dict[str, str]:
+    from fedtoll.clients.clipping import registry
+
+    return {name: _mechanism(name).strip().splitlines()[0] for name in registry.names()}
+
+
+def _mechanism(name: str) -> str:
+    """Return what a mechanism says of itself, or why it cannot be loaded."""
+    import inspect
+
+    from fedtoll.clients.clipping import registry
+    from fedtoll.scenarios.client import PLAIN
+
+    if name == PLAIN:
+        return "Plain DP-SGD: every gradient is clipped to training.clip."
+    try:
+        path = registry.resolve(name)[0]
+        return inspect.getdoc(registry.load(path)) or path
+    except ScenarioError as error:
+        return f"cannot be loaded: {str(error).removeprefix('client.mechanism: ')}"
+
+
+def _describe_mechanism(name: str) -> str:
+    from dataclasses import MISSING, fields
+
+    from fedtoll.clients.clipping import registry
+    from fedtoll.scenarios.client import PLAIN
+
+    stated = () if name == PLAIN else fields(registry.load(registry.resolve(name)[0]))
+    parameters = ", ".join(f.name if f.default is MISSING else f"{f.name} = {f.default!r}" for f in stated)
+    return f"{name}: {_mechanism(name)}\n\nParameters: {parameters or 'none'}"
 
 
 def _data() -> dict[str, str]:
@@ -239,6 +272,10 @@ def names(kind: str) -> Iterable[str]:
         from fedtoll.strategies import registry
 
         return registry.names()
+    if kind == "mechanisms":
+        from fedtoll.clients.clipping import registry as clipping
+
+        return clipping.names()
     return KINDS[kind]()
 
 
@@ -246,6 +283,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "scenarios": _scenarios,
     "findings": _findings,
     "strategies": _strategies,
+    "mechanisms": _mechanisms,
     "data": _data,
     "measures": _measures,
 }
@@ -253,6 +291,7 @@ DESCRIBE: dict[str, Callable[[str], str]] = {
     "scenarios": _describe_scenario,
     "findings": _describe_finding,
     "strategies": _describe_strategy,
+    "mechanisms": _describe_mechanism,
     "data": _describe_data,
     "measures": _describe_measure,
 }
