@@ -9,7 +9,8 @@
 
 The kit takes a mechanism through the steps of many synthetic batches. Neighbouring batches, with and without
 one record, get the same noised counts: then state, bound and the factors of all other records must be the
-same to the last bit. A record may move the counts by at most 1, and the sum of gradients by at most the bound.
+same to the last bit. A record may move the counts by at most 1, and the sum of gradients by at most the
+bound.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def _shapes(kit: Kit) -> Complaints:
 
 
 def _rows(kit: Kit) -> Complaints:
-    """A record adds a vector of norm at most 1 to the counts."""
+    """Rows of the counts have a norm of at most 1."""
     for where, _, steps in kit.walks():
         for step in steps:
             most = np.linalg.norm(step.rows_NM, axis=1).max(initial=0.0)
@@ -181,7 +182,7 @@ def _bounds(kit: Kit) -> Complaints:
 
 
 def _alone(kit: Kit) -> Complaints:
-    """What a record counts for and its factor depend on no other record of the batch, nor on its place."""
+    """Neither counts nor factor of a record depend on other records of the batch or on its place."""
     for where, public, steps in kit.walks():
         before = _frozen(kit.mechanism.init(public))
         for step in steps:
@@ -217,7 +218,7 @@ def _neighbours(kit: Kit) -> Complaints:
 
 
 def _pure(kit: Kit) -> Complaints:
-    """The same arguments give the same results, and the mechanism itself does not change."""
+    """Equal arguments give equal results, and the mechanism itself does not change."""
     before = copy.deepcopy(vars(kit.mechanism))
     for (where, _, once), (_, _, again) in zip(kit.walks(), kit.walks(), strict=True):
         for a, b in zip(once, again, strict=True):

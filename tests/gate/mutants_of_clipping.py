@@ -17,6 +17,7 @@ from fedtoll.clients.clipping.global_scaling import GlobalAdapt
 from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines import cohort
 from fedtoll.scenarios.client import MechanismPlan
+from fedtoll.server.strict import Strict
 from tests.gate.mutants import mutant, noising
 
 # Counts.
@@ -216,6 +217,22 @@ def repeated_round_with_a_later_state() -> list[Any]:
         return None if found is None else list(found["after"])
 
     return [patch.object(clients, "mechanism_state", state)]
+
+
+@mutant("a client sends the counts of its last batch besides")
+def counts_are_sent() -> list[Any]:
+    reply, metrics = clients._reply, Strict._metrics
+
+    def replied(job: Any, trained: Any) -> Any:
+        message = reply(job, trained)
+        message.content["metrics"]["counts"] = 1.0
+        return message
+
+    def lenient(self: Any, client: int, round: int) -> Any:
+        public, cells = metrics(self, client, round)
+        return public, {**cells, "counts": ()}
+
+    return [patch.object(clients, "_reply", replied), patch.object(Strict, "_metrics", lenient)]
 
 
 @mutant("momentum carries on exact gradients, so that noise of earlier steps is missing", engines=("cohort",))

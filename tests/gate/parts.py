@@ -177,6 +177,7 @@ CLIPPING = Part(
     ("retry", "counts", "replay", "noise", "ledger"),
     prefix=clipping.PREFIX,
     label=lambda i: f"c{i + 1}",
+    later=(("opacus", "replay"),),
     heading="What a client does to its gradients, with the checks of this part:",
 )
 
