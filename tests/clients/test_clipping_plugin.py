@@ -57,6 +57,7 @@ def test_the_example_runs_and_is_part_of_the_hash(mine, engine):
     (changed,) = plan(scenario(FEDAVG, **stated), "x.toml").runs
     assert changed.hash != run.hash
     registry._built.cache_clear()
+    assert run.client_mechanism is not None
     with pytest.raises(ScenarioError, match="not the source that the run was planned with"):
         registry.built(run.client_mechanism)
 

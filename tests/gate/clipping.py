@@ -92,7 +92,8 @@ def releases(fixed: bool = False) -> Iterator[list[tuple[Floats, Floats]]]:
     original = steps.release
 
     def release(exact: Floats, *rest: Any) -> Floats:
-        noised = 1.0 + 2.0 * np.arange(len(exact)) if fixed else original(exact, *rest)
+        constants: Floats = 1.0 + 2.0 * np.arange(len(exact), dtype=np.float64)
+        noised = constants if fixed else original(exact, *rest)
         found.append((exact.copy(), noised.copy()))
         return noised
 

@@ -16,6 +16,7 @@ from fedtoll.clients.clipping.dpsgd_f import DPSGDF
 from fedtoll.clients.clipping.global_scaling import GlobalAdapt
 from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines import cohort
+from fedtoll.scenarios import streams as streams_of
 from fedtoll.scenarios.client import MechanismPlan
 from fedtoll.server.strict import Strict
 from tests.gate.mutants import mutant, noising
@@ -44,7 +45,7 @@ def counts_without_noise() -> list[Any]:
 
 
 def _streams(change: Callable[[int, int], tuple[int, int]]) -> list[Any]:
-    original = steps.step_streams
+    original = streams_of.step_streams
 
     def streams(seed: int, purpose: Any, client: int, round: int, *, steps: int) -> Any:
         return original(seed, purpose, *change(client, round), steps=steps)
@@ -196,10 +197,10 @@ def noise_for_the_groups_of_the_batch() -> list[Any]:
 
 @mutant("the bound that a client reports depends on the number of its records")
 def reported_bound_depends_on_records() -> list[Any]:
-    outcome = Steps.outcome.fget
+    outcome: Any = vars(Steps)["outcome"].fget
 
     def reported(self: Any) -> Any:
-        state, bound = outcome(self)  # type: ignore[misc]
+        state, bound = outcome(self)
         return state, bound * (1 + 1e-12 * len(self._groups_N))
 
     return [patch.object(Steps, "outcome", property(reported))]
@@ -225,7 +226,7 @@ def counts_are_sent() -> list[Any]:
 
     def replied(job: Any, trained: Any) -> Any:
         message = reply(job, trained)
-        message.content["metrics"]["counts"] = 1.0
+        message.content.metric_records["metrics"]["counts"] = 1.0
         return message
 
     def lenient(self: Any, client: int, round: int) -> Any:
