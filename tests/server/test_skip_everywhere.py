@@ -87,7 +87,7 @@ def test_the_final_bytes_are_those_of_this_process_under_flower_too(tmp_path, fr
 
 @pytest.mark.slow
 def test_processes_and_serial_skip_alike(tmp_path, fragile):
-    from fedtoll.server.executor import execute
+    from fedtoll.sweep.executor import execute
 
     runs = planned(FEDAVG, training=TRAINING, model={"kind": fragile}, seeds=[0, 1]).runs
     stores = [Store(tmp_path / name) for name in ("serial", "processes")]
