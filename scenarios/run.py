@@ -44,6 +44,8 @@ _LATER: dict[str, Any] = {
     "colluding": 0,
     "participation": None,
     "client_mechanism": None,
+    "start": "initial",
+    "pull": 0.0,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -214,6 +216,8 @@ class Run(Section):
     colluding: int = 0
     participation: Participation | None = None
     client_mechanism: MechanismPlan | None = None
+    start: Literal["initial", "public"] = "initial"
+    pull: float = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:

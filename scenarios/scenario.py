@@ -160,10 +160,12 @@ class Training(Section):
     model, else Opacus; ``device = "auto"`` takes a GPU if one is available. ``average``: evaluate and store
     the mean of the models of all rounds so far (Polyak and Juditsky 1992); clients continue from the last
     model. ``server_schedule``: the share of the aggregated update that the server takes in each round,
-    ``constant`` (all of it), ``inverse-time(τ)`` or ``cosine``. ``on_failure``: a reply that is missing,
-    failed, malformed or not finite ends the run (``abort``) or is left out of its round (``skip``), in which
-    case it is still charged, and recorded. ``timeout``: seconds after which a reply over Flower counts as
-    missing; 3,600 if not given.
+    ``constant`` (all of it), ``inverse-time(τ)`` or ``cosine``. ``start``: ``initial``, or a ``public``
+    model, trained on the records of ``split.validation``; ``pull``: the share λ of the way back to the public
+    model that the server goes after every round. ``on_failure``: a reply that is missing, failed, malformed
+    or not finite ends the run (``abort``) or is left out of its round (``skip``), in which case it is still
+    charged, and recorded. ``timeout``: seconds after which a reply over Flower counts as missing; 3,600 if
+    not given.
     """
 
     rounds: Count
@@ -178,13 +180,16 @@ class Training(Section):
     precision: Literal["float32", "float64"] = "float32"
     average: Annotated[bool, Field(strict=True)] = False
     server_schedule: Schedule = CONSTANT
+    start: Literal["initial", "public"] = "initial"
+    pull: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     on_failure: OnFailure = "abort"
     timeout: Positive | None = None
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), on_failure="abort", server_schedule=CONSTANT, timeout=None)
+        later = {"start": "initial", "pull": 0.0, "on_failure": "abort", "timeout": None}
+        return without_default(handler(self), server_schedule=CONSTANT, **later)
 
     @model_validator(mode="after")
     def _check(self) -> Training:

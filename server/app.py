@@ -19,7 +19,7 @@ from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
-from fedtoll.server import adapter, tables
+from fedtoll.server import adapter, prior, tables
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.strict import Strict
 from fedtoll.server.tables import Tables
@@ -122,8 +122,8 @@ def fit(
     strict.roll_call()
     strategy = adapter.build(run, strict)
     read = adapter.model_of(strategy)
-    features = federation.table.features.shape[1]
-    start = model.initial(run.model, features, run.classes, run.precision, run.seed)
+    start = prior.start(run, federation)
+    prior.pulls(strategy, run, start)
     mean: list[NDArray[np.float64]] = []
     process = os.getpid()
 

@@ -319,6 +319,8 @@ def _runs(
             shrinkage=bool(statistics) and private and scenario.statistics.shrinkage,
             average=training.average,
             server_schedule=training.server_schedule,
+            start=training.start,
+            pull=training.pull,
             on_failure=training.on_failure,
             clients=clipping.with_noise(planned, local),
             seed=seed,

@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ from fedtoll.clients.clipping import steps
 from fedtoll.privacy.ledger import DP_SGD
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
+from fedtoll.server import prior
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
@@ -155,31 +157,33 @@ def _compare(system: System, full: Run, without: Run, client: int, scale: float,
 @exactly()
 def counts(system: System) -> None:
     """Counts have fresh noise of z / √s; the clip follows from nothing else, with the public B."""
-    draws: dict[str, list[list[Floats]]] = {}
+    draws: dict[str, Floats] = {}
     for name in MECHANISMS:
         run = runs(system, name)
         parameters, grid = start(run), LocalGrid(run)
-        for client, planned in enumerate(run.clients):
-            sd = planned.noise_multiplier / math.sqrt(SHARE)
-            rounds, history, said = [], [], []
-            for round in range(1, 13):
-                with releases() as found:
-                    (answer,) = ask(run, parameters, round, [client], grid)
-                assert len(found) == (CELLS.get(name, 1) > 0), f"{name}: {len(found)} releases a step"
-                history += [noised for _, noised in found]
-                rounds += [(noised - exact) / sd for exact, noised in found]
-                said.append(bound_of(answer))
-            draws.setdefault(name, []).append(rounds)
-            expected = _bounds_by_hand(name, history, RATE * tables.SIZES[client])
-            assert np.allclose(said, expected, rtol=1e-9), (
+        sds = [c.noise_multiplier / math.sqrt(SHARE) for c in run.clients]
+        cells, noises, said = CELLS.get(name, 1), [], []
+        history: list[list[Floats]] = [[] for _ in run.clients]
+        for round in range(1, 13):
+            with releases() as found:  # one step: one release of each client, in their order
+                answers = ask(run, parameters, round, grid=grid)
+            assert len(found) == (len(sds) if cells else 0), f"{name}: {len(found)} releases in one step"
+            noises.append([(noised - exact) / sd for (exact, noised), sd in zip(found, sds, strict=False)])
+            for client, (_, noised) in enumerate(found):
+                history[client].append(noised)
+            said.append([bound_of(answer) for answer in answers])
+        for client, size in enumerate(tables.SIZES):
+            expected = _bounds_by_hand(name, history[client], RATE * size)
+            assert np.allclose([bounds[client] for bounds in said], expected, rtol=1e-9), (
                 f"{name}: client {client} says other bounds than its noised counts give"
             )
-    released = [d for name, d in draws.items() if CELLS.get(name, 1)]
-    close(np.concatenate([np.ravel(d) for d in released]), "counts")
-    many = np.array(draws["dpsgd-f"])  # client, round, cell
+        if cells:
+            draws[name] = np.array(noises)  # round, client, cell
+    close(np.concatenate([np.ravel(d) for d in draws.values()]), "counts")
+    many = draws["dpsgd-f"]
     close(many, "counts of dpsgd-f")
-    independent(many.reshape(len(many), -1), "counts of two clients")
-    independent(many.transpose(1, 0, 2).reshape(many.shape[1], -1), "counts of two rounds")
+    independent(many.transpose(1, 0, 2).reshape(many.shape[1], -1), "counts of two clients")
+    independent(many.reshape(len(many), -1), "counts of two rounds")
     independent(many.transpose(2, 0, 1).reshape(many.shape[2], -1), "cells of counts")
 
 
@@ -263,3 +267,25 @@ def retry(system: System) -> None:
             for a, b in zip(first[round], found, strict=True):
                 same = np.array_equal(a.update, b.update) and bound_of(a) == bound_of(b)
                 assert same, f"{name}, round {round}: client {a.client} answers in two ways"
+
+
+@check(PREFIX + "public start")
+def public(system: System) -> None:
+    """A model that clients start from depends on records that are declared public, and on no other."""
+    found: dict[str, Any] = {}
+    system = replace(system, model="logistic")
+    for moved in ("", *tables.MOVES):
+        training = {"rounds": 1, "local_steps": 1, "sampling_rate": RATE, "learning_rate": STEP}
+        section = tables.section(system.classes, moved, ("sex",), ())
+        table = scenario(system, section, training, 1, FEDAVG).model_dump(mode="json")
+        table["split"]["validation"], table["training"]["start"] = 0.3, "public"
+        table["partition"] = {"kind": "iid", "clients": 3}
+        planned = plan(validate(table, "gate.toml"), "gate.toml")
+        records = planned.federation.records(system.seed)
+        rows = records.table.features[records.validation], records.table.label[records.validation]
+        found[moved] = rows, prior.start(planned.runs[0], planned.federation)
+    rows, whole = found.pop("")
+    private = {m: s for m, (r, s) in found.items() if all(map(np.array_equal, r, rows))}
+    assert len(private) > 2, f"of {len(found)} records that move, only {len(private)} are no public ones"
+    for moved, model in private.items():
+        assert all(map(np.array_equal, model, whole)), f"{moved}: the start depends on a record of a client"

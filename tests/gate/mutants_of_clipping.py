@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines import cohort
 from fedtoll.scenarios import streams as streams_of
 from fedtoll.scenarios.client import MechanismPlan
+from fedtoll.server import prior
 from fedtoll.server.strict import Strict
 from tests.gate.mutants import mutant, noising
 
@@ -252,3 +254,21 @@ def momentum_without_noise() -> list[Any]:
         self._velocity_KP[:active] = self._momentum * before[:active] + exact
 
     return [patch.object(cohort._Models, "step", step)]
+
+
+@mutant("the model that clients start from is trained on their records")
+def start_trained_on_clients_records() -> list[Any]:
+    original = prior._trained
+
+    class Leaks:
+        def __init__(self, federation: Any) -> None:
+            self._federation = federation
+
+        def records(self, seed: int) -> Any:
+            records = self._federation.records(seed)
+            return replace(records, validation=np.concatenate([records.validation, *records.held]))
+
+    def trained(run: Any, federation: Any, initial: Any) -> Any:
+        return original(run, Leaks(federation), initial)  # type: ignore[arg-type]
+
+    return [patch.object(prior, "_trained", trained)]

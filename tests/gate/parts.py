@@ -171,10 +171,10 @@ SUMS = Part(
 CLIPPING = Part(
     "Client-side mechanisms",
     "the clients of the first system with each mechanism of `[client]`, whose counts and gradient are\n"
-    "one release, and with momentum.",
+    "one release, with momentum, and a start that is trained on public records.",
     (clipping,),
     (mutants_of_clipping,),
-    ("retry", "counts", "replay", "noise", "ledger"),
+    ("public start", "retry", "counts", "replay", "noise", "ledger"),
     prefix=clipping.PREFIX,
     label=lambda i: f"c{i + 1}",
     later=(("opacus", "replay"),),

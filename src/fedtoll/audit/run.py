@@ -120,6 +120,8 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"{file}: participation.kind = {kind!r}: an audit attacks every round of a client; use 'all'"
         )
+    if (start := scenario.training.start) != "initial":
+        raise ScenarioError(f"{file}: training.start = {start!r}: an audit starts at the initial model")
     if scenario.client != Client():
         raise ScenarioError(f"{file}: client: an audit attacks plain DP-SGD; leave out the section")
     if not any(_finite(e) for e in scenario.privacy.epsilons):
