@@ -6,13 +6,10 @@ follows from them alone costs no privacy, and neither does moving a released mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from numpy.typing import NDArray
 
 from fedtoll.clients import losses, model, wire
@@ -67,19 +64,19 @@ def _trained(run: Run, federation: Federation, initial: Model) -> Model:
     return found
 
 
-def pulls(strategy: FlowerStrategy, run: Run, prior: Model) -> FlowerStrategy:
-    """Make a strategy's new model of every round move back towards a prior: w ← (1 − λ) w + λ w_pub.
+def pulls(strategy: Any, run: Run, prior: Model) -> None:
+    """Let the new model of every round move back towards a prior: w ← (1 − λ) w + λ w_pub.
+
+    ``strategy`` is a Flower strategy, fedtoll's own as Flower drives them or another.
 
     It is the step of a squared distance to the prior with weight λ (Berrada et al. 2023, arXiv 2308.10888,
     find such priors to narrow disparities; this rule is fedtoll's own).
     """
     if not run.pull:
-        return strategy
+        return
     aggregate = strategy.aggregate_train
 
-    def aggregate_train(
-        server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(server_round: int, replies: Any) -> tuple[Any, Any]:
         arrays, metrics = aggregate(server_round, replies)
         if arrays is None:
             return None, metrics
@@ -89,5 +86,4 @@ def pulls(strategy: FlowerStrategy, run: Run, prior: Model) -> FlowerStrategy:
         ]
         return wire.encoded(moved), metrics
 
-    strategy.aggregate_train = aggregate_train  # type: ignore[method-assign]
-    return strategy
+    strategy.aggregate_train = aggregate_train
