@@ -73,10 +73,6 @@ def check(scenario: Any) -> None:
         raise ValueError(f"training.pull = {training.pull:g}: needs training.start = 'public', to pull to")
     if training.start == "public" and not scenario.split.validation:
         raise ValueError("training.start = 'public': needs split.validation, the share of public records")
-    if training.start == "public" and tune is not None:
-        raise ValueError(
-            "training.start = 'public': not with tune, which would choose by the records it was trained on"
-        )
     trust = scenario.privacy.trust
     if client.mechanism != PLAIN and trust != "local":
         raise ValueError(

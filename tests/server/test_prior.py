@@ -10,6 +10,7 @@ from fedtoll.server import prior
 from fedtoll.server.app import fit
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
+from fedtoll.sweep import run as sweep
 from tests.server.federation import FEDAVG, YOGI, scenario
 
 PUBLIC = {"split": {"validation": 0.05}, "privacy": {"epsilons": ["inf", 2.0]}}
@@ -85,3 +86,10 @@ def test_mistakes_are_one_line(validation, training, message):
         planned(validation=validation, **training)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_constants_are_not_chosen_by_the_records_of_the_start():
+    stated = ["training.start='public'", "split.validation=0.05"]
+    with pytest.raises(ScenarioError, match="needs --no-tune"):
+        sweep.prepare("adult-race", stated)
+    assert sweep.prepare("adult-race", stated, seeds="0:1", tune=False).runs[0].start == "public"

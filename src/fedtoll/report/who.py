@@ -1,4 +1,4 @@
-"""The terms of the privacy card on clients that differ: personal budgets, and who takes part when."""
+"""The terms of the privacy card on clients: personal budgets, participation, and how gradients are scaled."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtoll.formatting import general, listed
+from fedtoll.scenarios.client import PLAIN
 
 
 def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the terms, each with its explanation; none if all clients spend all of ε in all rounds."""
+    """Return the terms, each with its explanation; none for what is as by default."""
     found = {
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
         "Participation": _participation(scenario.get("participation", {}).get("kind", "all")),
+        "Client-side mechanism": _mechanism(scenario.get("client", {})),
+        "Public start": _start(scenario.get("training", {})),
     }
     return [(term, text) for term, text in found.items() if text]
 
@@ -39,4 +42,29 @@ def _participation(kind: str) -> str:
         "never from records. Each is charged for the rounds in which it is asked, and its noise is "
         "calibrated for their number. Everybody knows the schedule, so who is asked hides nothing and lowers "
         "no ε."
+    )
+
+
+def _mechanism(client: Mapping[str, Any]) -> str:
+    """Return a sentence on how clients scale gradients; empty if they clip all of them to one norm."""
+    name = client.get("mechanism", PLAIN)
+    if name == PLAIN:
+        return ""
+    return (
+        f"Clients scale gradients by {name} instead of clipping all of them to one norm. The noise is in "
+        "proportion to the largest norm of a scaled gradient, which follows from the plan and, with some "
+        "mechanisms, from noised counts of the same batch. Counts and gradient of a batch are one release: "
+        "the noise that is charged is divided among them."
+    )
+
+
+def _start(training: Mapping[str, Any]) -> str:
+    """Return a sentence on a model that is trained on public records; empty if there is none."""
+    if training.get("start", "initial") == "initial":
+        return ""
+    pull = training.get("pull", 0.0)
+    after = f", and after every round the model moves {general(pull)} of the way back to it" if pull else ""
+    return (
+        f"Training starts at a model of the records that the scenario declares public{after}. That costs no "
+        "ε, and protects no public record."
     )

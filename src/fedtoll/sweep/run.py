@@ -59,6 +59,11 @@ def plan_for(
         raise ScenarioError(
             f"{file}: [tune]: needs --grid local or --no-tune; `flwr run` reads constants from the file"
         )
+    if scenario.tune is not None and scenario.training.start == "public":
+        raise ScenarioError(
+            f"{file}: training.start = 'public': needs --no-tune: [tune] would choose by the records that "
+            "the first model was trained on"
+        )
     if grid != "superlink" and scenario.partition.kind == "declared":
         raise ScenarioError(
             f"{file}: partition.kind = 'declared': clients are SuperNodes; needs --grid superlink"
