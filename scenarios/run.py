@@ -24,6 +24,7 @@ from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
+from fedtoll.scenarios.personal import Personal
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.shares import check_shares
@@ -42,6 +43,7 @@ _LATER: dict[str, Any] = {
     "trust": "local",
     "colluding": 0,
     "participation": None,
+    "personal": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -210,6 +212,7 @@ class Run(Section):
     trust: Trust = "local"
     colluding: int = 0
     participation: Participation | None = None
+    personal: Personal | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
@@ -243,6 +246,10 @@ class Run(Section):
     def rounds_of(self, client: ClientPlan) -> int:
         """Return the number of rounds in which a client takes part."""
         return self.rounds if client.rounds is None else client.rounds
+
+    def own_steps(self, client: ClientPlan) -> int:
+        """Return how many steps a client takes in a round besides those of what it sends."""
+        return self.personal.extra_steps(client.steps) if self.personal else 0
 
     @property
     def attendance(self) -> Attendance:

@@ -36,6 +36,8 @@ from fedtoll.scenarios.fields import (
     without_default,
 )
 from fedtoll.scenarios.participation import Participation
+from fedtoll.scenarios.personal import Personal
+from fedtoll.scenarios.personal import check as check_personal
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.trust import Trust
 from fedtoll.scenarios.trust import check as check_trust
@@ -304,6 +306,7 @@ class Scenario(Section):
     model: Model = Model()
     training: Training
     participation: Participation = Participation()
+    personal: Personal | None = None
     privacy: Privacy
     statistics: Statistics = Statistics()
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
@@ -317,7 +320,11 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        later = {"results": Results().model_dump(), "participation": Participation().model_dump()}
+        later = {
+            "results": Results().model_dump(),
+            "participation": Participation().model_dump(),
+            "personal": None,
+        }
         return without_default(handler(self), **later)
 
     @property
@@ -346,6 +353,7 @@ class Scenario(Section):
         if self.tune is not None:
             self._check_tune(self.tune)
         check_trust(self)
+        check_personal(self)
         return self
 
     def _check_declared(self) -> None:

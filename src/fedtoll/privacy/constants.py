@@ -94,12 +94,14 @@ def client_of(
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
     rounds = training.rounds if turns is None else max(1, turns)
+    personal = scenario.personal
+    all_steps = steps + (personal.extra_steps(steps) if personal else 0)
     noise = 0.0
     if epsilon < math.inf:
         noise = accounting.calibrate(
             epsilon,
             sampling_rate=rate,
-            count=steps * rounds,
+            count=all_steps * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
             others=_events(statistics, rounds),
