@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fedtoll.clients.train import Clients, Round
     from fedtoll.server.app import Look
     from fedtoll.server.grid import LocalGrid
+    from fedtoll.server.personal import OwnModels
     from fedtoll.server.tables import Tables
 
 
@@ -29,6 +31,14 @@ Result = TypeVar("Result")
 
 Failed = Exception | SystemExit
 """What a run may raise, with the code of a strategy or model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Final:
+    """The server's model after the last round, and the own model of every client that keeps one, by id."""
+
+    model: tuple[NDArray[Any], ...]
+    own: OwnModels
 
 
 class Trainer:
@@ -81,19 +91,20 @@ class Trainer:
 
         return self._together(runs, lambda run, grid: federate(grid, run, None, self.clients.federation(run)))
 
-    def final_models(self, runs: Sequence[Run]) -> list[tuple[NDArray[Any], ...] | Failed]:
+    def final_models(self, runs: Sequence[Run]) -> list[Final | Failed]:
         """Train several runs in step, and return their models after the last round, or what they raised.
 
         The models are those of :meth:`train`, without the measures of every round, which take time.
         """
         return self._together(runs, self._final_model)
 
-    def _final_model(self, run: Run, grid: LocalGrid) -> tuple[NDArray[Any], ...]:
+    def _final_model(self, run: Run, grid: LocalGrid) -> Final:
         from fedtoll.server.app import fit
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
-        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
-        return last["model"]
+        own: OwnModels = {}
+        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run), own)
+        return Final(last["model"], own)
 
     def _alone(self, run: Run, serve: Callable[[LocalGrid], Result]) -> Result:
         """Serve one run over a Grid of the clients in this process."""

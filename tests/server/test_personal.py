@@ -1,4 +1,4 @@
-"""Personal models: against numpy with noise off and injected, and in settings where they are something else."""
+"""Personal models against numpy, with noise off and injected, and where they are something known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtoll.audit.run import prepare
 from fedtoll.clients.engines import sampling
 from fedtoll.clients.engines.base import Task
+from fedtoll.report import who
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import validate
@@ -20,6 +22,7 @@ from fedtoll.server.app import federate, fit
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep.validate import validation_losses
 from tests.server.federation import parquet
 from tests.shared import records
 
@@ -313,3 +316,34 @@ def test_what_cannot_run_is_one_line(changes, reason):
         plan(scenario(**changes), "own.toml")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("own.toml: ")
+
+
+def test_a_choice_of_constants_is_made_by_own_models():
+    """The validation loss is that of own models on the records that their clients would hold."""
+    run = one(KINDS["mr-mtl"], 3.0, split={"validation": 0.2})
+    (losses,) = validation_losses(Trainer(), [run.to_json()])
+    assert isinstance(losses, dict)
+    _, mine = trained(run)
+    held = records(run)
+    owners = Federation.of(run).owners(held.validation, run.seed)
+    x = held.table.features[held.validation].astype(float)
+    models = np.array([mine[-1][k] for k in owners])
+    logits = (x * models[:, :-1]).sum(axis=1) + models[:, -1]
+    nats = np.logaddexp(0, np.where(held.table.label[held.validation] == 1, -logits, logits))
+    assert losses["(all)"] == pytest.approx(nats.mean(), abs=1e-6)
+
+
+def test_an_audit_refuses():
+    with pytest.raises(ScenarioError, match=r"personal.kind = 'mr-mtl': an audit attacks"):
+        prepare("adult-race", ['personal.kind="mr-mtl"', "personal.strength=0.1"], "0:4")
+
+
+def test_the_card_and_the_headline_say_so():
+    resolved = {"personal": {"kind": "ditto", "strength": 0.5}}
+    assert who.phrase(resolved) == " with personal models (Ditto, λ = 0.5)"
+    terms = dict(who.terms(resolved))
+    assert "ISRL-DP" in terms["Personal models"]
+    assert "own model" in terms["Personal models"]
+    assert who.phrase({}) == ""
+    assert "Personal models" not in dict(who.terms({}))
+    assert who.phrase({"personal": {"kind": "later"}}) == " with personal models (later)"
