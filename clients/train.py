@@ -23,9 +23,10 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from flwr.app.message_type import MessageType
 from numpy.typing import NDArray
 
-from fedtoll.clients import mechanisms, model, personal, wire
+from fedtoll.clients import calibration, mechanisms, model, personal, wire
 from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Engine, Task
 from fedtoll.clients.failures import (
@@ -36,7 +37,7 @@ from fedtoll.clients.failures import (
     Failure,
     RejectedError,
 )
-from fedtoll.clients.state import LEDGER, claim, enter, entered
+from fedtoll.clients.state import LEDGER, answer, claim, enter, entered
 from fedtoll.clients.weights import example_weights
 from fedtoll.privacy.ledger import DP_SGD, Release, chosen
 from fedtoll.scenarios.federation import Federation, Records
@@ -119,7 +120,10 @@ class Clients:
             read: dict[int, _Broadcast] = {}  # the messages of a round may share their content
             for i, (message, context) in enumerate(zip(each.messages, each.contexts, strict=True)):
                 try:
-                    jobs.append(self._prepare(i, message, context, read))
+                    if message.metadata.message_type == MessageType.EVALUATE:
+                        replies[position][i] = calibration.reply(self._cohort_of, message, context)
+                    else:
+                        jobs.append(self._prepare(i, message, context, read))
                 except Exception as error:
                     replies[position][i] = _failed(message, context, error, each.failures)
             if jobs and all(job.run is jobs[0].run for job in jobs):
@@ -211,13 +215,7 @@ class Clients:
         if not 1 <= round <= cohort.run.rounds:
             raise RejectedError(f"round {round}: the run has rounds 1 to {cohort.run.rounds}")
         instructions = {name: value for name, value in config.items() if name != "run"}
-        digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
-        for name, array in arrays.items():
-            digest.update(
-                repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode()
-            )
-            digest.update(array.data)
-        answered = ConfigRecord({"run": cohort.digest, "round": round, "broadcast": digest.hexdigest()})
+        answered = answer(cohort.digest, round, instructions, arrays)
         return _Broadcast(cohort, round, wire.arrays(arrays), instructions, answered)
 
     def _cohort_of(self, text: str) -> _Cohort:
@@ -228,7 +226,8 @@ class Clients:
             if self._tensors is None or self._tensors[:2] != (records, run.precision):
                 self._tensors = records, run.precision, _tensors(records, run.precision)
             features = records.table.features.shape[1]
-            module = model.build(run.model, features, run.classes, run.precision) if run.statistics else None
+            asked = run.statistics or run.calibration
+            module = model.build(run.model, features, run.classes, run.precision) if asked else None
             digest = hashlib.sha256(text.encode()).hexdigest()
             while len(self._cohorts) >= MOST_RUNS:
                 self._cohorts.pop(next(iter(self._cohorts)))

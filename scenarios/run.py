@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.calibration import CalibrationPlan
 from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
@@ -44,6 +45,7 @@ _LATER: dict[str, Any] = {
     "colluding": 0,
     "participation": None,
     "personal": None,
+    "calibration": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -213,12 +215,14 @@ class Run(Section):
     colluding: int = 0
     participation: Participation | None = None
     personal: Personal | None = None
+    calibration: CalibrationPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
         """Reject a clip or noise that contradicts the mechanism: dp-sgd without noise, or noise elsewhere."""
         private, clipped = self.mechanism == "dp-sgd", self.mechanism != "none"
         noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
+        noises += [self.calibration.noise_multiplier] if self.calibration else []
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
             raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
         if self.choice is not None:

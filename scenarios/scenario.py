@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.calibration import Calibration
+from fedtoll.scenarios.calibration import check as check_calibration
 from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
@@ -309,6 +311,7 @@ class Scenario(Section):
     personal: Personal | None = None
     privacy: Privacy
     statistics: Statistics = Statistics()
+    calibration: Calibration | None = None
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
     compare: Compare | None = None
     source: Source | None = None
@@ -324,6 +327,7 @@ class Scenario(Section):
             "results": Results().model_dump(),
             "participation": Participation().model_dump(),
             "personal": None,
+            "calibration": None,
         }
         return without_default(handler(self), **later)
 
@@ -354,6 +358,7 @@ class Scenario(Section):
             self._check_tune(self.tune)
         check_trust(self)
         check_personal(self)
+        check_calibration(self)
         return self
 
     def _check_declared(self) -> None:

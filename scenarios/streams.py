@@ -40,6 +40,7 @@ class Purpose(enum.IntEnum):
     OWN_NOISE = 41
     OWN_MODULE = 42
     HELD_OUT = 43
+    CALIBRATION = 44
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

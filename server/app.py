@@ -19,6 +19,7 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter, tables
+from fedtoll.server.calibration import calibrate
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.personal import OwnModels
 from fedtoll.server.strict import Strict
@@ -90,11 +91,15 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
         if np.isnan(probabilities).any():
             raise RunError(f"round {round}: {run.strategy.name} returned a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
-        final["probabilities"] = probabilities
+        final.update(probabilities=probabilities, model=current)
         if look is not None:
             look(round, current)
 
     strict, history = fit(grid, run, measure, federation, own)
+    if run.calibration is not None:
+        offsets = calibrate(grid, strict, run, final["model"], run.timeout or TIMEOUT)
+        final["probabilities"] = held_out.probabilities(final["model"], own, offsets.values)
+        groups[-len(held_out.names) - 1 :] = held_out.calibrated(final["probabilities"], run.rounds, offsets)
     return tables.run_tables(run, federation, groups, held_out, final["probabilities"], history, strict)
 
 

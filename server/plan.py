@@ -28,7 +28,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
-from fedtoll.server import personal, sums
+from fedtoll.server import calibration, personal, sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -215,6 +215,7 @@ def plan(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
         personal.check_federation(scenario, federation)
+        calibration.check_federation(scenario, federation)
         delta_of(scenario, federation.size)
         runs = tuple(
             run
@@ -328,6 +329,7 @@ def _runs(
             colluding=privacy.colluding if private else 0,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
             personal=scenario.personal,
+            calibration=calibration.planned(scenario, private),
         )
         for seed in scenario.seeds
     ]

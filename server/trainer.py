@@ -15,6 +15,7 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from fedtoll.clients.failures import Failure
@@ -35,10 +36,15 @@ Failed = Exception | SystemExit
 
 @dataclass(frozen=True, eq=False)
 class Final:
-    """The server's model after the last round, and the own model of every client that keeps one, by id."""
+    """What is scored after the last round.
+
+    The server's model, the own model of every client that keeps one, by id, and what a calibration adds to
+    the logits of every group.
+    """
 
     model: tuple[NDArray[Any], ...]
     own: OwnModels
+    offsets: NDArray[np.float64] | None = None
 
 
 class Trainer:
@@ -99,12 +105,17 @@ class Trainer:
         return self._together(runs, self._final_model)
 
     def _final_model(self, run: Run, grid: LocalGrid) -> Final:
-        from fedtoll.server.app import fit
+        from fedtoll.server.app import TIMEOUT, fit
+        from fedtoll.server.calibration import calibrate
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
         own: OwnModels = {}
-        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run), own)
-        return Final(last["model"], own)
+        federation = self.clients.federation(run)
+        strict, _ = fit(grid, run, lambda round, model: last.update(model=model), federation, own)
+        if run.calibration is None:
+            return Final(last["model"], own)
+        offsets = calibrate(grid, strict, run, last["model"], run.timeout or TIMEOUT)
+        return Final(last["model"], own, offsets.values)
 
     def _alone(self, run: Run, serve: Callable[[LocalGrid], Result]) -> Result:
         """Serve one run over a Grid of the clients in this process."""

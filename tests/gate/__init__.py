@@ -21,6 +21,7 @@ many.py         a second system, unlike the first: 64 clients of public groups, 
 many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
 differing.py    personal budgets, and clients that take part in some rounds only
 personal.py     clients that keep models of their own
+calibration.py  a last release by group, by which offsets are corrected
 sums.py         the server sees sums: secure aggregation with shares of one noise, and a trusted server
 own_files.py    SuperNodes with a file of their own, secret noise and a limit of ε
 parts.py        the systems, with the checks and mutants of each

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.gate import (
+    calibration,
     choice,
     differing,
     floating_point,
@@ -22,6 +23,7 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_calibration,
     mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
@@ -179,7 +181,18 @@ OWN_MODELS = Part(
     heading="Where clients keep models of their own, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, OWN_MODELS)
+CALIBRATION = Part(
+    "Calibration",
+    "the clients of the first system, and clients of public groups, with a last release by group.",
+    (calibration,),
+    (mutants_of_calibration,),
+    ("once", "replay", "offsets", "noise", "ledger"),
+    prefix=calibration.PREFIX,
+    label=lambda i: f"c{i + 1}",
+    heading="A last release that corrects offsets, with the checks of this part:",
+)
+
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, OWN_MODELS, CALIBRATION)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

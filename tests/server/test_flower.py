@@ -76,6 +76,18 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
+def test_own_models_are_those_of_this_process(tmp_path):
+    """They last from round to round in the state that Flower keeps for every node."""
+    own = {"kind": "ditto", "strength": 0.2, "steps": 1}
+    plan = planned(FEDAVG, personal=own, privacy={"epsilons": [2.0]}, training={"engine": "opacus"})
+    store = Store(tmp_path)
+    store.open(plan, TOML, "test")
+    assert superlink.execute(plan, store, finished=lambda run: None) == []
+    (run,) = plan.runs
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+
+
 def test_what_is_there_starts_nothing(flower, monkeypatch):
     plan, store, _ = flower
     monkeypatch.setattr(superlink, "superlink", None)

@@ -104,7 +104,7 @@ def client_of(
             count=all_steps * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            others=_events(statistics, rounds),
+            others=(*_events(statistics, rounds), *_after(scenario)),
         )
     return ClientPlan(
         id=client.id,
@@ -126,6 +126,11 @@ def _rate_and_steps(training: Training, client: partition.Client) -> tuple[float
     else:
         rate = min(1.0, (training.batch_size or 1) / client.size)
     return rate, training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
+
+
+def _after(scenario: Scenario) -> tuple[Event, ...]:
+    """Return what a client releases after the last round."""
+    return (Event(scenario.calibration.noise_multiplier, 1.0, 1),) if scenario.calibration else ()
 
 
 def _events(statistics: Sequence[StatisticPlan], rounds: int) -> tuple[Event, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, Run
 
@@ -149,6 +150,14 @@ def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> t
     )
 
 
+def owed_after(run: Run, client: ClientPlan) -> tuple[Release, ...]:
+    """Return what a client releases after the last round: its residuals by group, if the run has them."""
+    if run.calibration is None:
+        return ()
+    z = run.calibration.noise_multiplier
+    return (Release(client.id, run.rounds + 1, GroupResidual.name, 1.0, z, 1),)
+
+
 def owed_for_own(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
     """Return the steps of a round that train only the model that a client keeps; none in most runs."""
     steps = run.own_steps(client)
@@ -160,7 +169,8 @@ def all_owed(run: Run, index: int, attendance: Attendance) -> list[Release]:
     """Return all that the client at a position of the plan is charged in a run."""
     client = run.clients[index]
     rounds = enumerate(attendance.rounds(index), start=1)
-    return [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    trained = [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    return [*trained, *owed_after(run, client)]
 
 
 def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:

@@ -18,7 +18,6 @@ from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN
 from fedtoll.report import trust, who
 from fedtoll.toll import ResultsLike
 
-
 TRAINING = (DP_SGD, OWN)
 """The releases that are steps of training."""
 

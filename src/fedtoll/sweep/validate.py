@@ -43,7 +43,7 @@ def _losses(trainer: Trainer, run: Run, final: Final | Failed) -> Losses | Excep
     records = federation.records(run.seed)
     nats = np.empty(len(records.validation))
     if run.personal is None:
-        nats[:] = _nats(run, records, records.validation, final.model)
+        nats[:] = _nats(run, records, records.validation, final.model, final.offsets)
     else:  # each record by the own model of the client that it would be dealt to
         owners = federation.owners(records.validation, run.seed)
         for place, client in enumerate(run.clients):
@@ -56,9 +56,13 @@ def _losses(trainer: Trainer, run: Run, final: Final | Failed) -> Losses | Excep
 
 
 def _nats(
-    run: Run, records: Records, rows: NDArray[np.int64], parameters: Sequence[NDArray[Any]]
+    run: Run,
+    records: Records,
+    rows: NDArray[np.int64],
+    parameters: Sequence[NDArray[Any]],
+    offset_G: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return the log-loss of a model on each of some rows."""
+    """Return the log-loss of a model on each of some rows, with an offset of each group's logits."""
     import torch
 
     from fedtoll.clients import losses, model
@@ -69,5 +73,8 @@ def _nats(
     module.eval()
     with torch.no_grad():
         labels = torch.from_numpy(records.table.label[rows])
-        nats: NDArray[np.float64] = losses.per_example(module(features), labels).double().numpy()
+        logits = module(features)
+        if offset_G is not None:
+            logits = logits.double() + torch.from_numpy(offset_G[records.groups.codes[rows]]).unsqueeze(1)
+        nats: NDArray[np.float64] = losses.per_example(logits, labels).double().numpy()
         return nats
