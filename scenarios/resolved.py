@@ -117,6 +117,8 @@ RULES: dict[str, Rule] = {
     "scenario.participation.availability": TABLE,
     "scenario.participation.availability{}": NUMBER,
     "scenario.participation.seed": COUNT,
+    "scenario.calibration": _or_null(TABLE),
+    **dict.fromkeys((f"scenario.calibration.{k}" for k in ("noise_multiplier", "prior")), NUMBER),
     "scenario.personal": _or_null(TABLE),
     "scenario.personal.kind!": TEXT,
     **dict.fromkeys(("scenario.personal.last", "scenario.personal.steps"), _or_null(COUNT)),

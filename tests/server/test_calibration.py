@@ -110,7 +110,7 @@ def test_more_noise_means_smaller_offsets_and_none_without_curvature():
 
 
 def test_the_sensitivity_is_one():
-    """No record moves its group's pair by more, and one that the model is sure about and wrong by nearly 1."""
+    """No record moves its group's pair by more; where the model is sure and wrong, it moves by nearly 1."""
     logits = np.linspace(-30, 30, 4001)
     norms = [
         np.linalg.norm(clients.residuals(np.array([x]), np.array([y]), np.array([0]), 1))

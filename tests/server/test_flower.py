@@ -76,10 +76,17 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
-def test_own_models_are_those_of_this_process(tmp_path):
-    """They last from round to round in the state that Flower keeps for every node."""
-    own = {"kind": "ditto", "strength": 0.2, "steps": 1}
-    plan = planned(FEDAVG, personal=own, privacy={"epsilons": [2.0]}, training={"engine": "opacus"})
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
+        {"calibration": {"noise_multiplier": 10.0}},
+    ],
+    ids=["own models", "calibration"],
+)
+def test_what_clients_keep_and_answer_last_is_that_of_this_process(tmp_path, section):
+    """Own models last from round to round in Flower's state; the last message is one to evaluate."""
+    plan = planned(FEDAVG, **section, privacy={"epsilons": [2.0]}, training={"engine": "opacus"})
     store = Store(tmp_path)
     store.open(plan, TOML, "test")
     assert superlink.execute(plan, store, finished=lambda run: None) == []

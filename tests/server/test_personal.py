@@ -345,5 +345,8 @@ def test_the_card_and_the_headline_say_so():
     assert "ISRL-DP" in terms["Personal models"]
     assert "own model" in terms["Personal models"]
     assert who.phrase({}) == ""
+    calibrated = {"calibration": {"noise_multiplier": 20.0, "prior": 0.5}}
+    assert who.phrase(calibrated) == " with offsets calibrated by group"
+    assert "noise multiplier 20" in dict(who.terms(calibrated))["Calibration"]
     assert "Personal models" not in dict(who.terms({}))
     assert who.phrase({"personal": {"kind": "later"}}) == " with personal models (later)"

@@ -16,6 +16,7 @@ from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN
 from fedtoll.report import trust, who
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.toll import ResultsLike
 
 TRAINING = (DP_SGD, OWN)
@@ -124,7 +125,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     terms += who.terms(scenario)
     kinds = ledger.loc[
-        ~ledger["release"].isin([*TRAINING, CHOICE]), ["strategy", "release"]
+        ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name]), ["strategy", "release"]
     ].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)

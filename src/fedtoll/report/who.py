@@ -14,6 +14,7 @@ def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = {
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
         "Personal models": _models(scenario.get("personal")),
+        "Calibration": _calibration(scenario.get("calibration")),
         "Participation": _participation(scenario.get("participation", {}).get("kind", "all")),
     }
     return [(term, text) for term, text in found.items() if text]
@@ -33,9 +34,10 @@ def _personal(factors: dict[str, float]) -> str:
 
 
 def phrase(scenario: Mapping[str, Any]) -> str:
-    """Return that figures are those of personal models, for a sentence; empty if they are not."""
+    """Return that figures are those of personal or calibrated models, for a sentence; else empty."""
     label = _label(scenario.get("personal"))
-    return f" with personal models ({label})" if label else ""
+    offsets = " with offsets calibrated by group" if scenario.get("calibration") else ""
+    return (f" with personal models ({label})" if label else "") + offsets
 
 
 def _label(personal: Mapping[str, Any] | None) -> str:
@@ -64,6 +66,19 @@ def _models(personal: Mapping[str, Any] | None) -> str:
         "without personal models (ISRL-DP, not the weaker joint DP): it holds for all messages and for the "
         f"own models themselves, whoever sees them.{extra} Own models are sent for scoring; no strategy sees "
         "them."
+    )
+
+
+def _calibration(section: Mapping[str, Any] | None) -> str:
+    """Return a sentence on the last release by group; empty without one."""
+    if not section:
+        return ""
+    z = general(float(section.get("noise_multiplier", 0.0)))
+    return (
+        "After the last round every client releases, for each group, the sum of its residuals and that of "
+        f"their variances, with noise multiplier {z}: one release, charged to the same ε as "
+        "“group_residual”. The server corrects each group’s offset with it. Figures of the last round are "
+        "those of corrected scores, which use a record’s group."
     )
 
 
