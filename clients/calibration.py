@@ -37,9 +37,7 @@ def reply(cohort_of: Callable[[str], Any], message: Message, context: Context) -
     run: Run = cohort.run
     round = run.rounds + 1
     if run.calibration is None or set(config) != {"run", "server-round"} or config["server-round"] != round:
-        raise RejectedError(
-            f"round {config.get('server-round')}: by its plan, the run is not calibrated then"
-        )
+        raise RejectedError("by its plan, the run is not calibrated now")
     client = int(context.node_config["partition-id"])
     plan, (features, labels, groups) = run.clients[client], cohort.tensors[client]
     claim(context.state, answer(cohort.digest, round, {"server-round": round}, arrays))

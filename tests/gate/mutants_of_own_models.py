@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from fedtoll.clients import personal
+from fedtoll.clients import personal, train
 from fedtoll.clients.engines import sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.personal import PersonalTask, Result
@@ -18,6 +18,7 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.personal import Personal
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose
+from fedtoll.server import personal as server
 from fedtoll.server import strict
 from fedtoll.server.evaluate import HeldOut
 from tests.gate.mutants import mutant, noising
@@ -64,7 +65,7 @@ def own_model_without_noise() -> list[Any]:
 
 @mutant("the own model stays in the reply that strategies are shown")
 def own_model_is_shown() -> list[Any]:
-    original = strict.taken
+    original = server.taken
 
     def taken(run: Any, sent: Any, content: Any) -> Any:
         record = content.array_records[personal.RECORD]
@@ -76,7 +77,7 @@ def own_model_is_shown() -> list[Any]:
         return next(record for record in content.values() if isinstance(record, kind))
 
     names = patch.object(strict, "_check_names", lambda content: None)
-    return [patch.object(strict, "taken", taken), patch.object(strict.clients, "only", only), names]
+    return [patch.object(strict, "taken", taken), patch.object(train, "only", only), names]
 
 
 # Noise, clipping and batches.

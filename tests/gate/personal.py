@@ -279,8 +279,8 @@ def scores(system: System) -> None:
             for row, k in zip(rows, owners, strict=True)
         ])  # fmt: skip
         if run.classes == 2:
-            due = 1 / (1 + np.exp(-logits[:, 0]))
-            seen = predictions["score"].to_numpy()
+            due: NDArray[Any] = 1 / (1 + np.exp(-logits[:, 0]))
+            seen: NDArray[Any] = predictions["score"].to_numpy()
             right = (due >= 0.5) == (predictions["label"] == 1)
         else:
             exp = np.exp(logits - logits.max(axis=1, keepdims=True))

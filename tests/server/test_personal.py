@@ -160,10 +160,10 @@ def test_models_are_those_of_the_equations(kind, epsilon, engine):
     (shared, mine), (due_shared, due_mine) = trained(run), oracle(run)
     for found, due in zip(shared, due_shared, strict=True):
         assert np.abs(found - due).max() < 1e-5
-    for found, due in zip(mine, due_mine, strict=True):
-        assert found.keys() == due.keys()
-        for client, model in found.items():
-            assert np.abs(model - due[client]).max() < 1e-5, client
+    for own, due_own in zip(mine, due_mine, strict=True):
+        assert own.keys() == due_own.keys()
+        for client, model in own.items():
+            assert np.abs(model - due_own[client]).max() < 1e-5, client
 
 
 @cache
