@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtoll.audit.run import prepare
 from fedtoll.clients import calibration as clients
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
@@ -183,6 +184,11 @@ def test_a_run_without_has_no_trace_of_it():
     run = one(section=None)
     assert "calibration" not in run.to_json()
     assert len({run.hash, one().hash, one(section={**SECTION, "prior": 1.0}).hash}) == 3
+
+
+def test_an_audit_refuses():
+    with pytest.raises(ScenarioError, match=r"calibration: an audit does not attack"):
+        prepare("adult-race", ["calibration.prior=0.5"], "0:4")
 
 
 @pytest.mark.parametrize(
