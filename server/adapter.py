@@ -24,11 +24,11 @@ from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.noise import variances_of
-from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
+from fedtoll.strategies.postprocess import Released
 from fedtoll.strategies.simplex import simplex_violation
 
 
