@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
 
 from fedtoll.audit.run import prepare
 from fedtoll.clients import calibration as clients
+from fedtoll.clients.state import LEDGER
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
@@ -20,7 +23,7 @@ from fedtoll.server.plan import plan
 from fedtoll.server.strict import Strict
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep.validate import validation_losses
-from tests.server.federation import parquet
+from tests.server.federation import Wrapped, parquet, refusal
 from tests.server.test_personal import MIXED, scenario, trained
 from tests.shared import records
 
@@ -184,6 +187,48 @@ def test_a_run_without_has_no_trace_of_it():
     run = one(section=None)
     assert "calibration" not in run.to_json()
     assert len({run.hash, one().hash, one(section={**SECTION, "prior": 1.0}).hash}) == 3
+
+
+def _set(name: str, value: Any) -> Any:
+    def change(content: Any) -> None:
+        content.metric_records["metrics"][name] = value
+
+    return change
+
+
+def _ledger(content: Any) -> None:
+    content.config_records[LEDGER]["noise_multiplier"][-1] = 1.0
+
+
+def _more(content: Any) -> None:
+    content["more"] = ConfigRecord({"count": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_set("group_residual", [math.nan, 1.0]), "group_residual is not finite"),
+        (_set("group_residual", [1.0]), "cannot reshape"),
+        (_set("group_residual.sd", 1.0), "or other values"),
+        (_set("records", 7.0), "metrics ['group_residual', 'group_residual.sd', 'num-examples', 'records']"),
+        (_ledger, "its ledger differs from the server's"),
+        (_more, "records ['fedtoll.ledger', 'metrics', 'more']"),
+    ],
+    ids=["nan", "short", "sd", "more metrics", "ledger", "more records"],
+)
+def test_a_malformed_last_reply_ends_the_run_in_one_line(change, reason):
+    run = one()
+
+    def last(replies: Any, round: int) -> Any:
+        if round == run.rounds + 1:
+            change(replies[1].content)
+        return replies
+
+    line = refusal(run, Wrapped(run, last))
+    assert line.startswith("calibration, client 1: the reply is malformed: ")
+    assert reason in line
+    missing = refusal(run, Wrapped(run, lambda replies, t: replies[1:] if t == run.rounds + 1 else replies))
+    assert missing == "calibration, client 0: the reply is missing"
 
 
 def test_an_audit_refuses():

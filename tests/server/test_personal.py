@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedtoll.audit.run import prepare
+from fedtoll.clients import wire
 from fedtoll.clients.engines import sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.report import who
@@ -23,7 +24,9 @@ from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep.validate import validation_losses
-from tests.server.federation import parquet
+from tests.server.federation import FEDAVG, Wrapped, parquet, refusal
+from tests.server.federation import planned as smallest
+from tests.server.nodes import Nodes, divided
 from tests.shared import records
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -350,3 +353,93 @@ def test_the_card_and_the_headline_say_so():
     assert "noise multiplier 20" in dict(who.terms(calibrated))["Calibration"]
     assert "Personal models" not in dict(who.terms({}))
     assert who.phrase({"personal": {"kind": "later"}}) == " with personal models (later)"
+
+
+def _without(content: Any) -> None:
+    del content["personal"]
+
+
+def _longer(content: Any) -> None:
+    content["personal"] = wire.encoded([np.zeros((1, 4)), np.zeros(1)])
+
+
+def _infinite(content: Any) -> None:
+    content["personal"] = wire.encoded([np.full((1, 3), np.inf), np.zeros(1)])
+
+
+def _fewer(content: Any) -> None:
+    content["personal"] = wire.encoded([np.zeros((1, 3))])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_without, "it has no 'personal'"),
+        (_longer, "own parameter 0: "),
+        (_infinite, "own parameter 0 is not finite"),
+        (_fewer, "own parameters ['0'] instead of ['0', '1']"),
+    ],
+)
+def test_a_malformed_own_model_ends_the_run_in_one_line(change, reason):
+    run = one(KINDS["mr-mtl"])
+
+    def second(replies: Any, round: int) -> Any:
+        if round == 2:
+            change(replies[1].content)
+        return replies
+
+    line = refusal(run, Wrapped(run, second))
+    assert line.startswith("round 2, client 1 (A): the reply is malformed: ")
+    assert reason in line
+
+
+def test_an_own_model_in_a_run_without_is_malformed():
+    run = one()
+
+    def extra(replies: Any, round: int) -> Any:
+        replies[0].content["personal"] = wire.encoded([np.zeros(3)])
+        return replies
+
+    assert "malformed" in refusal(run, Wrapped(run, extra))
+
+
+def test_the_noise_of_mr_mtl_is_that_of_all_rounds_so_far():
+    table = tables("mr-mtl")["clients"]
+    run = one(KINDS["mr-mtl"], 3.0)
+    client, decay = run.clients[0], 1 - 0.7 * 0.3
+    step = (0.7 * client.noise_multiplier * 0.5 / client.batch_size) ** 2
+    due = [step * sum(decay ** (2 * j) for j in range(2 * t)) for t in (1, 2, 3)]
+    assert table[table["client"] == 0]["noise_variance"].tolist() == pytest.approx(due)
+    for kind in ("fedper", "ditto"):
+        same = tables(kind)["clients"]
+        z = one(KINDS[kind], 3.0).clients[0].noise_multiplier
+        of_one = 2 * (0.7 * z * 0.5 / client.batch_size) ** 2
+        assert same[same["client"] == 0]["noise_variance"].tolist() == pytest.approx([of_one] * 3)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [{"personal": KINDS["ditto"]}, {"calibration": {"noise_multiplier": 9.0}}],
+    ids=["own", "offsets"],
+)
+def test_clients_with_files_of_their_own_give_the_figures_of_a_simulation(tmp_path, section):
+    changes = {"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **section}
+    nodes, (simulated,) = divided(tmp_path, FEDAVG, **changes), smallest(FEDAVG, **changes).runs
+    (run,) = nodes.runs
+    there = parquet(federate(Nodes(run, tmp_path), run, federation=nodes.federation))
+    here = parquet(Trainer().train(simulated))
+    for name in ("groups", "clients", "ledger", "rounds"):
+        assert there[name] == here[name], name
+
+
+def test_clients_with_files_of_their_own_need_groups(tmp_path):
+    plan_ = divided(tmp_path, FEDAVG, privacy={"epsilons": [2.0]}, personal=KINDS["mr-mtl"])
+    table = plan_.scenario.model_dump(mode="json")
+    holders = table["partition"]["holders"]
+    holders[0]["group"] = ""
+    with pytest.raises(ScenarioError, match=r"partition.holders: each needs a group"):
+        validate(table, "own.toml")
+    for holder in holders:
+        holder["group"] = "Male"
+    with pytest.raises(ScenarioError, match=r"no client holds records of 'Female'"):
+        plan(validate(table, "own.toml"), "own.toml")
