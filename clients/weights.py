@@ -1,4 +1,4 @@
-"""The weight of every record's loss, from what a strategy instructs."""
+"""Weights of records, by their group or by group and label, as a strategy instructs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from fedtoll.scenarios.run import Run
 def example_weights(
     group_weights: Any, groups_N: torch.Tensor, labels_N: torch.Tensor, run: Run, dtype: torch.dtype
 ) -> torch.Tensor | None:
-    """Return the weight of every record: that of its group, or of its group and label.
-
-    Raises
-    ------
-    RejectedError
-        If there is not one finite weight of 0 or more for each group, or for each group and label.
-    """
+    """Return the weight of every record: that of its group, or of its group and label."""
     if group_weights is None:
         return None
     weights, groups = torch.tensor(group_weights, dtype=dtype), len(run.groups)
