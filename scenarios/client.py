@@ -74,6 +74,11 @@ def check(scenario: Any) -> None:
     if training.start == "public" and not scenario.split.validation:
         raise ValueError("training.start = 'public': needs split.validation, the share of public records")
     trust = scenario.privacy.trust
+    if scenario.personal is not None and (client.mechanism != PLAIN or client.momentum):
+        raise ValueError(
+            "client: not with [personal]: own models take steps besides, for which a mechanism has no state "
+            "and momentum no start"
+        )
     if client.mechanism != PLAIN and trust != "local":
         raise ValueError(
             f"client.mechanism = {client.mechanism!r}: not with privacy.trust = {trust!r}: the noise of the "

@@ -82,7 +82,7 @@ class Adapted(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return a message to every client that takes part: the model and the strategy's instructions."""
-        self._params = tuple(wire.arrays(arrays))
+        self._params, self._round = tuple(wire.arrays(arrays)), server_round
         places = self._strict.attendance.clients(server_round)
         if not places:
             return []
@@ -199,7 +199,7 @@ class Adapted(FlowerStrategy):
             update=update,
             statistics=statistics,
             epsilon=self._strict.ledger.epsilon(client.id),
-            noise_variance=noise_variance(self._run, client, mu, bound),
+            noise_variance=noise_variance(self._run, client, mu, self._round, bound),
             learning_rate=self._run.learning_rate,
         )
 

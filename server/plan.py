@@ -29,7 +29,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
-from fedtoll.server import sums
+from fedtoll.server import calibration, personal, sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -137,6 +137,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
+                personal.check(scenario.personal, resolved, requests(resolved))
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_and_digest(scenario)
@@ -216,6 +217,8 @@ def plan(
         federation = Federation.resolve(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
+        personal.check_federation(scenario, federation)
+        calibration.check_federation(scenario, federation)
         delta_of(scenario, federation.size)
         runs = tuple(
             run
@@ -275,9 +278,8 @@ def _runs(
     resolved = strategy_plan(spec)
     if reason := unsuited(resolved, len(federation.table.classes)):
         raise ScenarioError(f"strategies: {resolved.name}: {reason}")
-    mechanism = mechanism_of(epsilon)
+    mechanism, privacy, training = mechanism_of(epsilon), scenario.privacy, scenario.training
     private = mechanism == "dp-sgd"
-    privacy, training = scenario.privacy, scenario.training
     total = float(epsilon) if private else math.inf
     table, groups = federation.table, federation.groups
     settings = (scenario, federation.layout.clients, requests(resolved), total)
@@ -290,9 +292,8 @@ def _runs(
     statistics, planned = sums.planned(privacy, resolved, statistics, planned)
     local = clipping.planned(scenario.client, mechanism, len(groups.names))
     model, digest = _model_and_digest(scenario)
-    engine, device = engines.choose(
-        training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
-    )
+    inputs, classes = table.features.shape[1], len(table.classes)
+    engine, device = engines.choose(training, scenario.model, inputs, classes, separate=separate)
     return [
         Run(
             data=scenario.data,
@@ -301,7 +302,7 @@ def _runs(
             partition=scenario.partition,
             model=model,
             model_digest=digest,
-            classes=len(table.classes),
+            classes=classes,
             groups=groups.names,
             rounds=training.rounds,
             learning_rate=training.learning_rate,
@@ -332,6 +333,8 @@ def _runs(
             colluding=privacy.colluding if private else 0,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
             client_mechanism=local,
+            personal=scenario.personal,
+            calibration=calibration.planned(scenario, private),
         )
         for seed in scenario.seeds
     ]

@@ -29,6 +29,10 @@ class Task:
         The client's records.
     proximal_mu
         μ of FedProx; the proximal term is added after the noise.
+    anchor
+        The model that the proximal term pulls towards; by default that of ``parameters``.
+    own
+        Whether only the client's own model is trained, with batches and noise of their own streams.
     weights_N
         A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
         and clipping undoes part of a large weight.
@@ -47,6 +51,8 @@ class Task:
     weights_N: torch.Tensor | None = None
     groups_N: torch.Tensor | None = None
     mechanism_state: Sequence[float] | None = None
+    anchor: Sequence[NDArray[np.floating]] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)

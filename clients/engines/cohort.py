@@ -202,11 +202,16 @@ class CohortEngine:
 def _shared(run: Run, tasks: Sequence[Task]) -> Any:
     """Return what runs must have in common to be trained in step: model, records, batches and noise."""
     clients = tuple(
-        (t.plan.id, t.plan.sampling_rate, t.plan.steps, t.round, id(t.features_ND)) for t in tasks
+        (t.plan.id, t.plan.sampling_rate, t.plan.steps, t.round, t.own, id(t.features_ND)) for t in tasks
     )
     # A run without noise may join the others.
     noise_seed = run.noise_seed if run.mechanism == "dp-sgd" else run.seed
     return run.seed, noise_seed, run.model, run.model_digest, run.classes, run.precision, clients
+
+
+def _flat(models: Sequence[Sequence[Any]]) -> torch.Tensor:
+    """Return models as the rows of ``[K, P]``."""
+    return torch.from_numpy(np.stack([np.concatenate([np.ravel(x) for x in arrays]) for arrays in models]))
 
 
 def _adds_noise(run: Run, tasks: Sequence[Task]) -> bool:
@@ -223,8 +228,7 @@ class _Models:
         self.clip = run.clip
         self._tasks = tasks
         self._shapes = [np.shape(x) for x in tasks[0].parameters]
-        rows = [np.concatenate([np.ravel(x) for x in t.parameters]) for t in tasks]
-        self.flat_KP = torch.from_numpy(np.stack(rows)).to(device)
+        self.flat_KP = _flat([t.parameters for t in tasks]).to(device)
         ends = np.cumsum([math.prod(shape) for shape in self._shapes]).tolist()
         self._spans = [slice(a, b) for a, b in itertools.pairwise([0, *ends])]
         views = [
@@ -232,7 +236,10 @@ class _Models:
             for span, shape in zip(self._spans, self._shapes, strict=True)
         ]
         self.network = assemble(layers, views)
-        self._start_KP = self.flat_KP.clone() if any(t.proximal_mu for t in tasks) else None
+        self._anchor_KP = None
+        if any(t.proximal_mu for t in tasks):
+            anchors = [t.parameters if t.anchor is None else t.anchor for t in tasks]
+            self._anchor_KP = _flat(anchors).to(device)
         self._scale_K1 = -run.learning_rate / self._column([t.plan.batch_size for t in tasks])
         self._pull_K1 = -run.learning_rate * self._column([t.proximal_mu for t in tasks])
         self._noises = tuple(t.plan.added_noise for t in tasks)
@@ -270,8 +277,8 @@ class _Models:
                     )
                 part_KP.copy_(noised(part_KP, noise_KP[rows], sds, released_KP[: len(sds)]))
         total_KP.mul_(self._scale_K1[:active])
-        if self._start_KP is not None:
-            total_KP += self._pull_K1[:active] * (self.flat_KP[:active] - self._start_KP[:active])
+        if self._anchor_KP is not None:
+            total_KP += self._pull_K1[:active] * (self.flat_KP[:active] - self._anchor_KP[:active])
         if self._velocity_KP is not None:
             total_KP += self._momentum * self._velocity_KP[:active]
             self._velocity_KP[:active] = total_KP

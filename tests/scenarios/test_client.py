@@ -67,6 +67,10 @@ def test_a_mechanism_without_a_statistic_has_all_the_noise():
         ({"client": {"mechanism": "fedtoll.clients.clipping.base:Nothing"}}, "no ClientMechanism 'Nothing'"),
         ({"client": {"momentum": 0.5}, "training": {"local_steps": 1}}, "has no effect with one local step"),
         (
+            {"client": {"mechanism": "dpsgd-f"}, "personal": {"kind": "ditto", "strength": 0.1}},
+            "client: not with [personal]",
+        ),
+        (
             {
                 "client": {"mechanism": "dpsgd-f"},
                 "training": {"local_steps": 1},
