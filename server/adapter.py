@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import wire
 from fedtoll.clients.train import BOUND, only
+from fedtoll.privacy.update_noise import noise_variance, variances_of
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
-from fedtoll.server.noise import noise_variance, variances_of
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry

@@ -13,13 +13,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from fedtoll.clients import model
+from fedtoll.clients import model, public_model
 from fedtoll.clients.clipping import registry as clipping
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
-from fedtoll.server import adapter, prior, tables
+from fedtoll.server import adapter, tables
 from fedtoll.server.calibration import calibrate
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.personal import OwnModels
@@ -131,8 +131,8 @@ def fit(
     strict.roll_call()
     strategy = adapter.build(run, strict)
     read = adapter.model_of(strategy)
-    start = prior.start(run, federation)
-    prior.pulls(strategy, run, start)
+    start = public_model.start(run, federation)
+    public_model.pulls(strategy, run, start)
     mean: list[NDArray[np.float64]] = []
     process = os.getpid()
 

@@ -11,13 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedtoll.privacy.ledger import CHOICE, Ledger, Release
+from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter, sums
 from fedtoll.server.evaluate import HeldOut
-from fedtoll.server.noise import noise_variance
 from fedtoll.server.strict import Strict
 
 Tables = dict[str, pd.DataFrame]

@@ -19,12 +19,12 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtoll.clients import public_model
 from fedtoll.clients import train as clients
 from fedtoll.clients.clipping import steps
 from fedtoll.privacy.ledger import DP_SGD
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
-from fedtoll.server import prior
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
@@ -283,7 +283,7 @@ def public(system: System) -> None:
         planned = plan(validate(table, "gate.toml"), "gate.toml")
         records = planned.federation.records(system.seed)
         rows = records.table.features[records.validation], records.table.label[records.validation]
-        found[moved] = rows, prior.start(planned.runs[0], planned.federation)
+        found[moved] = rows, public_model.start(planned.runs[0], planned.federation)
     rows, whole = found.pop("")
     private = {m: s for m, (r, s) in found.items() if all(map(np.array_equal, r, rows))}
     assert len(private) > 2, f"of {len(found)} records that move, only {len(private)} are no public ones"

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from fedtoll.clients import public_model
 from fedtoll.clients import train as clients
 from fedtoll.clients.clipping import steps
 from fedtoll.clients.clipping.adaptive import AdaptiveClip
@@ -19,7 +20,6 @@ from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines import cohort
 from fedtoll.scenarios import streams as streams_of
 from fedtoll.scenarios.client import MechanismPlan
-from fedtoll.server import prior
 from fedtoll.server.strict import Strict
 from tests.gate.mutants import mutant, noising
 
@@ -258,7 +258,7 @@ def momentum_without_noise() -> list[Any]:
 
 @mutant("the model that clients start from is trained on their records")
 def start_trained_on_clients_records() -> list[Any]:
-    original = prior._trained
+    original = public_model._trained
 
     class Leaks:
         def __init__(self, federation: Any) -> None:
@@ -271,4 +271,4 @@ def start_trained_on_clients_records() -> list[Any]:
     def trained(run: Any, federation: Any, initial: Any) -> Any:
         return original(run, Leaks(federation), initial)  # type: ignore[arg-type]
 
-    return [patch.object(prior, "_trained", trained)]
+    return [patch.object(public_model, "_trained", trained)]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import Run
-from fedtoll.server.noise import noise_variance
 from fedtoll.server.plan import plan
 from tests.server.federation import FEDAVG, scenario
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import StrategySpec
 from fedtoll.server.evaluate import HeldOut
-from fedtoll.server.noise import noise_variance
 from fedtoll.server.plan import strategy_plan
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies.base import Arrays, Report, State, Strategy, Weights, sizes

@@ -71,3 +71,39 @@ def test_clients_on_machines_of_their_own_send_the_same_bytes(name):
             assert len(set(said)) == 1
             assert mechanism_state(nodes[k].state, round) != mechanism_state(nodes[k].state, round + 1)
         arrays = only(ArrayRecord, together[0].content)
+
+
+@pytest.mark.parametrize(
+    "personal",
+    [{"kind": "mr-mtl", "strength": 0.5}, {"kind": "fedper", "last": 1}, {"kind": "ditto", "strength": 0.5}],
+    ids=lambda p: p["kind"],
+)
+def test_a_public_start_goes_with_own_models(personal):
+    """Own models begin where the server's does; the pull moves the server's alone, and no ε."""
+    sections = {"personal": personal, "split": {"validation": 0.05}}
+    runs = [
+        planned("dp-sgd", training=training, **sections).runs[1]
+        for training in ({"start": "public"}, {"start": "public", "pull": 0.9})
+    ]
+    plain, pulled = (simulate(run) for run in runs)
+    for tables in (plain, pulled):
+        assert tables["groups"]["log_loss"].notna().all()
+        assert 0.98 < tables["ledger"]["epsilon_spent"].max() <= 1.0
+    losses = [
+        [t["groups"].query(f"round == {r}")["log_loss"].tolist() for r in (0, 2)] for t in (plain, pulled)
+    ]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
+
+@pytest.mark.parametrize("client", [{"mechanism": "dpsgd-f"}, {"momentum": 0.5}], ids=str)
+def test_a_mechanism_goes_with_a_calibration(client):
+    """Both are charged: the noise of the batches leaves room for the last release."""
+    stated = {"privacy": {"epsilons": [1.0]}, "client": client}
+    (without,), (run,) = (
+        plan(scenario(FEDAVG, **stated, **last), "x.toml").runs
+        for last in ({}, {"calibration": {"noise_multiplier": 10.0}})
+    )
+    for a, b in zip(without.clients, run.clients, strict=True):
+        assert b.added_noise > a.added_noise
+    assert 0.98 < simulate(run)["ledger"]["epsilon_spent"].max() <= 1.0

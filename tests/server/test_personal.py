@@ -446,10 +446,10 @@ def test_clients_with_files_of_their_own_need_groups(tmp_path):
 
 
 THOUGHT_OF = {
-    Scenario: "name title description seeds data split partition model training participation personal "
-    "privacy statistics calibration strategies compare source setting claim tune results",
+    Scenario: "name title description seeds data split partition model training client participation "
+    "personal privacy statistics calibration strategies compare source setting claim tune results",
     Training: "rounds learning_rate clip sampling_rate batch_size local_steps local_epochs engine device "
-    "precision average server_schedule on_failure timeout",
+    "precision average server_schedule start pull on_failure timeout",
     Privacy: "epsilons delta accountant noise_seed epsilon_factor trust colluding",
 }
 """The keys for which it was decided whether they go with own models and a calibration."""

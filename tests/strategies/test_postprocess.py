@@ -13,12 +13,12 @@ from flwr.app import Message
 from fedtoll.clients import mechanisms, model
 from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
+from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.noise import noise_variance
 from fedtoll.server.trainer import simulate
 from fedtoll.strategies.postprocess import Released, shrink, smooth
 from tests.server.federation import FEDAVG, TERM, Replies, refusal, single_run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedtoll.clients import public_model
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.server import prior
 from fedtoll.server.app import fit
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
@@ -34,17 +34,17 @@ def test_the_start_is_the_penalised_fit_of_the_public_records():
     """As scikit-learn finds it: C = 1 / (n · penalty), which spares the intercept; so compare gradients."""
     found = planned(start="public")
     run, records = found.runs[1], found.federation.records(0)
-    weight, bias = (a.astype(np.float64) for a in prior.start(run, found.federation))
+    weight, bias = (a.astype(np.float64) for a in public_model.start(run, found.federation))
     x, y = (a[records.validation].astype(np.float64) for a in (records.table.features, records.table.label))
     assert len(x) > 1000
     wrong = 1 / (1 + np.exp(-(x @ weight[0] + bias))) - y
-    gradient = np.append(wrong @ x, wrong.sum()) / len(x) + prior.PENALTY * np.append(weight[0], bias)
+    gradient = np.append(wrong @ x, wrong.sum()) / len(x) + public_model.PENALTY * np.append(weight[0], bias)
     assert np.abs(gradient).max() < 1e-4
 
 
 def test_the_start_does_not_depend_on_clients_records(monkeypatch):
     found = planned(start="public")
-    before = prior.start(found.runs[1], found.federation)
+    before = public_model.start(found.runs[1], found.federation)
     records = found.federation.records(0)
     features = records.table.features.copy()
     features[np.concatenate([*records.held, records.test])] = 7.0
@@ -52,7 +52,7 @@ def test_the_start_does_not_depend_on_clients_records(monkeypatch):
         **{**vars(records), "table": type("T", (), {"features": features, "label": records.table.label})}
     )
     monkeypatch.setattr(type(found.federation), "records", lambda self, seed: changed)
-    after = prior.start(found.runs[1], found.federation)
+    after = public_model.start(found.runs[1], found.federation)
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
