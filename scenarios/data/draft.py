@@ -26,7 +26,7 @@ MOST_TEXTS = 50
 """A text column with more distinct values is left out: it is probably a name or free text."""
 
 FEWEST_NUMBERS = 13
-"""A column of numbers with fewer distinct values is proposed as a list of values, e.g. of codes."""
+"""A column of whole numbers with fewer distinct values is proposed as a list of values, e.g. of codes."""
 
 MOST_LABELS = 20
 """A label with more values is proposed to be no label: it is probably a number."""
@@ -157,7 +157,7 @@ def _fact(column: pd.Series[Any]) -> tuple[str, str]:
         return "", "has one value" if len(distinct) else "has no value"
     numbers = pd.to_numeric(pd.Series(distinct), errors="coerce")
     numeric = bool(numbers.notna().all() and numbers.abs().max() < math.inf)
-    if numeric and len(distinct) >= FEWEST_NUMBERS:
+    if numeric and (len(distinct) >= FEWEST_NUMBERS or (numbers % 1 != 0).any()):
         low, high = float(numbers.min()), float(numbers.max())
         skewed = low >= 0 and high > 1000 and float(numbers.median()) < high / 10
         least, most = _down(low), -_down(-high)
@@ -182,9 +182,10 @@ def _attribute(column: pd.Series[Any], fact: str) -> str:
     present = column[column != ""]
     if fact.startswith("{ low"):
         numbers = pd.to_numeric(present)
+        least, most = float(numbers.min()), float(numbers.max())
         edges = sorted({_down(float(numbers.quantile(share))) for share in (1 / 3, 2 / 3)})
-        inside = [edge for edge in edges if _down(float(numbers.min())) <= edge < numbers.max()]
-        return f"{{ bins = [{', '.join(map(_number, inside or [_down(float(numbers.median()))]))}] }}"
+        inside = [edge for edge in edges if least < edge < most]
+        return f"{{ bins = [{', '.join(map(_number, inside or [(_down(least) - _down(-most)) / 2]))}] }}"
     values = sorted(str(value) for value in present.unique())
     if len(values) > MOST_TEXTS:
         raise ScenarioError(f"{column.name}: has {len(values):,} values, too many for groups")

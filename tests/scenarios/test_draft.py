@@ -113,3 +113,14 @@ def test_more_than_two_labels_are_classes_and_words_for_missing_numbers_are_blan
     assert table.classes == own.classes
     marks = table.features[:, table.feature_names.index("score=(missing)")]
     assert np.flatnonzero(marks).tolist() == [7, 9]
+
+
+def test_fractions_are_numbers_and_make_groups_by_the_middle_of_their_range(tmp_path):
+    """0 and 1 with a few imputed fractions between: three values, but no codes."""
+    frame = people(60)
+    frame["black"] = [0.0 if i % 4 else 1.0 if i % 12 else 0.0068104 for i in range(60)]
+    (tmp_path / "x.toml").write_text(draft(write(frame, tmp_path / "x.csv"), "approved", ["black"]).text)
+    own = read(str(tmp_path / "x.toml")).data.own
+    assert own is not None
+    assert (own.columns["black"].low, own.columns["black"].high) == (0, 1)
+    assert own.attributes["black"].names == ("<=0.5", ">0.5")
