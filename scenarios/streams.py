@@ -36,6 +36,11 @@ class Purpose(enum.IntEnum):
     PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
+    OWN_POISSON = 40
+    OWN_NOISE = 41
+    OWN_MODULE = 42
+    HELD_OUT = 43
+    CALIBRATION = 44
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedtoll.scenarios.read import read
-from fedtoll.server import executor
 from fedtoll.server.plan import plan
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import executor
 from fedtoll.toll import toll
 
 # Log-loss toll at ε = .5 and learning rate 2 under FedAvg over 60 random splits, and its standard error: a
@@ -72,7 +72,7 @@ def test_the_total_is_the_epsilon_asked_for(results):
     assert np.isinf(results.ledger.query("mechanism == 'none'")["epsilon_spent"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_shrinkage_takes_most_of_the_toll_of_too_large_a_step(tmp_path):
     overrides = [
         "training.learning_rate=2.0",

@@ -59,6 +59,7 @@ DOORS = {"findings": {"sklearn"}}
 ONLY: dict[str, set[str]] = {  # library: the files and folders that may import it
     "flwr": {
         *("clients/app.py", "clients/node.py", "clients/state.py", "clients/train.py", "clients/wire.py"),
+        *("clients/personal.py", "server/personal.py", "clients/calibration.py", "server/calibration.py"),
         *("server/app.py", "server/adapter.py", "server/grid.py", "server/strict.py"),
     },
     "opacus": {"clients/engines/opacus.py", "privacy/opacus_prv.py"},
@@ -77,7 +78,7 @@ NEVER = {  # room: libraries that no file of it may import
 
 LARGEST_ROOM = 0.25
 LARGEST_FILE = 400
-LARGEST_SERVER = 4500
+LARGEST_SERVER = 3800
 
 
 def walk(room: Path) -> list[Path]:

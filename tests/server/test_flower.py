@@ -76,6 +76,25 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
+        {"calibration": {"noise_multiplier": 10.0}},
+    ],
+    ids=["own models", "calibration"],
+)
+def test_what_clients_keep_and_answer_last_is_that_of_this_process(tmp_path, section):
+    """Own models last from round to round in Flower's state; the last message is one to evaluate."""
+    plan = planned(FEDAVG, **section, privacy={"epsilons": [2.0]}, training={"engine": "opacus"})
+    store = Store(tmp_path)
+    store.open(plan, TOML, "test")
+    assert superlink.execute(plan, store, finished=lambda run: None) == []
+    (run,) = plan.runs
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+
+
 def test_what_is_there_starts_nothing(flower, monkeypatch):
     plan, store, _ = flower
     monkeypatch.setattr(superlink, "superlink", None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
-from fedtoll.privacy.ledger import CHOICE, DP_SGD
+from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN, owed_after
 from fedtoll.scenarios.run import ClientPlan, Run
 
 
@@ -133,6 +133,10 @@ def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[
     """
     noise = client.noise_multiplier if sigma is None else sigma
     events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds_of(client))}
+    if own := run.own_steps(client):
+        events[OWN] = Event(noise, client.sampling_rate, own * run.rounds_of(client))
     for s in run.statistics:
         events[s.name] = Event(s.noise_multiplier, 1.0, s.releases(run.rounds_of(client)))
+    for release in owed_after(run, client):
+        events[release.what] = Event(release.noise_multiplier, 1.0, 1)
     return events

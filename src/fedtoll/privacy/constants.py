@@ -94,15 +94,17 @@ def client_of(
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
     rounds = training.rounds if turns is None else max(1, turns)
+    personal = scenario.personal
+    all_steps = steps + (personal.extra_steps(steps) if personal else 0)
     noise = 0.0
     if epsilon < math.inf:
         noise = accounting.calibrate(
             epsilon,
             sampling_rate=rate,
-            count=steps * rounds,
+            count=all_steps * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            others=_events(statistics, rounds),
+            others=(*_events(statistics, rounds), *_after(scenario)),
         )
     return ClientPlan(
         id=client.id,
@@ -124,6 +126,11 @@ def _rate_and_steps(training: Training, client: partition.Client) -> tuple[float
     else:
         rate = min(1.0, (training.batch_size or 1) / client.size)
     return rate, training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
+
+
+def _after(scenario: Scenario) -> tuple[Event, ...]:
+    """Return what a client releases after the last round."""
+    return (Event(scenario.calibration.noise_multiplier, 1.0, 1),) if scenario.calibration else ()
 
 
 def _events(statistics: Sequence[StatisticPlan], rounds: int) -> tuple[Event, ...]:

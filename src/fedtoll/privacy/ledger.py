@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, Run
 
 DP_SGD = "dp-sgd"
 """The name of the training's releases; a statistic's releases have its name."""
+
+OWN = "own model"
+"""The name of the steps that train only the model that a client keeps."""
 
 CHOICE = "choice of constants"
 """The name of the release of chosen constants, in round 0. It is no Gaussian release, so its noise is 0."""
@@ -138,14 +142,35 @@ def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> t
         Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(turn)
     )
     training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
-    return (*(chosen(run, client) if turn == 1 else ()), *statistics, training)
+    return (
+        *(chosen(run, client) if turn == 1 else ()),
+        *statistics,
+        training,
+        *owed_for_own(run, client, round),
+    )
+
+
+def owed_after(run: Run, client: ClientPlan) -> tuple[Release, ...]:
+    """Return what a client releases after the last round: its residuals by group, if the run has them."""
+    if run.calibration is None:
+        return ()
+    z = run.calibration.noise_multiplier
+    return (Release(client.id, run.rounds + 1, GroupResidual.name, 1.0, z, 1),)
+
+
+def owed_for_own(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
+    """Return the steps of a round that train only the model that a client keeps; none in most runs."""
+    steps = run.own_steps(client)
+    owed = Release(client.id, round, OWN, client.sampling_rate, client.noise_multiplier, steps)
+    return (owed,) if steps else ()
 
 
 def all_owed(run: Run, index: int, attendance: Attendance) -> list[Release]:
     """Return all that the client at a position of the plan is charged in a run."""
     client = run.clients[index]
     rounds = enumerate(attendance.rounds(index), start=1)
-    return [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    trained = [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    return [*trained, *owed_after(run, client)]
 
 
 def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:

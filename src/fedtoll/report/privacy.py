@@ -14,9 +14,13 @@ import pandas as pd
 from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
-from fedtoll.privacy.ledger import CHOICE
+from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN
 from fedtoll.report import trust, who
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.toll import ResultsLike
+
+TRAINING = (DP_SGD, OWN)
+"""The releases that are steps of training."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,9 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     if records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     terms += who.terms(scenario)
-    kinds = ledger.loc[~ledger["release"].isin(["dp-sgd", CHOICE]), ["strategy", "release"]].drop_duplicates()
+    kinds = ledger.loc[
+        ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name]), ["strategy", "release"]
+    ].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
     ]
@@ -322,11 +328,11 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
     """Summarise what was charged to the clients of one strategy at one ε."""
     by_client = rows.groupby("client")["epsilon_spent"].max()
     least, most = float(by_client.min()), float(by_client.max())
-    training = rows[rows["release"] == "dp-sgd"]
+    training = rows[rows["release"].isin(TRAINING)]
     one_run = rows[rows["seed"] == rows["seed"].iloc[0]]
-    steps = one_run[one_run["release"] == "dp-sgd"].groupby("client")["count"].sum()
+    steps = one_run[one_run["release"].isin(TRAINING)].groupby("client")["count"].sum()
     statistics = []
-    statistic_rows = one_run[~one_run["release"].isin(["dp-sgd", CHOICE])]
+    statistic_rows = one_run[~one_run["release"].isin([*TRAINING, CHOICE])]
     for name, part in statistic_rows.groupby("release", sort=False):
         times = part.groupby("client")["count"].sum()
         noise = span(part["noise_multiplier"].min(), part["noise_multiplier"].max(), "general")
