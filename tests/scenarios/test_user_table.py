@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -807,7 +808,7 @@ def test_facts_without_missing_numbers_keep_their_json_and_checksum(tmp_path):
     assert json.loads(with_missing.model_dump_json())["columns"]["income"]["missing"] == 50_000
 
 
-THREE: dict = {"classes": ["low", "middle", "high"], "positive": None, "negative": []}
+THREE: dict[str, Any] = {"classes": ["low", "middle", "high"], "positive": None, "negative": []}
 
 
 def levels(path, n=24):
