@@ -18,6 +18,7 @@ from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.by_client import check_names, crossing
 from fedtoll.scenarios.choice import Choice, Distribution
+from fedtoll.scenarios.compare import check_classes
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
@@ -140,6 +141,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_and_digest(scenario)
+        check_classes(scenario.compare, len(source.classes))
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
