@@ -36,6 +36,9 @@ class Purpose(enum.IntEnum):
     PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
+    CLIENTS = 30
+    UPDATE = 31
+    UPDATE_BIT = 32
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

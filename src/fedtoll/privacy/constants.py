@@ -68,7 +68,9 @@ def statistics_of(
 def turns_of(scenario: Scenario, clients: Sequence[partition.Client], rounds: int) -> Sequence[int | None]:
     """Return in how many of the rounds each client takes part; ``None`` if all do in all."""
     rule = scenario.participation
-    return [None] * len(clients) if rule.kind == "all" else Attendance.draw(rule, clients, rounds).counts()
+    if rule.kind in {"all", "poisson"}:  # all may take part in every round
+        return [None] * len(clients)
+    return Attendance.draw(rule, clients, rounds).counts()
 
 
 def client_of(
@@ -96,10 +98,13 @@ def client_of(
     rounds = training.rounds if turns is None else max(1, turns)
     noise = 0.0
     if epsilon < math.inf:
+        charged_rate, count = (rate, steps)
+        if scenario.privacy.unit == "client":
+            charged_rate, count = scenario.participation.rate or 1.0, 1
         noise = accounting.calibrate(
             epsilon,
-            sampling_rate=rate,
-            count=steps * rounds,
+            sampling_rate=charged_rate,
+            count=count * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
             others=_events(statistics, rounds),
