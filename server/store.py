@@ -276,8 +276,8 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
                 "epsilon": run.epsilon,
                 "client": client.id,
                 **({"epsilon_target": run.target_of(client)} if personal else {}),
-                "sampling_rate": client.sampling_rate,
-                "steps": client.steps * run.rounds_of(client),
+                "sampling_rate": run.trained(client)[0],
+                "steps": run.trained(client)[1] * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
                 **(

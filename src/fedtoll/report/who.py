@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtoll.formatting import general, listed
+from fedtoll.report import unit
 
 
 def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the terms, each with its explanation; none if all clients spend all of ε in all rounds."""
     found = {
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
-        "Participation": _participation(scenario.get("participation", {}).get("kind", "all")),
+        "Participation": unit.participation(scenario)
+        or _participation(scenario.get("participation", {}).get("kind", "all")),
     }
     return [(term, text) for term, text in found.items() if text]
 

@@ -74,6 +74,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
         seen.add(key)
         attendance, ledger = run.attendance, Ledger.of(run)
         for index, client in enumerate(run.clients):
+            rate, steps = run.trained(client)
             ledger.charge(all_owed(run, index, attendance))
             rows.append(
                 {
@@ -82,8 +83,8 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
                     "client": client.id,
                     "group": client.group,
                     "public_size": client.size,
-                    "sampling_rate": client.sampling_rate,
-                    "steps": client.steps * run.rounds_of(client),
+                    "sampling_rate": rate,
+                    "steps": steps * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
                     "epsilon_spent": ledger.epsilon(client.id),
                 }
@@ -202,7 +203,7 @@ def scenario_spending(
     -------
     list
         As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``
-        and, where the server sees sums, ``trust`` and ``colluding``.
+        and, where the server sees sums, ``trust`` and ``colluding``; ``unit``, if that is the client.
 
     Raises
     ------
@@ -233,5 +234,6 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
         **({} if run.trust == "local" else {"trust": run.trust, "colluding": run.colluding}),
+        **({} if run.unit == "record" else {"unit": run.unit}),
         **spending(events, *run.guarantee, run.target_of(clients[0]), charge),
     }
