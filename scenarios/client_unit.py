@@ -123,12 +123,17 @@ def coefficients(weights: Sequence[float], chances: Sequence[float]) -> list[flo
     return [p / expected for p in weights]
 
 
-def update_share(z: float, largest: float, weight: float, honest: int) -> float:
+def largest(coefficients: Sequence[float]) -> float:
+    """Return max c_k, the sensitivity of a round's sum in units of the clip."""
+    return max(coefficients)
+
+
+def update_share(z: float, most: float, weight: float, honest: int) -> float:
     """Return the noise that a client adds to its clipped update, in units of the clip.
 
     It is z_Δ p_max / (p_k √m): the weighted shares of m honest clients add up to the noise of the sum.
     """
-    return z * largest / (weight * math.sqrt(honest))
+    return z * most / (weight * math.sqrt(honest))
 
 
 def check_run(run: Any) -> None:
@@ -149,9 +154,9 @@ def check_run(run: Any) -> None:
     if shared and honest(run) < 1:
         raise ValueError(f"colluding = {run.colluding}: must be less than the number of clients of a round")
     z = update_multiplier(clients[0].noise_multiplier, run.adaptive_clip is not None)
-    largest = max(weights)
+    most = largest(weights)
     for client in clients:
-        due = update_share(z, largest, client.weight, honest(run)) if shared else 0.0
+        due = update_share(z, most, client.weight, honest(run)) if shared else 0.0
         found = client.noise_share
         if found is None or not math.isclose(found, due, rel_tol=TOLERANCE, abs_tol=0.0):
             raise ValueError(f"noise_share = {found}: must be {due:g}")

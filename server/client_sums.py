@@ -41,13 +41,13 @@ def planned(scenario: Scenario, plan: StrategyPlan, clients: Sequence[ClientPlan
             f"{honest + privacy.colluding} clients of a round"
         )
     weights = client_unit.capped(public_weights(plan, clients), privacy.weight_cap)
-    sigma, largest = max(c.noise_multiplier for c in clients), max(weights)
+    sigma, most = max(c.noise_multiplier for c in clients), client_unit.largest(weights)
     z = client_unit.update_multiplier(sigma, privacy.adaptive_clip is not None)
     return tuple(
         c.changed(
             noise_multiplier=sigma,
             weight=weight,
-            noise_share=client_unit.update_share(z, largest, weight, honest) if shared else 0.0,
+            noise_share=client_unit.update_share(z, most, weight, honest) if shared else 0.0,
         )
         for c, weight in zip(clients, weights, strict=True)
     )
@@ -89,7 +89,7 @@ class ClientSums(Sums):
         if run.trust != "central" or self.clip is None:
             return 0.0
         z = client_unit.update_multiplier(run.clients[0].noise_multiplier, run.adaptive_clip is not None)
-        return float((z * self.clip * self.weights.max()) ** 2)
+        return float((z * self.clip * client_unit.largest(self.weights.tolist())) ** 2)
 
     def report(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.gate import (
     choice,
+    clients,
     differing,
     floating_point,
     ledger,
@@ -22,6 +23,7 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_clients,
     mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
@@ -166,7 +168,21 @@ SUMS = Part(
     heading="Where the server sees sums only, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS)
+CLIENTS = Part(
+    "Clients as the unit",
+    "the clients of the first system, of whom one holds no records, each protected as a whole:\n"
+    "a hidden sample of them under a trusted server, a visible one under secure aggregation with a\n"
+    "colluding client and capped weights, and an adaptive clip.",
+    (clients,),
+    (mutants_of_clients,),
+    ("who takes part", "one client", "the sum", "ledger", "the bits are paid for", "noise"),
+    prefix=clients.PREFIX,
+    label=lambda i: f"u{i + 1}",
+    later=(("opacus", "noise"),),
+    heading="Where a client is the unit of privacy, with the checks of this part:",
+)
+
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIENTS)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""
