@@ -76,6 +76,25 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
+PARTLY = {"participation": {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}}
+SAMPLED = {
+    "participation": {"kind": "poisson", "rate": 0.5},
+    "privacy": {"epsilons": [2.0], "unit": "client", "trust": "central", "adaptive_clip": 0.5},
+}
+
+
+@pytest.mark.parametrize("changes", [PARTLY, SAMPLED], ids=["participation", "clients as the unit"])
+def test_rounds_of_some_clients_are_those_of_this_process(changes, tmp_path):
+    plan = planned(FEDAVG, **{"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **changes})
+    store = Store(tmp_path)
+    store.open(plan, TOML, "test")
+    assert superlink.execute(plan, store, finished=lambda run: None) == []
+    (run,) = plan.runs
+    assert not run.attendance.present_TK.all()
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+
+
 def test_what_is_there_starts_nothing(flower, monkeypatch):
     plan, store, _ = flower
     monkeypatch.setattr(superlink, "superlink", None)
