@@ -30,10 +30,13 @@ def constants(
     factors = factors_of(scenario, clients, epsilon)
     statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon * min(factors))
     turns = turns_of(scenario, clients, scenario.training.rounds)
-    planned = [
-        client_of(scenario, client, epsilon * factor, statistics, factor, turn)
-        for client, factor, turn in zip(clients, factors, turns, strict=True)
-    ]
+    alike: dict[tuple[int, float, int | None], ClientPlan] = {}  # of many thousands, few differ
+    planned = []
+    for client, factor, turn in zip(clients, factors, turns, strict=True):
+        key = (client.size, factor, turn)
+        if key not in alike:
+            alike[key] = client_of(scenario, client, epsilon * factor, statistics, factor, turn)
+        planned.append(alike[key].model_copy(update={"id": client.id, "group": client.group}))
     return statistics, tuple(planned)
 
 

@@ -75,7 +75,9 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
         attendance, ledger = run.attendance, Ledger.of(run)
         for index, client in enumerate(run.clients):
             rate, steps = run.trained(client)
-            ledger.charge(all_owed(run, index, attendance))
+            charged = 0 if run.hides_clients else index  # then all clients are charged alike
+            if charged == index:
+                ledger.charge(all_owed(run, index, attendance))
             rows.append(
                 {
                     "strategy": run.strategy.name,
@@ -86,7 +88,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
                     "sampling_rate": rate,
                     "steps": steps * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
-                    "epsilon_spent": ledger.epsilon(client.id),
+                    "epsilon_spent": ledger.epsilon(run.clients[charged].id),
                 }
             )
     return rows
