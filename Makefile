@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: demo test test-all test-random lint docs bench constraints clean
+.PHONY: demo test test-all test-thorough test-random lint docs bench constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-race
@@ -15,8 +15,11 @@ demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-rac
 test: $(VENV)/.developer  ## the quick tests
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-test-all: $(VENV)/.developer  ## every test
-	$(BIN)/pytest -n auto --dist worksteal
+test-all: $(VENV)/.developer  ## every check, the slow ones too
+	$(BIN)/pytest -n auto --dist worksteal -m "not thorough"
+
+test-thorough: $(VENV)/.developer  ## checks of the suite again, over more seeds, models, draws and inputs
+	$(BIN)/pytest -n auto --dist worksteal -m thorough
 
 test-random: $(VENV)/.developer  ## the quick tests in random order; SEED=... repeats one
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow" --shuffle $(or $(SEED),$(shell date +%s))

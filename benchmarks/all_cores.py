@@ -54,8 +54,8 @@ def _records_only(folder: Path) -> None:
 def main(runs: int, rounds: int) -> None:
     """Plan the sweep, train a piece of it on all cores, and print the seconds of both."""
     from benchmarks import work
-    from fedtoll.server.executor import execute
     from fedtoll.server.store import Store
+    from fedtoll.sweep.executor import execute
 
     start = time.perf_counter()
     planned = work.sweep(rounds)

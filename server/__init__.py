@@ -1,1 +1,1 @@
-"""Who runs it? Plan, sweep, workers, Grids, the Flower app, evaluation and the results folder."""
+"""Who runs it? Plan, Grids, the Flower app, evaluation, tables and the results folder."""

@@ -26,11 +26,11 @@ from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.client_sums import ClientSums
 from fedtoll.server.new_model import like, partly
 from fedtoll.server.noise import noise_variance
-from fedtoll.server.postprocess import Released
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
+from fedtoll.strategies.postprocess import Released
 from fedtoll.strategies.simplex import simplex_violation
 
 

@@ -21,9 +21,9 @@ from fedtoll.scenarios.shares import largest_ratio, noise_shares, statistic_shar
 from fedtoll.scenarios.statistics import ADDITIVE, Estimate
 from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.server.noise import variances_of
-from fedtoll.server.postprocess import smooth
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights
+from fedtoll.strategies.postprocess import smooth
 from fedtoll.strategies.simplex import simplex_violation
 
 COHORT = -1

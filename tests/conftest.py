@@ -42,8 +42,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return None if seed is None else f"random order: --shuffle {seed}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Shuffle the files and the tests in each. Only the order is random: no test's seed changes."""
+    """Count thorough tests among the slow ones, and shuffle if asked to.
+
+    The files are shuffled, and the tests in each. Only the order is random: no test's seed changes.
+    """
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
     if (seed := config.getoption("shuffle")) is not None:
         rng = random.Random(seed)
         place = {path: rng.random() for path in dict.fromkeys(item.path for item in items)}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedtoll.scenarios.read import read
-from fedtoll.server import executor
 from fedtoll.server.plan import plan
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import executor
 from fedtoll.toll import toll
 
 # Log-loss toll at ε = .5 and learning rate 2 under FedAvg over 60 random splits, and its standard error: a

@@ -109,7 +109,8 @@ def test_the_table_is_what_its_script_writes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path):
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEDTOLL_PROGRESS")  # a user's notebook shows how far it is
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook" / "first-look.ipynb", as_version=4)

@@ -15,7 +15,7 @@ JOBS = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 print("top", flush=True)
-from fedtoll.server.workers import spread
+from fedtoll.sweep.workers import spread
 from tests.server.jobs import {{job}}
 print(sorted(spread({{job}}, "abcd", 2)))
 """

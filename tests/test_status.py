@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fedtoll.commands.status import read
-from fedtoll.server.executor import execute
 from fedtoll.server.plan import plan
 from fedtoll.server.store import Store
+from fedtoll.sweep.executor import execute
 
 
 @pytest.fixture

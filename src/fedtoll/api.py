@@ -16,11 +16,11 @@ from fedtoll.scenarios import toml
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.keywords import plain
-from fedtoll.server.executor import ray_address
 from fedtoll.server.store import Store
 from fedtoll.strategies.given import described
 from fedtoll.strategies.interactive import MAIN
 from fedtoll.sweep import run as sweep
+from fedtoll.sweep.executor import ray_address
 
 if TYPE_CHECKING:
     import pandas as pd

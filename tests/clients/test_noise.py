@@ -59,7 +59,7 @@ def test_normals_are_standard_normal(draw):
     assert len(np.unique(z)) == z.size
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_extremes_occur_as_often_as_they_should():
     """Of 10⁹ draws 7.9 are expected beyond 5.7681, the largest that 24 random bits can give."""
     generator = sampling.noise_generator()

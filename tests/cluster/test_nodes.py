@@ -218,6 +218,9 @@ def test_at_most_so_many_runs_at_once_as_asked_for(cluster, sweep, tmp_path):
 def test_another_ray_on_this_machine_is_not_used_unless_it_is_named(cluster, sweep):
     _, first = cluster
     folder, expected = sweep
+    ended = time.monotonic() + 120
+    while first.workers() and time.monotonic() < ended:  # those of the test before are still ending
+        time.sleep(0.2)
     process = start(folder, "patients.toml", "--out", "local", "--executor", "ray", "--no-probe")
     used = 0
     while process.poll() is None:

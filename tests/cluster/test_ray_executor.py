@@ -10,8 +10,8 @@ import pytest
 
 from fedtoll.cluster import ray_executor
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server import executor
-from fedtoll.server.executor import outcomes, ray_address
+from fedtoll.sweep import executor
+from fedtoll.sweep.executor import outcomes, ray_address
 from tests.cluster.machines import free_port
 from tests.server import jobs
 from tests.server.federation import TOML

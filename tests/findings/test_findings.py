@@ -71,7 +71,7 @@ def test_a_finding_runs_and_resumes_to_the_same_result(small, here, tmp_path, mo
     def no(*a, **k):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("fedtoll.server.executor._train", no)
+    monkeypatch.setattr("fedtoll.sweep.executor._train", no)
     code, out, _ = here("findings", small, "--quick", "--json")
     assert code == 0
     assert json.loads(out) == first
@@ -297,7 +297,7 @@ def tuned(tmp_path_factory):
 
 
 def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
-    from fedtoll.server import executor
+    from fedtoll.sweep import executor
 
     code, uninterrupted, _ = here("findings", small, "--quick", "--json")
     assert code == 0
@@ -311,13 +311,13 @@ def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path
         trained.extend(texts)
         return train(trainer, texts)
 
-    monkeypatch.setattr("fedtoll.server.executor._train", counting)
+    monkeypatch.setattr("fedtoll.sweep.executor._train", counting)
     code, out, err = here("findings", small, "--quick", "--json")
     assert (code, out) == (130, "")
     assert err == "fedtoll: interrupted; the same command resumes\n"
     assert not (tmp_path / "results/findings-quick/findings.html").exists()
     monkeypatch.setattr(
-        "fedtoll.server.executor._train", lambda trainer, texts: counting(trainer, texts, most=9)
+        "fedtoll.sweep.executor._train", lambda trainer, texts: counting(trainer, texts, most=9)
     )
     code, out, _ = here("findings", small, "--quick", "--json")
     assert code == 0
@@ -330,7 +330,7 @@ def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path
 @pytest.mark.slow
 def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monkeypatch):
     """A failed run gives exit code 1, as in ``fedtoll run``, and the page names the missing finding."""
-    from fedtoll.server import executor
+    from fedtoll.sweep import executor
 
     other = json.loads(small.read_text()) | {"name": "other"}
     other["training"]["learning_rate"] = 1.5
@@ -343,7 +343,7 @@ def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monke
             raise RunError("it broke")
         return train(trainer, texts)
 
-    monkeypatch.setattr("fedtoll.server.executor._train", broken)
+    monkeypatch.setattr("fedtoll.sweep.executor._train", broken)
     code, out, err = here("findings", small, file, "--quick", "--json")
     assert code == 1
     assert re.fullmatch(
@@ -358,7 +358,7 @@ def test_if_one_finding_fails_the_others_are_judged(small, here, tmp_path, monke
     assert (code, out) == (1, "")
     assert "it broke" in err
     assert not (tmp_path / "alone/findings.html").exists()
-    monkeypatch.setattr("fedtoll.server.executor._train", train)
+    monkeypatch.setattr("fedtoll.sweep.executor._train", train)
     code, out, err = here("findings", small, file, "--quick", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["failed"] == {}

@@ -43,14 +43,14 @@ def test_the_core_of_the_gate(check, system):
     CHECKS[check](system)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("system", REST, ids=str)
 def test_the_whole_gate(system):
     """Later systems have one model, so their checks are not repeated here."""
     assert {c: message for c in FIRST.names() if (message := table.alarm(c, system))} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("system", CORE, ids=str)
 def test_more_records_models_and_draws(system):
     full = replace(system, full=True)
@@ -58,7 +58,7 @@ def test_more_records_models_and_draws(system):
     assert {c: message for c in checks if (message := table.alarm(c, full))} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SENSITIVITY)
 def test_a_hundred_thousand_draws_of_every_statistic(name):
     noise.in_full(System("cohort"), name)
@@ -67,7 +67,7 @@ def test_a_hundred_thousand_draws_of_every_statistic(name):
 STATISTICAL_OF_MANY = ("noise of training", "freshness", "noise of statistics", "sampler")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("engine", "seeds"), [("cohort", (1, 2, 3)), ("opacus", (4,))], ids=str)
 def test_no_false_alarm_of_the_second_system(engine, seeds):
     """Twenty seeds on either engine passed when this was written: python -m tests.gate.alarms."""
@@ -80,7 +80,7 @@ def test_no_false_alarm_of_the_second_system(engine, seeds):
     assert alarms == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("engine", "seeds"), [("cohort", SEEDS[::2]), ("opacus", SEEDS[1::2])], ids=str)
 def test_no_false_alarm_over_more_seeds(engine, seeds):
     """With the seeds of the whole gate, every statistical check passes for more than twenty seeds."""

@@ -58,7 +58,7 @@ def test_a_mutant_leaves_nothing_behind(engine):
     assert not table.alarm("no records", System(engine))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MUTANTS)
 def test_every_check_that_the_page_names_kills(name):
     """Only the named checks run here; ``python -m tests.gate.table`` measures the whole page again.

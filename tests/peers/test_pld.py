@@ -150,7 +150,7 @@ def test_distributions_lie_between_the_oracles_bounds():
     assert 1.04 < float(np.median(ratios)) < 1.3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_hundred_ledgers_lie_between_the_oracles_bounds():
     ratios = [bracketed(*case) for case in random_ledgers(200, seed=1)]
     assert min(ratios) > 1.04
@@ -158,13 +158,13 @@ def test_two_hundred_ledgers_lie_between_the_oracles_bounds():
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_never_below_the_truth_over_a_grid_of_one_mechanism(part):
     cases = [case for i, case in enumerate(homogeneous()) if i // len(COUNTS) % 4 == part]
     assert check(cases) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_never_below_the_truth_for_ledgers_of_several_mechanisms():
     assert check(mixed()) >= 10
 

@@ -46,7 +46,7 @@ def test_it_equals_dp_accounting_and_is_never_below(base, whole_orders):
     compare(base, TRIES[2::10] + TRIES[-3:-2])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_more_distributions_and_trainings(base, whole_orders):
     compare(base, TRIES)

@@ -442,7 +442,7 @@ def test_a_hundred_tables_are_read_right_or_refused_in_one_line(fuzz):
     assert outcomes["trained"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("part", range(4))
 def test_two_thousand_tables_are_read_right_or_refused_in_one_line(fuzz, part):
     outcomes = fuzz(range(100 + 500 * part, 600 + 500 * part))

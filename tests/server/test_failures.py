@@ -13,10 +13,10 @@ from fedtoll.clients import train as clients
 from fedtoll.clients.failures import MOST_FAILURES, REASONS
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
-from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep.executor import execute
 from tests.server.federation import TERM, Replies, parquet, single_run
 
 SECRET = "age 87, race Other"

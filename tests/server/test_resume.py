@@ -16,10 +16,10 @@ import pytest
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.read import read
-from fedtoll.server import executor, workers
 from fedtoll.server.plan import plan
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
+from fedtoll.sweep import executor, workers
 
 QUICK = (
     "training.rounds=4",

@@ -161,7 +161,25 @@ def test_a_choice_on_the_edge_asks_for_a_wider_grid(tuned):
     ]
     on_edge = {epsilon for epsilon, rate in own.items() if rate in (0.03125, 0.5)}
     words = " ".join(sentences(digest))
-    assert ("Widen the grid" in words) == bool(on_edge & {math.inf, 0.5})
+    assert ("at ε = ∞ lies on its edge" in words) == (on_edge == {math.inf})
+    assert ("lie on its edge" in words) == (on_edge >= {math.inf, 0.5})
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ({"fedavg": 0.25, "uniform": 0.25}, ""),
+        ({"fedavg": 0.5, "uniform": 0.25}, "rate 0.5 at ε = 0.5 lie on its edge."),
+        ({"fedavg": 0.5, "uniform": 0.5}, "lie on its edge, and so does a choice of uniform."),
+        ({"fedavg": 0.25, "uniform": 0.5}, "Widen the grid: a choice of uniform lies on its edge."),
+    ],
+)
+def test_the_edges_of_every_strategy_are_named(tuned, by, words):
+    scenario = {**tuned.resolved["scenario"], "tune": {"learning_rates": [0.125, 0.25, 0.5]}}
+    rows = [{**row, "constants": {"learning_rate": by[row["strategy"]]}} for row in tuned.resolved["tuning"]]
+    text = " ".join(sentences(Digest(changed(tuned, tuning=rows, scenario=scenario))))
+    assert ("Widen the grid" in text) == bool(words)
+    assert words in text
 
 
 def test_the_same_command_trains_nothing_again_and_another_recipe_keeps_the_price(tuned, folder, monkeypatch):

@@ -26,7 +26,7 @@ from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan, plan
 from fedtoll.server.store import versions
 from fedtoll.server.trainer import Trainer
-from fedtoll.server.workers import spread
+from fedtoll.sweep.workers import spread
 
 HALF = 0.5
 """The share of each group's records on which one model is trained."""

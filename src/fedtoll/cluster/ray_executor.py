@@ -73,7 +73,7 @@ def distribute(
     Parameters
     ----------
     work, jobs, share, lost
-        As in :func:`fedtoll.server.workers.spread`.
+        As in :func:`fedtoll.sweep.workers.spread`.
     workers
         The number of jobs at once, by default one per core of the cluster.
     address

@@ -55,8 +55,8 @@ def findings(
     """
     import fedtoll.findings as package
     from fedtoll.scenarios.errors import RunError, one_line
-    from fedtoll.server.executor import ray_address
     from fedtoll.sweep import run as sweep
+    from fedtoll.sweep.executor import ray_address
 
     sweep.check_options(executor, "local", address=address)
     folder = out or Path("results") / ("findings-quick" if quick else "findings")

@@ -118,9 +118,9 @@ def run(
         return
     from fedtoll.progress import training, tuning
     from fedtoll.report import Digest, warm_up
-    from fedtoll.server.executor import ray_address
     from fedtoll.server.results import load, readable
     from fedtoll.server.store import Store
+    from fedtoll.sweep.executor import ray_address
 
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)

@@ -192,20 +192,41 @@ def _convergence(digest: Digest) -> list[str]:
 
 
 def _edges(digest: Digest) -> list[str]:
-    """Name the choices of the leader that lie on the edge of their list."""
+    """Name the leader's choices on the edge of their list, and the other strategies that have one."""
     if not digest.tuned:
         return []
+    own = [
+        f"{key.replace('_', ' ')} {value_text(value)} at ε = {text}"
+        for epsilon, text in ((math.inf, "∞"), (digest.epsilon, digest.epsilon_text))
+        for key, value in _on_edge(digest, digest.leader, epsilon).items()
+    ]
+    others = [
+        strategy
+        for strategy in digest.strategies
+        if strategy != digest.leader
+        and any(_on_edge(digest, strategy, epsilon) for epsilon in (math.inf, digest.epsilon))
+    ]
+    if own:
+        verb = "lies" if len(own) == 1 else "lie"
+        also = f", and so {'does a choice' if len(others) == 1 else 'do choices'} of {listed(others)}"
+        return [f"Widen the grid: {listed(own)} {verb} on its edge{also if others else ''}."]
+    if others:
+        what = "a choice" if len(others) == 1 else "choices"
+        return [
+            f"Widen the grid: {what} of {listed(others)} {'lies' if len(others) == 1 else 'lie'} on its edge."
+        ]
+    return []
+
+
+def _on_edge(digest: Digest, strategy: str, epsilon: float) -> dict[str, Any]:
+    """Return the constants that a strategy chose at an ε from the edge of their list."""
     section = digest.results.resolved.get("scenario", {}).get("tune") or {}
-    found = []
-    for epsilon, text in ((math.inf, "∞"), (digest.epsilon, digest.epsilon_text)):
-        for key, value in chosen(digest, digest.leader, epsilon).items():
-            values = section.get(_LISTS.get(key, ""), [])
-            if len(values) > 1 and value in (min(values), max(values)) and value != _ENDS.get(key):
-                found.append(f"{key.replace('_', ' ')} {value_text(value)} at ε = {text}")
-    if not found:
-        return []
-    verb = "lies" if len(found) == 1 else "lie"
-    return [f"Widen the grid: {listed(found)} {verb} on its edge."]
+    found = {}
+    for key, value in chosen(digest, strategy, epsilon).items():
+        values = section.get(_LISTS.get(key, ""), [])
+        if len(values) > 1 and value in (min(values), max(values)) and value != _ENDS.get(key):
+            found[key] = value
+    return found
 
 
 def _everybody(digest: Digest, strategy: str, epsilon: float) -> float:

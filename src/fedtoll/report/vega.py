@@ -1,6 +1,6 @@
 """Run Vega in a background process, since it holds Python's interpreter lock while it works.
 
-The process is not one of :mod:`fedtoll.server.workers`: those import torch and block the driver until a job
+The process is not one of :mod:`fedtoll.sweep.workers`: those import torch and block the driver until a job
 ends, while this one imports nothing of fedtoll and answers through futures. This file is its program, too.
 """
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from fedtoll.scenarios.atomic import write_bytes, write_file
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server.executor import outcomes, outcomes_together
 from fedtoll.server.store import BINDING
+from fedtoll.sweep.executor import outcomes, outcomes_together
 
 PACKAGES = {
     "tuning": BINDING,
@@ -118,7 +118,7 @@ def complete(
     load, save
         Read and write a result. ``load`` raises OSError or ValueError for a missing or damaged file.
     executor, workers, share, timeout, apart
-        How jobs are distributed: :func:`fedtoll.server.executor.outcomes`.
+        How jobs are distributed: :func:`fedtoll.sweep.executor.outcomes`.
     together
         Returns the positions of the files whose jobs are done with one call of ``work``, which then takes
         several jobs and returns the result or the exception of each.

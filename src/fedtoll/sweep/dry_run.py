@@ -19,9 +19,9 @@ from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.plan import Plan
 from fedtoll.server.plan import plan as plan_runs
 from fedtoll.server.trainer import Trainer
-from fedtoll.server.workers import cores, one_thread
 from fedtoll.sweep.candidates import Candidate, budgeted
 from fedtoll.sweep.tune import candidate_runs
+from fedtoll.sweep.workers import cores, one_thread
 
 _STARTUP = 8.0
 """Seconds that worker processes need to start and import, on a machine of 2020 or later."""

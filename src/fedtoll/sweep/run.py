@@ -11,10 +11,10 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server import executor as executors
 from fedtoll.server import plan as plans
 from fedtoll.server.store import Store
 from fedtoll.sweep import cache
+from fedtoll.sweep import executor as executors
 from fedtoll.sweep.converged import converged
 from fedtoll.sweep.probe import with_probe
 from fedtoll.sweep.submit import Connection

@@ -26,12 +26,12 @@ from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run, budget_of, mechanism_of
 from fedtoll.scenarios.tune import Tune
-from fedtoll.server.executor import at_once
-from fedtoll.server.groups import groups
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep import cache
 from fedtoll.sweep.candidates import Candidate, candidates, with_constants
+from fedtoll.sweep.executor import at_once
+from fedtoll.sweep.groups import groups
 from fedtoll.sweep.validate import Losses, validation_losses
 
 Choices = dict[str, dict[str, dict[str, Any]]]

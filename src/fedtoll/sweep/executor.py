@@ -18,10 +18,10 @@ from fedtoll.scenarios.errors import FedtollError, one_line
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
-from fedtoll.server.groups import groups
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Failed, Trainer
-from fedtoll.server.workers import DEATHS, cores, environment, one_thread, spread
+from fedtoll.sweep.groups import groups
+from fedtoll.sweep.workers import DEATHS, cores, environment, one_thread, spread
 
 EXECUTORS = ("serial", "processes", "ray")
 
@@ -123,7 +123,7 @@ def outcomes(
     executor, workers
         As in :func:`execute`.
     share, timeout, apart
-        As in :func:`fedtoll.server.workers.spread`; ``timeout`` does not matter for ``serial``, ``apart``
+        As in :func:`fedtoll.sweep.workers.spread`; ``timeout`` does not matter for ``serial``, ``apart``
         for ``processes`` only.
 
     Raises

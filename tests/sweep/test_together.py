@@ -11,15 +11,15 @@ import pytest
 
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
-from fedtoll.server import executor, groups
-from fedtoll.server.executor import outcomes_together
 from fedtoll.server.in_step import in_step
 from fedtoll.server.plan import plan
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep import executor, groups
+from fedtoll.sweep.executor import outcomes_together
 from tests.server import jobs
 from tests.server.federation import FEDAVG, TERM, YOGI, parquet, planned, scenario, single_run, with_strategy
-from tests.server.test_executor import RAISES
+from tests.sweep.test_executor import RAISES
 
 STRATEGIES = [FEDAVG, TERM, YOGI, {"name": "uniform"}, {"name": "fairfed"}]
 

@@ -19,8 +19,8 @@ from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.noise import noise_variance
-from fedtoll.server.postprocess import Released, shrink, smooth
 from fedtoll.server.trainer import simulate
+from fedtoll.strategies.postprocess import Released, shrink, smooth
 from tests.server.federation import FEDAVG, TERM, Replies, refusal, single_run
 from tests.shared import records
 

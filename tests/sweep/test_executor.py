@@ -14,10 +14,11 @@ from flwr.app import Context, RecordDict
 
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import StrategySpec
-from fedtoll.server import app, executor, plan, workers
+from fedtoll.server import app, plan
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import Trainer
+from fedtoll.sweep import executor, workers
 from tests.server.federation import FEDAVG, TERM, TOML, YOGI, parquet, planned, single_run
 
 RAISES = '''

@@ -14,10 +14,10 @@ import pytest
 
 from fedtoll.cli import main
 from fedtoll.server.app import federate
-from fedtoll.server.executor import execute
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
+from fedtoll.sweep.executor import execute
 from tests.peers.test_accounting import DISTRIBUTIONS, recomputed, spent_in
 from tests.server.federation import (
     FEDAVG,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server.workers import ONE_THREAD, spread
+from fedtoll.sweep.workers import ONE_THREAD, spread
 from tests.server import many_threads
 from tests.server.jobs import (
     die,
