@@ -72,7 +72,7 @@ def test_the_total_is_the_epsilon_asked_for(results):
     assert np.isinf(results.ledger.query("mechanism == 'none'")["epsilon_spent"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_shrinkage_takes_most_of_the_toll_of_too_large_a_step(tmp_path):
     overrides = [
         "training.learning_rate=2.0",

@@ -516,7 +516,7 @@ def survey(state: str, people: int) -> pd.DataFrame:
     return raw.assign(PINCP=np.where(score > 4.5, 60_000.0, 30_000.0))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_scenario_of_acs_runs_on_records_of_the_recorded_shape(here, tmp_path, monkeypatch):
     """Tests cannot fetch the real records; these have their codes and their size, and no meaning."""
 
