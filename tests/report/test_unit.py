@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fedtoll.report import privacy, tables, trust
@@ -10,7 +12,7 @@ from fedtoll.report.page import render
 from fedtoll.server.results import load
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
-from fedtoll.sweep.dry_run import scenario_spending
+from fedtoll.sweep.dry_run import preview, scenario_spending
 from tests.server.federation import FEDAVG, TOML, planned, scenario
 
 TRAINING = {"local_steps": 2, "sampling_rate": 0.002}
@@ -87,3 +89,13 @@ def test_budget_speaks_of_clients():
     (part,) = row["parts"]
     assert (part["what"], part["releases"], part["sampling_rate"]) == ("client-update", 2, 0.5)
     assert row["spent"] == pytest.approx(3.0, rel=1e-3)
+
+
+def test_a_preview_has_one_row_for_all_clients_that_are_charged_alike():
+    section = {"epsilons": [3.0], "unit": "client", "trust": "central"}
+    plan = planned(FEDAVG, privacy=section, training=TRAINING, participation=HIDDEN)
+    rows = json.loads(preview(plan, 1, as_json=True))["noise"]
+    assert [(r["client"], r["group"]) for r in rows] == [(-1, "Male"), (-1, "Female")]
+    for row in rows:
+        assert (row["sampling_rate"], row["steps"]) == (0.5, 2)
+        assert row["epsilon_spent"] == pytest.approx(3.0, rel=1e-3)

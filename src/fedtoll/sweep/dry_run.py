@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
-from fedtoll.privacy.ledger import Ledger, all_owed
+from fedtoll.privacy.ledger import ALL_CLIENTS, Ledger, all_owed
 from fedtoll.privacy.selection import charge_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_number
@@ -64,7 +64,10 @@ def _noise_note(plan: Plan) -> str:
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
-    """Return σ, q, T and the ε they spend, one row per strategy, ε and client."""
+    """Return σ, q, T and the ε they spend, one row per strategy, ε and client.
+
+    Where a hidden sample of clients trains, all are charged alike: one row per group and public size.
+    """
     rows = []
     seen = set()
     for run in budgeted(plan):
@@ -73,22 +76,22 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
             continue
         seen.add(key)
         attendance, ledger = run.attendance, Ledger.of(run)
-        for index, client in enumerate(run.clients):
+        alike = {(c.group, c.size, 0 if run.hides_clients else c.id): i for i, c in enumerate(run.clients)}
+        for index in alike.values():
+            client = run.clients[index]
             rate, steps = run.trained(client)
-            charged = 0 if run.hides_clients else index  # then all clients are charged alike
-            if charged == index:
-                ledger.charge(all_owed(run, index, attendance))
+            ledger.charge(all_owed(run, index, attendance))
             rows.append(
                 {
                     "strategy": run.strategy.name,
                     "epsilon": run.epsilon,
-                    "client": client.id,
+                    "client": ALL_CLIENTS if run.hides_clients else client.id,
                     "group": client.group,
                     "public_size": client.size,
                     "sampling_rate": rate,
                     "steps": steps * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
-                    "epsilon_spent": ledger.epsilon(run.clients[charged].id),
+                    "epsilon_spent": ledger.epsilon(client.id),
                 }
             )
     return rows
