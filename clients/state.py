@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedtoll.clients.failures import RejectedError
 from fedtoll.privacy.ledger import COLUMNS, Release
@@ -15,6 +16,15 @@ LEDGER = "fedtoll.ledger"
 
 ANSWERED = "fedtoll.answered"
 """The name of the record in which a client stores the run, round and broadcast of its last reply."""
+
+
+def answer(run: str, round: int, instructions: Mapping[str, Any], arrays: ArrayRecord) -> ConfigRecord:
+    """Return what a client stores of a broadcast that it answers: run, round and digest of the content."""
+    digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
+    for name, array in arrays.items():
+        digest.update(repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode())
+        digest.update(array.data)
+    return ConfigRecord({"run": run, "round": round, "broadcast": digest.hexdigest()})
 
 
 def claim(state: RecordDict, answered: ConfigRecord) -> None:

@@ -23,11 +23,12 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from flwr.app.message_type import MessageType
 from numpy.typing import NDArray
 
-from fedtoll.clients import mechanisms, model, updates, wire
+from fedtoll.clients import calibration, mechanisms, model, personal, updates, wire
 from fedtoll.clients.engines import make_engine
-from fedtoll.clients.engines.base import Engine, Task, Trained
+from fedtoll.clients.engines.base import Engine, Task
 from fedtoll.clients.failures import (
     CLIENT_FAILED,
     MESSAGE_REJECTED,
@@ -36,7 +37,8 @@ from fedtoll.clients.failures import (
     Failure,
     RejectedError,
 )
-from fedtoll.clients.state import LEDGER, claim, enter, entered
+from fedtoll.clients.state import LEDGER, answer, claim, enter, entered
+from fedtoll.clients.weights import example_weights
 from fedtoll.privacy.ledger import Release, chosen, training_of
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
@@ -118,7 +120,10 @@ class Clients:
             read: dict[int, _Broadcast] = {}  # the messages of a round may share their content
             for i, (message, context) in enumerate(zip(each.messages, each.contexts, strict=True)):
                 try:
-                    jobs.append(self._prepare(i, message, context, read))
+                    if message.metadata.message_type == MessageType.EVALUATE:
+                        replies[position][i] = calibration.reply(self._cohort_of, message, context)
+                    else:
+                        jobs.append(self._prepare(i, message, context, read))
                 except Exception as error:
                     replies[position][i] = _failed(message, context, error, each.failures)
             if jobs and all(job.run is jobs[0].run for job in jobs):
@@ -137,16 +142,16 @@ class Clients:
             [found[i] for i in range(len(each.messages))] for found, each in zip(replies, rounds, strict=True)
         ]
 
-    def _train_batches(self, batches: Sequence[list[_Job]]) -> list[list[Trained]]:
+    def _train_batches(self, batches: Sequence[list[_Job]]) -> list[list[personal.Result]]:
         """Train jobs of several runs, with one call of each engine."""
         by_engine: dict[int, list[int]] = {}
         for i, jobs in enumerate(batches):
             by_engine.setdefault(id(self.engine(jobs[0].run)), []).append(i)
-        results: list[list[Trained]] = [[] for _ in batches]
+        results: list[list[personal.Result]] = [[] for _ in batches]
         for members in by_engine.values():
             engine = self.engine(batches[members[0]][0].run)
             work = [(batches[i][0].run.local, [job.task for job in batches[i]]) for i in members]
-            for i, trained in zip(members, engine.train_together(work), strict=True):
+            for i, trained in zip(members, personal.train_together(engine, work), strict=True):
                 results[i] = trained
         return results
 
@@ -154,7 +159,8 @@ class Clients:
         """Train jobs of one run together and return their replies by index."""
         run = jobs[0].run
         try:
-            trained = self.engine(run).train(run.local, [job.task for job in jobs])
+            work = [(run.local, [job.task for job in jobs])]
+            (trained,) = personal.train_together(self.engine(run), work)
         except Exception as error:
             if len(jobs) == 1:
                 return {jobs[0].index: _failed(jobs[0].message, jobs[0].context, error, failures)}
@@ -180,7 +186,7 @@ class Clients:
             raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
         asked = broadcast.instructions
-        weights = _example_weights(asked.get("group_weights"), groups, labels, run, features.dtype)
+        weights = example_weights(asked.get("group_weights"), groups, labels, run, features.dtype)
         task = Task(
             plan=run.clients[client],
             round=broadcast.round,
@@ -192,7 +198,8 @@ class Clients:
             update_clip=updates.clip(run, asked),
         )
         claim(context.state, broadcast.answered)
-        return _Job(index, message, context, run, task, _answers(broadcast.cohort, task, groups, turn))
+        answers = _answers(broadcast.cohort, task, groups, turn)
+        return _Job(index, message, context, run, personal.task(run, context.state, task), answers)
 
     def _read(self, config: ConfigRecord, arrays: ArrayRecord) -> _Broadcast:
         """Read the two records of a message and compute their digest, by which a client recognises a repeat.
@@ -209,13 +216,7 @@ class Clients:
         if not 1 <= round <= cohort.run.rounds:
             raise RejectedError(f"round {round}: the run has rounds 1 to {cohort.run.rounds}")
         instructions = {name: value for name, value in config.items() if name != "run"}
-        digest = hashlib.sha256(repr(sorted(instructions.items())).encode())
-        for name, array in arrays.items():
-            digest.update(
-                repr((name, array.dtype, tuple(array.shape), array.stype, len(array.data))).encode()
-            )
-            digest.update(array.data)
-        answered = ConfigRecord({"run": cohort.digest, "round": round, "broadcast": digest.hexdigest()})
+        answered = answer(cohort.digest, round, instructions, arrays)
         return _Broadcast(cohort, round, wire.arrays(arrays), instructions, answered)
 
     def _cohort_of(self, text: str) -> _Cohort:
@@ -226,7 +227,8 @@ class Clients:
             if self._tensors is None or self._tensors[:2] != (records, run.precision):
                 self._tensors = records, run.precision, _tensors(records, run.precision)
             features = records.table.features.shape[1]
-            module = model.build(run.model, features, run.classes, run.precision) if run.statistics else None
+            asked = run.statistics or run.calibration
+            module = model.build(run.model, features, run.classes, run.precision) if asked else None
             digest = hashlib.sha256(text.encode()).hexdigest()
             while len(self._cohorts) >= MOST_RUNS:
                 self._cohorts.pop(next(iter(self._cohorts)))
@@ -287,14 +289,16 @@ def _failed(message: Message, context: Context, error: Exception, failures: list
     return Message(Error(code, REASONS[code]), reply_to=message)
 
 
-def _reply(job: _Job, trained: Trained) -> Message:
+def _reply(job: _Job, result: personal.Result) -> Message:
     """Record the releases in the client's ledger, and return the reply."""
-    plan, round = job.task.plan, job.task.round
+    plan, round, trained = job.task.plan, job.task.round, result.trained
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
     rate, count = job.run.trained(plan) if job.run.unit == "client" else (plan.sampling_rate, trained.steps)
     released.append(Release(plan.id, round, training_of(job.run), rate, plan.noise_multiplier, count))
+    released += personal.released(job.task, result)
     if LEDGER not in job.context.state:
         released = [*chosen(job.run, plan), *released]
+    own = personal.keep(job.context.state, job.task, result)
     if not entered(job.context.state, round):
         enter(job.context.state, released)
     parameters, bits = updates.sent(job.run, job.task, trained.parameters)
@@ -304,7 +308,8 @@ def _reply(job: _Job, trained: Trained) -> Message:
         value = value.ravel().tolist() if isinstance(value, np.ndarray) else value
         metrics |= {statistic.name: value, f"{statistic.name}.sd": estimate.sd}
     records: Any = {"arrays": wire.encoded(parameters), "metrics": MetricRecord(metrics)}
-    return Message(RecordDict({**records, LEDGER: job.context.state[LEDGER]}), reply_to=job.message)
+    records |= {LEDGER: job.context.state[LEDGER], **own}
+    return Message(RecordDict(records), reply_to=job.message)
 
 
 def roll_call(message: Message, context: Context) -> Message:
@@ -315,19 +320,6 @@ def roll_call(message: Message, context: Context) -> Message:
         {"partition-id": _partition_id(context), "fedtoll": __version__, "numerics": NUMERICS}
     )
     return Message(RecordDict({"roll-call": content}), reply_to=message)
-
-
-def _example_weights(
-    group_weights: Any, groups_N: torch.Tensor, labels_N: torch.Tensor, run: Run, dtype: torch.dtype
-) -> torch.Tensor | None:
-    """Return the weight of every record: that of its group, or of its group and label."""
-    if group_weights is None:
-        return None
-    weights, groups = torch.tensor(group_weights, dtype=dtype), len(run.groups)
-    by_label = weights.shape == (groups * run.classes,)
-    if not (by_label or weights.shape == (groups,)) or not ((weights >= 0) & weights.isfinite()).all():
-        raise RejectedError(f"group_weights {group_weights}: not {groups} finite numbers of 0 or more")
-    return weights[groups_N * run.classes + labels_N.long() if by_label else groups_N]
 
 
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:

@@ -158,3 +158,10 @@ class Federation:
         while len(self._seeds) > SEEDS_CACHED:
             self._seeds.popitem(last=False)
         return found
+
+    def owners(self, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+        """Return the position of the client that each of some held-out rows is dealt to.
+
+        See :func:`fedtoll.scenarios.partition.owners`.
+        """
+        return partitions.owners(self.layout, self.partition, rows, seed)

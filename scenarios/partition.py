@@ -247,6 +247,36 @@ def deal(plan: Layout, groups: Attribute, spec: Partition, train_rows: Rows, see
     return tuple(np.sort(np.concatenate([empty, *parts])) for parts in parts_of_client)
 
 
+def owners(plan: Layout, spec: Partition, rows: Rows, seed: int) -> Rows:
+    """Return the position of the client that each held-out row is dealt to, by the rule for training rows.
+
+    A held-out record is dealt as if it were a training record of its stratum. If clients hold one group each,
+    a client gets held-out records of its group; if they hold one value of a column, of that value; if they
+    hold shares of all groups, the same shares of the held-out records. The draw is one of its own, and
+    depends on the seed alone. Every row goes to one client.
+
+    Parameters
+    ----------
+    plan, spec
+        The result of :func:`layout`, and its argument; every record is with one client.
+    rows : int64 array
+        The held-out rows.
+    seed
+        The seed of the run.
+    """
+    codes, found = plan.strata.codes[rows], np.empty(len(rows), dtype=np.int64)
+    for code, name in enumerate(plan.strata.names):
+        shuffled = stream(seed, Purpose.HELD_OUT, code).permutation(np.flatnonzero(codes == code))
+        if spec.kind == "declared":
+            holders = [k for k, client in enumerate(plan.clients) if client.group == name]
+            parts = [(k, shuffled[i :: len(holders)]) for i, k in enumerate(holders)]
+        else:
+            parts = list(_parts(plan, spec, code, shuffled))
+        for k, part in parts:
+            found[part] = k
+    return found
+
+
 def _parts(plan: Layout, spec: Partition, code: int, shuffled: Rows) -> Sequence[tuple[int, Rows]]:
     """Return the parts of one stratum, each with the client that holds it."""
     share_K = plan.shares_KS[:, code]

@@ -19,12 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.calibration import CalibrationPlan
 from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
+from fedtoll.scenarios.personal import Personal
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.shares import check_shares
@@ -45,6 +47,8 @@ _LATER: dict[str, Any] = {
     "participation": None,
     "unit": "record",
     "adaptive_clip": None,
+    "personal": None,
+    "calibration": None,
 }
 """The defaults of keys that were added later: a run with them keeps its JSON and hash."""
 
@@ -215,12 +219,15 @@ class Run(Section):
     participation: Participation | None = None
     unit: Unit = "record"
     adaptive_clip: float | None = None
+    personal: Personal | None = None
+    calibration: CalibrationPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Run:
         """Reject a clip or noise that contradicts the mechanism: dp-sgd without noise, or noise elsewhere."""
         private, clipped = self.mechanism == "dp-sgd", self.mechanism != "none"
         noises = [c.noise_multiplier for c in self.clients] + [s.noise_multiplier for s in self.statistics]
+        noises += [self.calibration.noise_multiplier] if self.calibration else []
         if (self.clip is not None) != clipped or any((z > 0) != private for z in noises):
             raise ValueError(f"mechanism {self.mechanism!r} does not go with this clip and noise")
         if self.choice is not None:
@@ -248,6 +255,10 @@ class Run(Section):
     def rounds_of(self, client: ClientPlan) -> int:
         """Return the number of rounds in which a client takes part."""
         return self.rounds if client.rounds is None else client.rounds
+
+    def own_steps(self, client: ClientPlan) -> int:
+        """Return how many steps a client takes in a round besides those of what it sends."""
+        return self.personal.extra_steps(client.steps) if self.personal else 0
 
     @property
     def attendance(self) -> Attendance:

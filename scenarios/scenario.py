@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.calibration import Calibration
+from fedtoll.scenarios.calibration import check as check_calibration
 from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.compare import Compare
@@ -37,6 +39,8 @@ from fedtoll.scenarios.fields import (
     without_default,
 )
 from fedtoll.scenarios.participation import Participation
+from fedtoll.scenarios.personal import Personal
+from fedtoll.scenarios.personal import check as check_personal
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.trust import Trust
 from fedtoll.scenarios.trust import check as check_trust
@@ -312,8 +316,10 @@ class Scenario(Section):
     model: Model = Model()
     training: Training
     participation: Participation = Participation()
+    personal: Personal | None = None
     privacy: Privacy
     statistics: Statistics = Statistics()
+    calibration: Calibration | None = None
     strategies: tuple[StrategySpec, ...] = Field(min_length=1)
     compare: Compare | None = None
     source: Source | None = None
@@ -325,7 +331,12 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        later = {"results": Results().model_dump(), "participation": Participation().model_dump()}
+        later = {
+            "results": Results().model_dump(),
+            "participation": Participation().model_dump(),
+            "personal": None,
+            "calibration": None,
+        }
         return without_default(handler(self), **later)
 
     @property
@@ -354,6 +365,8 @@ class Scenario(Section):
         if self.tune is not None:
             self._check_tune(self.tune)
         check_trust(self)
+        check_personal(self)
+        check_calibration(self)
         return self
 
     def _check_declared(self) -> None:

@@ -39,6 +39,11 @@ class Purpose(enum.IntEnum):
     CLIENTS = 30
     UPDATE = 31
     UPDATE_BIT = 32
+    OWN_POISSON = 40
+    OWN_NOISE = 41
+    OWN_MODULE = 42
+    HELD_OUT = 43
+    CALIBRATION = 44
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

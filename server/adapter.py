@@ -24,12 +24,12 @@ from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
 from fedtoll.server.client_sums import ClientSums
-from fedtoll.server.new_model import like, partly
-from fedtoll.server.noise import noise_variance
+from fedtoll.server.noise import variances_of
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
+from fedtoll.strategies.new_model import like, partly
 from fedtoll.strategies.postprocess import Released
 from fedtoll.strategies.simplex import simplex_violation
 
@@ -89,7 +89,7 @@ class Adapted(FlowerStrategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return a message to every client that takes part: the model and the strategy's instructions."""
-        self._params = tuple(wire.arrays(arrays))
+        self._params, self._round = tuple(wire.arrays(arrays)), server_round
         places = self._strict.attendance.clients(server_round)
         self._strict.charge_hidden(server_round)
         if not places and not self._run.hides_clients:
@@ -215,7 +215,7 @@ class Adapted(FlowerStrategy):
             update=update,
             statistics=statistics,
             epsilon=self._strict.ledger.epsilon(client.id),
-            noise_variance=noise_variance(self._run, client, self._instructions.get("proximal_mu", 0.0)),
+            noise_variance=variances_of(self._run, self._instructions, [client], self._round)[0],
             learning_rate=self._run.learning_rate,
         )
 

@@ -19,7 +19,9 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
 from fedtoll.server import adapter, tables
+from fedtoll.server.calibration import calibrate
 from fedtoll.server.evaluate import HeldOut
+from fedtoll.server.personal import OwnModels
 from fedtoll.server.strict import Strict
 from fedtoll.server.tables import Tables
 from fedtoll.strategies import registry
@@ -82,22 +84,27 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
     held_out = HeldOut(run, federation)
     groups: list[dict[str, Any]] = []
     final: dict[str, Any] = {}
+    own: OwnModels = {}
 
     def measure(round: int, current: tuple[NDArray[Any], ...]) -> None:
-        probabilities = held_out.probabilities(current)
+        probabilities = held_out.probabilities(current, own)
         if np.isnan(probabilities).any():
             raise RunError(f"round {round}: {run.strategy.name} returned a model whose scores are not finite")
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
-        final["probabilities"] = probabilities
+        final.update(probabilities=probabilities, model=current)
         if look is not None:
             look(round, current)
 
-    strict, history = fit(grid, run, measure, federation)
+    strict, history = fit(grid, run, measure, federation, own)
+    if run.calibration is not None:
+        offsets = calibrate(grid, strict, run, final["model"], run.timeout or TIMEOUT)
+        final["probabilities"] = held_out.probabilities(final["model"], own, offsets.values)
+        groups[-len(held_out.names) - 1 :] = held_out.calibrated(final["probabilities"], run.rounds, offsets)
     return tables.run_tables(run, federation, groups, held_out, final["probabilities"], history, strict)
 
 
 def fit(
-    grid: Grid, run: Run, look: Look, federation: Federation
+    grid: Grid, run: Run, look: Look, federation: Federation, own: OwnModels | None = None
 ) -> tuple[Strict, Mapping[int, adapter.Aggregation]]:
     """Train one run over a Grid: roll call, then rounds.
 
@@ -109,6 +116,8 @@ def fit(
         Receives the model of every round, and in round 0 the initial one.
     federation
         The records of the run.
+    own
+        Filled with the clients' own models of the round before ``look`` is called, if they have any.
 
     Returns
     -------
@@ -129,6 +138,8 @@ def fit(
     def after_round(round: int, arrays: ArrayRecord) -> None:
         end_if_forked(process)
         current = read(arrays)
+        if own is not None:
+            own.update(strict.own)
         if run.average and round > 0:  # the mean of the models of rounds 1 to ``round``
             mean[:] = [m + (x - m) / round for m, x in zip(mean or current, current, strict=True)]
             current = tuple(m.astype(x.dtype) for m, x in zip(mean, current, strict=True))

@@ -54,17 +54,9 @@ def planned(scenario: Scenario, plan: StrategyPlan, clients: Sequence[ClientPlan
 
 
 class ClientSums(Sums):
-    """Makes the single report that a strategy sees of every round, and follows the adaptive clip.
+    """Makes the single report that a strategy sees of every round of a run whose unit is the client.
 
-    Parameters
-    ----------
-    run
-        A run whose unit of privacy is the client.
-
-    Attributes
-    ----------
-    clip
-        C_t, the bound of an update in the next round; ``None`` without clipping.
+    ``clip`` is C_t, the bound of an update in the next round; ``None`` without clipping.
     """
 
     def __init__(self, run: Run) -> None:

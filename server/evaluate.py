@@ -21,6 +21,8 @@ from fedtoll.clients import losses, model
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
+from fedtoll.server.calibration import Offsets
+from fedtoll.server.personal import OwnModels
 from fedtoll.strategies.base import Arrays
 
 _Z = NormalDist().inv_cdf(0.975)
@@ -81,7 +83,8 @@ class HeldOut:
     """The held-out records of a run, and measures of models on them."""
 
     def __init__(self, run: Run, federation: Federation | None = None) -> None:
-        records = Federation.of(run, like=federation).records(run.seed)
+        federation = Federation.of(run, like=federation)
+        records = federation.records(run.seed)
         self.names = records.groups.names
         self.rows = records.test
         self.labels = records.table.label[self.rows]
@@ -89,13 +92,58 @@ class HeldOut:
         self.classes = run.classes
         self._features = torch.from_numpy(records.table.features[self.rows]).to(model.DTYPES[run.precision])
         self._module = model.build(run.model, self._features.shape[1], run.classes, run.precision)
+        self.owners = federation.owners(self.rows, run.seed) if run.personal else None
+        self.clients = np.array([client.id for client in run.clients])
 
-    def probabilities(self, parameters: Arrays) -> NDArray[np.float64]:
-        """Return the class probabilities of every held-out record, shape ``[N, C]``."""
+    def probabilities(
+        self,
+        parameters: Arrays,
+        own: OwnModels | None = None,
+        offset_G: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the class probabilities of every held-out record, shape ``[N, C]``.
+
+        An offset of each group is added to the logits of its records.
+
+        With personal models, a record is scored by the own model of the client that it was dealt to, and by
+        ``parameters`` if that client has not trained yet.
+        """
+        if self.owners is None:
+            return self._scored(
+                parameters, self._features, None if offset_G is None else offset_G[self.codes]
+            )
+        found = np.empty((len(self.rows), self.classes))
+        for place, client in enumerate(self.clients.tolist()):
+            mine = np.flatnonzero(self.owners == place)
+            if len(mine):
+                arrays = (own or {}).get(client, parameters)
+                found[mine] = self._scored(arrays, self._features[torch.from_numpy(mine)])
+        return found
+
+    def _scored(
+        self,
+        parameters: Sequence[NDArray[Any]],
+        features_ND: torch.Tensor,
+        offset_N: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64]:
         model.put(self._module, parameters)
         self._module.eval()
         with torch.no_grad():
-            return losses.probabilities(self._module(self._features).double()).numpy()
+            logits = self._module(features_ND).double()
+            if offset_N is not None:
+                logits += torch.from_numpy(offset_N).unsqueeze(1)
+            return losses.probabilities(logits).numpy()
+
+    def calibrated(
+        self, probabilities_NC: NDArray[np.float64], round: int, offsets: Offsets
+    ) -> list[dict[str, Any]]:
+        """Return the rows of :meth:`measure` with the round and each group's offset and its noise."""
+        rows = self.measure(probabilities_NC)
+        values, sds = ([*x.tolist(), float("nan")] for x in (offsets.values, offsets.sds))
+        return [
+            {"round": round, **row, "offset": b, "offset_sd": sd}
+            for row, b, sd in zip(rows, values, sds, strict=True)
+        ]
 
     def measure(self, probabilities_NC: NDArray[np.float64]) -> list[dict[str, Any]]:
         """Return one row of measures per group, and one for all records.

@@ -28,7 +28,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
-from fedtoll.server import client_sums, sums
+from fedtoll.server import calibration, client_sums, personal, sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -136,6 +136,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
+                personal.check(scenario.personal, resolved, requests(resolved))
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_and_digest(scenario)
@@ -213,6 +214,8 @@ def plan(
         federation = Federation.resolve(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
+        personal.check_federation(scenario, federation)
+        calibration.check_federation(scenario, federation)
         delta_of(scenario, federation.size)
         runs = tuple(
             run
@@ -330,6 +333,8 @@ def _runs(
             participation=None if scenario.participation.kind == "all" else scenario.participation,
             unit=privacy.unit,
             adaptive_clip=privacy.adaptive_clip,
+            personal=scenario.personal,
+            calibration=calibration.planned(scenario, private),
         )
         for seed in scenario.seeds
     ]

@@ -25,6 +25,7 @@ from fedtoll.scenarios.client_unit import bit_share
 from fedtoll.scenarios.errors import RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.grid import SynchronousGrid, wait_for_nodes
+from fedtoll.server.personal import OwnModels, taken
 
 RECORDS = {"arrays", "metrics", client_state.LEDGER}
 """The records of a reply. Record names are observable too, so a reply holds exactly these."""
@@ -68,6 +69,7 @@ class Strict(SynchronousGrid):
         }  # reason by client and round
         self._accepted: dict[int, tuple[dict[str, list[Any]], int]] = {}
         self.parameters: dict[int, list[NDArray[np.floating]]] = {}  # of the last replies, by client
+        self.own: OwnModels = {}
         self.set_run(grid.run)
 
     def charge_hidden(self, round: int) -> None:
@@ -261,6 +263,8 @@ class Strict(SynchronousGrid):
         """Raise unless a reply has exactly the required content."""
         content = reply.content
         sent = clients.only(ArrayRecord, message.content)
+        if (own := taken(self._plan, sent, content)) is not None:
+            self.own[client] = own
         arrays = clients.only(ArrayRecord, content)
         metrics = clients.only(MetricRecord, content)
         ledger = clients.only(ConfigRecord, content)

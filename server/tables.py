@@ -68,6 +68,8 @@ def _predictions(held_out: HeldOut, probabilities_NC: NDArray[np.float64]) -> pd
     """Return the final score of every held-out record, with its row, group and label."""
     names = np.array(held_out.names, dtype=object)
     known = {"record": held_out.rows, "group": names[held_out.codes], "label": held_out.labels}
+    if held_out.owners is not None:
+        known["client"] = held_out.clients[held_out.owners]
     return pd.DataFrame({**known, **_scores(probabilities_NC)})
 
 

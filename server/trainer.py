@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,12 +15,14 @@ from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from fedtoll.clients.failures import Failure
     from fedtoll.clients.train import Clients, Round
     from fedtoll.server.app import Look
     from fedtoll.server.grid import LocalGrid
+    from fedtoll.server.personal import OwnModels
     from fedtoll.server.tables import Tables
 
 
@@ -29,6 +32,19 @@ Result = TypeVar("Result")
 
 Failed = Exception | SystemExit
 """What a run may raise, with the code of a strategy or model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Final:
+    """What is scored after the last round.
+
+    The server's model, the own model of every client that keeps one, by id, and what a calibration adds to
+    the logits of every group.
+    """
+
+    model: tuple[NDArray[Any], ...]
+    own: OwnModels
+    offsets: NDArray[np.float64] | None = None
 
 
 class Trainer:
@@ -81,19 +97,25 @@ class Trainer:
 
         return self._together(runs, lambda run, grid: federate(grid, run, None, self.clients.federation(run)))
 
-    def final_models(self, runs: Sequence[Run]) -> list[tuple[NDArray[Any], ...] | Failed]:
+    def final_models(self, runs: Sequence[Run]) -> list[Final | Failed]:
         """Train several runs in step, and return their models after the last round, or what they raised.
 
         The models are those of :meth:`train`, without the measures of every round, which take time.
         """
         return self._together(runs, self._final_model)
 
-    def _final_model(self, run: Run, grid: LocalGrid) -> tuple[NDArray[Any], ...]:
-        from fedtoll.server.app import fit
+    def _final_model(self, run: Run, grid: LocalGrid) -> Final:
+        from fedtoll.server.app import TIMEOUT, fit
+        from fedtoll.server.calibration import calibrate
 
         last: dict[str, tuple[NDArray[Any], ...]] = {}
-        fit(grid, run, lambda round, model: last.update(model=model), self.clients.federation(run))
-        return last["model"]
+        own: OwnModels = {}
+        federation = self.clients.federation(run)
+        strict, _ = fit(grid, run, lambda round, model: last.update(model=model), federation, own)
+        if run.calibration is None:
+            return Final(last["model"], own)
+        offsets = calibrate(grid, strict, run, last["model"], run.timeout or TIMEOUT)
+        return Final(last["model"], own, offsets.values)
 
     def _alone(self, run: Run, serve: Callable[[LocalGrid], Result]) -> Result:
         """Serve one run over a Grid of the clients in this process."""

@@ -29,6 +29,10 @@ class Task:
         The client's records.
     proximal_mu
         μ of FedProx; the proximal term is added after the noise.
+    anchor
+        The model that the proximal term pulls towards; by default that of ``parameters``.
+    own
+        Whether only the client's own model is trained, with batches and noise of their own streams.
     weights_N
         A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
         and clipping undoes part of a large weight.
@@ -44,6 +48,8 @@ class Task:
     proximal_mu: float = 0.0
     weights_N: torch.Tensor | None = None
     update_clip: float | None = None
+    anchor: Sequence[NDArray[np.floating]] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)

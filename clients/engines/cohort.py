@@ -200,11 +200,16 @@ class CohortEngine:
 def _shared(run: Run, tasks: Sequence[Task]) -> Any:
     """Return what runs must have in common to be trained in step: model, records, batches and noise."""
     clients = tuple(
-        (t.plan.id, t.plan.sampling_rate, t.plan.steps, t.round, id(t.features_ND)) for t in tasks
+        (t.plan.id, t.plan.sampling_rate, t.plan.steps, t.round, t.own, id(t.features_ND)) for t in tasks
     )
     # A run without noise may join the others.
     noise_seed = run.noise_seed if run.mechanism == "dp-sgd" else run.seed
     return run.seed, noise_seed, run.model, run.model_digest, run.classes, run.precision, clients
+
+
+def _flat(models: Sequence[Sequence[Any]]) -> torch.Tensor:
+    """Return models as the rows of ``[K, P]``."""
+    return torch.from_numpy(np.stack([np.concatenate([np.ravel(x) for x in arrays]) for arrays in models]))
 
 
 def _adds_noise(run: Run, tasks: Sequence[Task]) -> bool:
@@ -221,8 +226,7 @@ class _Models:
         self.clip = run.clip
         self._tasks = tasks
         self._shapes = [np.shape(x) for x in tasks[0].parameters]
-        rows = [np.concatenate([np.ravel(x) for x in t.parameters]) for t in tasks]
-        self.flat_KP = torch.from_numpy(np.stack(rows)).to(device)
+        self.flat_KP = _flat([t.parameters for t in tasks]).to(device)
         ends = np.cumsum([math.prod(shape) for shape in self._shapes]).tolist()
         self._spans = [slice(a, b) for a, b in itertools.pairwise([0, *ends])]
         views = [
@@ -230,7 +234,10 @@ class _Models:
             for span, shape in zip(self._spans, self._shapes, strict=True)
         ]
         self.network = assemble(layers, views)
-        self._start_KP = self.flat_KP.clone() if any(t.proximal_mu for t in tasks) else None
+        self._anchor_KP = None
+        if any(t.proximal_mu for t in tasks):
+            anchors = [t.parameters if t.anchor is None else t.anchor for t in tasks]
+            self._anchor_KP = _flat(anchors).to(device)
         self._scale_K1 = -run.learning_rate / self._column([t.plan.batch_size for t in tasks])
         self._pull_K1 = -run.learning_rate * self._column([t.proximal_mu for t in tasks])
         self._sds = tuple(t.plan.added_noise * (run.clip or 0.0) for t in tasks)
@@ -259,8 +266,8 @@ class _Models:
                 part_KP, sds = total_KP[rows], self._sds[rows]
                 part_KP.copy_(noised(part_KP, noise_KP[rows], sds, released_KP[: len(sds)]))
         total_KP.mul_(self._scale_K1[:active])
-        if self._start_KP is not None:
-            total_KP += self._pull_K1[:active] * (self.flat_KP[:active] - self._start_KP[:active])
+        if self._anchor_KP is not None:
+            total_KP += self._pull_K1[:active] * (self.flat_KP[:active] - self._anchor_KP[:active])
         self.flat_KP[:active] += total_KP
 
     def trained(self) -> list[Trained]:

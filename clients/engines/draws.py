@@ -127,7 +127,7 @@ def padded_batches(
         Where batches are cached.
     """
     key = tuple(
-        (t.plan.id, t.round, t.plan.sampling_rate, t.plan.steps, len(t.labels_N), start)
+        (t.plan.id, t.round, t.plan.sampling_rate, t.plan.steps, t.own, len(t.labels_N), start)
         for t, start in zip(tasks, offsets_K, strict=True)
     )
     rows: list[list[np.ndarray]] = []
@@ -163,7 +163,7 @@ def normals(
     draws them: the keys are the same as on a processor, the bits are not. The next step may overwrite the
     tensors of a step.
     """
-    key = tuple((t.plan.id, t.round, t.plan.steps) for t in tasks)
+    key = tuple((t.plan.id, t.round, t.plan.steps, t.own) for t in tasks)
     shapes = tuple(p.shape[1:] for p in parameters)
     device = parameters[0].device
     buffers: Tensors = []

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,18 +51,21 @@ class OpacusEngine:
         model.put(module, task.parameters)
         plan = task.plan
         parameters: list[Any] = list(module.parameters())
-        start = [p.detach().clone() for p in parameters]
+        anchor = [p.detach().clone() for p in parameters]
+        if task.anchor is not None:
+            anchor = [torch.from_numpy(np.asarray(x)) for x in task.anchor]
         optimizer: Any = torch.optim.SGD(parameters, lr=run.learning_rate)
 
         def proximal(_: object = None) -> None:
             if task.proximal_mu:
-                for p, p0 in zip(parameters, start, strict=True):
+                for p, p0 in zip(parameters, anchor, strict=True):
                     p.grad = p.grad + task.proximal_mu * (p.detach() - p0)
 
         if private:
             optimizer = _private(optimizer, run, task)
             optimizer.attach_step_hook(proximal)  # after the noise, before the step
-        seeds = torch_seeds(run.seed, Purpose.MODULE, plan.id, task.round, steps=plan.steps)
+        purpose = Purpose.OWN_MODULE if task.own else Purpose.MODULE
+        seeds = torch_seeds(run.seed, purpose, plan.id, task.round, steps=plan.steps)
         for rows, key, seed in zip(batches(run, task), noise_keys(run, task), seeds, strict=True):
             model.seed_torch(seed)  # for randomness inside the module, such as dropout
             optimizer.zero_grad()

@@ -36,7 +36,8 @@ def poisson(rng: np.random.Generator, count: int, rate: float) -> NDArray[np.int
 def batches(run: Run, task: Task) -> list[NDArray[np.int64]]:
     """Return the sampled rows of each step of a task, from the streams of (client, round, step)."""
     key, count = (task.plan.id, task.round), len(task.labels_N)
-    streams = step_streams(run.seed, Purpose.POISSON, *key, steps=task.plan.steps)
+    purpose = Purpose.OWN_POISSON if task.own else Purpose.POISSON
+    streams = step_streams(run.seed, purpose, *key, steps=task.plan.steps)
     return [poisson(rng, count, task.plan.sampling_rate) for rng in streams]
 
 
@@ -46,7 +47,8 @@ Key = NDArray[np.uint64]
 
 def noise_keys(run: Run, task: Task) -> list[Key]:
     """Return the key with which the noise of each step starts, from (client, round, step)."""
-    keyed = sequence(run.noise_seed, Purpose.NOISE, task.plan.id, task.round)
+    purpose = Purpose.OWN_NOISE if task.own else Purpose.NOISE
+    keyed = sequence(run.noise_seed, purpose, task.plan.id, task.round)
     words = np.asarray(keyed.generate_state(3 * task.plan.steps, np.uint64), dtype=np.uint64)
     return list(words.reshape(task.plan.steps, 3))
 

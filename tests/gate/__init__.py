@@ -20,6 +20,8 @@ floating_point  releases lie on a coarse grid that does not depend on records
 many.py         a second system, unlike the first: 64 clients of public groups, 40 rounds, 10 to 20 steps
 many_*.py       its checks: noise, records and ledger in late steps and rounds and beyond the fiftieth client
 differing.py    personal budgets, and clients that take part in some rounds only
+personal.py     clients that keep models of their own
+calibration.py  a last release by group, by which offsets are corrected
 sums.py         the server sees sums: secure aggregation with shares of one noise, and a trusted server
 own_files.py    SuperNodes with a file of their own, secret noise and a limit of ε
 parts.py        the systems, with the checks and mutants of each

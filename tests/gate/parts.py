@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.gate import (
+    calibration,
     choice,
     clients,
     differing,
@@ -23,16 +24,19 @@ from tests.gate import (
     many_records,
     mutants,
     mutants_of_accounting,
+    mutants_of_calibration,
     mutants_of_clients,
     mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
     mutants_of_own_files,
+    mutants_of_own_models,
     mutants_of_sums,
     mutants_of_the_choice,
     mutants_outside_engines,
     noise,
     own_files,
+    personal,
     replay,
     rounds,
     sampler,
@@ -182,7 +186,29 @@ CLIENTS = Part(
     heading="Where a client is the unit of privacy, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIENTS)
+OWN_MODELS = Part(
+    "Own models",
+    "the clients of the first system, each with a model of its own: MR-MTL, FedPer and Ditto.",
+    (personal,),
+    (mutants_of_own_models,),
+    ("what is shown", "retry", "batches", "noise", "replay", "scores", "ledger"),
+    prefix=personal.PREFIX,
+    label=lambda i: f"p{i + 1}",
+    heading="Where clients keep models of their own, with the checks of this part:",
+)
+
+CALIBRATION = Part(
+    "Calibration",
+    "the clients of the first system, and clients of public groups, with a last release by group.",
+    (calibration,),
+    (mutants_of_calibration,),
+    ("once", "replay", "offsets", "noise", "ledger"),
+    prefix=calibration.PREFIX,
+    label=lambda i: f"c{i + 1}",
+    heading="A last release that corrects offsets, with the checks of this part:",
+)
+
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIENTS, OWN_MODELS, CALIBRATION)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

@@ -13,6 +13,7 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,21 +77,27 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
-PARTLY = {"participation": {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}}
-SAMPLED = {
-    "participation": {"kind": "poisson", "rate": 0.5},
-    "privacy": {"epsilons": [2.0], "unit": "client", "trust": "central", "adaptive_clip": 0.5},
+SECTIONS: dict[str, dict[str, Any]] = {
+    "own models": {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
+    "calibration": {"calibration": {"noise_multiplier": 10.0}},
+    "participation": {"participation": {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}},
+    "clients as the unit": {
+        "participation": {"kind": "poisson", "rate": 0.5},
+        "privacy": {"epsilons": [2.0], "unit": "client", "trust": "central", "adaptive_clip": 0.5},
+    },
 }
 
 
-@pytest.mark.parametrize("changes", [PARTLY, SAMPLED], ids=["participation", "clients as the unit"])
-def test_rounds_of_some_clients_are_those_of_this_process(changes, tmp_path):
-    plan = planned(FEDAVG, **{"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **changes})
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_other_sections_do_is_that_of_this_process(tmp_path, section):
+    """Own models last from round to round in Flower's state; the last message is one to evaluate."""
+    stated = {"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **SECTIONS[section]}
+    plan = planned(FEDAVG, **stated)
     store = Store(tmp_path)
     store.open(plan, TOML, "test")
     assert superlink.execute(plan, store, finished=lambda run: None) == []
     (run,) = plan.runs
-    assert not run.attendance.present_TK.all()
+    assert run.attendance.present_TK.all() == ("participation" not in stated)
     here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 

@@ -13,7 +13,7 @@ from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan, check, plan
-from fedtoll.server.trainer import Trainer, simulate
+from fedtoll.server.trainer import Final, Trainer, simulate
 from fedtoll.sweep.candidates import candidates, constants_at, with_constants
 from fedtoll.sweep.tune import candidate_runs, rungs, tune
 from fedtoll.sweep.validate import validation_losses
@@ -180,8 +180,9 @@ def test_the_final_model_is_that_of_a_measured_run(planned):
     models = []
     simulate(run, lambda round, parameters: models.append(parameters))
     (final,) = Trainer().final_models([run])
-    assert isinstance(final, tuple)
-    assert all(np.array_equal(a, b) for a, b in zip(final, models[-1], strict=True))
+    assert isinstance(final, Final)
+    assert all(np.array_equal(a, b) for a, b in zip(final.model, models[-1], strict=True))
+    assert not final.own
 
 
 SEVERAL = 'strategies=[{name="fedavg"}, {name="term"}, {name="q-fedavg", q=2.0}]'

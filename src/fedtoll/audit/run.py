@@ -116,6 +116,15 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
             f"{file}: privacy.trust = {trust!r}: an audit attacks messages of single clients, which nobody "
             "sees there; use 'local'"
         )
+    if scenario.calibration is not None:
+        raise ScenarioError(
+            f"{file}: calibration: an audit does not attack the last release; leave [calibration] out"
+        )
+    if scenario.personal is not None:
+        raise ScenarioError(
+            f"{file}: personal.kind = {scenario.personal.kind!r}: an audit attacks the server's model and "
+            "plain DP-SGD; leave [personal] out"
+        )
     if scenario.partition.kind == "declared":
         raise ScenarioError(f"{file}: partition.kind = 'declared': an audit attacks records that are here")
     if scenario.participation.kind != "all":

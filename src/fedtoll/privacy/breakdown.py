@@ -14,7 +14,7 @@ from typing import Any
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
-from fedtoll.privacy.ledger import CHOICE, DP_SGD, training_of
+from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN, owed_after, training_of
 from fedtoll.scenarios.run import ClientPlan, Run
 
 
@@ -134,6 +134,10 @@ def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[
     noise = client.noise_multiplier if sigma is None else sigma
     rate, count = run.trained(client)
     events = {training_of(run): Event(noise, rate, count * run.rounds_of(client))}
+    if own := run.own_steps(client):
+        events[OWN] = Event(noise, client.sampling_rate, own * run.rounds_of(client))
     for s in run.statistics:
         events[s.name] = Event(s.noise_multiplier, 1.0, s.releases(run.rounds_of(client)))
+    for release in owed_after(run, client):
+        events[release.what] = Event(release.noise_multiplier, 1.0, 1)
     return events

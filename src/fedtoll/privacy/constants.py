@@ -99,9 +99,11 @@ def client_of(
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
     rounds = training.rounds if turns is None else max(1, turns)
+    personal = scenario.personal
+    all_steps = steps + (personal.extra_steps(steps) if personal else 0)
     noise = 0.0
     if epsilon < math.inf:
-        charged_rate, count = (rate, steps)
+        charged_rate, count = rate, all_steps
         if scenario.privacy.unit == "client":
             charged_rate, count = scenario.participation.rate or 1.0, 1
         noise = accounting.calibrate(
@@ -110,7 +112,7 @@ def client_of(
             count=count * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            others=_events(statistics, rounds),
+            others=(*_events(statistics, rounds), *_after(scenario)),
         )
     return ClientPlan(
         id=client.id,
@@ -132,6 +134,11 @@ def _rate_and_steps(training: Training, client: partition.Client) -> tuple[float
     else:
         rate = min(1.0, (training.batch_size or 1) / client.size)
     return rate, training.local_steps or max(1, round((training.local_epochs or 1.0) / rate))
+
+
+def _after(scenario: Scenario) -> tuple[Event, ...]:
+    """Return what a client releases after the last round."""
+    return (Event(scenario.calibration.noise_multiplier, 1.0, 1),) if scenario.calibration else ()
 
 
 def _events(statistics: Sequence[StatisticPlan], rounds: int) -> tuple[Event, ...]:

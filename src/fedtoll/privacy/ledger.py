@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, Run
 
@@ -22,7 +23,11 @@ DP_SGD = "dp-sgd"
 CLIENT_UPDATE = "client-update"
 """The name of the training's releases where a client is the unit: its clipped update in a noised sum."""
 
-TRAINING = (DP_SGD, CLIENT_UPDATE)
+OWN = "own model"
+"""The name of the steps that train only the model that a client keeps."""
+
+TRAINING = (DP_SGD, CLIENT_UPDATE, OWN)
+"""The releases that are steps or rounds of training."""
 
 ALL_CLIENTS = -1
 """The client number of what all clients are charged alike, since nobody sees who takes part."""
@@ -147,7 +152,27 @@ def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> t
     )
     rate, count = run.trained(client)
     training = Release(client.id, round, training_of(run), rate, client.noise_multiplier, count)
-    return (*(chosen(run, client) if turn == 1 else ()), *statistics, training)
+    return (
+        *(chosen(run, client) if turn == 1 else ()),
+        *statistics,
+        training,
+        *owed_for_own(run, client, round),
+    )
+
+
+def owed_after(run: Run, client: ClientPlan) -> tuple[Release, ...]:
+    """Return what a client releases after the last round: its residuals by group, if the run has them."""
+    if run.calibration is None:
+        return ()
+    z = run.calibration.noise_multiplier
+    return (Release(client.id, run.rounds + 1, GroupResidual.name, 1.0, z, 1),)
+
+
+def owed_for_own(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...]:
+    """Return the steps of a round that train only the model that a client keeps; none in most runs."""
+    steps = run.own_steps(client)
+    owed = Release(client.id, round, OWN, client.sampling_rate, client.noise_multiplier, steps)
+    return (owed,) if steps else ()
 
 
 def training_of(run: Run) -> str:
@@ -171,7 +196,8 @@ def all_owed(run: Run, index: int, attendance: Attendance) -> list[Release]:
     client = run.clients[index]
     asked = range(1, run.rounds + 1) if run.hides_clients else attendance.rounds(index)
     rounds = enumerate(asked, start=1)
-    return [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    trained = [release for turn, round in rounds for release in owed(run, client, round, turn)]
+    return [*trained, *owed_after(run, client)]
 
 
 def first_uncharged(reported: Sequence[Release], charged: Sequence[Release]) -> Release | None:

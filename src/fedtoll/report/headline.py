@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fedtoll.formatting import count, group_label, in_seeds, interval, number, p_value, span
-from fedtoll.report import constants, trust
+from fedtoll.report import constants, trust, who
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 from fedtoll.toll import FEW_SEEDS, ResultsLike
@@ -63,7 +63,8 @@ def _who_pays(rows: pd.DataFrame, digest: Digest) -> list[str]:
     """Return the sentences on the groups that pay most and least, with their n and intervals."""
     claimed = rows[(rows["group"] != EVERYBODY) & ~rows["too_few"]].sort_values("toll", kind="stable")
     tuned = "with constants chosen for each ε, " if digest.tuned else ""
-    where = trust.phrase(digest.results.resolved.get("scenario", {}).get("privacy", {}))
+    scenario = digest.results.resolved.get("scenario", {})
+    where = trust.phrase(scenario.get("privacy", {})) + who.phrase(scenario)
     start = f"At ε = {digest.epsilon_text}{where} under {digest.leader}, {tuned}".rstrip()
     if claimed.empty:
         everybody = rows[rows["group"] == EVERYBODY]

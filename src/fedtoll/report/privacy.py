@@ -16,6 +16,7 @@ from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, TRAINING
 from fedtoll.report import trust, unit, who
+from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.toll import ResultsLike
 
 
@@ -125,7 +126,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     elif records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     terms += who.terms(scenario)
-    statistic = ~ledger["release"].isin([*TRAINING, CHOICE])
+    statistic = ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name])
     kinds = ledger.loc[statistic, ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)

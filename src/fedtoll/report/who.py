@@ -1,4 +1,4 @@
-"""The terms of the privacy card on clients that differ: personal budgets, and who takes part when."""
+"""The terms of the privacy card on clients that differ: budgets, models, and who takes part when."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from fedtoll.formatting import general, listed
 from fedtoll.report import unit
+from fedtoll.scenarios.personal import Personal
 
 
 def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the terms, each with its explanation; none if all clients spend all of ε in all rounds."""
+    """Return the terms, each with its explanation; none if clients do not differ."""
     found = {
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
+        "Personal models": _models(scenario.get("personal")),
+        "Calibration": _calibration(scenario.get("calibration")),
         "Participation": unit.participation(scenario)
         or _participation(scenario.get("participation", {}).get("kind", "all")),
     }
@@ -29,6 +32,55 @@ def _personal(factors: dict[str, float]) -> str:
         "Each client spends at most its own share of ε, and its noise is calibrated for that: "
         f"{f'{shares}, ' if shares else ''}{rest}. ε is the most that any client may spend. The shares are "
         "public, so who asks for more privacy is not protected."
+    )
+
+
+def phrase(scenario: Mapping[str, Any]) -> str:
+    """Return that figures are those of personal or calibrated models, for a sentence; else empty."""
+    label = _label(scenario.get("personal"))
+    offsets = " with offsets calibrated by group" if scenario.get("calibration") else ""
+    return (f" with personal models ({label})" if label else "") + offsets
+
+
+def _label(personal: Mapping[str, Any] | None) -> str:
+    """Return the method and its constants; a folder of another version may have others than are known."""
+    if not personal:
+        return ""
+    try:
+        return Personal.model_validate(dict(personal)).label
+    except ValueError:
+        return str(personal.get("kind", "unknown"))
+
+
+def _models(personal: Mapping[str, Any] | None) -> str:
+    """Return a paragraph on the models that clients keep; empty if they keep none."""
+    if not personal:
+        return ""
+    extra = (
+        " The steps that train only a client’s own model are charged too: the ledger calls them “own model”."
+        if personal.get("kind") == "ditto"
+        else ""
+    )
+    return (
+        f"{_label(personal)}. Every client keeps a model of its own, and all figures of groups are those of "
+        "own models: a held-out record is scored by the client that would have held it. Every gradient of a "
+        "record is clipped, noised and charged, whichever model it trains. So the guarantee is the same as "
+        "without personal models (ISRL-DP, not the weaker joint DP): it holds for all messages and for the "
+        f"own models themselves, whoever sees them.{extra} Own models are sent for scoring; no strategy sees "
+        "them."
+    )
+
+
+def _calibration(section: Mapping[str, Any] | None) -> str:
+    """Return a sentence on the last release by group; empty without one."""
+    if not section:
+        return ""
+    z = general(float(section.get("noise_multiplier", 0.0)))
+    return (
+        "After the last round every client releases, for each group, the sum of its residuals and that of "
+        f"their variances, with noise multiplier {z}: one release, charged to the same ε as "
+        "“group_residual”. The server corrects each group’s offset with it. Figures of the last round are "
+        "those of corrected scores, which use a record’s group."
     )
 
 

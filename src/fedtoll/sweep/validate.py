@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.federation import Records
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
-from fedtoll.server.trainer import Failed, Trainer
+from fedtoll.server.trainer import Failed, Final, Trainer
 from fedtoll.sweep.failures import named
 
 Losses = dict[str, float]
@@ -28,28 +30,51 @@ def validation_losses(trainer: Trainer, texts: Sequence[str]) -> list[Losses | E
 
     torch.set_num_threads(1)
     runs = [Run.from_json(text) for text in texts]
-    return [_losses(trainer, run, model) for run, model in zip(runs, trainer.final_models(runs), strict=True)]
+    return [_losses(trainer, run, final) for run, final in zip(runs, trainer.final_models(runs), strict=True)]
 
 
-def _losses(trainer: Trainer, run: Run, parameters: tuple[NDArray[Any], ...] | Failed) -> Losses | Exception:
+def _losses(trainer: Trainer, run: Run, final: Final | Failed) -> Losses | Exception:
     """Return the losses of one run's final model, or of a run that raised."""
-    import torch
-
-    from fedtoll.clients import losses, model
-
-    if isinstance(parameters, RunError) and parameters.__cause__ is None:  # it diverged
+    if isinstance(final, RunError) and final.__cause__ is None:  # it diverged
         return {EVERYBODY: math.nan}
-    if isinstance(parameters, Failed):
-        return named(run, parameters)
-    records = trainer.clients.federation(run).records(run.seed)
-    features = torch.from_numpy(records.table.features[records.validation]).to(model.DTYPES[run.precision])
-    module = model.build(run.model, features.shape[1], run.classes, run.precision)
-    model.put(module, parameters)
-    module.eval()
-    with torch.no_grad():
-        labels = torch.from_numpy(records.table.label[records.validation])
-        nats = losses.per_example(module(features), labels).double().numpy()
+    if isinstance(final, Failed):
+        return named(run, final)
+    federation = trainer.clients.federation(run)
+    records = federation.records(run.seed)
+    nats = np.empty(len(records.validation))
+    if run.personal is None:
+        nats[:] = _nats(run, records, records.validation, final.model, final.offsets)
+    else:  # each record by the own model of the client that it would be dealt to
+        owners = federation.owners(records.validation, run.seed)
+        for place, client in enumerate(run.clients):
+            mine = owners == place
+            nats[mine] = _nats(run, records, records.validation[mine], final.own[client.id])
     codes = records.groups.codes[records.validation]
     present = [(code, name) for code, name in enumerate(records.groups.names) if (codes == code).any()]
     by_group = {name: float(nats[codes == code].mean()) for code, name in present}
     return {**by_group, EVERYBODY: float(nats.mean())}
+
+
+def _nats(
+    run: Run,
+    records: Records,
+    rows: NDArray[np.int64],
+    parameters: Sequence[NDArray[Any]],
+    offset_G: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return the log-loss of a model on each of some rows, with an offset of each group's logits."""
+    import torch
+
+    from fedtoll.clients import losses, model
+
+    features = torch.from_numpy(records.table.features[rows]).to(model.DTYPES[run.precision])
+    module = model.build(run.model, features.shape[1], run.classes, run.precision)
+    model.put(module, parameters)
+    module.eval()
+    with torch.no_grad():
+        labels = torch.from_numpy(records.table.label[rows])
+        logits = module(features)
+        if offset_G is not None:
+            logits = logits.double() + torch.from_numpy(offset_G[records.groups.codes[rows]]).unsqueeze(1)
+        nats: NDArray[np.float64] = losses.per_example(logits, labels).double().numpy()
+        return nats
