@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from fedtoll.scenarios.run import Run
-from fedtoll.server import superlink
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
+from fedtoll.sweep import superlink
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 pytestmark = pytest.mark.slow

@@ -78,7 +78,7 @@ def participation(scenario: Mapping[str, Any]) -> str:
     """Return a sentence on clients that are sampled in secret; empty otherwise."""
     if not is_hidden(scenario):
         return ""
-    rate = float(scenario["participation"]["rate"])
+    rate = float(scenario.get("participation", {}).get("rate") or 0.0)
     return (
         f"Each client takes part in a round with probability {general(rate)}, drawn in secret. Nobody but "
         "the trusted server knows who does, and the noise counts on it: sampling clients amplifies."
