@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 
+@enum.unique
 class Purpose(enum.IntEnum):
     """The purpose of a stream: the first element of its key. Changing a value raises NUMERICS."""
 

@@ -43,7 +43,9 @@ def refusal(personal: Personal, plan: StrategyPlan, requested: Sequence[str]) ->
         return f"clients release their {requested[0]} at the server's model, which no client uses"
     cls = registry.load(plan.path)
     if issubclass(cls, Strategy) and cls.instructions is not Strategy.instructions:
-        return f"{NAMES[personal.kind]} fixes what clients train, and the strategy instructs them too"
+        return (
+            f"{NAMES[personal.kind]} fixes what clients train, and the strategy may instruct them otherwise"
+        )
     return sums.refusal(plan, requested)
 
 

@@ -18,7 +18,7 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.scenario import Scenario
+from fedtoll.scenarios.scenario import Privacy, Scenario, Training
 from fedtoll.server.app import federate, fit
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import plan
@@ -443,3 +443,23 @@ def test_clients_with_files_of_their_own_need_groups(tmp_path):
         holder["group"] = "Male"
     with pytest.raises(ScenarioError, match=r"no client holds records of 'Female'"):
         plan(validate(table, "own.toml"), "own.toml")
+
+
+THOUGHT_OF = {
+    Scenario: "name title description seeds data split partition model training participation personal "
+    "privacy statistics calibration strategies compare source setting claim tune results",
+    Training: "rounds learning_rate clip sampling_rate batch_size local_steps local_epochs engine device "
+    "precision average server_schedule on_failure timeout",
+    Privacy: "epsilons delta accountant noise_seed epsilon_factor trust colluding",
+}
+"""The keys for which it was decided whether they go with own models and a calibration."""
+
+
+@pytest.mark.parametrize("section", THOUGHT_OF, ids=lambda s: s.__name__)
+def test_new_keys_are_refused_or_known_to_go_with_own_models(section):
+    """What changes how clients train, or what is charged, may not hold for a client's own model as well.
+
+    Whoever adds a key refuses it in ``check`` of ``scenarios/personal.py`` and ``scenarios/calibration.py``,
+    or tests that both go with it, and then adds it here.
+    """
+    assert set(section.model_fields) == set(THOUGHT_OF[section].split())

@@ -138,6 +138,7 @@ def _describe_scenario(name: str) -> str:
         "",
         f"data        {data.source or data.file}, groups by {' x '.join(data.groups)}{without}",
         f"model       {scenario.model.kind}, {scenario.training.rounds} rounds",
+        *([f"own models  {scenario.personal.label}"] if scenario.personal else []),
         f"ε           {', '.join(map(str, privacy.epsilons))} (δ = {privacy.delta:g})",
         f"strategies  {', '.join(strategy.label for strategy in scenario.strategies)}",
         f"seeds       {', '.join(map(str, scenario.seeds))}",
