@@ -272,6 +272,8 @@ SHARED = {**CENTRAL, "trust": "secure-aggregation"}
         ({"privacy": CENTRAL, "participation": {"kind": "poisson"}}, r"rate: required by kind = 'poisson'"),
         ({"privacy": CENTRAL, "participation": {**HALF, "seed": 1}}, r"seed: not with kind = 'poisson'"),
         ({"privacy": CENTRAL, "training": {"on_failure": "skip"}}, r"on_failure = 'skip': must be 'abort'"),
+        ({"privacy": CENTRAL, "personal": {"kind": "mr-mtl", "strength": 0.1}}, r"trust.*must be 'local'"),
+        ({"privacy": CENTRAL, "calibration": {}}, r"trust.*must be 'local'"),
     ],
     ids=str,
 )
