@@ -37,6 +37,9 @@ class Purpose(enum.IntEnum):
     PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
+    CLIENTS = 30
+    UPDATE = 31
+    UPDATE_BIT = 32
     OWN_POISSON = 40
     OWN_NOISE = 41
     OWN_MODULE = 42

@@ -29,7 +29,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
-from fedtoll.server import calibration, personal, sums
+from fedtoll.server import calibration, client_sums, personal, sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -289,7 +289,10 @@ def _runs(
         statistics, planned, chosen = charged(*settings, choice.distribution, choice.trainings, grid)
     else:
         statistics, planned = constants(*settings)
-    statistics, planned = sums.planned(privacy, resolved, statistics, planned)
+    if privacy.unit == "record":
+        statistics, planned = sums.planned(privacy, resolved, statistics, planned)
+    else:
+        planned = client_sums.planned(scenario, resolved, planned)
     model, digest = _model_and_digest(scenario)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
@@ -330,6 +333,8 @@ def _runs(
             trust=privacy.trust,
             colluding=privacy.colluding if private else 0,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
+            unit=privacy.unit,
+            adaptive_clip=privacy.adaptive_clip,
             personal=scenario.personal,
             calibration=calibration.planned(scenario, private),
         )

@@ -36,6 +36,8 @@ class Task:
     weights_N
         A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
         and clipping undoes part of a large weight.
+    update_clip
+        The bound of the whole update where a client is the unit of privacy; engines do not clip it.
     """
 
     plan: ClientPlan
@@ -45,6 +47,7 @@ class Task:
     labels_N: torch.Tensor
     proximal_mu: float = 0.0
     weights_N: torch.Tensor | None = None
+    update_clip: float | None = None
     anchor: Sequence[NDArray[np.floating]] | None = None
     own: bool = False
 

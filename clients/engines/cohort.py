@@ -133,7 +133,7 @@ class CohortEngine:
         if reason := refusal(module):
             raise ValueError(f"the cohort engine cannot train this model: {reason}")
         layers = _flatten(module)
-        if run.seed != self._seed:  # a seed assigns other records to the clients
+        if run.seed != self._seed or run.participation:  # other records, or other clients in every round
             self._seed = run.seed
             self._pools.clear()
         order = sorted(range(len(tasks)), key=lambda i: -tasks[i].plan.steps)
