@@ -17,15 +17,23 @@ from fedtoll.clients.updates import BIT, CLIP
 from fedtoll.scenarios import client_unit
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.participation import chances_of
-from fedtoll.scenarios.run import ClientPlan, Run, StrategyPlan
+from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.scenarios.streams import Purpose, stream
+from fedtoll.server import sums
 from fedtoll.server.sums import COHORT, Sums, public_weights
 from fedtoll.strategies.base import Arrays, Report, Weights
 
 
-def planned(scenario: Scenario, plan: StrategyPlan, clients: Sequence[ClientPlan]) -> tuple[ClientPlan, ...]:
-    """Return clients with their capped weights in the sum and their shares of its noise.
+def planned(
+    scenario: Scenario,
+    plan: StrategyPlan,
+    statistics: Sequence[StatisticPlan],
+    clients: Sequence[ClientPlan],
+) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
+    """Return statistics and clients; these with their weights in a sum and their shares of its noise.
+
+    Where clients are the unit, weights are capped. Else this is :func:`fedtoll.server.sums.planned`.
 
     Raises
     ------
@@ -33,6 +41,8 @@ def planned(scenario: Scenario, plan: StrategyPlan, clients: Sequence[ClientPlan
         If the strategy's public weights are not valid, or too many clients collude.
     """
     privacy = scenario.privacy
+    if privacy.unit == "record":
+        return sums.planned(privacy, plan, statistics, clients)
     shared = privacy.trust == "secure-aggregation"
     honest = client_unit.together(scenario.participation, len(clients)) - privacy.colluding if shared else 1
     if shared and honest < 1:
@@ -43,7 +53,7 @@ def planned(scenario: Scenario, plan: StrategyPlan, clients: Sequence[ClientPlan
     weights = client_unit.capped(public_weights(plan, clients), privacy.weight_cap)
     sigma, most = max(c.noise_multiplier for c in clients), client_unit.largest(weights)
     z = client_unit.update_multiplier(sigma, privacy.adaptive_clip is not None)
-    return tuple(
+    return (), tuple(
         c.changed(
             noise_multiplier=sigma,
             weight=weight,

@@ -289,10 +289,7 @@ def _runs(
         statistics, planned, chosen = charged(*settings, choice.distribution, choice.trainings, grid)
     else:
         statistics, planned = constants(*settings)
-    if privacy.unit == "record":
-        statistics, planned = sums.planned(privacy, resolved, statistics, planned)
-    else:
-        planned = client_sums.planned(scenario, resolved, planned)
+    statistics, planned = client_sums.planned(scenario, resolved, statistics, planned)
     model, digest = _model_and_digest(scenario)
     engine, device = engines.choose(
         training, scenario.model, table.features.shape[1], len(table.classes), separate=separate
