@@ -37,7 +37,7 @@ class Flower:
 
     def __enter__(self) -> Flower:
         """Start the SuperLink; ``start_up`` has the seconds it took."""
-        from fedtoll.server.superlink import superlink
+        from fedtoll.sweep.superlink import superlink
 
         self._stack = ExitStack()
         self._home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-flower-")))

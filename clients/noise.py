@@ -23,6 +23,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,6 +77,12 @@ def noised(
     sd_K, magic_K = (x.view(shape) for x in _columns(tuple(sds), values.device, grid_step))
     released = torch.empty_like(normals) if out is None else out
     return released.copy_(values).addcmul_(normals, sd_K).add_(magic_K).sub_(magic_K)
+
+
+def noised_array(values: NDArray[Any], normals: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
+    """Return what :func:`noised` does for one array in numpy."""
+    exact, noise = (torch.from_numpy(np.asarray(x, dtype=np.float64)[None]) for x in (values, normals))
+    return np.asarray(noised(exact, noise, [sd])[0].numpy())
 
 
 @lru_cache(maxsize=1024)

@@ -26,7 +26,7 @@ from flwr.app import (
 from flwr.app.message_type import MessageType
 from numpy.typing import NDArray
 
-from fedtoll.clients import calibration, mechanisms, model, personal, wire
+from fedtoll.clients import calibration, mechanisms, model, personal, updates, wire
 from fedtoll.clients.engines import make_engine
 from fedtoll.clients.engines.base import Engine, Task
 from fedtoll.clients.failures import (
@@ -39,14 +39,14 @@ from fedtoll.clients.failures import (
 )
 from fedtoll.clients.state import LEDGER, answer, claim, enter, entered, keep_mechanism_state, mechanism_state
 from fedtoll.clients.weights import example_weights
-from fedtoll.privacy.ledger import DP_SGD, Release, chosen
+from fedtoll.privacy.ledger import Release, chosen, training_of
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import NUMERICS, Run
 
 Record = TypeVar("Record")
 
-_INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights"}
+_INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights", updates.CLIP}
 
 MOST_RUNS = 16
 """The maximum number of runs whose records and constants are kept."""
@@ -153,7 +153,7 @@ class Clients:
         results: list[list[personal.Result]] = [[] for _ in batches]
         for members in by_engine.values():
             engine = self.engine(batches[members[0]][0].run)
-            work = [(batches[i][0].run, [job.task for job in batches[i]]) for i in members]
+            work = [(batches[i][0].run.local, [job.task for job in batches[i]]) for i in members]
             for i, trained in zip(members, personal.train_together(engine, work), strict=True):
                 results[i] = trained
         return results
@@ -162,7 +162,7 @@ class Clients:
         """Train jobs of one run together and return their replies by index."""
         run = jobs[0].run
         try:
-            work = [(run, [job.task for job in jobs])]
+            work = [(run.local, [job.task for job in jobs])]
             (trained,) = personal.train_together(self.engine(run), work)
         except Exception as error:
             if len(jobs) == 1:
@@ -188,18 +188,19 @@ class Clients:
         if not (turn := broadcast.cohort.attendance.turn(client, broadcast.round)):  # it was not charged
             raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
-        group_weights = broadcast.instructions.get("group_weights")
-        weights = example_weights(group_weights, groups, labels, run, features.dtype)
+        asked = broadcast.instructions
+        weights = example_weights(asked.get("group_weights"), groups, labels, run, features.dtype)
         task = Task(
             plan=run.clients[client],
             round=broadcast.round,
             parameters=broadcast.parameters,
             features_ND=features,
             labels_N=labels,
-            proximal_mu=float(broadcast.instructions.get("proximal_mu", 0.0)),
+            proximal_mu=float(asked.get("proximal_mu", 0.0)),
             weights_N=weights,
             groups_N=groups,
             mechanism_state=mechanism_state(context.state, broadcast.round) if run.scales_gradients else None,
+            update_clip=updates.clip(run, asked),
         )
         claim(context.state, broadcast.answered)
         answers = _answers(broadcast.cohort, task, groups, turn)
@@ -297,14 +298,16 @@ def _reply(job: _Job, result: personal.Result) -> Message:
     """Record the releases in the client's ledger, and return the reply."""
     plan, round, trained = job.task.plan, job.task.round, result.trained
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
-    released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, plan.noise_multiplier, trained.steps))
+    rate, count = job.run.trained(plan) if job.run.unit == "client" else (plan.sampling_rate, trained.steps)
+    released.append(Release(plan.id, round, training_of(job.run), rate, plan.noise_multiplier, count))
     released += personal.released(job.task, result)
     if LEDGER not in job.context.state:
         released = [*chosen(job.run, plan), *released]
     own = personal.keep(job.context.state, job.task, result)
     if not entered(job.context.state, round):
         enter(job.context.state, released)
-    metrics: dict[str, Any] = {"num-examples": plan.size}
+    parameters, bits = updates.sent(job.run, job.task, trained.parameters)
+    metrics: dict[str, Any] = {"num-examples": plan.size, **bits}
     if trained.mechanism_state is not None:
         keep_mechanism_state(job.context.state, round, job.task.mechanism_state, trained.mechanism_state)
         metrics[BOUND] = trained.bound
@@ -312,15 +315,9 @@ def _reply(job: _Job, result: personal.Result) -> Message:
         value = estimate.value
         value = value.ravel().tolist() if isinstance(value, np.ndarray) else value
         metrics |= {statistic.name: value, f"{statistic.name}.sd": estimate.sd}
-    content = RecordDict(
-        {
-            "arrays": wire.encoded(trained.parameters),
-            "metrics": MetricRecord(metrics),
-            LEDGER: job.context.state[LEDGER],
-            **own,
-        }
-    )
-    return Message(content, reply_to=job.message)
+    records: Any = {"arrays": wire.encoded(parameters), "metrics": MetricRecord(metrics)}
+    records |= {LEDGER: job.context.state[LEDGER], **own}
+    return Message(RecordDict(records), reply_to=job.message)
 
 
 def roll_call(message: Message, context: Context) -> Message:

@@ -22,7 +22,15 @@ copyright = "the authors of fedtoll, Apache-2.0"
 version = release = fedtoll.__version__
 language = "en-GB"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "commands"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "mathml",
+    "commands",
+    "generated",
+]
 exclude_patterns = ["extensions"]
 
 # Check links to headings of other pages, too.

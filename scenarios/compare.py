@@ -62,6 +62,25 @@ class Compare(Section):
         return self
 
 
+def check_classes(section: Compare | None, classes: int) -> None:
+    """Check that what is compared is defined for this number of classes.
+
+    Raises
+    ------
+    ScenarioError
+        If there are more than two classes, and a measure or quantity needs positives and negatives.
+    """
+    if section is None or classes == 2:
+        return
+    needed = f"needs two classes, and the label has {classes}"
+    of_measure = [q for q in section.quantities if not q.endswith("difference")]
+    if section.measure in {"tpr", "fpr", "auroc"} and of_measure:
+        raise ScenarioError(f"compare.measure = {section.measure!r}: {needed}; use 'log_loss' or 'accuracy'")
+    for quantity in section.quantities:
+        if quantity.endswith("difference"):
+            raise ScenarioError(f"compare.quantities = {quantity!r}: {needed}")
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One test of a family: a strategy against the baseline, at one ε, in one quantity."""

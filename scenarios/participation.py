@@ -2,20 +2,23 @@
 
 Everybody knows the schedule, so nothing is gained by not knowing who takes part: a client's noise is
 calibrated for the rounds in which the schedule has it, without amplification by client sampling.
+
+``poisson`` is the exception. It is drawn from the run's own seed, as the noise is, and hidden from everybody
+but a trusted server, so it amplifies (:mod:`fedtoll.scenarios.client_unit`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedtoll.scenarios.by_client import Named, by_client
-from fedtoll.scenarios.fields import Rate, Section, Seed
+from fedtoll.scenarios.fields import Rate, Section, Seed, without_default
 from fedtoll.scenarios.streams import Purpose, stream
 
 KEY = "participation.availability"
@@ -27,14 +30,21 @@ class Participation(Section):
     - ``all``: every client in every round
     - ``fraction``: a share of the clients, the same number in every round, drawn without replacement
     - ``availability``: each client with a probability of its own, by group or client; 1 for those not named
+    - ``poisson``: each client with the same probability ``rate``, drawn in secret from the run's seed
 
-    ``seed`` draws the schedule, which is the same in every run of the scenario.
+    ``seed`` draws the other schedules, which are the same in every run of the scenario.
     """
 
-    kind: Literal["all", "fraction", "availability"] = "all"
+    kind: Literal["all", "fraction", "availability", "poisson"] = "all"
     fraction: Rate | None = None
     availability: dict[str, Rate] = Field(default_factory=dict)
+    rate: Rate | None = None
     seed: Seed = 0
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), rate=None)
 
     @model_validator(mode="after")
     def _check(self) -> Participation:
@@ -42,6 +52,10 @@ class Participation(Section):
             raise ValueError("fraction: required by kind = 'fraction', and only there")
         if bool(self.availability) != (self.kind == "availability"):
             raise ValueError("availability: required by kind = 'availability', and only there")
+        if (self.rate is not None) != (self.kind == "poisson"):
+            raise ValueError("rate: required by kind = 'poisson', and only there")
+        if self.seed and self.kind == "poisson":
+            raise ValueError("seed: not with kind = 'poisson', which is secret: the run's own seed draws it")
         if self.seed and self.kind == "all":
             raise ValueError("seed: needs kind = 'fraction' or 'availability'; nothing is drawn")
         return self
@@ -63,10 +77,13 @@ class Attendance:
     turns_TK: NDArray[np.int64]
 
     @staticmethod
-    def draw(rule: Participation | None, clients: Sequence[Named], rounds: int) -> Attendance:
+    def draw(
+        rule: Participation | None, clients: Sequence[Named], rounds: int, secret: int = 0
+    ) -> Attendance:
         """Draw the schedule of all clients, in the order of the plan.
 
         A round has its own stream, so that a run with fewer rounds has the beginning of the same schedule.
+        ``secret`` is the seed of the run, which draws a schedule that only a trusted server knows.
 
         Raises
         ------
@@ -83,9 +100,10 @@ class Attendance:
         chances = chances_of(rule, clients)
         present = np.ones((rounds, len(clients)), dtype=np.bool_)
         if rule is not None and rule.kind != "all":
+            purpose = Purpose.CLIENTS if rule.kind == "poisson" else Purpose.PARTICIPATION
             for t in range(rounds):
-                rng = stream(rule.seed, Purpose.PARTICIPATION, t + 1)
-                if rule.kind == "availability":
+                rng = stream(secret if rule.kind == "poisson" else rule.seed, purpose, t + 1)
+                if rule.kind in {"availability", "poisson"}:
                     present[t] = rng.random(len(clients)) < chances
                 else:
                     chosen = rng.choice(len(clients), round(chances[0] * len(clients)), replace=False)
@@ -126,5 +144,7 @@ def chances_of(rule: Participation | None, clients: Sequence[Named]) -> NDArray[
         return np.ones(len(clients))
     if rule.kind == "availability":
         return np.array(by_client(KEY, rule.availability, clients))
+    if rule.rate is not None:
+        return np.full(len(clients), rule.rate)
     number = max(1, round((rule.fraction or 1.0) * len(clients)))
     return np.full(len(clients), number / len(clients))

@@ -22,6 +22,7 @@ from pydantic import (
 from fedtoll.scenarios.calibration import CalibrationPlan
 from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.client import MechanismPlan
+from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
@@ -48,6 +49,8 @@ _LATER: dict[str, Any] = {
     "client_mechanism": None,
     "start": "initial",
     "pull": 0.0,
+    "unit": "record",
+    "adaptive_clip": None,
     "personal": None,
     "calibration": None,
 }
@@ -103,8 +106,9 @@ class ClientPlan(Section):
 
     If the server sees sums only, ``noise_multiplier`` is σ of the sum, in units of its sensitivity: what is
     charged. ``weight`` is the client's weight in the sum, and ``noise_share`` the noise that the client adds
-    itself, in units of the clip. A client that releases counts with its gradients divides
-    ``noise_multiplier`` among the two; ``noise_share`` is then that of the gradient, in units of its bound.
+    itself, in units of the clip. If a client is the unit of privacy, both are about its clipped update.
+    A client that releases counts with its gradients divides ``noise_multiplier`` among the two;
+    ``noise_share`` is then that of the gradient, in units of its bound.
     """
 
     id: int
@@ -222,6 +226,8 @@ class Run(Section):
     client_mechanism: MechanismPlan | None = None
     start: Literal["initial", "public"] = "initial"
     pull: float = 0.0
+    unit: Unit = "record"
+    adaptive_clip: float | None = None
     personal: Personal | None = None
     calibration: CalibrationPlan | None = None
 
@@ -266,7 +272,26 @@ class Run(Section):
     @property
     def attendance(self) -> Attendance:
         """Who takes part in which round; drawn anew at every call."""
-        return Attendance.draw(self.participation, self.clients, self.rounds)
+        return Attendance.draw(self.participation, self.clients, self.rounds, self.seed)
+
+    @property
+    def hides_clients(self) -> bool:
+        """Whether nobody but a trusted server knows who takes part, so that sampling clients amplifies."""
+        return self.participation is not None and self.participation.kind == "poisson"
+
+    def trained(self, client: ClientPlan) -> tuple[float, int]:
+        """Return the sampling rate and the number of releases that one round of training is charged with.
+
+        For records it is that of the client's batches and its steps; for clients, that of the clients and 1.
+        """
+        if self.unit == "record":
+            return client.sampling_rate, client.steps
+        return (self.participation and self.participation.rate) or 1.0, 1
+
+    @property
+    def local(self) -> Run:
+        """The run as engines see it: without clip and noise for records, if a client is the unit."""
+        return self if self.unit == "record" else self.model_copy(update={"mechanism": "none", "clip": None})
 
     @property
     def has_personal_budgets(self) -> bool:

@@ -24,6 +24,7 @@ from fedtoll.scenarios.calibration import check as check_calibration
 from fedtoll.scenarios.claims import Claim, Setting, Source, consistent
 from fedtoll.scenarios.client import Client
 from fedtoll.scenarios.client import check as check_client
+from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -208,6 +209,9 @@ class Privacy(Section):
 
     ``trust``: who sees what (:mod:`fedtoll.scenarios.trust`). ``colluding``: how many clients may tell the
     adversary their share of the noise under secure aggregation.
+    ``unit``: what is protected, a record, or a client with all its records
+    (:mod:`fedtoll.scenarios.client_unit`). ``adaptive_clip``: the quantile of the updates' norms that C
+    follows, starting from ``training.clip``. ``weight_cap``: the largest weight, in units of the mean.
     ``epsilon_factor``: the share of ε that clients of a group, or a client, spend at most, by name; 1 for
     those not named. ε is then the most that any client spends.
     """
@@ -219,11 +223,15 @@ class Privacy(Section):
     epsilon_factor: dict[str, Rate] = Field(default_factory=dict)
     trust: Trust = "local"
     colluding: Annotated[int, Field(strict=True, ge=0)] = 0
+    unit: Unit = "record"
+    adaptive_clip: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    weight_cap: Annotated[float, Field(strict=True, ge=1, allow_inf_nan=False)] | None = None
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
-        return without_default(handler(self), epsilon_factor={}, trust="local", colluding=0)
+        later = {"unit": "record", "adaptive_clip": None, "weight_cap": None}
+        return without_default(handler(self), epsilon_factor={}, trust="local", colluding=0, **later)
 
     @field_validator("epsilons")
     @classmethod
@@ -331,14 +339,9 @@ class Scenario(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later section that has its default, so that older stored scenarios stay the same."""
-        later = {
-            "results": Results().model_dump(),
-            "participation": Participation().model_dump(),
-            "client": Client().model_dump(),
-            "personal": None,
-            "calibration": None,
-        }
-        return without_default(handler(self), **later)
+        sections = {"results": Results(), "participation": Participation(), "client": Client()}
+        later = {name: section.model_dump() for name, section in sections.items()}
+        return without_default(handler(self), personal=None, calibration=None, **later)
 
     @property
     def keeps_predictions(self) -> bool:

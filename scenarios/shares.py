@@ -22,6 +22,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fedtoll.scenarios import client_unit
+
 TOLERANCE = 1e-9
 """The relative error with which shares and the sum of the weights are compared."""
 
@@ -71,6 +73,11 @@ def check_shares(run: Any) -> None:
     """Raise ``ValueError`` unless the clients of a run add the noise of its trust model and mechanism."""
     clients, statistics = run.clients, run.statistics
     planned = run.client_mechanism
+    if run.unit == "client":
+        client_unit.check_run(run)
+        return
+    if run.adaptive_clip is not None or (run.participation and run.participation.kind == "poisson"):
+        raise ValueError("adaptive_clip, participation 'poisson': need the unit 'client'")
     if run.trust == "local":
         if run.colluding or any(x.noise_share is not None for x in statistics):
             raise ValueError("noise_share, colluding: only where the server sees sums")

@@ -37,12 +37,15 @@ class Purpose(enum.IntEnum):
     PARTICIPATION = 14
     SUM_NOISE = 20
     SUM_STATISTIC = 21
-    BATCH_STATISTIC = 30
+    CLIENTS = 30
+    UPDATE = 31
+    UPDATE_BIT = 32
     OWN_POISSON = 40
     OWN_NOISE = 41
     OWN_MODULE = 42
     HELD_OUT = 43
     CALIBRATION = 44
+    BATCH_STATISTIC = 50
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

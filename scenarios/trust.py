@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fedtoll.scenarios import client_unit
+
 Trust = Literal["local", "secure-aggregation", "central"]
 
 _ONE_STEP = {
@@ -29,6 +31,8 @@ _ABORT = {
 def check(scenario: Any) -> None:
     """Raise ``ValueError`` in one line if a scenario's trust model does not go with its other sections."""
     trust, training, tune = scenario.privacy.trust, scenario.training, scenario.tune
+    by_record = scenario.privacy.unit == "record"
+    client_unit.check(scenario)
     if scenario.privacy.colluding and trust != "secure-aggregation":
         raise ValueError(
             f"privacy.colluding = {scenario.privacy.colluding}: needs privacy.trust = 'secure-aggregation'"
@@ -36,7 +40,7 @@ def check(scenario: Any) -> None:
     if trust == "local":
         return
     given = f"with privacy.trust = {trust!r}"
-    if training.local_steps is None:
+    if training.local_steps is None and by_record:
         raise ValueError(
             f"training.local_epochs = {training.local_epochs:g}: use local_steps = 1 {given}: "
             f"{_ONE_STEP[trust]}"
@@ -45,7 +49,7 @@ def check(scenario: Any) -> None:
         ("training.local_steps", (training.local_steps,)),
         ("tune.local_steps", tune.local_steps if tune else ()),
     ):
-        if any(step != 1 for step in steps):
+        if any(step != 1 for step in steps) and by_record:
             raise ValueError(f"{key} = {max(steps)}: must be 1 {given}: {_ONE_STEP[trust]}")
     if training.on_failure != "abort":
         raise ValueError(f"training.on_failure = 'skip': must be 'abort' {given}: {_ABORT[trust]}")
@@ -58,7 +62,7 @@ def check(scenario: Any) -> None:
         )
     if tune is not None and tune.charge != "none":
         raise ValueError(f"tune.charge = {tune.charge!r}: must be 'none' {given}")
-    if (kind := scenario.participation.kind) != "all":
+    if (kind := scenario.participation.kind) != "all" and by_record:
         raise ValueError(
             f"participation.kind = {kind!r}: must be 'all' {given}: weights and shares of the noise "
             "are those of all clients"

@@ -14,20 +14,22 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.app.message_type import MessageType
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
-from numpy.typing import NDArray
 
 from fedtoll.clients import wire
 from fedtoll.clients.train import BOUND, only
-from fedtoll.privacy.update_noise import noise_variance, variances_of
+from fedtoll.privacy.ledger import ALL_CLIENTS
+from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
+from fedtoll.server.client_sums import ClientSums
 from fedtoll.server.strict import Strict
 from fedtoll.server.sums import Sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
+from fedtoll.strategies.new_model import like, partly
 from fedtoll.strategies.postprocess import Released
 from fedtoll.strategies.simplex import simplex_violation
 
@@ -48,6 +50,9 @@ class Aggregation:
         The statistics of the sum, if it saw sums only.
     noise_variances
         v_k of their updates; NaN where there is no update.
+    clip, added
+        Where a client is the unit of privacy: the bound of the round's updates, and the variance of the noise
+        that the server added to a coordinate of the model.
     """
 
     weights: Weights | None = None
@@ -55,6 +60,8 @@ class Aggregation:
     statistics: Sequence[Mapping[str, Estimate]] = field(default_factory=list)
     noise_variances: list[float] = field(default_factory=list)
     total: Mapping[str, Estimate] = field(default_factory=dict)
+    clip: float | None = None
+    added: float = 0.0
 
 
 class Adapted(FlowerStrategy):
@@ -71,7 +78,7 @@ class Adapted(FlowerStrategy):
         self.history: dict[int, Aggregation] = {}
         self._run = run
         self._strict = strict
-        self._sums = None if run.trust == "local" else Sums(run)
+        self._sums = None if run.trust == "local" else Sums(run) if run.unit == "record" else ClientSums(run)
         self._members = [Member(c.id, c.size, c.group) for c in run.clients]
         self._state = strategy.init([self._sums.member] if self._sums else self._members)
         self._released = Released(run)
@@ -84,7 +91,8 @@ class Adapted(FlowerStrategy):
         """Return a message to every client that takes part: the model and the strategy's instructions."""
         self._params, self._round = tuple(wire.arrays(arrays)), server_round
         places = self._strict.attendance.clients(server_round)
-        if not places:
+        self._strict.charge_hidden(server_round)
+        if not places and not self._run.hides_clients:
             return []
         members = [self._sums.member] if self._sums else [self._members[i] for i in places]
         self._state = self.strategy.begin(server_round, members, self._state)
@@ -93,11 +101,12 @@ class Adapted(FlowerStrategy):
             for k, v in self.strategy.instructions(server_round, self._state).items()
         }
         self._instructions = instructions
-        if reserved := sorted({*config, "server-round"} & set(instructions)):
+        own = {} if self._sums is None else self._sums.instructions()
+        if reserved := sorted({*config, *own, "server-round"} & set(instructions)):
             raise RunError(
                 f"round {server_round}: {self._name} may not send the reserved instruction {reserved[0]!r}"
             )
-        record = ConfigRecord({**config, **instructions, "server-round": server_round})
+        record = ConfigRecord({**config, **instructions, **own, "server-round": server_round})
         content = RecordDict({"arrays": arrays, "config": record})
         return [
             Message(content, self._strict.node_of[self._run.clients[i].id], MessageType.TRAIN) for i in places
@@ -108,10 +117,11 @@ class Adapted(FlowerStrategy):
     ) -> tuple[ArrayRecord, MetricRecord | None]:
         """Weigh the reports of the clients that replied, in the plan's order, and combine their updates.
 
-        In a round in which nobody takes part, the model stays as it is.
+        In a round in which nobody takes part, the model stays as it is, unless that is a secret.
         """
-        clients = [self._run.clients[i] for i in self._strict.attendance.clients(server_round)]
-        if not clients:
+        places = self._strict.attendance.clients(server_round)
+        clients = [self._run.clients[i] for i in places]
+        if not clients and not self._run.hides_clients:
             self.history[server_round] = Aggregation(np.empty(0), np.empty(0))
             return wire.encoded(self._params), None
         received: dict[int, Any] = {
@@ -121,11 +131,13 @@ class Adapted(FlowerStrategy):
         metrics = [received.get(c.id) for c in clients]
         present = [i for i, content in enumerate(metrics) if content is not None]
         statistics: Sequence[Mapping[str, Estimate]] = []
+        noise, clip = [], None
         if self._sums is None:
             statistics = self._released.update(clients, metrics)
             reports = [self._report(clients[i], statistics[i], received) for i in present]
         else:
-            reports = [self._sum(self._sums, server_round, metrics)]
+            noise, clip = self._sums.variances(clients, self._instructions), self._sums.clip
+            reports = [self._sum(self._sums, server_round, places, metrics, noise)]
         returned = self.strategy.weigh(reports, self._state)
         try:
             weights, state = weights_and_state(returned)
@@ -143,13 +155,14 @@ class Adapted(FlowerStrategy):
             )
         if np.shape(coefficients) != weights.shape:
             raise RunError(f"round {server_round}: {self._name} did not return one coefficient per client")
-        params = _like(self._params, combined, f"round {server_round}: {self._name} returned a model")
+        params = like(self._params, combined, f"round {server_round}: {self._name} returned a model")
         if (share := step(self._run.server_schedule, server_round, self._run.rounds)) != 1:
-            params, coefficients = _partly(self._params, params, share), share * coefficients
-        variances = np.array([r.noise_variance for r in reports])
+            params, coefficients = partly(self._params, params, share), share * coefficients
+        variances, added = np.array([r.noise_variance for r in reports]), 0.0
         if self._sums is not None:
-            weights, coefficients = self._sums.weights, self._sums.weights * coefficients
-            variances = np.array(variances_of(self._run, self._instructions))
+            added = float(coefficients[0]) ** 2 * self._sums.added
+            weights = self._sums.weights[places]
+            coefficients, variances = weights * coefficients, np.array(noise)
         weights, coefficients, variances = (
             _filled(values, present, len(clients), absent)
             for values, absent in ((weights, 0.0), (coefficients, 0.0), (variances, math.nan))
@@ -157,6 +170,8 @@ class Adapted(FlowerStrategy):
         self.history[server_round] = Aggregation(
             *(weights, coefficients, statistics, variances.tolist()),
             total={} if self._sums is None else reports[0].statistics,
+            clip=clip,
+            added=added,
         )
         return wire.encoded(params), None
 
@@ -164,7 +179,7 @@ class Adapted(FlowerStrategy):
         """Return the model to evaluate, which may differ from the broadcast model."""
         current = tuple(wire.arrays(arrays))
         output = self.strategy.output(current, self._state)
-        return tuple(_like(current, output, f"{self._name}.output returned a model"))
+        return tuple(like(current, output, f"{self._name}.output returned a model"))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -179,12 +194,14 @@ class Adapted(FlowerStrategy):
     def summary(self) -> None:
         """Do not log a summary."""
 
-    def _sum(self, sums: Sums, round: int, metrics: Sequence[Any]) -> Report:
+    def _sum(
+        self, sums: Sums, round: int, places: Sequence[int], metrics: Sequence[Any], noise: Sequence[float]
+    ) -> Report:
         """Return the report of the sum; every reply is there, since such runs skip none."""
-        ids, noise = [c.id for c in self._run.clients], variances_of(self._run, self._instructions)
+        ids = [self._run.clients[i].id for i in places]
         received = [self._strict.parameters[i] for i in ids]
-        spent = max(self._strict.ledger.epsilon(i) for i in ids)
-        return sums.report(round, self._params, received, metrics, noise, spent)
+        spent = max(map(self._strict.ledger.epsilon, [ALL_CLIENTS] if self._run.hides_clients else ids))
+        return sums.report(round, places, self._params, received, metrics, noise, spent)
 
     def _report(self, client: ClientPlan, statistics: Mapping[str, Estimate], received: Any) -> Report:
         mu, bound = self._instructions.get("proximal_mu", 0.0), received[client.id].get(BOUND)
@@ -273,10 +290,8 @@ def _adapt(strategy: Any, run: Run, strict: Strict) -> FlowerStrategy:
         if returned is None:
             raise RunError(f"{where} no model: too few clients for its parameters?")
         current = tuple(wire.arrays(broadcast))
-        new = _like(current, returned.to_numpy_ndarrays(), f"{where} a model")
-        return ArrayRecord(
-            _partly(current, new, step(run.server_schedule, server_round, run.rounds))
-        ), metrics
+        new = like(current, returned.to_numpy_ndarrays(), f"{where} a model")
+        return ArrayRecord(partly(current, new, step(run.server_schedule, server_round, run.rounds))), metrics
 
     strategy.configure_train, strategy.aggregate_train = configure_train, aggregate_train
     adapted: FlowerStrategy = strategy
@@ -376,25 +391,3 @@ def model_of(strategy: FlowerStrategy) -> Callable[[ArrayRecord], Arrays]:
     if isinstance(strategy, Adapted):
         return strategy.output
     return lambda arrays: tuple(wire.arrays(arrays))
-
-
-def _partly(current: Arrays, new: Sequence[NDArray[Any]], share: float) -> list[NDArray[Any]]:
-    """Return the model that is this share of the way from the current model to the new one."""
-    if share == 1:
-        return list(new)
-    return [
-        (old + share * (array.astype(np.float64) - old)).astype(old.dtype)
-        for old, array in zip(current, new, strict=True)
-    ]
-
-
-def _like(current: Arrays, new: Sequence[Any], what: str) -> list[NDArray[np.floating]]:
-    """Return ``new`` in the precision of ``current``; raise if it is not finite or its shapes differ."""
-    expected = [array.shape for array in current]
-    if (shapes := [np.shape(array) for array in new]) != expected:
-        raise RunError(f"{what} of shapes {shapes} instead of {expected}")
-    with np.errstate(over="ignore"):
-        model = [np.asarray(array, dtype=old.dtype) for array, old in zip(new, current, strict=True)]
-    if not all(np.isfinite(array).all() for array in model):
-        raise RunError(f"{what} that is not finite")
-    return model

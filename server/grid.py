@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Context, Message, RecordDict
@@ -99,3 +100,22 @@ class LocalGrid(SynchronousGrid):
         if all(m.metadata.message_type == MessageType.QUERY for m in sent):
             return [clients.roll_call(m, c) for m, c in zip(sent, contexts, strict=True)]
         return self._handler(sent, contexts)
+
+
+def wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
+    """Return the nodes of a Grid, as soon as so many are there.
+
+    Raises
+    ------
+    RunError
+        If they are fewer after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while len(nodes := sorted(grid.get_node_ids())) < expected:
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"roll call: {len(nodes)} nodes instead of {expected} after {timeout:g} s "
+                f'(flwr run takes --federation-config "num-supernodes={expected}")'
+            )
+        time.sleep(0.2)
+    return nodes

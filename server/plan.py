@@ -19,6 +19,7 @@ from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.by_client import check_names, crossing
 from fedtoll.scenarios.choice import Choice, Distribution
+from fedtoll.scenarios.compare import check_classes
 from fedtoll.scenarios.data.table import REST
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.federation import Federation
@@ -29,7 +30,7 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
-from fedtoll.server import calibration, personal, sums
+from fedtoll.server import calibration, client_sums, personal, sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -132,8 +133,9 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for holder in scenario.partition.holders:
             if holder.group and holder.group not in groups:
-                hint = nearest(holder.group, groups)
-                raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
+                raise ScenarioError(
+                    f"partition.holders: no group {holder.group!r}{nearest(holder.group, groups)}"
+                )
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
@@ -143,6 +145,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
             _model_and_digest(scenario)
         with _skips_code(f"mechanism {scenario.client.mechanism}", unchecked):
             clipping.planned(scenario.client, "dp-sgd", 1)
+        check_classes(scenario.compare, len(source.classes))
         delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -289,8 +292,8 @@ def _runs(
         statistics, planned, chosen = charged(*settings, choice.distribution, choice.trainings, grid)
     else:
         statistics, planned = constants(*settings)
-    statistics, planned = sums.planned(privacy, resolved, statistics, planned)
     local = clipping.planned(scenario.client, mechanism, len(groups.names))
+    statistics, planned = client_sums.planned(scenario, resolved, statistics, planned)
     model, digest = _model_and_digest(scenario)
     inputs, classes = table.features.shape[1], len(table.classes)
     engine, device = engines.choose(training, scenario.model, inputs, classes, separate=separate)
@@ -333,6 +336,8 @@ def _runs(
             colluding=privacy.colluding if private else 0,
             participation=None if scenario.participation.kind == "all" else scenario.participation,
             client_mechanism=local,
+            unit=privacy.unit,
+            adaptive_clip=privacy.adaptive_clip,
             personal=scenario.personal,
             calibration=calibration.planned(scenario, private),
         )
@@ -390,10 +395,7 @@ def from_config(config: Mapping[str, Any]) -> Plan:
     except ValueError:
         expected = f"must be a number above 0, 'inf' or {CLIP_ONLY!r}"
         raise ScenarioError(f"run configuration: epsilon = {text!r}: {expected}") from None
-    try:
-        seed = int(config["seed"])
-    except ValueError:
-        seed = -1
+    seed = int(config["seed"]) if str(config["seed"]).isdecimal() else -1
     if not 0 <= seed < 2**32:
         raise ScenarioError(f"run configuration: seed = {config['seed']!r}: must be from 0 to {2**32 - 1}")
     narrowed = {"strategies": (specs[0],), "seeds": (seed,), "privacy": privacy}

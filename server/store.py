@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedtoll.privacy import accounting
+from fedtoll.privacy.ledger import ALL_CLIENTS
 from fedtoll.scenarios import resolved
 from fedtoll.scenarios.atomic import write_bytes, write_folder
 from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
@@ -269,15 +270,17 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
     noise = {}
     for run in runs:
         personal = run.has_personal_budgets
-        for client in run.clients if run.mechanism == "dp-sgd" else ():
-            noise[run.strategy.name, run.epsilon, client.id] = {
+        listed = run.clients[:1] if run.hides_clients else run.clients  # then all are charged alike
+        for client in listed if run.mechanism == "dp-sgd" else ():
+            number = ALL_CLIENTS if run.hides_clients else client.id
+            noise[run.strategy.name, run.epsilon, number] = {
                 "strategy": run.strategy.name,
                 "mechanism": run.mechanism,
                 "epsilon": run.epsilon,
-                "client": client.id,
+                "client": number,
                 **({"epsilon_target": run.target_of(client)} if personal else {}),
-                "sampling_rate": client.sampling_rate,
-                "steps": client.steps * run.rounds_of(client),
+                "sampling_rate": run.trained(client)[0],
+                "steps": run.trained(client)[1] * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
                 **(

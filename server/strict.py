@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +19,12 @@ from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.clients import wire
 from fedtoll.clients.failures import CLIENT_FAILED, REASONS
-from fedtoll.privacy.ledger import COLUMNS, Ledger, Release, first_missing, first_uncharged, owed
+from fedtoll.clients.updates import BIT
+from fedtoll.privacy.ledger import COLUMNS, Ledger, Release, first_missing, first_uncharged, hidden, owed
+from fedtoll.scenarios.client_unit import bit_share
 from fedtoll.scenarios.errors import RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
-from fedtoll.server.grid import SynchronousGrid
+from fedtoll.server.grid import SynchronousGrid, wait_for_nodes
 from fedtoll.server.personal import OwnModels, taken
 
 RECORDS = {"arrays", "metrics", client_state.LEDGER}
@@ -71,6 +72,10 @@ class Strict(SynchronousGrid):
         self.own: OwnModels = {}
         self.set_run(grid.run)
 
+    def charge_hidden(self, round: int) -> None:
+        """Charge a round to all clients alike if nobody sees who takes part; a trusted server calls this."""
+        self.ledger.charge(hidden(self._plan, round))
+
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes of the clients that take part in the next round, in the order of the clients."""
         round = min(self.attendance.next(self._last + 1), self._plan.rounds)
@@ -85,7 +90,7 @@ class Strict(SynchronousGrid):
             If a client is missing, appears twice, or runs another version or other arithmetic.
         """
         expected = len(self._plan.clients)
-        nodes = _wait_for_nodes(self._grid, expected, timeout)
+        nodes = wait_for_nodes(self._grid, expected, timeout)
         calls = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
         found: dict[int, int] = {}
         for reply in self._grid.send_and_receive(calls, timeout=timeout):
@@ -327,6 +332,8 @@ class Strict(SynchronousGrid):
                 public[f"{s.name}.sd"] = s.added_noise * s.declaration.sensitivity(plan.size)
                 shape = self._plan.released(plan, s)
                 cells[s.name] = (math.prod(shape),) if shape else ()
+        if self._plan.adaptive_clip is not None and self._plan.clip is not None:
+            public[f"{BIT}.sd"], cells[BIT] = bit_share(self._plan), ()
         return public, cells
 
 
@@ -362,18 +369,6 @@ def _difference(reported: Sequence[Release], charged: Sequence[Release]) -> str:
 
 def _round(message: Message) -> int:
     return int(clients.only(ConfigRecord, message.content)["server-round"])  # type: ignore[arg-type]
-
-
-def _wait_for_nodes(grid: Grid, expected: int, timeout: float) -> list[int]:
-    deadline = time.monotonic() + timeout
-    while len(nodes := sorted(grid.get_node_ids())) < expected:
-        if time.monotonic() > deadline:
-            raise RunError(
-                f"roll call: {len(nodes)} nodes instead of {expected} after {timeout:g} s "
-                f'(flwr run takes --federation-config "num-supernodes={expected}")'
-            )
-        time.sleep(0.2)
-    return nodes
 
 
 def shortened(reason: str) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fedtoll.clients.noise import noised
+from fedtoll.clients.noise import noised_array
+from fedtoll.privacy.update_noise import variances_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan
 from fedtoll.scenarios.scenario import Privacy
@@ -66,6 +66,11 @@ def check(privacy: Privacy, plan: StrategyPlan, requested: Sequence[tuple[str, A
             f"privacy.trust = {privacy.trust!r}: strategy {plan.name!r} sees only sums and public weights "
             f"there, but {reason}"
         )
+    if privacy.unit == "client" and requested:
+        raise ScenarioError(
+            f"privacy.unit = 'client': strategy {plan.name!r} asks for {requested[0][0]}, whose noise covers "
+            "what one record changes, not what all records of a client do"
+        )
 
 
 def planned(
@@ -91,15 +96,7 @@ def planned(
         raise ScenarioError(
             f"privacy.colluding = {privacy.colluding}: must be less than the {len(clients)} clients"
         )
-    strategy = registry.build(plan.path, plan.parameters)
-    members = [Member(c.id, c.size, c.group) for c in clients]
-    returned = registry.asked(strategy, "public_weights", members)
-    problem = simplex_violation(returned, len(clients))
-    if not problem and not (returned > 0).all():
-        problem = "a client has no weight, so it cannot add its part to the sum"
-    if problem:
-        raise ScenarioError(f"strategies: {plan.name}: public_weights: {problem}")
-    weights = [float(w) for w in returned]
+    weights = public_weights(plan, clients)
     sigma = max(c.noise_multiplier for c in clients)
     shared = privacy.trust == "secure-aggregation" and sigma > 0
     shares = [0.0] * len(clients)
@@ -119,6 +116,25 @@ def planned(
             for c, weight, share in zip(clients, weights, shares, strict=True)
         ),
     )
+
+
+def public_weights(plan: StrategyPlan, clients: Sequence[ClientPlan]) -> list[float]:
+    """Return the public weight of every client under a strategy, each greater than 0, with sum 1.
+
+    Raises
+    ------
+    ScenarioError
+        If the strategy returns anything else.
+    """
+    strategy = registry.build(plan.path, plan.parameters)
+    members = [Member(c.id, c.size, c.group) for c in clients]
+    returned = registry.asked(strategy, "public_weights", members)
+    problem = simplex_violation(returned, len(clients))
+    if not problem and not (returned > 0).all():
+        problem = "a client has no weight, so it cannot add its part to the sum"
+    if problem:
+        raise ScenarioError(f"strategies: {plan.name}: public_weights: {problem}")
+    return [float(w) for w in returned]
 
 
 def added_variance(run: Run) -> float:
@@ -142,11 +158,22 @@ class Sums:
         self._run = run
         self.member = Member(COHORT, sum(c.size for c in run.clients), "")
         self.weights: Weights = np.array([c.weight for c in run.clients], dtype=np.float64)
+        self.added = added_variance(run) if run.unit == "record" else 0.0
+        self.clip: float | None = None  # of whole updates, if a client is the unit
         self._last: dict[str, Estimate] = {}
+
+    def instructions(self) -> dict[str, float]:
+        """Return what clients are sent besides what the strategy asks."""
+        return {}
+
+    def variances(self, clients: Sequence[ClientPlan], instructions: Mapping[str, Any]) -> list[float]:
+        """Return the variance of the noise in a coordinate of every client's update."""
+        return variances_of(self._run, instructions)
 
     def report(
         self,
         round: int,
+        places: Sequence[int],
         params: Arrays,
         received: Sequence[Sequence[NDArray[np.floating]]],
         metrics: Sequence[Mapping[str, Any]],
@@ -157,22 +184,17 @@ class Sums:
 
         Parameters
         ----------
-        round, params
-            The round, from 1, and the broadcast model.
+        round, places, params
+            The round, from 1, the clients that take part in it, and the broadcast model.
         received, metrics
-            Every client's new model and metrics, in the order of the plan.
+            Their new models and metrics, in the order of the plan.
         variances
             The variance of the noise in a coordinate of each client's update.
         epsilon
             The largest ε that a record has spent.
         """
         run = self._run
-        total = tuple(
-            np.asarray(
-                sum(p * (w[i].astype(np.float64) - old) for p, w in zip(self.weights, received, strict=True))
-            )
-            for i, old in enumerate(params)
-        )
+        total = self.total(params, self.weights, received)
         added = added_variance(run)
         return Report(
             client=COHORT,
@@ -185,10 +207,23 @@ class Sums:
             learning_rate=run.learning_rate,
         )
 
+    @staticmethod
+    def total(params: Arrays, weights: Weights, received: Sequence[Sequence[NDArray[np.floating]]]) -> Arrays:
+        """Return the weighted sum of the updates of some clients."""
+        return tuple(
+            np.asarray(
+                sum(
+                    (p * (w[i].astype(np.float64) - old) for p, w in zip(weights, received, strict=True)),
+                    start=np.zeros(old.shape),
+                )
+            )
+            for i, old in enumerate(params)
+        )
+
     def _with_noise(self, total: Arrays, sd: float, round: int) -> Arrays:
         """Return the sum of the updates with the noise that a trusted server adds."""
         rng = stream(self._run.noise_seed, Purpose.SUM_NOISE, round)
-        return tuple(_noised(array, rng.standard_normal(array.shape), sd) for array in total)
+        return tuple(noised_array(array, rng.standard_normal(array.shape), sd) for array in total)
 
     def _statistic(
         self, index: int, plan: StatisticPlan, round: int, metrics: Sequence[Mapping[str, Any]]
@@ -203,13 +238,7 @@ class Sums:
         if run.trust == "central" and plan.noise_multiplier > 0:
             sd = plan.noise_multiplier * plan.declaration.sensitivity(1)
             rng = stream(run.noise_seed, Purpose.SUM_STATISTIC, round, index)
-            value = _noised(value, rng.standard_normal(shape), sd)
+            value = noised_array(value, rng.standard_normal(shape), sd)
         new = Estimate(value, np.full(shape, sd))
         self._last[plan.name] = smooth(self._last.get(plan.name), new, run.smoothing)
         return self._last[plan.name]
-
-
-def _noised(values: NDArray[Any], normals: NDArray[np.float64], sd: float) -> NDArray[np.float64]:
-    """Return values plus noise, rounded to the grid of the noise."""
-    exact, noise = (torch.from_numpy(np.asarray(x, dtype=np.float64)[None]) for x in (values, normals))
-    return np.asarray(noised(exact, noise, [sd])[0].numpy())

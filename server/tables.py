@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedtoll.privacy.ledger import CHOICE, Ledger, Release
+from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, Ledger, Release
 from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.measures import EVERYBODY
@@ -94,7 +94,8 @@ def _clients(
         recorded = history.get(round, adapter.Aggregation())
         for i, place in enumerate(strict.attendance.clients(round)):
             client = run.clients[place]
-            so_far[client.id] = spent.get((client.id, round), so_far[client.id])
+            charged = ALL_CLIENTS if run.hides_clients else client.id
+            so_far[client.id] = spent.get((charged, round), so_far[client.id])
             row: dict[str, Any] = {
                 "round": round,
                 "client": client.id,
@@ -140,13 +141,13 @@ def _spent(run: Run, strict: Strict) -> Spent:
     """Return the ε spent by client and round, composed from the ledger's releases."""
     spent: Spent = {}
     account = Ledger.of(run)
-    for client in run.clients:
+    for client in [ALL_CLIENTS] if run.hides_clients else [c.id for c in run.clients]:
         by_round: dict[int, list[Release]] = {}
-        for release in strict.ledger.releases_of(client.id):
+        for release in strict.ledger.releases_of(client):
             by_round.setdefault(release.round, []).append(release)
         for round in sorted(by_round):  # 0 is the choice of constants
             account.charge(by_round[round])
-            spent[client.id, round] = account.epsilon(client.id)
+            spent[client, round] = account.epsilon(client)
     return spent
 
 
@@ -168,7 +169,12 @@ def _rounds(
     frame = effective.reset_index()
     if run.trust != "local":
         total = clients.groupby("round")["coefficient"].sum(min_count=1).to_numpy()
-        frame["effective_noise"] += total**2 * sums.added_variance(run)
+        if run.unit == "client":
+            seen_TR = [history[t] for t in frame["round"]]
+            frame["effective_noise"] = frame["effective_noise"].fillna(0.0) + [a.added for a in seen_TR]
+            frame["update_clip"] = [math.nan if a.clip is None else a.clip for a in seen_TR]
+        else:
+            frame["effective_noise"] += total**2 * sums.added_variance(run)
         for statistic in run.statistics:
             seen = [history[t].total[statistic.name] for t in frame["round"]]
             frame[statistic.name] = pd.Series([_flat(estimate.value) for estimate in seen])
@@ -220,6 +226,7 @@ def _ledger(run: Run, strict: Strict, spent: Spent) -> pd.DataFrame:
             "accountant": run.accountant or "none",
         }
         for r in strict.ledger.releases
+        if (r.client == ALL_CLIENTS) == run.hides_clients
     ]
     if not rows:
         known = ("client", "round", "release", "sampling_rate", "noise_multiplier", "count")

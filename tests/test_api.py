@@ -233,6 +233,7 @@ def test_figures_and_the_report_are_written(tmp_path, results):
     figure = results.plot.toll()
     assert figure.save(tmp_path / "a.svg").read_text().startswith("<svg")
     assert figure.save(tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert figure.save(tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     assert results.plot.utility("accuracy").spec != results.plot.utility().spec
     for wrong, words in (
         (lambda: figure.save(tmp_path / "a.jpg"), "must end in"),

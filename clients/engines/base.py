@@ -40,6 +40,8 @@ class Task:
         The code of every record's group, which a client-side mechanism may read.
     mechanism_state
         The state of the client's mechanism after its last round; ``None`` before the first.
+    update_clip
+        The bound of the whole update where a client is the unit of privacy; engines do not clip it.
     """
 
     plan: ClientPlan
@@ -51,6 +53,7 @@ class Task:
     weights_N: torch.Tensor | None = None
     groups_N: torch.Tensor | None = None
     mechanism_state: Sequence[float] | None = None
+    update_clip: float | None = None
     anchor: Sequence[NDArray[np.floating]] | None = None
     own: bool = False
 

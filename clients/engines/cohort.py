@@ -134,7 +134,7 @@ class CohortEngine:
         if reason := refusal(module):
             raise ValueError(f"the cohort engine cannot train this model: {reason}")
         layers = _flatten(module)
-        if run.seed != self._seed:  # a seed assigns other records to the clients
+        if run.seed != self._seed or run.participation:  # other records, or other clients in every round
             self._seed = run.seed
             self._pools.clear()
         order = sorted(range(len(tasks)), key=lambda i: -tasks[i].plan.steps)
@@ -165,8 +165,9 @@ class CohortEngine:
             for each, weight_N in zip(models, weights, strict=True):
                 weight_KB = None if weight_N is None else weight_N[index_KB]
                 scale = each.scaling(index_KB, mask_KB, pool.offsets_K)
+                other = () if scale is None else (scale,)
                 sums = gradients.clipped_sums(
-                    each.network, active, pool, index_KB, mask_KB, weight_KB, each.clip, scale
+                    each.network, active, pool, index_KB, mask_KB, weight_KB, each.clip, *other
                 )
                 each.step(sums, noise_KP, total_KP[:active], released_KP)
         return [each.trained() for each in models]

@@ -27,6 +27,9 @@ MOST_FEATURES = 2_000
 MOST_GROUPS = 200
 """The most groups of an attribute of your own file, or of several attributes that are crossed."""
 
+FEWEST_CLASSES, MOST_CLASSES = 3, 100
+"""The fewest and the most values in ``classes`` of your own file."""
+
 LONGEST = 200
 """The most characters in a name or a value."""
 
@@ -34,7 +37,7 @@ WORDS = ("title", "licence", "citation")
 """The keys of ``[data.own]`` that no result depends on."""
 
 MISSING = "(missing)"
-"""The value of a missing text if a scenario states ``missing = "category"``."""
+"""The value of a missing text if a scenario states ``missing = "category"``; marks missing numbers, too."""
 
 _RESERVED_GROUPS = ("(all)", "everybody", "(rest)", "*")  # all records, small groups, groups not named
 _RESERVED_COLUMN = "canonical_test"  # marks the test set of a built-in source
@@ -73,7 +76,9 @@ class ColumnFacts(Section):
 
     For a number: ``low`` and ``high`` (mapped to −1 and 1; values beyond them are clipped), or ``centre`` and
     ``scale``. ``transform = "log1p"`` is for amounts of money; centre and scale then refer to the transformed
-    values. For a text: its ``values``; whole numbers and True or False are read as texts.
+    values. For a text: its ``values``; whole numbers and True or False are read as texts. A number with
+    ``missing`` may have no value: it is then read as that one, and the column has a second feature, which is
+    1 for such records and 0 for others.
     """
 
     low: Finite | None = None
@@ -82,6 +87,12 @@ class ColumnFacts(Section):
     scale: Positive | None = None
     transform: Literal["identity", "log1p"] = "identity"
     values: tuple[Label, ...] = ()
+    missing: Finite | None = None
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
+        return without_default(handler(self), missing=None)
 
     @model_validator(mode="after")
     def _check(self) -> ColumnFacts:
@@ -100,7 +111,17 @@ class ColumnFacts(Section):
         if len(self.values) > MOST_VALUES:
             raise ValueError(f"values: {len(self.values):,}, more than {MOST_VALUES:,} per column")
         _check_distinct(self.values)
+        if self.missing is not None:
+            self._check_missing(self.missing)
         return self
+
+    def _check_missing(self, missing: float) -> None:
+        if self.values:
+            raise ValueError("missing: is for numbers; data.own.missing = 'category' is for texts")
+        if self.low is not None and self.high is not None and not self.low <= missing <= self.high:
+            raise ValueError(f"missing: {missing:g} is outside {self.low:g} to {self.high:g}")
+        if self.transform == "log1p" and missing <= -1:
+            raise ValueError("missing: transform = 'log1p' needs numbers above -1")
 
 
 class AttributeFacts(Section):
@@ -157,23 +178,29 @@ class TableFacts(Section):
         The label's column and its positive value.
     negative
         All other values of the label, which form one class.
+    classes
+        Instead of ``positive`` and ``negative``: three or more values of the label, each a class.
     columns
         The public facts of every feature, by column. Other columns are not read.
     attributes
         The sensitive attributes, by column.
     missing
-        Whether a missing text is an error or a value of its own, :data:`MISSING`. A missing number or label
-        is always an error.
+        Whether a missing text is an error or a value of its own, :data:`MISSING`. A missing number is an
+        error unless its column says what to read; a missing label is always one.
+    blank
+        Texts that mean that a value is missing, such as ``NA``, besides an empty cell.
     title, licence, citation
         What the report says about the records. They change no run.
     """
 
     label: Label
-    positive: Label
-    negative: tuple[Label, ...] = Field(min_length=1)
+    positive: Label | None = None
+    negative: tuple[Label, ...] = ()
+    classes: tuple[Label, ...] = ()
     columns: dict[Label, ColumnFacts] = Field(min_length=1)
     attributes: dict[Label, AttributeFacts] = Field(min_length=1)
     missing: Literal["error", "category"] = "error"
+    blank: tuple[Label, ...] = ()
     title: str = ""
     licence: str = ""
     citation: str = ""
@@ -181,15 +208,12 @@ class TableFacts(Section):
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), **dict.fromkeys(WORDS, ""))
+        content = without_default(handler(self), **dict.fromkeys(WORDS, ""))
+        return {key: value for key, value in content.items() if value or key not in {"classes", "blank"}}
 
     @model_validator(mode="after")
     def _check(self) -> TableFacts:
-        if len(self.negative) >= MOST_VALUES:
-            raise ValueError(
-                f"negative: {len(self.negative):,} values, more than {MOST_VALUES - 1:,} and a positive one"
-            )
-        _check_distinct((self.positive, *self.negative))
+        self._check_label()
         for section, names in (("columns", self.columns), ("attributes", self.attributes)):
             if self.label in names:
                 raise ValueError(f"{section}.{self.label}: this column is the label already")
@@ -199,15 +223,46 @@ class TableFacts(Section):
             column = self.columns.get(name)
             if column is not None:
                 _check_consistent(name, column, facts)
-        features = sum(max(1, len(self.vocabulary(name))) for name in self.columns)
+        features = sum(
+            len(self.vocabulary(name)) or 1 + (facts.missing is not None)
+            for name, facts in self.columns.items()
+        )
         if features > MOST_FEATURES:
             raise ValueError(f"columns: {features:,} features, more than {MOST_FEATURES:,}")
         return self
 
+    def _check_label(self) -> None:
+        if self.classes:
+            if self.positive is not None or self.negative:
+                raise ValueError("classes: give either these, or positive and negative")
+            if len(self.classes) < FEWEST_CLASSES:
+                raise ValueError("classes: needs three or more; give positive and negative for two")
+            if len(self.classes) > MOST_CLASSES:
+                raise ValueError(f"classes: {len(self.classes):,}, more than {MOST_CLASSES}")
+        elif self.positive is None or not self.negative:
+            key = "positive" if self.positive is None else "negative"
+            raise ValueError(f"{key}: required, or classes with three or more values")
+        if len(self.negative) >= MOST_VALUES:
+            raise ValueError(
+                f"negative: {len(self.negative):,} values, more than {MOST_VALUES - 1:,} and a positive one"
+            )
+        _check_distinct(self.labels)
+        _check_distinct(self.blank)
+        if both := [value for value in self.blank if value in self.labels]:
+            raise ValueError(f"blank: {both[0]!r} is a value of the label")
+
     @property
-    def classes(self) -> tuple[str, str]:
-        """The names of the two classes, the positive one last."""
-        return (self.negative[0] if len(self.negative) == 1 else f"not {self.positive}", self.positive)
+    def labels(self) -> tuple[str, ...]:
+        """All values of the label."""
+        return self.classes or (*self.negative, *([] if self.positive is None else [self.positive]))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; of two, the positive one is last."""
+        if self.classes:
+            return self.classes
+        positive = str(self.positive)
+        return (self.negative[0] if len(self.negative) == 1 else f"not {positive}", positive)
 
     def vocabulary(self, column: str) -> tuple[str, ...]:
         """Return the values of a text column, including :data:`MISSING`; none for a number."""
@@ -218,6 +273,8 @@ class TableFacts(Section):
 
 def _check_consistent(name: str, column: ColumnFacts, attribute: AttributeFacts) -> None:
     """Reject an attribute that contradicts the feature of the same column."""
+    if column.missing is not None:
+        raise ValueError(f"attributes.{name}: columns.{name} has missing numbers, which belong to no group")
     if column.values and attribute.bins:
         raise ValueError(f"attributes.{name}: columns.{name} is a text; give values, not bins")
     if attribute.values and not column.values:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.scenarios.data.config import check_label
+from fedtoll.scenarios.data.config import FEWEST_CLASSES, check_label
 from fedtoll.scenarios.data.user_file import TableFile
+from fedtoll.scenarios.data.user_table import BLANKS
 from fedtoll.scenarios.errors import ScenarioError, nearest
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ MOST_TEXTS = 50
 """A text column with more distinct values is left out: it is probably a name or free text."""
 
 FEWEST_NUMBERS = 13
-"""A column of numbers with fewer distinct values is proposed as a list of values, e.g. of codes."""
+"""A column of whole numbers with fewer distinct values is proposed as a list of values, e.g. of codes."""
+
+MOST_LABELS = 20
+"""A label with more values is proposed to be no label: it is probably a number."""
 
 LOOKED_UP = "looked up in the records, so not free: confirm"
 
@@ -56,7 +60,8 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     label, groups
         The columns of the label and of the sensitive attributes.
     positive
-        The positive value of the label; by default the rarer of two.
+        The positive value of the label; by default the rarer of two. With more values and no positive one,
+        every value is a class.
     name
         The scenario's name, by default that of the file.
 
@@ -65,7 +70,7 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     ScenarioError
         If the file cannot be read, or a column or value is not in it.
     """
-    frame = texts(path)
+    frame, blank = _without_blanks(texts(path))
     for column in (label, *groups):
         if column not in frame:
             raise ScenarioError(f"{path.name}: no column {column!r}{nearest(column, frame.columns)}")
@@ -76,11 +81,13 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
         raise ScenarioError(f"{path.name}: the label {label!r} has no value in {classes['']:,} rows")
     if positive and positive not in classes.index:
         raise ScenarioError(f"{path.name}: no label {positive!r}{nearest(positive, classes.index)}")
-    if len(classes) < 2 or (len(classes) > 2 and not positive):
+    if len(classes) < 2 or (len(classes) > MOST_LABELS and not positive):
         shown = ", ".join(map(str, classes.index[:8]))
         raise ScenarioError(
-            f"{path.name}: the label {label!r} has {len(classes)} values ({shown}): name the positive one"
+            f"{path.name}: the label {label!r} has {len(classes):,} values ({shown}): "
+            + ("nothing to predict" if len(classes) < 2 else "name the positive one")
         )
+    several = len(classes) >= FEWEST_CLASSES and not positive
     rarer = positive or str(classes.index[-1])
     columns: dict[str, str] = {}
     left_out: dict[str, str] = {}
@@ -96,9 +103,11 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     negative = sorted(str(value) for value in classes.index if value != rarer)
     head = {
         "label": label,
+        "classes": sorted(map(str, classes.index)) if several else [],
         "positive": rarer,
         "negative": negative,
-        "blank": _has_blanks(frame, [*columns, *groups]),
+        "missing": _has_blanks(frame, [c for c, fact in columns.items() if "values" in fact] + groups),
+        "blank": blank,
     }
     attributes = {column: _attribute(frame[column], columns.get(column, "")) for column in groups}
     stem = re.sub(r"[^a-z0-9]+", "-", (name or path.name.split(".")[0]).lower()).strip("-")[:64] or "mine"
@@ -124,6 +133,20 @@ def texts(path: Path) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
+def _without_blanks(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Empty the cells that hold a word for "missing" between numbers; return those words, too."""
+    import pandas as pd
+
+    found: dict[str, None] = {}
+    for name in frame:
+        distinct = pd.Series(frame[name].unique())
+        words = set(distinct[distinct.str.casefold().isin(BLANKS)])
+        numbers = distinct[(distinct != "") & ~distinct.isin(words)]
+        if words and len(numbers) and pd.to_numeric(numbers, errors="coerce").notna().all():
+            found |= dict.fromkeys(sorted(words))
+    return frame.where(~frame.isin(list(found)), ""), list(found)
+
+
 def _fact(column: pd.Series[Any]) -> tuple[str, str]:
     """Return what is proposed for a column, as TOML; or an empty string and why it is left out."""
     import pandas as pd
@@ -134,14 +157,14 @@ def _fact(column: pd.Series[Any]) -> tuple[str, str]:
         return "", "has one value" if len(distinct) else "has no value"
     numbers = pd.to_numeric(pd.Series(distinct), errors="coerce")
     numeric = bool(numbers.notna().all() and numbers.abs().max() < math.inf)
-    if numeric and len(distinct) >= FEWEST_NUMBERS:
-        if len(present) < len(column):
-            return "", f"numbers, without a value in {len(column) - len(present):,} rows: fill them in"
+    if numeric and (len(distinct) >= FEWEST_NUMBERS or (numbers % 1 != 0).any()):
         low, high = float(numbers.min()), float(numbers.max())
         skewed = low >= 0 and high > 1000 and float(numbers.median()) < high / 10
-        bounds = f"low = {_number(_down(low))}, high = {_number(-_down(-high))}"
-        transform = ', transform = "log1p"' if skewed else ""
-        return f"{{ {bounds}{transform} }}", ""
+        least, most = _down(low), -_down(-high)
+        rest = ', transform = "log1p"' if skewed else ""
+        if len(present) < len(column):
+            rest += f", missing = {_number(least if skewed else (least + most) / 2)}"
+        return f"{{ low = {_number(least)}, high = {_number(most)}{rest} }}", ""
     if len(distinct) > MOST_TEXTS:
         return "", f"has {len(distinct):,} distinct texts, perhaps a name or an identifier"
     try:
@@ -159,9 +182,10 @@ def _attribute(column: pd.Series[Any], fact: str) -> str:
     present = column[column != ""]
     if fact.startswith("{ low"):
         numbers = pd.to_numeric(present)
+        least, most = float(numbers.min()), float(numbers.max())
         edges = sorted({_down(float(numbers.quantile(share))) for share in (1 / 3, 2 / 3)})
-        inside = [edge for edge in edges if _down(float(numbers.min())) <= edge < numbers.max()]
-        return f"{{ bins = [{', '.join(map(_number, inside or [_down(float(numbers.median()))]))}] }}"
+        inside = [edge for edge in edges if least < edge < most]
+        return f"{{ bins = [{', '.join(map(_number, inside or [(_down(least) - _down(-most)) / 2]))}] }}"
     values = sorted(str(value) for value in present.unique())
     if len(values) > MOST_TEXTS:
         raise ScenarioError(f"{column.name}: has {len(values):,} values, too many for groups")
@@ -196,6 +220,19 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
+def _label(head: dict[str, Any]) -> list[str]:
+    """Return the lines that declare the label's values."""
+    if head["classes"]:
+        return [
+            f"classes = {json.dumps(head['classes'], ensure_ascii=False)} # {LOOKED_UP}",
+            "# For two classes: positive = one of them, negative = the others.",
+        ]
+    return [
+        f"positive = {json.dumps(head['positive'], ensure_ascii=False)} # confirm",
+        f"negative = {json.dumps(head['negative'], ensure_ascii=False)} # {LOOKED_UP}",
+    ]
+
+
 def _toml(
     name: str,
     path: Path,
@@ -225,9 +262,13 @@ def _toml(
         "",
         "[data.own]",
         f"label = {json.dumps(head['label'], ensure_ascii=False)}",
-        f"positive = {json.dumps(head['positive'], ensure_ascii=False)} # confirm",
-        f"negative = {json.dumps(head['negative'], ensure_ascii=False)} # {LOOKED_UP}",
-        *(['missing = "category" # a missing text is a value of its own'] if head["blank"] else []),
+        *_label(head),
+        *(['missing = "category" # a missing text is a value of its own'] if head["missing"] else []),
+        *(
+            [f"blank = {json.dumps(head['blank'])} # texts that mean a missing value"]
+            if head["blank"]
+            else []
+        ),
         "",
         "[data.own.columns]",
         *facts,

@@ -37,6 +37,9 @@ class Numeric:
     low, high
         The least and the greatest value that the column can hold, in its own units. A record beyond
         them is an error.
+    missing
+        What a missing value (NaN) is read as. The column then has a second feature: 1 for such records, 0 for
+        others. ``None`` if a missing value is an error.
 
     Examples
     --------
@@ -50,6 +53,7 @@ class Numeric:
     transform: Literal["identity", "log1p"] = "identity"
     low: float = -math.inf
     high: float = math.inf
+    missing: float | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -192,8 +196,16 @@ class Source:
             "fingerprint": self.content() if self.content else self.fingerprint,
             "label": self.label,
             "classes": self.classes,
-            "columns": [[type(column).__name__, dataclasses.asdict(column)] for column in self.columns],
+            "columns": [[type(column).__name__, _facts(column)] for column in self.columns],
             "attributes": list(self.attributes.items()),
             "bins": {attribute: list(edges) for attribute, edges in self.bins.items()},
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _facts(column: Numeric | Categorical) -> dict[str, Any]:
+    """Return a column's facts, without ``missing`` where it is not declared, so that checksums stay."""
+    facts = dataclasses.asdict(column)
+    if facts.get("missing", 0) is None:
+        del facts["missing"]
+    return facts

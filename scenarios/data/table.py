@@ -197,6 +197,8 @@ def encode(frame: pd.DataFrame, source: Source) -> Table:
         If a record has an undeclared category, a missing value, or a number
         outside the declared bounds; the line names column and value.
     """
+    from fedtoll.scenarios.data.config import MISSING  # here, because looking up a source needs no pydantic
+
     features, names, columns = [], [], []
     for column in source.columns:
         if isinstance(column, Categorical):
@@ -204,8 +206,9 @@ def encode(frame: pd.DataFrame, source: Source) -> Table:
             features.append(np.eye(len(column.values), dtype=np.float32)[codes])
             names += [f"{column.name}={value}" for value in column.values]  # noqa: PD011
         else:
-            features.append(_scaled(frame, source, column)[:, None])
+            features.append(_scaled(frame, source, column))
             names.append(column.name)
+            names += [f"{column.name}={MISSING}"] if column.missing is not None else []
         columns += [column.name] * features[-1].shape[1]
     attributes = {}
     for name, groups in source.attributes.items():
@@ -246,7 +249,11 @@ def _binned(frame: pd.DataFrame, source: Source, column: str) -> npt.NDArray[np.
 
 
 def _scaled(frame: pd.DataFrame, source: Source, column: Numeric) -> npt.NDArray[np.float32]:
+    """Return a column's features, (n, 1); with missing values (n, 2), the second marks them."""
     raw = frame[column.name].to_numpy(dtype=np.float64)
+    absent = np.isnan(raw)
+    if column.missing is not None:
+        raw = np.where(absent, column.missing, raw)
     inside = (raw >= column.low) & (raw <= column.high)  # False for NaN
     if not inside.all():
         row = int(np.argmin(inside))
@@ -255,7 +262,8 @@ def _scaled(frame: pd.DataFrame, source: Source, column: Numeric) -> npt.NDArray
             f"outside its declared bounds {column.low:g} to {column.high:g}"
         )
     scaled = (TRANSFORMS[column.transform](raw) - column.centre) / column.scale
-    return np.asarray(scaled, dtype=np.float32)
+    features = [scaled] if column.missing is None else [scaled, absent]
+    return np.stack(features, axis=1).astype(np.float32)
 
 
 def _read_only(array: npt.ArrayLike, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -32,6 +32,9 @@ FORMAT = 1
 FARTHEST = 1e6
 """The greatest distance of a number from its centre, in scales: training would diverge beyond it."""
 
+BLANKS = ("na", "n/a", "nan", "null", "none", "?", ".", "-", "missing", "unknown")
+"""Texts that often mean that a value is missing, in lower case. They are proposed, never assumed."""
+
 MOST_ERRORS = 10
 """The most columns whose errors are shown at once."""
 
@@ -74,7 +77,9 @@ def _source(file: TableFile, declared: TableFacts) -> UserSource:
     columns = tuple(
         _column(name, facts, declared.vocabulary(name)) for name, facts in declared.columns.items()
     )
-    features = sum(len(c.values) if isinstance(c, Categorical) else 1 for c in columns)
+    features = sum(
+        len(c.values) if isinstance(c, Categorical) else 1 + (c.missing is not None) for c in columns
+    )
     return UserSource(
         file=file,
         declared=declared,
@@ -88,8 +93,8 @@ def _source(file: TableFile, declared: TableFacts) -> UserSource:
         citation=declared.citation or "Label, columns and groups are declared by you.",
         rows=0,
         label=declared.label,
-        positive=declared.positive,
-        classes=declared.classes,
+        positive=declared.class_names[-1],
+        classes=declared.class_names,
         columns=columns,
         counts={name: dict.fromkeys(facts.names, 0) for name, facts in declared.attributes.items()},
         bins={name: facts.bins for name, facts in declared.attributes.items() if facts.bins},
@@ -100,10 +105,11 @@ def _column(name: str, facts: ColumnFacts, vocabulary: tuple[str, ...]) -> Numer
     if vocabulary:
         return Categorical(name, vocabulary)
     if facts.low is not None and facts.high is not None:
-        return Numeric.bounded(name, facts.low, facts.high, facts.transform)
+        bounded = Numeric.bounded(name, facts.low, facts.high, facts.transform)
+        return dataclasses.replace(bounded, missing=facts.missing)
     assert facts.centre is not None
     assert facts.scale is not None
-    return Numeric(name, facts.centre, facts.scale, facts.transform)
+    return Numeric(name, facts.centre, facts.scale, facts.transform, missing=facts.missing)
 
 
 def _frame(file: TableFile, declared: TableFacts, features: int) -> pd.DataFrame:
@@ -121,24 +127,40 @@ def _frame(file: TableFile, declared: TableFacts, features: int) -> pd.DataFrame
         except ScenarioError as error:
             wrong.append(error)
 
+    if declared.blank:
+        raw = {name: _without_blanks(column, declared.blank) for name, column in raw.items()}
     for name, column in declared.columns.items():
         if column.values:  # noqa: PD011
             check(name, partial(_texts, file, name, raw[name], declared.vocabulary(name), declared.missing))
         else:
-            check(name, lambda n=name, c=column: _clip(file, n, _numbers(file, n, raw[n]), c))  # type: ignore[misc]
+            check(name, partial(_feature, file, name, raw[name], column))
     for name, attribute in declared.attributes.items():
         if attribute.values:  # noqa: PD011
             check(name, partial(_texts, file, name, raw[name], attribute.values, declared.missing))
         elif name not in declared.columns:
             check(name, partial(_numbers, file, name, raw[name]))
-    classes = (*declared.negative, declared.positive)
-    check(declared.label, partial(_texts, file, declared.label, raw[declared.label], classes, "label"))
+    label = declared.label
+    check(label, partial(_texts, file, label, raw[label], declared.labels, "label"))
     if wrong:
         raise _together(file, wrong)
-    checked[declared.label] = np.array(declared.classes, dtype=object)[
-        (checked[declared.label] == declared.positive).astype(np.int64)
-    ]
+    if not declared.classes:
+        positive = (checked[label] == declared.positive).astype(np.int64)
+        checked[label] = np.array(declared.class_names, dtype=object)[positive]
     return pd.DataFrame(checked, copy=False)
+
+
+def _without_blanks(column: Any, blank: Sequence[str]) -> Any:
+    """Return a column of texts without a value where it holds one of ``blank``; other columns unchanged."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not _is_text(column.type):
+        return column
+    column = column.cast(pa.string())
+    absent = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(blank, pa.string()))
+    return pc.if_else(absent, pa.scalar(None, pa.string()), column)
 
 
 def _together(file: TableFile, errors: Sequence[ScenarioError]) -> ScenarioError:
@@ -189,6 +211,13 @@ def _texts(
     return np.asarray(np.array(values, dtype=object)[codes])
 
 
+def _maybe_blank(cell: str) -> str:
+    """Return how to declare a text that often means a missing value."""
+    if cell.strip("'\"").casefold() not in BLANKS:
+        return ""
+    return f"; data.own.blank = [{cell}] says that it means a missing value"
+
+
 def _rows(wrong: npt.NDArray[np.bool_]) -> str:
     """Return the first row that is wrong, and how many others are.
 
@@ -234,8 +263,11 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _numbers(file: TableFile, name: str, column: Any) -> npt.NDArray[np.float64]:
-    """Return a column as finite numbers; texts are parsed."""
+def _numbers(file: TableFile, name: str, column: Any, missing: bool | None = None) -> npt.NDArray[np.float64]:
+    """Return a column as finite numbers; texts are parsed.
+
+    ``missing`` says whether numbers may be missing, which are NaN then; ``None`` if that cannot be declared.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -252,7 +284,7 @@ def _numbers(file: TableFile, name: str, column: Any) -> npt.NDArray[np.float64]
             wrong = np.asarray(invalid.to_numpy())
             cell = quote(str(column[int(np.argmax(wrong))]))
             raise file.error(
-                f"column {name!r} holds {cell} in {_rows(wrong)}, which is not a number"
+                f"column {name!r} holds {cell} in {_rows(wrong)}, which is not a number{_maybe_blank(cell)}"
             ) from None
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = column.cast(pa.float64(), safe=False)
@@ -260,14 +292,28 @@ def _numbers(file: TableFile, name: str, column: Any) -> npt.NDArray[np.float64]
         numbers = column.cast(pa.float64())
     else:
         raise file.error(f"column {name!r} has type {kind}, but is declared as a number")
-    absent = numbers.is_null().to_numpy()
-    if absent.any():
-        raise file.error(f"column {name!r} has no value in {_rows(absent)}, and a number cannot be missing")
+    absent = np.asarray(pc.is_null(numbers, nan_is_null=missing is not None).to_numpy())
+    if absent.any() and not missing:
+        remedy = "and a number of a group cannot be missing"
+        if missing is not None:
+            remedy = f"declare what is read in its place: data.own.columns.{name}.missing"
+        raise file.error(
+            f"column {name!r} has no value in {_rows(absent)}{', ' if missing is None else '; '}{remedy}"
+        )
     values: npt.NDArray[np.float64] = numbers.to_numpy().astype(np.float64)
-    if not (finite := np.isfinite(values)).all():
+    if not (finite := np.isfinite(values) | absent).all():
         row = int(np.argmin(finite))
         raise file.error(f"column {name!r} holds {values[row]:g} in row {row + 1}, which is not finite")
     return values
+
+
+def _feature(file: TableFile, name: str, column: Any, facts: ColumnFacts) -> npt.NDArray[np.float64]:
+    """Return a feature's numbers, clipped to its bounds; NaN where one is missing and may be."""
+    numbers = _numbers(file, name, column, facts.missing is not None)
+    if facts.missing is None:
+        return _clip(file, name, numbers, facts)
+    absent = np.isnan(numbers)
+    return np.where(absent, np.nan, _clip(file, name, np.where(absent, facts.missing, numbers), facts))
 
 
 def _clip(

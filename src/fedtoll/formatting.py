@@ -135,21 +135,6 @@ def budget(mechanism: str, epsilon: float) -> str:
     return "∞ clip" if mechanism == "clip-only" else general(epsilon, 6)
 
 
-def with_ends(value: float, low: float, high: float, digits: int = 3) -> str:
-    """Format a value and how far its interval reaches below and above it; the value alone without interval.
-
-    Examples
-    --------
-    >>> with_ends(0.26, 0.17, 0.42), with_ends(0.26, 0.2, 0.32), with_ends(0.26, float("nan"), float("nan"))
-    ('0.260 −0.090/+0.160', '0.260 ± 0.060', '0.260')
-    """
-    if interval(low, high, digits) == "none":
-        return number(value, digits)
-    below, above = number(value - low, digits), number(high - value, digits)
-    ends = f"± {above}" if below == above else f"−{below}/+{above}"
-    return f"{number(value, digits)} {ends}"
-
-
 def interval(low: float, high: float, digits: int = 3) -> str:
     """Format an interval; an undefined one is ``none``.
 

@@ -189,7 +189,7 @@ class Figure:
         return self._drawn[1]
 
     def save(self, path: str | Path) -> Path:
-        """Write the chart as ``.svg`` or ``.png``, and return the path.
+        """Write the chart as ``.svg``, ``.png`` or ``.pdf``, and return the path.
 
         Raises
         ------
@@ -197,10 +197,15 @@ class Figure:
             If the suffix is another one, or the file cannot be written.
         """
         file = Path(path)
-        if file.suffix not in {".svg", ".png"}:
-            raise ScenarioError(f"{path}: must end in .svg or .png")
+        if file.suffix not in {".svg", ".png", ".pdf"}:
+            raise ScenarioError(f"{path}: must end in .svg, .png or .pdf")
         try:
-            write_bytes(file, self.png if file.suffix == ".png" else self.svg.encode())
+            if file.suffix == ".pdf":
+                from fedtoll.report import vega
+
+                write_bytes(file, vega.pdf(self.svg).result())
+            else:
+                write_bytes(file, self.png if file.suffix == ".png" else self.svg.encode())
         except OSError as error:
             raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
         return file

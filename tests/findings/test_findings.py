@@ -127,6 +127,7 @@ def test_a_quick_run_has_a_banner_and_no_interval(trained):
     assert any(not math.isnan(o.mean) for o in trained.outcomes)
     text = render([trained], "fedtoll findings --quick")
     assert 'id="quick"' in text
+    assert not {'id="held"', 'id="not-held"'} & set(re.findall(r'id="[^"]+"', text))  # nothing is decided
     assert "95% interval)" not in text
     assert not re.search(r"\([−\d.]+ to [−\d.]+\)", text)
     assert 'id="quick"' not in render([decided(trained)], "fedtoll findings")

@@ -231,7 +231,7 @@ def schedule_depends_on_records() -> list[Any]:
 def schedule_of_the_first_round() -> list[Any]:
     original = Attendance.draw
 
-    def draw(rule: Participation | None, members: Any, rounds: int) -> Attendance:
+    def draw(rule: Participation | None, members: Any, rounds: int, secret: int = 0) -> Attendance:
         first = original(rule, members, 1).present_TK
         present = np.repeat(first, rounds, axis=0)
         return Attendance(present, np.cumsum(present, axis=0, dtype=np.int64))

@@ -12,6 +12,7 @@ from flwr.app import MetricRecord
 
 from fedtoll.clients import mechanisms, train
 from fedtoll.clients.engines import sampling
+from fedtoll.clients.noise import noised_array
 from fedtoll.privacy import ledger
 from fedtoll.scenarios import shares, streams
 from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan
@@ -119,12 +120,10 @@ def central_noise_divided_by_clients() -> list[Any]:
 
 @mutant("a trusted server shows the sums of statistics without noise")
 def central_statistics_without_noise() -> list[Any]:
-    return [
-        patch.object(sums, "_noised", lambda v, n, sd: _NOISED(v, n, sd * (n.ndim != 2 or n.shape[-1] > 9)))
-    ]
+    def noised(values: Any, normals: Any, sd: float) -> Any:
+        return noised_array(values, normals, sd * (normals.ndim != 2 or normals.shape[-1] > 9))
 
-
-_NOISED = sums._noised
+    return [patch.object(sums, "noised_array", noised)]
 
 
 @mutant("a client whose statistic the server noises does not clip it")

@@ -15,6 +15,7 @@ from typing import Any
 from tests.gate import (
     calibration,
     choice,
+    clients,
     clipping,
     differing,
     floating_point,
@@ -25,6 +26,7 @@ from tests.gate import (
     mutants,
     mutants_of_accounting,
     mutants_of_calibration,
+    mutants_of_clients,
     mutants_of_clipping,
     mutants_of_differing,
     mutants_of_floating_point,
@@ -185,6 +187,20 @@ CLIPPING = Part(
     heading="What a client does to its gradients, with the checks of this part:",
 )
 
+CLIENTS = Part(
+    "Clients as the unit",
+    "the clients of the first system, of whom one holds no records, each protected as a whole:\n"
+    "a hidden sample of them under a trusted server, a visible one under secure aggregation with a\n"
+    "colluding client and capped weights, and an adaptive clip.",
+    (clients,),
+    (mutants_of_clients,),
+    ("who takes part", "one client", "the sum", "ledger", "the bits are paid for", "noise"),
+    prefix=clients.PREFIX,
+    label=lambda i: f"u{i + 1}",
+    later=(("opacus", "noise"),),
+    heading="Where a client is the unit of privacy, with the checks of this part:",
+)
+
 OWN_MODELS = Part(
     "Own models",
     "the clients of the first system, each with a model of its own: MR-MTL, FedPer and Ditto.",
@@ -207,7 +223,7 @@ CALIBRATION = Part(
     heading="A last release that corrects offsets, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIPPING, OWN_MODELS, CALIBRATION)
+PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIENTS, CLIPPING, OWN_MODELS, CALIBRATION)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

@@ -92,3 +92,27 @@ def test_the_oracle_agrees_where_the_server_sees_sums(trust, tmp_path, capsys, m
     assert len({round(ours, 3) for ours, _ in pairs}) > 2
     for ours, theirs in pairs:
         assert theirs == pytest.approx(ours, rel=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("trust", "participation", "clients"),
+    [
+        ("central", {"kind": "poisson", "rate": 0.4}, 1),  # one line a round for all clients
+        ("secure-aggregation", {"kind": "fraction", "fraction": 0.7}, 3),
+    ],
+    ids=["hidden", "seen"],
+)
+def test_the_oracle_agrees_where_a_client_is_the_unit(
+    trust, participation, clients, tmp_path, capsys, monkeypatch
+):
+    privacy = {"epsilons": [3.0, 0.7], "trust": trust, "unit": "client", "adaptive_clip": 0.5}
+    plan = planned({"name": "fedavg"}, privacy=privacy, participation=participation)
+    store = Store(tmp_path)
+    store.open(plan, TOML, "fedtoll run sex.toml")
+    for run in plan.runs:
+        store.write(run, simulate(run))
+    pairs = recomputed(tmp_path, capsys, monkeypatch)
+    assert len(pairs) == 2 * clients
+    assert max(ours for ours, _ in pairs) == pytest.approx(3.0, rel=1e-3)
+    for ours, theirs in pairs:
+        assert theirs == pytest.approx(ours, rel=2e-4)

@@ -14,6 +14,8 @@ const name = (e) => {
 // Names: of all that can be focused, of pictures and of regions.
 for (const e of all("a[href], button, summary, [tabindex], [role=img], [role=region], nav, section, img"))
   if (!name(e)) say("no name", e);
+for (const e of all(".chart")) // Vega writes its own role and label on the element that it draws into
+  if (e.getAttribute("role") !== "img" || !name(e) || name(e) === "Vega visualization") say("no name of its own", e);
 
 // Roles: known ones, one of each landmark, and a region for everything that scrolls and can be focused.
 for (const e of all("[role]"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_the_page_is_accessible(browser, file, width, mode):
     [
         ("document.querySelector('.note').style.color = '#bbb'", "contrast"),
         ("document.querySelector('.chart').removeAttribute('aria-label')", "no name"),
+        ("document.querySelector('.chart').setAttribute('role', 'graphics-document')", "no name of its own"),
         ("document.querySelector('th').removeAttribute('scope')", "no scope"),
         ("document.querySelector('nav a').href = '#nowhere'", "leads nowhere"),
         ("document.querySelector('h2').id = 'tolls'", "id twice"),
@@ -240,8 +242,16 @@ def test_the_page_is_accessible(browser, file, width, mode):
 )
 def test_the_check_of_accessibility_finds_faults(browser, file, change, fault):
     browser.open(file, 1280, 900)
+    assert browser.run(FAULTS) == []  # so that the fault is that of the change
     browser.run(f"{change}; 0")
     assert any(fault in found for found in browser.run(FAULTS))
+
+
+def test_a_drawn_chart_keeps_its_text_for_screen_readers(desktop, file):
+    written = re.findall(r'role="img" aria-label="([^"]+)"', file.read_text(encoding="utf-8"))
+    kept = desktop.run("[...document.querySelectorAll('.chart')].map(c => c.getAttribute('aria-label'))")
+    assert kept == [html.unescape(label) for label in written]
+    assert len(kept) == CHARTS
 
 
 def test_navigation_stays_and_wide_tables_say_that_they_scroll(browser, file):

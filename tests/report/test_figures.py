@@ -28,6 +28,18 @@ def test_every_main_chart_is_drawn_twice_alike(clipped, tmp_path):
 
 
 @pytest.mark.slow
+def test_pdf_is_written_on_request_and_no_old_one_stays(clipped, tmp_path):
+    asked = {f.name for f in write_figures(clipped, tmp_path, pdf=True)}
+    assert {f"{name}.pdf" for name in FIGURES} < asked
+    for name in FIGURES:
+        content = (tmp_path / f"{name}.pdf").read_bytes()
+        assert content.startswith(b"%PDF")
+        assert b"/Font" in content  # text stays text
+    write_figures(clipped, tmp_path)
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+@pytest.mark.slow
 def test_a_figure_that_can_no_longer_be_drawn_is_removed(clipped, tmp_path):
     write_figures(clipped, tmp_path)
     unknown = replace(clipped, rounds=clipped.rounds.assign(effective_noise=float("nan")))

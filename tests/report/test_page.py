@@ -37,8 +37,13 @@ SECTIONS = [
 
 def test_sections_come_in_order_and_can_be_reached(page):
     assert [e["text"] for e in page.all("h2")] == SECTIONS
-    links = [e["text"] for e in page.all("a") if "class" not in e["attrs"]]
-    assert links == SECTIONS[1:]
+    links = [e for e in page.all("a") if "class" not in e["attrs"]]
+    places = [f"#{e['attrs']['id']}" for e in page.all("h2")[1:]]
+    assert [e["attrs"]["href"] for e in links] == places
+    for link, section in zip(
+        links, SECTIONS[1:], strict=True
+    ):  # the words are shorter, but those of the heading
+        assert set(link["text"].lower().split()) <= set(section.lower().replace(",", "").split()) | {"by"}
 
 
 def test_headings_descend_one_level_at_a_time(page):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedtoll.scenarios.compare import Compare, family, most, unreachable
+from fedtoll.scenarios.compare import Compare, check_classes, family, most, unreachable
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.measures import MEASURES
 from fedtoll.scenarios.read import library, read
@@ -177,3 +177,22 @@ def test_the_family_changes_no_run(runs, small):
     with_family = small.model_copy(update={"compare": Compare(measure="tpr")})
     assert [r.hash for r in plan(with_family, "x").runs] == [r.hash for r in plan(small, "x").runs]
     assert {r.hash for r in runs.values()} <= {r.hash for r in plan(small, "x").runs}
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"measure": "tpr"}, "compare.measure = 'tpr': needs two classes, and the label has 10; use"),
+        (
+            {"quantities": ["equalised odds difference"]},
+            "compare.quantities = 'equalised odds difference': needs",
+        ),
+    ],
+)
+def test_rates_of_positives_are_not_compared_with_more_than_two_classes(section, words):
+    with pytest.raises(ScenarioError) as caught:
+        check_classes(Compare(**section), 10)
+    assert words in str(caught.value)
+    check_classes(Compare(**section), 2)
+    check_classes(Compare(measure="accuracy"), 10)
+    check_classes(None, 10)

@@ -32,7 +32,8 @@ def test_a_draft_is_a_scenario_that_fits_its_table(tmp_path, suffix):
     assert own is not None
     assert scenario.name == "my-people"
     assert scenario.data.groups == ("race", "age")
-    assert set(own.columns) == {"age", 'the "income", yearly', "job", "race", "code"}
+    assert set(own.columns) == {"age", 'the "income", yearly', "job", "race", "code", "gap"}
+    assert own.columns["gap"].missing == 30.25  # half way
     assert own.columns["code"].values == ("0", "1", "2")  # noqa: PD011
     assert own.columns['the "income", yearly'].transform == "log1p"
     assert own.missing == "category"
@@ -46,12 +47,11 @@ def test_a_draft_is_a_scenario_that_fits_its_table(tmp_path, suffix):
 def test_every_looked_up_fact_is_marked_and_what_is_left_out_says_why(tmp_path):
     drafted = draft(write(table(), tmp_path / "x.csv"), "approved", ["race"])
     facts = [line for line in drafted.text.splitlines() if " = { " in line or line.startswith("negative")]
-    assert len(facts) == 7
+    assert len(facts) == 8
     assert all(line.endswith(f"# {LOOKED_UP}") for line in facts)
-    assert set(drafted.left_out) == {"comment", "constant", "gap"}
+    assert set(drafted.left_out) == {"comment", "constant"}
     assert "60 distinct texts" in drafted.left_out["comment"]
     assert drafted.left_out["constant"] == "has one value"
-    assert "without a value in 1 rows" in drafted.left_out["gap"]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,8 @@ def test_every_looked_up_fact_is_marked_and_what_is_left_out_says_why(tmp_path):
         ("approved", ["rase"], "", "no column 'rase'; did you mean 'race'?"),
         ("approved", ["approved"], "", "it cannot be a group"),
         ("approved", ["race"], "yess", "no label 'yess'; did you mean 'yes'?"),
-        ("code", ["race"], "", "has 3 values (0, 1, 2): name the positive one"),
+        ('the "income", yearly', ["race"], "", "name the positive one"),
+        ("constant", ["race"], "", "has 1 values (1): nothing to predict"),
         ("job", ["race"], "", "has no value in 12 rows"),
         ("approved", ["comment"], "", "has 60 values, too many for groups"),
     ],
@@ -95,3 +96,31 @@ def test_the_command_writes_a_file_that_checks(here, tmp_path):
     assert "  White: 40 records\n" in out
     code, out, err = here("new-scenario", "x.csv", "--label", "approved", "--group", "race")
     assert (code, err) == (2, "fedtoll: x.toml: exists already; choose another --out\n")
+
+
+def test_more_than_two_labels_are_classes_and_words_for_missing_numbers_are_blank(tmp_path):
+    frame = people(60)
+    frame["level"] = [f"L{i % 3}" for i in range(60)]
+    frame["score"] = [("NA" if i == 7 else "?" if i == 9 else f"{i / 7:.3f}") for i in range(60)]
+    path = write(frame, tmp_path / "x.csv")
+    (tmp_path / "x.toml").write_text(draft(path, "level", ["race"]).text)
+    scenario = read(str(tmp_path / "x.toml"))
+    own = scenario.data.own
+    assert own is not None
+    assert own.classes == own.class_names == ("L0", "L1", "L2")
+    assert own.blank == ("?", "NA")
+    table = load_table(source_of(scenario.data))
+    assert table.classes == own.classes
+    marks = table.features[:, table.feature_names.index("score=(missing)")]
+    assert np.flatnonzero(marks).tolist() == [7, 9]
+
+
+def test_fractions_are_numbers_and_make_groups_by_the_middle_of_their_range(tmp_path):
+    """0 and 1 with a few imputed fractions between: three values, but no codes."""
+    frame = people(60)
+    frame["black"] = [0.0 if i % 4 else 1.0 if i % 12 else 0.0068104 for i in range(60)]
+    (tmp_path / "x.toml").write_text(draft(write(frame, tmp_path / "x.csv"), "approved", ["black"]).text)
+    own = read(str(tmp_path / "x.toml")).data.own
+    assert own is not None
+    assert (own.columns["black"].low, own.columns["black"].high) == (0, 1)
+    assert own.attributes["black"].names == ("<=0.5", ">0.5")

@@ -13,14 +13,15 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedtoll.scenarios.run import Run
-from fedtoll.server import superlink
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
+from fedtoll.sweep import superlink
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 pytestmark = pytest.mark.slow
@@ -76,21 +77,27 @@ def test_sums_are_those_of_this_process(tmp_path):
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
-        {"calibration": {"noise_multiplier": 10.0}},
-    ],
-    ids=["own models", "calibration"],
-)
-def test_what_clients_keep_and_answer_last_is_that_of_this_process(tmp_path, section):
+SECTIONS: dict[str, dict[str, Any]] = {
+    "own models": {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
+    "calibration": {"calibration": {"noise_multiplier": 10.0}},
+    "participation": {"participation": {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}},
+    "clients as the unit": {
+        "participation": {"kind": "poisson", "rate": 0.5},
+        "privacy": {"epsilons": [2.0], "unit": "client", "trust": "central", "adaptive_clip": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_what_other_sections_do_is_that_of_this_process(tmp_path, section):
     """Own models last from round to round in Flower's state; the last message is one to evaluate."""
-    plan = planned(FEDAVG, **section, privacy={"epsilons": [2.0]}, training={"engine": "opacus"})
+    stated = {"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **SECTIONS[section]}
+    plan = planned(FEDAVG, **stated)
     store = Store(tmp_path)
     store.open(plan, TOML, "test")
     assert superlink.execute(plan, store, finished=lambda run: None) == []
     (run,) = plan.runs
+    assert run.attendance.present_TK.all() == ("participation" not in stated)
     here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
     assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 

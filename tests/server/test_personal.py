@@ -450,7 +450,9 @@ THOUGHT_OF = {
     "personal privacy statistics calibration strategies compare source setting claim tune results",
     Training: "rounds learning_rate clip sampling_rate batch_size local_steps local_epochs engine device "
     "precision average server_schedule start pull on_failure timeout",
-    Privacy: "epsilons delta accountant noise_seed epsilon_factor trust colluding",
+    # The last three need another trust model than local, which own models refuse.
+    Privacy: "epsilons delta accountant noise_seed epsilon_factor trust colluding "
+    "unit adaptive_clip weight_cap",
 }
 """The keys for which it was decided whether they go with own models and a calibration."""
 

@@ -10,8 +10,9 @@ from fedtoll.privacy.accounting import epsilon
 from fedtoll.privacy.breakdown import events_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.run import Run
-from fedtoll.server import export, results, store
+from fedtoll.server import results, store
 from fedtoll.server.trainer import simulate
+from fedtoll.sweep import export
 from fedtoll.sweep.dry_run import scenario_spending
 from tests.server.federation import FEDAVG, TERM, planned, scenario
 

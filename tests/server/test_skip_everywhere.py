@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedtoll.server import superlink
 from fedtoll.server.store import Store
 from fedtoll.server.trainer import simulate
+from fedtoll.sweep import superlink
 from tests.server.federation import FEDAVG, TERM, TOML, parquet, planned
 
 FRAGILE = '''

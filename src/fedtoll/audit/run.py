@@ -108,6 +108,10 @@ def prepare(name: str, overrides: Sequence[str], seeds: str, epsilon: float | No
         raise ScenarioError(
             f"{file}: training.on_failure = 'skip': an audit does not report skipped replies; use 'abort'"
         )
+    if scenario.privacy.unit == "client":
+        raise ScenarioError(
+            f"{file}: privacy.unit = 'client': an audit attacks single records of a client; use 'record'"
+        )
     if (trust := scenario.privacy.trust) != "local":
         raise ScenarioError(
             f"{file}: privacy.trust = {trust!r}: an audit attacks messages of single clients, which nobody "

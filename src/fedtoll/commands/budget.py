@@ -195,6 +195,7 @@ def _text(row: dict[str, Any]) -> str:
         header = f"{row['strategy']}, ε = {row['epsilon']:g}: {clients} (public size {size_range}); {header}"
         if "trust" in row:
             header += f"; {row['trust']}: noise multipliers are those of the sum over all clients"
+            header += ", for a client with all its records" if row.get("unit") == "client" else ""
             header += f", {row['colluding']} colluding" if row["colluding"] else ""
     table = [("part", "releases", "q", "noise multiplier", "alone", "adds")]
     table += [

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SETTINGS = 12
 """Number of differing settings shown on the screen; ``--json`` prints all."""
 
-ACROSS = 3
-"""Number of strategies that fit into one table of 100 columns."""
+ACROSS = 2
+"""Number of strategies that fit into one table of 80 columns."""
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Results folder.")]
 
@@ -125,12 +125,12 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     unpaired_because = tight["unpaired"].iloc[0]
     if unpaired_because:
         a, b = int(tight["seeds_a"].max()), int(tight["seeds_b"].max())
-        lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}. ±: Welch's 95% interval."]
+        lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}. In brackets: Welch's 95% intervals."]
     else:
         seeds = int(tight["seeds"].max())
         lines = [
             f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition. "
-            + ("± or −/+: 95% interval." if seeds > 1 else "One seed: no interval.")
+            + ("In brackets: 95% intervals." if seeds > 1 else "One seed: no interval.")
         ]
     lines.append("Above 0: the second costs more.")
     if tight["too_few"].any():
@@ -150,11 +150,12 @@ def _settings(first: str, second: str, differing: list[tuple[str, Any, Any]]) ->
     if not differing:
         return Text("The same settings, records and versions.")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(Text("differs in"), overflow="ellipsis", no_wrap=True, min_width=24)
+    table.add_column(Text("differs in"), overflow="fold", min_width=24)
     for folder in (first, second):
         table.add_column(Text(folder), overflow="ellipsis", no_wrap=True)
     for row in differing[:SETTINGS]:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))
+        key, *values = row
+        table.add_row(Text(key, overflow="fold"), *(Text(_one_line(cell)) for cell in values))
     if len(differing) > SETTINGS:
         table.add_row(Text(f"and {len(differing) - SETTINGS} more: --json"))
     return table
@@ -175,11 +176,11 @@ def _table(rows: pd.DataFrame) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from fedtoll.formatting import UNDEFINED, count, with_ends
+    from fedtoll.formatting import UNDEFINED, count, estimate
     from fedtoll.scenarios.measures import EVERYBODY
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(Text("group"), no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column(Text("group"), overflow="fold", max_width=24)
     table.add_column(Text("n"), justify="right", no_wrap=True)
     strategies = list(dict.fromkeys(rows["strategy"]))
     for strategy in strategies:
@@ -196,6 +197,6 @@ def _table(rows: pd.DataFrame) -> Table:
                 cells.append(UNDEFINED)
                 continue
             row = by_strategy.loc[strategy]
-            cells.append(with_ends(row["difference"], row["low"], row["high"]))
-        table.add_row(*(Text(cell) for cell in cells))
+            cells.append(estimate(row["difference"], row["low"], row["high"]))
+        table.add_row(Text(cells[0], overflow="fold"), *(Text(cell, no_wrap=True) for cell in cells[1:]))
     return table

@@ -28,7 +28,7 @@ def export(
 
     The copy has the scenario, the plan and the ledger. Measures are added if the records are public.
     """
-    from fedtoll.server.export import export as copy
+    from fedtoll.sweep.export import export as copy
 
     runs, left_out = copy(folder, shareable, with_measures=with_measures)
     echo(f"{shareable}: {runs} runs; left out: {', '.join(left_out)}")

@@ -16,6 +16,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to write into.", show_default="DIR itself")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write the figures as PDF, too.")] = False,
     open_page: Open = False,
 ) -> None:
     """Rebuild the report of a results folder."""
@@ -26,7 +27,7 @@ def report(
     results = load(folder)
     digest = Digest(results)
     with readable(folder):
-        page = write_page(digest, out)
+        page = write_page(digest, out, pdf)
         show(digest)
     echo(f"report: {page}")
     if open_page:
@@ -36,8 +37,10 @@ def report(
         raise typer.Exit(PARTIAL)
 
 
-def write_page(digest: Any, out: Path | None = None) -> Path:
+def write_page(digest: Any, out: Path | None = None, pdf: bool = False) -> Path:
     """Write the report into a folder, by default the results folder of a digest; return the path of the page.
+
+    ``pdf`` says whether to write the figures as PDF, too.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def write_page(digest: Any, out: Path | None = None) -> Path:
     try:
         with locked(folder, "figures", lambda: complain(f"{folder}: another report is written; waiting")):
             try:
-                return write_report(digest, folder)
+                return write_report(digest, folder, pdf)
             except OSError as error:
                 place, reason = error.filename or folder, error.strerror or error
                 raise RunError(f"{place}: the report cannot be written: {reason}") from None

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedtoll import __version__
 from fedtoll.deploy.certificates import write_certificates, write_key
 from fedtoll.deploy.split import HELD_OUT, Divided
 from fedtoll.scenarios import toml
 from fedtoll.scenarios.atomic import write_folder
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server.superlink import write_app
+from fedtoll.server.app_folder import write_app
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,7 +126,7 @@ def write(folder: Path, scenario: Scenario, place: Place, divided: Divided | Non
     def fill(root: Path) -> None:
         server = root / "server"
         (server / "keys").mkdir(parents=True)
-        write_app(server / "app")
+        write_app(server / "app", __version__)
         public = write_certificates(server, place.hosts)
         if divided is not None:
             _write_table(divided.held_out, server / HELD_OUT)

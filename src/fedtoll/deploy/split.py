@@ -57,18 +57,18 @@ def divide(scenario: Scenario, seed: int) -> Divided:
             raise ScenarioError(f"--split: {message}")
     federation = Federation.resolve(scenario.data, scenario.split, scenario.partition)
     records = federation.records(seed)
-    if len(records.table.classes) != 2:
-        raise ScenarioError(f"--split: {len(records.table.classes)} classes; a table of your own has two")
     if (features := records.table.features.shape[1]) > MOST_FEATURES:
         raise ScenarioError(f"--split: {features:,} features, more than {MOST_FEATURES:,} of your own table")
     names = {*records.table.feature_names}
     label, group = _unused("label", names), _unused("group", names)
-    negative, positive = records.table.classes
+    classes = records.table.classes
+    labels: dict[str, Any] = {"classes": classes}
+    if len(classes) == 2:
+        labels = {"negative": classes[:1], "positive": classes[1]}
     try:
         own = TableFacts(
             label=label,
-            positive=positive,
-            negative=(negative,),
+            **labels,
             columns={name: ColumnFacts(centre=0.0, scale=1.0) for name in records.table.feature_names},
             attributes={group: AttributeFacts(values=records.groups.names)},
         )

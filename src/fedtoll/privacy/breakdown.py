@@ -14,7 +14,7 @@ from typing import Any
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
-from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN, owed_after
+from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN, owed_after, training_of
 from fedtoll.scenarios.run import ClientPlan, Run
 
 
@@ -132,7 +132,8 @@ def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[
     A choice of constants is no event; see :func:`fedtoll.privacy.selection.charge_of`.
     """
     noise = client.noise_multiplier if sigma is None else sigma
-    events = {DP_SGD: Event(noise, client.sampling_rate, client.steps * run.rounds_of(client))}
+    rate, count = run.trained(client)
+    events = {training_of(run): Event(noise, rate, count * run.rounds_of(client))}
     if own := run.own_steps(client):
         events[OWN] = Event(noise, client.sampling_rate, own * run.rounds_of(client))
     for s in run.statistics:

@@ -30,10 +30,13 @@ def constants(
     factors = factors_of(scenario, clients, epsilon)
     statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon * min(factors))
     turns = turns_of(scenario, clients, scenario.training.rounds)
-    planned = [
-        client_of(scenario, client, epsilon * factor, statistics, factor, turn)
-        for client, factor, turn in zip(clients, factors, turns, strict=True)
-    ]
+    alike: dict[tuple[int, float, int | None], ClientPlan] = {}  # of many thousands, few differ
+    planned = []
+    for client, factor, turn in zip(clients, factors, turns, strict=True):
+        key = (client.size, factor, turn)
+        if key not in alike:
+            alike[key] = client_of(scenario, client, epsilon * factor, statistics, factor, turn)
+        planned.append(alike[key].model_copy(update={"id": client.id, "group": client.group}))
     return statistics, tuple(planned)
 
 
@@ -68,7 +71,9 @@ def statistics_of(
 def turns_of(scenario: Scenario, clients: Sequence[partition.Client], rounds: int) -> Sequence[int | None]:
     """Return in how many of the rounds each client takes part; ``None`` if all do in all."""
     rule = scenario.participation
-    return [None] * len(clients) if rule.kind == "all" else Attendance.draw(rule, clients, rounds).counts()
+    if rule.kind in {"all", "poisson"}:  # all may take part in every round
+        return [None] * len(clients)
+    return Attendance.draw(rule, clients, rounds).counts()
 
 
 def client_of(
@@ -98,10 +103,13 @@ def client_of(
     all_steps = steps + (personal.extra_steps(steps) if personal else 0)
     noise = 0.0
     if epsilon < math.inf:
+        charged_rate, count = rate, all_steps
+        if scenario.privacy.unit == "client":
+            charged_rate, count = scenario.participation.rate or 1.0, 1
         noise = accounting.calibrate(
             epsilon,
-            sampling_rate=rate,
-            count=all_steps * rounds,
+            sampling_rate=charged_rate,
+            count=count * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
             others=(*_events(statistics, rounds), *_after(scenario)),

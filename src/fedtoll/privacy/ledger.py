@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
@@ -20,8 +20,17 @@ from fedtoll.scenarios.run import ClientPlan, Run
 DP_SGD = "dp-sgd"
 """The name of the training's releases; a statistic's releases have its name."""
 
+CLIENT_UPDATE = "client-update"
+"""The name of the training's releases where a client is the unit: its clipped update in a noised sum."""
+
 OWN = "own model"
 """The name of the steps that train only the model that a client keeps."""
+
+TRAINING = (DP_SGD, CLIENT_UPDATE, OWN)
+"""The releases that are steps or rounds of training."""
+
+ALL_CLIENTS = -1
+"""The client number of what all clients are charged alike, since nobody sees who takes part."""
 
 CHOICE = "choice of constants"
 """The name of the release of chosen constants, in round 0. It is no Gaussian release, so its noise is 0."""
@@ -141,7 +150,8 @@ def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> t
     statistics = tuple(
         Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(turn)
     )
-    training = Release(client.id, round, DP_SGD, client.sampling_rate, client.noise_multiplier, client.steps)
+    rate, count = run.trained(client)
+    training = Release(client.id, round, training_of(run), rate, client.noise_multiplier, count)
     return (
         *(chosen(run, client) if turn == 1 else ()),
         *statistics,
@@ -165,10 +175,27 @@ def owed_for_own(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...
     return (owed,) if steps else ()
 
 
+def training_of(run: Run) -> str:
+    """Return the name of the training's releases."""
+    return DP_SGD if run.unit == "record" else CLIENT_UPDATE
+
+
+def hidden(run: Run, round: int) -> tuple[Release, ...]:
+    """Return what a round releases about every client alike, whether or not it takes part.
+
+    Nothing, if who takes part is seen: then each client is charged what it is asked for.
+    """
+    if not run.hides_clients:
+        return ()
+    (release,) = owed(run, run.clients[0], round)
+    return (replace(release, client=ALL_CLIENTS),)
+
+
 def all_owed(run: Run, index: int, attendance: Attendance) -> list[Release]:
     """Return all that the client at a position of the plan is charged in a run."""
     client = run.clients[index]
-    rounds = enumerate(attendance.rounds(index), start=1)
+    asked = range(1, run.rounds + 1) if run.hides_clients else attendance.rounds(index)
+    rounds = enumerate(asked, start=1)
     trained = [release for turn, round in rounds for release in owed(run, client, round, turn)]
     return [*trained, *owed_after(run, client)]
 

@@ -147,7 +147,7 @@ def _method(content: dict[str, Any], tuned: bool) -> str:
     return (
         f"Membership inference: {models} models per strategy and ε, trained {how}, each on "
         "a random half of the same records. Each model is the target once, and the attacker uses the others. "
-        "The advantage is TPR − FPR at one threshold for all groups, chosen on other targets; a coin has 0."
+        "The advantage is TPR − FPR at one threshold for all groups, chosen on other targets; guessing has 0."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures for papers: every main chart as SVG and PNG, and the tolls as LaTeX and Markdown tables."""
+"""Figures for papers: main charts as SVG, PNG and, on request, PDF; tolls as LaTeX and Markdown tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Drawings = dict[str, Future[tuple[str, bytes]]]
 """Pending figures by name, each as SVG and PNG."""
 
 
-def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
+def write_figures(results: ResultsLike | Digest, folder: Path, pdf: bool = False) -> list[Path]:
     """Write each chart as ``NAME.svg`` and ``NAME.png``, and the tolls as ``tolls.tex`` and ``tolls.md``.
 
-    The folder is created if needed. An old chart that cannot be drawn from these results is removed. The
-    same results give the same bytes.
+    The folder is created if needed. An old chart that is not drawn from these results is removed. The same
+    results give the same bytes, except for PDF.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
         The results of a scenario, or their digest.
     folder
         The folder to write into, e.g. ``results/adult-race/figures``.
+    pdf
+        Whether to write each chart as ``NAME.pdf``, too.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def write_figures(results: ResultsLike | Digest, folder: Path) -> list[Path]:
         The files written.
     """
     digest = Digest.from_results(results)
-    return write_drawings(start_drawing(Charts(digest)), digest, folder)
+    return write_drawings(start_drawing(Charts(digest)), digest, folder, pdf)
 
 
 def start_drawing(charts: Charts) -> Drawings:
@@ -61,20 +63,24 @@ def start_drawing(charts: Charts) -> Drawings:
     return drawings
 
 
-def write_drawings(drawings: Drawings, digest: Digest, folder: Path) -> list[Path]:
+def write_drawings(drawings: Drawings, digest: Digest, folder: Path, pdf: bool = False) -> list[Path]:
     """Write each figure as soon as it is drawn; see :func:`write_figures`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in FIGURES:
-        files = folder / f"{name}.svg", folder / f"{name}.png"
-        if name not in drawings:
-            for file in files:
+        contents: dict[str, bytes] = {}
+        if name in drawings:
+            svg, png = drawings[name].result()
+            contents = {"svg": svg.encode(), "png": png}
+            if pdf:
+                contents["pdf"] = vega.pdf(svg).result()
+        for kind in ("svg", "png", "pdf"):
+            file = folder / f"{name}.{kind}"
+            if kind not in contents:  # no figure of other results stays
                 file.unlink(missing_ok=True)
-            continue
-        svg, png = drawings[name].result()
-        for file, content in zip(files, (svg.encode(), png), strict=True):
-            write_bytes(file, content)
+                continue
+            write_bytes(file, contents[kind])
             written.append(file)
     for file, text in (
         (folder / "tolls.tex", paper.latex(digest)),

@@ -11,7 +11,7 @@ from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.toll import ResultsLike
 
 
-def write_report(results: ResultsLike | Digest, folder: Path) -> Path:
+def write_report(results: ResultsLike | Digest, folder: Path, pdf: bool = False) -> Path:
     """Write ``report.html`` and ``figures/`` into a folder.
 
     Parameters
@@ -20,6 +20,8 @@ def write_report(results: ResultsLike | Digest, folder: Path) -> Path:
         The results of a scenario, or their digest.
     folder
         The folder to write into; it must exist.
+    pdf
+        Whether to write the figures as PDF, too.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def write_report(results: ResultsLike | Digest, folder: Path) -> Path:
     charts = Charts(digest)
     drawings = figures.start_drawing(charts)
     write_bytes(path, page.render(digest, charts).encode())
-    figures.write_drawings(drawings, digest, Path(folder) / "figures")
+    figures.write_drawings(drawings, digest, Path(folder) / "figures", pdf)
     return path
 
 

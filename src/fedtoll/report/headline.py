@@ -37,6 +37,14 @@ def headline(results: ResultsLike | Digest) -> str:
     return " ".join(sentences(results))
 
 
+def lead(results: ResultsLike | Digest) -> str:
+    """Return the first sentence of :func:`headline`, and that the model is useless for everybody if it is."""
+    digest = Digest.from_results(results)
+    first = sentences(digest)[0]
+    useless = _useless(digest, digest.leader) if len(digest.tight) else ""
+    return first if first.endswith(useless) else first + useless
+
+
 def sentences(results: ResultsLike | Digest) -> list[str]:
     """Return the sentences of :func:`headline`, the first of which says who pays most."""
     digest = Digest.from_results(results)

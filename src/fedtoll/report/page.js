@@ -33,7 +33,9 @@ function draw(figure) {
   figure.dataset.width = String(available);
   const id = available < NARROW && figure.dataset.narrow ? figure.dataset.narrow : figure.dataset.spec;
   const spec = expanded(JSON.parse(document.getElementById(id).textContent));
-  vegaEmbed(figure, laidOut(spec, available), { actions: false, renderer: "svg", ast: true });
+  // Into a child: Vega would replace the figure's role and label, which say in words what it shows.
+  const canvas = figure.firstElementChild ?? figure.appendChild(document.createElement("div"));
+  vegaEmbed(canvas, laidOut(spec, available), { actions: false, renderer: "svg", ast: true });
 }
 
 const figures = [...document.querySelectorAll("[data-spec]")];

@@ -14,13 +14,10 @@ import pandas as pd
 from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
-from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN
-from fedtoll.report import trust, who
+from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, TRAINING
+from fedtoll.report import trust, unit, who
 from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.toll import ResultsLike
-
-TRAINING = (DP_SGD, OWN)
-"""The releases that are steps of training."""
 
 
 @dataclass(frozen=True)
@@ -104,29 +101,33 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
         f"{general(s)} of ε = {general(e)}" for e, s in zip(largest.index, largest, strict=True)
     )
     copies, privacy = int(scenario.get("partition", {}).get("copies", 1)), scenario.get("privacy", {})
+    by_client = unit.is_client(scenario)
+    whose = unit.composed(scenario) if by_client else _record_epsilon_sentence(ledger, copies)
+    mechanism = (
+        unit.mechanism(scenario, _norm(results))
+        if by_client
+        else "DP-SGD: each local step draws a Poisson sample of the client’s records, clips each record’s "
+        f"gradient{_norm(results)}, and {trust.noise(privacy)} {_constants(results)}"
+    )
     terms = [
-        ("Unit", "One record of one client."),
-        ("Neighbours", "Two data sets that differ by one record, added to or removed from one client."),
+        *unit.terms(scenario),
         *trust.terms(privacy),
-        ("Adversary", trust.adversary(privacy)),
+        ("Adversary", trust.adversary(privacy, hidden=unit.is_hidden(scenario))),
         (
             "Guarantee",
             f"(ε, δ)-differential privacy with δ = {delta}, composed over all rounds and all releases of a "
-            f"client by the {accountant} accountant. {_record_epsilon_sentence(ledger, copies)} "
+            f"client by the {accountant} accountant. {whose} "
             f"Largest ε spent by any client: {largest_spent}.",
         ),
-        (
-            "Mechanism",
-            "DP-SGD: each local step draws a Poisson sample of the client’s records, clips each record’s "
-            f"gradient{_norm(results)}, and {trust.noise(privacy)} {_constants(results)}",
-        ),
+        ("Mechanism", mechanism),
     ]
-    if records := int(results.resolved.get("data", {}).get("rows", 0)):
+    if by_client and (clients := len(results.resolved.get("clients", []))):
+        terms.append(("δ and clients", unit.exposed(clients, float(ledger["delta"].max()))))
+    elif records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     terms += who.terms(scenario)
-    kinds = ledger.loc[
-        ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name]), ["strategy", "release"]
-    ].drop_duplicates()
+    statistic = ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name])
+    kinds = ledger.loc[statistic, ["strategy", "release"]].drop_duplicates()
     requests = [
         f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
     ]
@@ -246,7 +247,8 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
         "have.",
         "The noise itself. It is drawn from the seeds published here, so that anybody can repeat the runs; "
         "whoever knows a seed can subtract the noise. This is a simulation, not a deployable guarantee.",
-        f"The rounding of sums of clipped gradients in {precision}: it depends on all records of a batch. "
+        f"The rounding of {'updates' if unit.is_client(scenario) else 'sums of clipped gradients'} in "
+        f"{precision}: it depends on all records of a {'client' if unit.is_client(scenario) else 'batch'}. "
         "(The noise itself is drawn and added in float64, and releases are rounded to a coarser grid.)",
     ]
     if charged:
@@ -255,7 +257,7 @@ def _not_covered(results: ResultsLike, charged: bool) -> list[str]:
             "The choice is charged as if only its winner were released: whoever sees the messages of the "
             "candidates, as their server does, learns what all of them release."
         )
-    items += trust.not_covered(scenario.get("privacy", {}))
+    items += [*trust.not_covered(scenario.get("privacy", {})), *unit.not_covered(scenario)]
     items.append(_other_runs(scenario.get("privacy", {}).get("noise_seed")))
     if floor := int(scenario.get("data", {}).get("floor", 0)):
         items.append(
@@ -354,6 +356,8 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
 
 
 def _label(client: int, clients: dict[int, dict[str, Any]]) -> str:
+    if client == ALL_CLIENTS:
+        return "all clients"
     known = clients.get(client, {})
     group = f", {known['group']}" if known.get("group") else ""
     return (

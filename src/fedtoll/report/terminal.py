@@ -1,45 +1,45 @@
-"""The summary in the terminal: one screen of 100 by 40 characters, readable without colour and in a pipe."""
+"""The summary in the terminal: a sentence and a table, at most 80 columns wide, readable without colour."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import UNDEFINED, count, group_label, interval, number, p_value
+from fedtoll.formatting import UNDEFINED, count, group_label, interval, listed, number
 from fedtoll.report.digest import Digest
-from fedtoll.report.headline import headline
+from fedtoll.report.headline import lead
 from fedtoll.report.skips import skips_line
 from fedtoll.report.tables.compared import verdict
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.toll import ResultsLike
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
+WIDTH = 80
+"""Columns of the summary, in a wider terminal and in a pipe too."""
+
 ACROSS = 3
-"""How many strategies fit side by side in 100 columns; the page has the others."""
+"""How many strategies fit side by side. With more, strategies are the rows."""
 
-MOST_GROUPS, MOST_GROUPS_ALONE = 7, 10
-"""With more groups than this, only the page shows those that pay least. One strategy leaves more room."""
+MOST_ROWS = 14
+"""More groups or strategies than this are left to the page."""
 
-MOST_COMPARISONS = 4
-MOST_BUDGETS = 6
+MOST_NAMES = 4
+"""How many strategies the line of tests names for one verdict."""
 
-_SHORT = {
-    "demographic parity difference": "parity difference",
-    "equalised odds difference": "odds difference",
-}
-"""Quantities whose names are too long for a line."""
-
-_NAME = 24  # characters of a group's name per line
+_NAME = 24  # columns of a group's or strategy's name; longer ones are folded, never cut
 
 
 def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
-    """Return the tolls at the tightest ε, the leader's tolls at each ε, the comparisons and the headline.
+    """Return who pays most, the tolls at the tightest ε with the leader's intervals, and what the tests say.
+
+    With up to :data:`ACROSS` strategies the table has a row per group, otherwise a row per strategy. Names
+    that do not fit take several lines; none is cut.
 
     Parameters
     ----------
@@ -54,178 +54,202 @@ def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
     from rich.text import Text
 
     digest = Digest.from_results(results)
-    parts: list[RenderableType] = []
+    # Text, not a string: rich would read a group called "[red]" as markup.
+    parts: list[RenderableType] = [Text(_wrapped(lead(digest)))]
     if len(digest.tight):
-        most = MOST_GROUPS if len(digest.strategies) > 1 else MOST_GROUPS_ALONE
-        groups = digest.order if len(digest.order) <= most else digest.order[: most - 1]
-        spread = f" ± half the 95% interval over {digest.seeds} seeds" if digest.seeds > 1 else ", one seed"
-        what = ", at best constants: added log-loss" if digest.tuned else ": log-loss added by privacy"
-        title = f"Who pays at ε = {digest.epsilon_text}{what} (nats){spread}"  # fits in 100 columns
-        parts += [Text(title), _who_pays(digest, groups), Text()]
-        budgets = _budgets(digest)
-        if len(budgets) > 1:
-            title = f"{digest.word.capitalize()} under {digest.leader} at each ε"
-            parts += [Text(title), _over_epsilon(digest, groups, budgets), Text()]
-        notes = _notes(digest, groups)
-        parts += [Text(notes), Text()] if notes else []
-        compared = _compared(digest)
-        parts += [compared, Text()] if compared is not None else []
+        what = "Price at best constants" if digest.tuned else "Toll of this recipe"
+        seeds = f"{digest.seeds} seeds" if digest.seeds > 1 else "one seed"
+        by_group = len(digest.strategies) <= ACROSS
+        table, notes = _by_group(digest) if by_group else _by_strategy(digest)
+        title = f"{what}, ε = {digest.epsilon_text}: log-loss added by privacy (nats), {seeds}"
+        parts += [Text(), Text(title), table]
+        notes = [*_marks(digest, by_group), *notes]
+        parts += [Text(), Text(f"{'; '.join(notes)}.")] if notes else []
+        parts += [Text(), Text(tests)] if (tests := _tests(digest)) else []
     if skipped := skips_line(digest):
         parts += [
-            _Stripped(Text(f"{skipped} They had no weight in those rounds; the report lists who and why.")),
             Text(),
+            Text(f"{skipped} They had no weight in those rounds; the report lists who and why."),
         ]
-    # Text, not a string: rich would read a group called "[red]" as markup.
-    return Group(*parts, _Stripped(Text(headline(digest))))
+    return _Narrow(Group(*parts, Text()))
 
 
-def _who_pays(digest: Digest, groups: list[str]) -> Table:
-    """Return the tolls at the tightest ε: a row per group, the largest first, and a column per strategy."""
-    from rich.text import Text
-
-    strategies = _strategies(digest)
-    table = _table(digest)
-    table.add_column(Text("n"), justify="right", no_wrap=True)
-    if not digest.several_classes:
-        table.add_column(Text("pos."), justify="right", no_wrap=True)
-    for strategy in strategies:
-        table.add_column(Text(strategy), justify="right", overflow="fold")
-    blank = " " if (digest.tight["collapsed"] > 0).any() else ""  # keeps the digits aligned
-    for group in [*groups, EVERYBODY]:
-        own = digest.tight[digest.tight["group"] == group].set_index("strategy")
-        if own.empty:
-            continue
-        cells = [_name(group, digest), count(own["n"].iloc[0])]
-        few = "*" if own["too_few"].any() else ""
-        if digest.several_classes:
-            cells[1] += few
-        else:
-            cells.append(count(own["positives"].iloc[0]) + few)
-        for strategy in strategies:
-            cells.append(_toll(own.loc[strategy], blank) if strategy in own.index else UNDEFINED)
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
-
-
-def _verdict(row: Any) -> str:
-    """Return a comparison's verdict, shorter than on the page."""
-    words = verdict(row).replace("no significant difference", "not significant")
-    return words.removesuffix(": interval includes 0")
-
-
-def _toll(row: Any, blank: str) -> str:
-    mark = "!" if row["collapsed"] > 0 else blank
-    half = (row["toll_high"] - row["toll_low"]) / 2
-    return number(row["toll"]) + ("" if math.isnan(half) else f" ± {number(half)}") + mark
-
-
-def _over_epsilon(digest: Digest, groups: list[str], budgets: list[float]) -> Table:
-    """Return the leader's tolls at each ε."""
-    from rich.text import Text
-
-    table = _table(digest)
-    own = digest.loss[(digest.loss["strategy"] == digest.leader) & (digest.loss["mechanism"] == "dp-sgd")]
-    for epsilon in budgets:
-        table.add_column(Text(f"ε = {epsilon:g}"), justify="right", no_wrap=True)
-    tolls = own.set_index(["group", "epsilon"])["toll"]
-    for group in [*groups, EVERYBODY]:
-        known = [number(tolls.get((group, e), float("nan"))) for e in budgets]
-        table.add_row(*(Text(cell) for cell in [_name(group, digest), *known]))
-    return table
-
-
-def _compared(digest: Digest) -> RenderableType | None:
-    """Return one line per comparison, the tightest ε first; ``None`` without comparisons."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    frame = digest.comparisons.sort_values("epsilon", kind="stable")
-    if frame.empty:
-        return None
-    reasons = set(frame["reason"])
-    family = f"{len(frame)} {'' if digest.declared else 'default '}comparisons"
-    if len(reasons) == 1 and "" not in reasons:
-        return Text(f"{family}, not tested ({reasons.pop()}).")
-    table = Table.grid(padding=(0, 2))
-    shown = frame.head(MOST_COMPARISONS)
-    more = len(frame) - len(shown)
-    baselines, budgets = set(shown["baseline"]), set(shown["epsilon"])
-    against = f"Against {baselines.pop()}" if len(baselines) == 1 else "Strategies compared"
-    at = f" at ε = {budgets.pop():g}" if len(budgets) == 1 else ""
-    rest = f"; {more} more in the report" if more else ""
-    title = f"{against}{at}: difference (95% interval), p after Holm over {family}{rest}"
-    for width in (30, 18, 26, None, None):
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
-    for _, row in shown.iterrows():
-        what = _SHORT.get(row["quantity"], row["quantity"].replace("toll", digest.word))
-        within = interval(row["low"], row["high"])
-        table.add_row(
-            Text(row["strategy"]),
-            Text(what if at else f"{what}, ε = {row['epsilon']:g}"),
-            Text(number(row["difference"]) + ("" if within == "none" else f" ({within})")),
-            Text(f"p {p_value(row['p_holm'])}" if not math.isnan(row["p_holm"]) else UNDEFINED),
-            Text(_verdict(row)),
-        )
-    return Group(Text(title), _Stripped(table))
+def _wrapped(sentence: str) -> str:
+    """Break a sentence into lines, but not within ``n = 1,367``."""
+    return textwrap.fill(sentence.replace("n = ", "n\0=\0"), WIDTH, break_on_hyphens=False).replace("\0", " ")
 
 
 @dataclass(frozen=True)
-class _Stripped:
-    """Text without the spaces that rich adds at the end of a line."""
+class _Narrow:
+    """Text of at most ``WIDTH`` columns, without the spaces that rich adds at the end of a line."""
 
     text: RenderableType
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        for line in console.render_lines(self.text, options, pad=False):
+        narrow = options.update(width=min(WIDTH, options.max_width))
+        for line in console.render_lines(self.text, narrow, pad=False):
             yield Text("".join(segment.text for segment in line).rstrip(), no_wrap=True)
 
 
-def _table(digest: Digest) -> Table:
+def _table(name: str) -> Table:
+    """Return an empty table whose first column has names."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    table.add_column(Text(digest.attribute), no_wrap=True)
+    table.add_column(Text(name, overflow="fold"), overflow="fold", max_width=_NAME)
     return table
 
 
-def _notes(digest: Digest, groups: list[str]) -> str:
-    """Explain the marks in the tables, and name what only the page shows."""
+def _row(table: Table, cells: list[str]) -> None:
+    from rich.text import Text
+
+    # The first cell folds at a column's width, so every part of a name is printed.
+    table.add_row(Text(cells[0], overflow="fold"), *(Text(cell) for cell in cells[1:]))
+
+
+def _by_group(digest: Digest) -> tuple[Table, list[str]]:
+    """Return a table with a row per group, the largest toll first, and a column per strategy."""
+    from rich.text import Text
+
+    groups = digest.order[:MOST_ROWS]
+    strategies = [digest.leader, *(s for s in digest.strategies if s != digest.leader)]
+    several = digest.seeds > 1
+    table = _table(digest.attribute)
+    table.add_column(Text("n"), justify="right", no_wrap=True)
+    width = 12 if len(strategies) == ACROSS else 20  # a longer name takes several lines
+    for strategy in strategies:
+        table.add_column(Text("\n".join(textwrap.wrap(strategy, width))), justify="right", no_wrap=True)
+        if several and strategy == digest.leader:
+            table.add_column(Text("95% interval"), justify="right", no_wrap=True)
+    blank = " " if (digest.tight["collapsed"] > 0).any() else ""  # keeps the digits aligned
+    for group in [*groups, EVERYBODY]:
+        own = digest.tight[digest.tight["group"] == group].set_index("strategy")
+        if own.empty:
+            continue
+        few = "*" if own["too_few"].any() else ""
+        cells = [group_label(group, digest.attribute), count(own["n"].iloc[0]) + few]
+        for strategy in strategies:
+            row: Any = own.loc[strategy] if strategy in own.index else None
+            cells.append(UNDEFINED if row is None else _toll(row, blank))
+            if several and strategy == digest.leader:
+                cells.append(UNDEFINED if row is None else _interval(row["toll_low"], row["toll_high"]))
+        _row(table, cells)
+    gaps = _gaps(digest)
+    if gaps["gap"].notna().any():
+        cells = [f"{digest.word} gap", ""]
+        for strategy in strategies:
+            known = strategy in gaps.index
+            cells.append(f"{number(gaps['gap'][strategy])}{blank}" if known else UNDEFINED)
+            if several and strategy == digest.leader:
+                ends = gaps.loc[strategy, ["gap_low", "gap_high"]] if known else (float("nan"),) * 2
+                cells.append(_interval(*ends))
+        _row(table, cells)
+    more = len(digest.order) - len(groups)
+    return table, [f"only in the report: {more} groups that pay less"] if more else []
+
+
+def _by_strategy(digest: Digest) -> tuple[Table, list[str]]:
+    """Return a table with a row per strategy, the leader first and then by gap."""
+    from rich.text import Text
+
+    gaps = _gaps(digest)
+    everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
+    by_gap = [s for s in gaps["gap"].sort_values(kind="stable").index if s != digest.leader]
+    table = _table("strategy")
+    for title in ("everybody", "pays most", digest.word, f"{digest.word} gap"):
+        name = title == "pays most"
+        table.add_column(
+            Text(title),
+            justify="left" if name else "right",
+            no_wrap=not name,
+            overflow="fold",
+            max_width=_NAME if name else None,
+        )
+    shown = [digest.leader, *by_gap][:MOST_ROWS]
+    blank = " " if (digest.tight["collapsed"] > 0).any() else ""
+    for strategy in shown:
+        if strategy not in gaps.index:
+            continue
+        own: Any = gaps.loc[strategy]
+        rows = digest.tight[digest.tight["strategy"] == strategy].set_index("group")
+        most = own["worst_group"]
+        named = isinstance(most, str) and most in rows.index
+        _row(
+            table,
+            [
+                strategy,
+                _toll(everybody.loc[strategy], blank) if strategy in everybody.index else UNDEFINED,
+                group_label(most, digest.attribute) if named else UNDEFINED,
+                _toll(rows.loc[most], blank) if named else UNDEFINED,
+                number(own["gap"]),
+            ],
+        )
+    more = len(gaps) - len(shown)
+    left = f"only in the report: {more} strateg{'y' if more == 1 else 'ies'} with wider gaps"
+    return table, [left] if more > 0 else []
+
+
+def _gaps(digest: Digest) -> pd.DataFrame:
+    here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
+    return digest.gaps[here].set_index("strategy")
+
+
+def _toll(row: Any, blank: str) -> str:
+    return number(row["toll"]) + ("!" if row["collapsed"] > 0 else blank)
+
+
+def _interval(low: float, high: float) -> str:
+    text = interval(low, high)
+    return "" if text == "none" else text
+
+
+def _marks(digest: Digest, by_group: bool) -> list[str]:
+    """Explain the marks in the table."""
     notes = []
-    rows = digest.tight[digest.tight["group"].isin([*groups, EVERYBODY])]
-    if rows["too_few"].any():
+    if by_group and digest.tight["too_few"].any():
         notes.append("* too few records, or of a class, for a claim")
-    if (rows["collapsed"] > 0).any():
+    if (digest.tight["collapsed"] > 0).any():
         notes.append(
             "! collapsed in some seeds: predicts one class at .5, or not shown to rank better than chance"
         )
-    omitted = []
-    if n := len(digest.order) - len(groups):
-        omitted.append(f"{n} groups that pay less")
-    if (n := len(digest.strategies) - ACROSS) > 0:
-        omitted.append("1 strategy with a wider gap" if n == 1 else f"{n} strategies with wider gaps")
-    if omitted:
-        notes.append(f"only in the report: {' and '.join(omitted)}")
-    return f"{'; '.join(notes)}." if notes else ""
+    return notes
 
 
-def _strategies(digest: Digest) -> list[str]:
-    """Return the strategies to show, in their order: the leader and those with the smallest toll gaps."""
-    here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
-    by_gap = digest.gaps[here].sort_values("gap", kind="stable")["strategy"]
-    chosen = list(dict.fromkeys([digest.leader, *by_gap, *digest.strategies]))[:ACROSS]
-    return [s for s in digest.strategies if s in chosen]
+def _tests(digest: Digest) -> str:
+    """Return which comparisons are significant, in one sentence, or why none was tested."""
+    frame = digest.comparisons.sort_values("epsilon", kind="stable")
+    if frame.empty:
+        return ""
+    reasons = set(frame["reason"])
+    family = f"{len(frame)} {'' if digest.declared else 'default '}comparisons"
+    if len(reasons) == 1 and "" not in reasons:
+        return f"{family}, not tested ({reasons.pop()})."
+    baselines, budgets = set(frame["baseline"]), set(frame["epsilon"])
+    against = f" against {baselines.pop()}" if len(baselines) == 1 else ""
+    at = f" at ε = {budgets.pop():g}" if len(budgets) == 1 else ""
+    found: dict[str, list[str]] = {}
+    for _, row in frame[frame["significant"].astype(bool)].iterrows():
+        where = "" if against else f" against {row['baseline']}"
+        where += "" if at else f" at ε = {row['epsilon']:g}"
+        found.setdefault(_verdict(row, digest.word), []).append(f"{row['strategy']}{where}")
+    parts = []
+    for words, who in found.items():
+        more = len(who) - MOST_NAMES
+        parts.append(f"{words} under {listed([*who[:MOST_NAMES], *([f'{more} more'] if more > 0 else [])])}")
+    rest = len(frame) - sum(map(len, found.values()))
+    if rest:
+        others = f" in the other {'comparison' if rest == 1 else rest}" if found else ""
+        parts.append(f"no significant difference{others}")
+    return f"Tests{against}{at}: {'; '.join(parts)} (Holm over {family})."
 
 
-def _budgets(digest: Digest) -> list[float]:
-    private = digest.loss[digest.loss["mechanism"] == "dp-sgd"]
-    return sorted(map(float, private["epsilon"].unique()), reverse=True)[-MOST_BUDGETS:]
-
-
-def _name(group: str, digest: Digest) -> str:
-    """Return a group's name in at most two lines of ``_NAME`` characters."""
-    return "\n".join(textwrap.wrap(group_label(group, digest.attribute), _NAME)[:2])
+def _verdict(row: pd.Series[Any], word: str) -> str:
+    """Return a significant verdict with the name of what was compared."""
+    words = verdict(row)
+    if words.endswith(" difference"):
+        return f"{words.removesuffix(' difference')} {row['quantity']}"
+    return words.replace("gap", f"{word} gap")

@@ -10,13 +10,19 @@ from fedtoll.formatting import count
 def phrase(privacy: dict[str, Any]) -> str:
     """Return under which trust model a figure holds, for a sentence; empty under ``local``."""
     words = {"secure-aggregation": " with secure aggregation", "central": " with a trusted server"}
-    return words.get(str(privacy.get("trust")), "")
+    unit = " that protects whole clients" if privacy.get("unit") == "client" else ""
+    return words.get(str(privacy.get("trust")), "") + unit
 
 
-def adversary(privacy: dict[str, Any]) -> str:
-    """Return what the adversary sees, by the section ``[privacy]`` of the scenario."""
+def adversary(privacy: dict[str, Any], *, hidden: bool = False) -> str:
+    """Return what the adversary sees, by the section ``[privacy]`` of the scenario.
+
+    ``hidden``: whether it does not know which clients take part.
+    """
     trust, colluding = privacy.get("trust", "local"), int(privacy.get("colluding", 0))
     who = "knows which clients take part. No amplification by client sampling is claimed."
+    if hidden:
+        who = "does not know which clients take part, so that sampling them amplifies."
     if trust == "secure-aggregation":
         others = (
             f" Up to {count(colluding)} clients may tell it their own messages and noise."
@@ -73,5 +79,5 @@ def not_covered(privacy: dict[str, Any]) -> list[str]:
             "whole numbers that it adds up."
         ]
     if trust == "central":
-        return ["What the server learns: it sees every client’s clipped sums without noise."]
+        return ["What the server learns: it sees what every client sends, without noise."]
     return []

@@ -39,6 +39,11 @@ def draw(spec: dict[str, Any]) -> Future[tuple[str, bytes]]:
     return _process().submit("draw", spec)
 
 
+def pdf(svg: str) -> Future[bytes]:
+    """Start to convert a drawn SVG to PDF. The picture is always the same, but not the order of its bytes."""
+    return _process().submit("pdf", svg)
+
+
 def warm_up() -> None:
     """Start to load Vega, so that the first drawing need not wait for it; later calls do nothing."""
     process = _process()
@@ -180,7 +185,13 @@ def _draw(spec: dict[str, Any]) -> tuple[str, bytes]:
     return svg, vl_convert.svg_to_png(svg, scale=_PNG_SCALE)  # the SVG has marks and text, and no addresses
 
 
-_TASKS: dict[str, Callable[[Any], Any]] = {"bundle": _bundle, "draw": _draw}
+def _pdf(svg: str) -> bytes:
+    import vl_convert
+
+    return bytes(vl_convert.svg_to_pdf(svg))
+
+
+_TASKS: dict[str, Callable[[Any], Any]] = {"bundle": _bundle, "draw": _draw, "pdf": _pdf}
 
 
 def _serve(pipe: Connection) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtoll.formatting import general, listed
+from fedtoll.report import unit
 from fedtoll.scenarios.client import PLAIN
 from fedtoll.scenarios.personal import Personal
 
@@ -16,7 +17,8 @@ def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
         "Personal models": _models(scenario.get("personal")),
         "Calibration": _calibration(scenario.get("calibration")),
-        "Participation": _participation(scenario.get("participation", {}).get("kind", "all")),
+        "Participation": unit.participation(scenario)
+        or _participation(scenario.get("participation", {}).get("kind", "all")),
         "Client-side mechanism": _mechanism(scenario.get("client", {})),
         "Public start": _start(scenario.get("training", {})),
     }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
-from fedtoll.privacy.ledger import Ledger, all_owed
+from fedtoll.privacy.ledger import ALL_CLIENTS, Ledger, all_owed
 from fedtoll.privacy.selection import charge_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_number
@@ -64,7 +64,10 @@ def _noise_note(plan: Plan) -> str:
 
 
 def _noise(plan: Plan) -> list[dict[str, Any]]:
-    """Return σ, q, T and the ε they spend, one row per strategy, ε and client."""
+    """Return σ, q, T and the ε they spend, one row per strategy, ε and client.
+
+    Where a hidden sample of clients trains, all are charged alike: one row per group and public size.
+    """
     rows = []
     seen = set()
     for run in budgeted(plan):
@@ -73,17 +76,20 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
             continue
         seen.add(key)
         attendance, ledger = run.attendance, Ledger.of(run)
-        for index, client in enumerate(run.clients):
+        alike = {(c.group, c.size, 0 if run.hides_clients else c.id): i for i, c in enumerate(run.clients)}
+        for index in alike.values():
+            client = run.clients[index]
+            rate, steps = run.trained(client)
             ledger.charge(all_owed(run, index, attendance))
             rows.append(
                 {
                     "strategy": run.strategy.name,
                     "epsilon": run.epsilon,
-                    "client": client.id,
+                    "client": ALL_CLIENTS if run.hides_clients else client.id,
                     "group": client.group,
                     "public_size": client.size,
-                    "sampling_rate": client.sampling_rate,
-                    "steps": client.steps * run.rounds_of(client),
+                    "sampling_rate": rate,
+                    "steps": steps * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
                     "epsilon_spent": ledger.epsilon(client.id),
                 }
@@ -202,7 +208,7 @@ def scenario_spending(
     -------
     list
         As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``
-        and, where the server sees sums, ``trust`` and ``colluding``.
+        and, where the server sees sums, ``trust`` and ``colluding``; ``unit``, if that is the client.
 
     Raises
     ------
@@ -233,5 +239,6 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "groups": sorted({c.group for c in clients if c.group}),
         "public_sizes": [c.size for c in clients],
         **({} if run.trust == "local" else {"trust": run.trust, "colluding": run.colluding}),
+        **({} if run.unit == "record" else {"unit": run.unit}),
         **spending(events, *run.guarantee, run.target_of(clients[0]), charge),
     }

@@ -157,7 +157,7 @@ def execute(
 ) -> list[str]:
     """Train all runs that are not stored yet; return one line for each that failed."""
     if grid != "local":
-        from fedtoll.server import superlink
+        from fedtoll.sweep import superlink
 
         connect = connection.open if connection is not None else None
         return superlink.execute(planned, store, timeout=timeout, finished=finished, connect=connect)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server import superlink
+from fedtoll.sweep import superlink
 
 PATIENCE = 20.0
 """Seconds within which a SuperLink must accept a connection."""

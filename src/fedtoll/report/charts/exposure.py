@@ -64,7 +64,8 @@ def exposure(content: dict[str, Any], label: Callable[[str], str]) -> Spec | Non
     axis = alt.Axis(labelLimit=170, ticks=False, domain=False, labelPadding=6)
     y = alt.Y("label:N", scale=alt.Scale(domain=labels), title=None, axis=axis)
     title = "attacker’s advantage, TPR − FPR"
-    x = alt.X("advantage:Q", title=title, axis=alt.Axis(gridColor=zero_grid(), tickCount=5))
+    scale = alt.Scale(nice=5)  # so that no bar ends at the edge of its panel
+    x = alt.X("advantage:Q", title=title, scale=scale, axis=alt.Axis(gridColor=zero_grid(), tickCount=5))
     base = alt.Chart(alt.NamedData("exposure"))
     tips = tooltips(
         label="group", text="advantage", interval="95% interval", members="members", most="ceiling"

@@ -156,10 +156,12 @@ def participation_table(digest: Digest) -> Table | None:
         *t.number_columns("Clients", "Expected share of rounds", "Share of rounds", "Share of each client"),
     )
     each = results.rounds["participants"]
+    drawn = "It is drawn in secret from the seed of each run; ε holds against those who do not know it."
+    if rule["kind"] != "poisson":
+        drawn = f"The schedule is the same in every run, drawn from the public seed {rule.get('seed', 0)}."
     note = (
         f"Means over clients. {span(each.min(), each.max(), 'count')} of {count(len(known))} clients took "
-        "part in a round. The schedule is the same in every run, drawn from the public seed "
-        f"{rule.get('seed', 0)}."
+        f"part in a round. {drawn}"
     )
     caption = "Participation: in which share of the rounds clients trained"
     return Table("participation", caption, columns, tuple(rows), t.csv(pd.DataFrame(tidy)), note)

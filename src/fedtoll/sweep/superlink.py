@@ -20,38 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedtoll import __version__
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import Run, budget_of
+from fedtoll.server.app_folder import write_app
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store
-
-_APP = """\
-[project]
-name = "fedtoll-app"
-version = "{version}"
-license = {{ text = "Apache-2.0" }}
-dependencies = []
-
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-
-[tool.flwr.app]
-publisher = "fedtoll"
-fab-include = ["*.py"]
-
-[tool.flwr.app.components]
-serverapp = "fedtoll.server.app:app"
-clientapp = "fedtoll.clients.app:app"
-
-[tool.flwr.app.config]
-scenario = ""
-strategy = ""
-epsilon = "inf"
-seed = 0
-out = ""
-"""
 
 TIMEOUT = 1800.0
 """Seconds after which a run under Flower is stopped by default."""
@@ -207,7 +182,7 @@ def _train(
 
     ``nodes`` is the number of clients to simulate, 0 if they are SuperNodes.
     """
-    app = write_app(home / "app")
+    app = write_app(home / "app", __version__)
     scenario = home / "scenario.json"
     scenario.write_text(_portable(plan))
     config = {
@@ -228,16 +203,6 @@ def _train(
     if status == "finished:completed":
         reason = f"nothing is stored in {store.folder.resolve()}; its machine must see this folder"
     return f"under flwr run: {status}: {reason}", flwr("log", run_id, "own", "--show")
-
-
-def write_app(folder: Path) -> Path:
-    """Write the folder that ``flwr run`` takes; the app itself is the installed fedtoll."""
-    from fedtoll import __version__
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pyproject.toml").write_text(_APP.format(version=__version__))
-    (folder / "marker.py").write_text('"""The app itself is the installed fedtoll."""\n')
-    return folder
 
 
 def _json(flwr: Callable[..., str], *arguments: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import fedtoll
 from fedtoll.audit.run import prepare, run_audit
 from fedtoll.report import write_report
 from fedtoll.scenarios.errors import RunError, ScenarioError
-from fedtoll.server import export as exports
-from fedtoll.server.export import export
 from fedtoll.server.store import TABLES
+from fedtoll.sweep import export as exports
+from fedtoll.sweep.export import export
 from tests.server import own
 
 THREATS = (Path(__file__).parents[2] / "docs/threat-model.md").read_text(encoding="utf-8")
