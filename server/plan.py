@@ -121,9 +121,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         ):
             for name in names:
                 if name not in known:
-                    raise ScenarioError(
-                        f"{key} = {name!r}: not a column of {source.name}{nearest(name, known)}"
-                    )
+                    hint = nearest(name, known)
+                    raise ScenarioError(f"{key} = {name!r}: not a column of {source.name}{hint}")
         groups = _holders(scenario, source)
         check_names("privacy.epsilon_factor", scenario.privacy.epsilon_factor, _groups(scenario, source))
         check_names(KEY, scenario.participation.availability, _groups(scenario, source))
@@ -133,9 +132,8 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
                 raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
         for holder in scenario.partition.holders:
             if holder.group and holder.group not in groups:
-                raise ScenarioError(
-                    f"partition.holders: no group {holder.group!r}{nearest(holder.group, groups)}"
-                )
+                hint = nearest(holder.group, groups)
+                raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
