@@ -263,6 +263,7 @@ def _tables(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(Path(folder).rglob("*.parquet"))}
 
 
+@pytest.mark.slow
 def test_run_report_and_resume(here, tmp_path):
     arguments = [
         "run",

@@ -100,6 +100,7 @@ def test_errors_that_show_no_sampling():
     assert rate_at_least(500, 500, 1000, 0.05, 1.0) < 0.0
 
 
+@pytest.mark.slow
 def test_p_values_of_a_true_claim_are_rarely_small():
     rng = np.random.default_rng(4)
     claims = {gaussian(1.0, 1e-5): lambda: rng.normal(1, 1, 400)}

@@ -68,6 +68,7 @@ def node(sent: parcel.Parcel) -> str:
     return process.stdout.decode()
 
 
+@pytest.mark.slow
 def test_a_node_without_the_files_can_load_the_runs(runs, tmp_path):
     sent = parcel.pack([run.to_json() for run in runs])
     assert len(sent.examples) == 2

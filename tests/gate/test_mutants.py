@@ -22,7 +22,10 @@ def test_the_page_lists_these_mutants_and_checks():
     assert table.page(ROWS) == PAGE
 
 
-SLOW = ("choice costs one candidate", "trainings charged once", "only the winner is charged")
+SLOW = (
+    *("choice costs one candidate", "trainings charged once", "only the winner is charged"),
+    "smallest sigma for all",
+)
 """Mutants of a calibration that takes seconds: their checks find the budget of every client anew."""
 
 

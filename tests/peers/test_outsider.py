@@ -77,6 +77,7 @@ def test_the_oracle_agrees_on_distributions(name, tmp_path, capsys, monkeypatch)
         assert theirs == pytest.approx(ours, rel=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trust", ["secure-aggregation", "central"])
 def test_the_oracle_agrees_where_the_server_sees_sums(trust, tmp_path, capsys, monkeypatch):
     privacy = {"epsilons": [3.0, 0.7], "trust": trust}

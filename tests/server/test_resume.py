@@ -129,6 +129,7 @@ def dies_in_the_midst_of_its_answer(work, pipe):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_the_midst_of_its_answer_is_replaced(tmp_path, uninterrupted, monkeypatch):
     planned, expected = uninterrupted
     monkeypatch.setenv("FEDTOLL_TEST_MARK", str(tmp_path / "mark"))
@@ -141,6 +142,7 @@ def test_a_worker_that_dies_in_the_midst_of_its_answer_is_replaced(tmp_path, uni
     assert len(tables(tmp_path)) == 15
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_the_command_in_one_line(tmp_path, uninterrupted, monkeypatch):
     planned, _ = uninterrupted
     monkeypatch.setattr(workers, "_serve", os.abort)

@@ -270,6 +270,7 @@ class Ends(FedAvg):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_that_kills_its_workers_fails_and_the_others_are_stored(runs, tmp_path, count):
     file = tmp_path / "ends.py"
@@ -285,6 +286,7 @@ def test_a_run_that_kills_its_workers_fails_and_the_others_are_stored(runs, tmp_
     assert noted.read_text() == f"Ends, ε = ∞, seed 0\n\n{reason}\n"
 
 
+@pytest.mark.slow
 def test_a_strategy_that_hangs_is_stopped_and_the_sweep_goes_on(here, tmp_path):
     (tmp_path / "hangs.py").write_text(
         ENDS.replace("import os, signal", "import time").replace(

@@ -58,6 +58,7 @@ def scenario(tmp_path: Path):
     return write
 
 
+@pytest.mark.slow
 def test_the_others_go_on_and_the_failures_are_shown(here, scenario, tmp_path):
     scenario("raise", "die", "well", "hang")
     command = ("run", "x.toml", "--out", "out", "--timeout", 20, "--workers", 1)
@@ -92,6 +93,7 @@ def test_the_others_go_on_and_the_failures_are_shown(here, scenario, tmp_path):
     assert "record 37" not in (tmp_path / "copy/resolved.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_candidate_that_failed_is_tried_again_and_then_nothing_is_left_of_it(here, scenario, tmp_path):
     scenario("raise", "well")
     command = ("run", "x.toml", "--out", "out", "--executor", "serial")
@@ -111,6 +113,7 @@ def test_a_candidate_that_failed_is_tried_again_and_then_nothing_is_left_of_it(h
     assert '<td class="text">failed</td>' not in page
 
 
+@pytest.mark.slow
 def test_if_all_candidates_of_a_strategy_fail_it_is_one_line(here, scenario, tmp_path):
     scenario("raise", "die")
     code, out, err = here("run", "x.toml", "--out", "out")

@@ -31,6 +31,7 @@ from tests.server.test_skip import by_client, charged, lost, skipped, skipping
 FLOWER = "flwr.serverapp.strategy:"
 
 
+@pytest.mark.slow
 def test_what_was_skipped_is_charged_and_an_outsider_finds_the_same(tmp_path):
     """ε does not depend on which clients replied, neither in the tables nor recomputed from them."""
     plan = planned(TERM, privacy={"epsilons": [2.0]}, training={"rounds": 3, "on_failure": "skip"})

@@ -77,6 +77,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.parquet")}
 
 
+@pytest.mark.slow
 def test_workers_and_what_is_stored_already_change_no_byte(tmp_path):
     runs = planned(FEDAVG, TERM, seeds=[0, 1], privacy={"epsilons": ["inf", 2, 1]}).runs
     alone = tmp_path / "alone"
@@ -160,6 +161,7 @@ def test_a_group_fits_in_the_cache(monkeypatch):
     assert {len(group) for group in found} == {5}
 
 
+@pytest.mark.slow
 def test_a_group_whose_worker_dies_is_done_one_by_one(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a spawned process imports the jobs
     done = dict(outcomes_together(jobs.all_die, "abcd", [[0, 1], [2, 3]], workers=2))

@@ -82,6 +82,7 @@ def test_a_job_that_exits_is_given_up_even_if_it_is_the_only_one():
     ]
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_stopped_and_the_others_go_on():
     began = time.monotonic()
     found = dict(spread(hang, "abcd", 2, lost=str, timeout=3.0))
