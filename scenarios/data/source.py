@@ -44,7 +44,7 @@ class Numeric:
     Examples
     --------
     >>> Numeric.bounded("age", 17, 90)
-    Numeric(name='age', centre=53.5, scale=36.5, transform='identity', low=17, high=90)
+    Numeric(name='age', centre=53.5, scale=36.5, transform='identity', low=17, high=90, missing=None)
     """
 
     name: str

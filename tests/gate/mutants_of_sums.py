@@ -169,7 +169,8 @@ def statistic_shown_individually() -> list[Any]:
         contents = {self._strict.client_of[r.metadata.src_node_id]: r for r in replies}
         metrics = [train.only(MetricRecord, contents[c.id].content) for c in self._run.clients]
         seen = self._released.update(self._run.clients, metrics)
-        each = [self._report(c, s) for c, s in zip(self._run.clients, seen, strict=True)]
+        by_id = {c.id: m for c, m in zip(self._run.clients, metrics, strict=True)}
+        each = [self._report(c, s, by_id) for c, s in zip(self._run.clients, seen, strict=True)]
         self.strategy.weigh(each, self._state)
         return original(self, round, replies)
 

@@ -90,7 +90,7 @@ def damaged(folder, change):
             lambda t: t.set_column(t.schema.get_field_index("group"), "group", [["Female"] * len(t)]),
             "'Female'",
         ),
-        (lambda t: t.set_column(0, t.schema.names[0], [[np.nan] * len(t)]), "not finite"),
+        (lambda t: t.set_column(0, t.schema.names[0], [[np.nan] * len(t)]), "has no value in row 1"),
     ],
     ids=["column", "size", "group", "value"],
 )

@@ -170,6 +170,9 @@ def test_a_client_that_raises_once_answers_the_next_round(engine, monkeypatch):
                 raise MemoryError(f"out of\n{ESCAPE}memory")
             return train(run, tasks)
 
+        def train_together(self, jobs):
+            return [self.train(run, tasks) for run, tasks in jobs]
+
     monkeypatch.setattr(clients, "make_engine", lambda *which: Fails())
     tables = federate(grid := LocalGrid(run), run)
     ((place, reason),) = skipped(tables).items()
