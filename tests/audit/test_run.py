@@ -179,7 +179,7 @@ def test_many_bounds_a_little_above_their_claims_are_broken_together():
     assert not broken([{"p": None}, {"p": 0.5}], 0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_twenty_audits_of_a_sound_system_are_not_broken(scenario):
     least = []
     for seed in range(20):

@@ -65,7 +65,7 @@ def test_one_step_is_bounded_near_its_claim(engine):
     assert found.claim == gaussian_epsilon(2.0, 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(engine):
     run = full_batch_run(engine)
