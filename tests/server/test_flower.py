@@ -159,7 +159,11 @@ def test_a_client_that_raises_there_is_a_failed_command(tmp_path):
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
 )
 def test_a_signal_leaves_no_process_behind(tmp_path, signum, code):
-    process, mark = start(tmp_path, "--set", "training.rounds=2000")
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children ignore it too
+    try:
+        process, mark = start(tmp_path, "--set", "training.rounds=2000")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
     try:
         deadline = time.monotonic() + 240
         while not any("ClientAppActor" in command for command in alive(mark)):
