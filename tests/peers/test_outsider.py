@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,9 +66,16 @@ def test_with_fractional_orders_the_oracle_is_a_little_above(tmp_path, capsys, m
         assert theirs * (1 - 1e-3) < ours <= theirs * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n != "term" else ()) for n in OURS]
-)
+SLOW = ("fairfed", "fedfb", "fedminmax", "fpfl")
+"""Strategies that ask for statistics of other kinds than ``term``; the rest repeat one of these."""
+
+
+def _mark(name: str) -> Any:
+    marks = () if name == "term" else pytest.mark.slow if name in SLOW else pytest.mark.thorough
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(_mark, OURS))
 def test_the_oracle_agrees_on_distributions(name, tmp_path, capsys, monkeypatch):
     clients = stored(tmp_path, "pld", name)
     pairs = recomputed(tmp_path, capsys, monkeypatch)
