@@ -21,7 +21,7 @@ from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan, StrategyPlan
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.server import sums
-from fedtoll.server.sums import COHORT, Sums, public_weights
+from fedtoll.server.sums import Sums, public_weights
 from fedtoll.strategies.base import Arrays, Report, Weights
 
 
@@ -104,19 +104,7 @@ class ClientSums(Sums):
         epsilon: float,
     ) -> Report:
         """Return the report of a round's sum, which has its noise even if nobody took part."""
-        weights = self.weights[list(places)]
-        total = self.total(params, weights, received)
-        added = self._variance()
-        report = Report(
-            client=COHORT,
-            size=self.member.size,
-            group="",
-            update=self._with_noise(total, added**0.5, round) if added else total,
-            epsilon=epsilon,
-            noise_variance=float(weights**2 @ np.asarray(variances)) + added,
-            learning_rate=self._run.learning_rate,
-        )
-        self.added = added
+        report = super().report(round, places, params, received, metrics, variances, epsilon)
         self._follow(round, metrics)
         return report
 

@@ -158,7 +158,7 @@ class Sums:
         self._run = run
         self.member = Member(COHORT, sum(c.size for c in run.clients), "")
         self.weights: Weights = np.array([c.weight for c in run.clients], dtype=np.float64)
-        self.added = added_variance(run) if run.unit == "record" else 0.0
+        self.added = 0.0  # the variance that the server added to a coordinate of the last sum
         self.clip: float | None = None  # of whole updates, if a client is the unit
         self._last: dict[str, Estimate] = {}
 
@@ -193,9 +193,9 @@ class Sums:
         epsilon
             The largest ε that a record has spent.
         """
-        run = self._run
-        total = self.total(params, self.weights, received)
-        added = added_variance(run)
+        run, weights = self._run, self.weights[list(places)]
+        total = self.total(params, weights, received)
+        added = self.added = self._variance()
         return Report(
             client=COHORT,
             size=self.member.size,
@@ -203,9 +203,13 @@ class Sums:
             update=self._with_noise(total, added**0.5, round) if added else total,
             statistics={s.name: self._statistic(i, s, round, metrics) for i, s in enumerate(run.statistics)},
             epsilon=epsilon,
-            noise_variance=float(self.weights**2 @ np.asarray(variances)) + added,
+            noise_variance=float(weights**2 @ np.asarray(variances)) + added,
             learning_rate=run.learning_rate,
         )
+
+    def _variance(self) -> float:
+        """Return the variance of the noise that a trusted server adds to a coordinate."""
+        return added_variance(self._run)
 
     @staticmethod
     def total(params: Arrays, weights: Weights, received: Sequence[Sequence[NDArray[np.floating]]]) -> Arrays:

@@ -9,11 +9,7 @@ also reaches Flower's strategies.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib
 import inspect
-import json
-import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,16 +18,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from fedtoll.scenarios import shipped
+from fedtoll.scenarios import plugins
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.foreign import OWN, contained, require
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.interactive import has_no_file, main_digest
 
-GROUP = "fedtoll.strategies"
+GROUP, KEY = "fedtoll.strategies", "strategies"
 
 
 def names() -> tuple[str, ...]:
@@ -99,32 +93,18 @@ def resolve(name: str) -> tuple[str, str]:
     ScenarioError
         If no strategy has the name, two packages install it, or its class cannot be loaded. One line.
     """
-    module, colon, attribute = name.rpartition(":")
-    if not colon:
-        if name.endswith(".py"):
-            raise ScenarioError(f"strategies: {name!r}: write {name}:Class, with the name of its class")
-        installed = _installed()
-        if name not in installed:
-            raise ScenarioError(f"strategies: {name!r} is unknown{nearest(name, installed)}")
-        module, _, attribute = _unique(name, installed[name]).rpartition(":")
-    if module.endswith(".py") and not shipped.received(Path(module)):
-        try:
-            module = str(Path(module).expanduser().resolve())
-            Path(module).is_file()
-        except (OSError, RuntimeError, ValueError) as error:  # too long, a symlink loop, a NUL byte
-            raise _error(f"{name[:200]!r}: not a file: {error}") from None
-    path = f"{module}:{attribute}"
+    path = plugins.located(name, KEY, _installed_once)
     cls = load(path)
-    is_file = module.endswith(".py")
-    if not is_file and cls.__module__.split(".")[0] in OWN:
-        return path, ""
     if has_no_file(cls):
         return path, main_digest(cls)
-    try:
-        source = shipped.read_bytes(Path(module if is_file else inspect.getfile(cls)))
-    except (OSError, TypeError) as error:
-        raise ScenarioError(f"strategies: {name!r}: its source cannot be read: {error}") from None
-    return path, hashlib.sha256(source).hexdigest()
+    return path, plugins.digest(name, KEY, path, cls)
+
+
+def _installed_once(name: str) -> str:
+    """Return the import path of an installed strategy's class."""
+    if name not in (installed := _installed()):
+        raise _error(f"{name!r} is unknown{nearest(name, installed)}")
+    return _unique(name, installed[name])
 
 
 def load(path: str) -> type:
@@ -135,33 +115,13 @@ def load(path: str) -> type:
     ScenarioError
         If the file or module does not exist, raises when imported, or has no such class. One line.
     """
-    module, _, attribute = path.rpartition(":")
-    if module.endswith(".py") and not (shipped.received(Path(module)) or Path(module).is_file()):
-        raise ScenarioError(f"strategies: {module}: no such file")
-    require(module)
-    try:
-        with contained():
-            loaded = (
-                shipped.load(Path(module), "strategy")
-                if module.endswith(".py")
-                else importlib.import_module(module)
-            )
-    except ImportError as error:
-        file = Path(module.replace(".", "/") + ".py")
-        hint = f"; did you mean '{file}:{attribute}'?" if len(module) < 200 and file.is_file() else ""
-        raise _error(f"{path!r} cannot be imported: {error}{hint}") from None
-    except (Exception, SystemExit) as error:
-        raise _error(f"{path!r} raises when imported: {error!r}") from None
-    found = getattr(loaded, attribute, None)
-    if not inspect.isclass(found):
-        classes = [k for k, v in vars(loaded).items() if inspect.isclass(v)]
-        raise ScenarioError(f"strategies: {module} has no class {attribute!r}{nearest(attribute, classes)}")
+    found: type = plugins.load(path, KEY, "strategy")
     return found
 
 
 def _error(message: str) -> ScenarioError:
     """Return a one-line error, even if a user's class puts line breaks into the message."""
-    return ScenarioError(" ".join(f"strategies: {message}".split()))
+    return plugins.refusal(KEY, message)
 
 
 def parameters(cls: type) -> dict[str, Any]:
@@ -220,21 +180,10 @@ def check(cls: type[Strategy], values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in resolved.items():
         if value is inspect.Parameter.empty:
             raise ScenarioError(f"{prefix}: parameter {key!r} is missing")
-    return {key: _value(f"{cls.__name__}: {key}", value, hints[key]) for key, value in resolved.items()}
-
-
-def _value(what: str, value: Any, hint: Any) -> Any:
-    """Return a parameter's value, checked against its type as if read from a scenario file."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _error(f"{what} = {value!r}: must be finite")
-    try:
-        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        raise _error(f"{what} = {value!r}: {message[0].lower()}{message[1:]}") from None
-    except Exception:
-        form = "must be a number, a string, true or false, or a list or table of these"
-        raise _error(f"{what}: {form}, as in a scenario file") from None
+    return {
+        key: plugins.checked(f"{cls.__name__}: {key}", value, hints[key], KEY)
+        for key, value in resolved.items()
+    }
 
 
 def build(path: str, values: Mapping[str, Any]) -> Strategy:

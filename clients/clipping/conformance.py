@@ -19,7 +19,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -27,27 +27,9 @@ from fedtoll.clients.clipping import registry
 from fedtoll.clients.clipping.base import ClientMechanism, Codes, Floats, Public
 from fedtoll.scenarios.errors import ScenarioError, one_line
 from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.verdicts import Verdict, assert_none_failed
 
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The kit's verdict on one property.
-
-    Parameters
-    ----------
-    property
-        The property's name.
-    outcome
-        ``"passed"``, ``"failed"``, or ``"shown"`` if it is not judged.
-    words
-        One line: what the property requires, the first violation found, or what was measured.
-    """
-
-    property: str
-    outcome: Literal["passed", "failed", "shown"]
-    words: str
 
 
 @dataclass(frozen=True)
@@ -305,7 +287,4 @@ def _shown(kit: Kit) -> list[Verdict]:
 
 def assert_conforms(mechanism: ClientMechanism, *, seed: int = 0) -> None:
     """Raise an AssertionError that lists every property the mechanism fails."""
-    failed = [v for v in conform(mechanism, seed=seed) if v.outcome == "failed"]
-    if failed:
-        lines = "\n".join(f"  {v.property}: {v.words}" for v in failed)
-        raise AssertionError(f"{type(mechanism).__name__} does not conform:\n{lines}")
+    assert_none_failed(mechanism, conform(mechanism, seed=seed))

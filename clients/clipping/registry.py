@@ -7,28 +7,22 @@ A mechanism can be one of fedtoll's, the name of an entry point in the group ``f
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib
 import inspect
 import json
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from fedtoll.clients.clipping.base import ClientMechanism
-from fedtoll.scenarios import shipped
+from fedtoll.scenarios import plugins
 from fedtoll.scenarios.client import PLAIN, Client, MechanismPlan
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.foreign import OWN, contained, require
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan
 
-GROUP = "fedtoll.mechanisms"
+GROUP, KEY = "fedtoll.mechanisms", "client.mechanism"
 
 BUILT_IN = {
     "dpsgd-f": "fedtoll.clients.clipping.dpsgd_f:DPSGDF",
@@ -99,31 +93,12 @@ def resolve(name: str) -> tuple[str, str]:
     ScenarioError
         If no mechanism has the name, two packages install it, or its class cannot be loaded. One line.
     """
-    module, colon, attribute = name.rpartition(":")
-    if not colon:
-        module, _, attribute = _named(name).rpartition(":")
-    if module.endswith(".py") and not shipped.received(Path(module)):
-        try:
-            module = str(Path(module).expanduser().resolve())
-            Path(module).is_file()
-        except (OSError, RuntimeError, ValueError) as error:  # too long, a symlink loop, a NUL byte
-            raise _error(f"{name[:200]!r}: not a file: {error}") from None
-    path = f"{module}:{attribute}"
-    cls = load(path)
-    is_file = module.endswith(".py")
-    if not is_file and cls.__module__.split(".")[0] in OWN:
-        return path, ""
-    try:
-        source = shipped.read_bytes(Path(module if is_file else inspect.getfile(cls)))
-    except (OSError, TypeError) as error:
-        raise _error(f"{name!r}: its source cannot be read: {error}") from None
-    return path, hashlib.sha256(source).hexdigest()
+    path = plugins.located(name, KEY, _named)
+    return path, plugins.digest(name, KEY, path, load(path))
 
 
 def _named(name: str) -> str:
     """Return the import path of a name."""
-    if name.endswith(".py"):
-        raise _error(f"{name!r}: write {name}:Class, with the name of its class")
     found = {entry.value for entry in entry_points(group=GROUP) if entry.name == name}
     found |= {BUILT_IN[name]} if name in BUILT_IN else set()
     if not found:
@@ -141,25 +116,7 @@ def load(path: str) -> type[ClientMechanism]:
     ScenarioError
         If the file or module does not exist, raises when imported, or has no such mechanism. One line.
     """
-    module, _, attribute = path.rpartition(":")
-    if module.endswith(".py") and not (shipped.received(Path(module)) or Path(module).is_file()):
-        raise _error(f"{module}: no such file")
-    require(module)
-    try:
-        with contained():
-            loaded = (
-                shipped.load(Path(module), "mechanism")
-                if module.endswith(".py")
-                else importlib.import_module(module)
-            )
-    except ImportError as error:
-        raise _error(f"{path!r} cannot be imported: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise _error(f"{path!r} raises when imported: {error!r}") from None
-    found = getattr(loaded, attribute, None)
-    if not (inspect.isclass(found) and issubclass(found, ClientMechanism)):
-        known = [k for k, v in vars(loaded).items() if inspect.isclass(v) and issubclass(v, ClientMechanism)]
-        raise _error(f"{module} has no ClientMechanism {attribute!r}{nearest(attribute, known)}")
+    found: type[ClientMechanism] = plugins.load(path, KEY, "mechanism", ClientMechanism)
     return found
 
 
@@ -190,22 +147,10 @@ def check(cls: type[ClientMechanism], values: Mapping[str, Any]) -> dict[str, An
             default = field.default_factory()
         if name not in values and default is dataclasses.MISSING:
             raise _error(f"{cls.__name__}: parameter {name!r} is missing", "client")
-        checked[name] = _value(f"{cls.__name__}: {name}", values.get(name, default), hints[name])
+        checked[name] = plugins.checked(
+            f"{cls.__name__}: {name}", values.get(name, default), hints[name], "client"
+        )
     return checked
-
-
-def _value(what: str, value: Any, hint: Any) -> Any:
-    """Return a parameter's value, checked against its type as if read from a scenario file."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _error(f"{what} = {value!r}: must be finite", "client")
-    try:
-        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        raise _error(f"{what} = {value!r}: {message[0].lower()}{message[1:]}", "client") from None
-    except Exception:
-        form = "must be a number, a string, true or false, or a list or table of these"
-        raise _error(f"{what}: {form}, as in a scenario file", "client") from None
 
 
 def instantiate(path: str, values: Mapping[str, Any]) -> ClientMechanism:
@@ -247,6 +192,5 @@ def _built(path: str, digest: str, values: str) -> ClientMechanism:
     return instantiate(path, json.loads(values))
 
 
-def _error(message: str, key: str = "client.mechanism") -> ScenarioError:
-    """Return a one-line error, even if a user's class puts line breaks into the message."""
-    return ScenarioError(" ".join(f"{key}: {message}".split()))
+def _error(message: str, key: str = KEY) -> ScenarioError:
+    return plugins.refusal(key, message)

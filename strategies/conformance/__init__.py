@@ -17,14 +17,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.statistics import Estimate
+from fedtoll.scenarios.verdicts import Verdict, assert_none_failed
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.conformance import properties
 from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, all_kinds, cohort
@@ -32,28 +32,6 @@ from fedtoll.strategies.conformance.play import Play, play
 from fedtoll.strategies.conformance.properties import INSTRUCTIONS, Complaints, Kit
 
 __all__ = ["INSTRUCTIONS", "PROPERTIES", "Verdict", "assert_conforms", "conform"]
-
-Outcome = Literal["passed", "failed", "shown"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The kit's verdict on one property.
-
-    Parameters
-    ----------
-    property
-        The property's name.
-    outcome
-        ``"passed"``, ``"failed"``, or ``"shown"`` if it is not judged.
-    words
-        One line: what the property requires, the first violation found, or what was measured.
-    """
-
-    property: str
-    outcome: Outcome
-    words: str
-
 
 STATISTICS, ROUNDS = "statistics are known", "rounds run"
 WEIGHTS, PURE = "weights on the simplex", "same inputs, same outputs"
@@ -124,10 +102,7 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
 
 def assert_conforms(strategy: Strategy, *, seed: int = 0) -> None:
     """Raise an AssertionError that lists every property the strategy fails."""
-    failed = [v for v in conform(strategy, seed=seed) if v.outcome == "failed"]
-    if failed:
-        lines = "\n".join(f"  {v.property}: {v.words}" for v in failed)
-        raise AssertionError(f"{strategy!r} fails\n{lines}")
+    assert_none_failed(strategy, conform(strategy, seed=seed))
 
 
 def _judge(name: str, complain: Callable[[], Complaints], property_: Callable[..., Complaints]) -> Verdict:

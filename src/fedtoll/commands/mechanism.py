@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from fedtoll.commands.strategy import show
 from fedtoll.console import echo
-from fedtoll.options import FAILED, Json
+from fedtoll.options import Json
 
 
 def new_mechanism(
@@ -40,8 +41,6 @@ def check_mechanism(
     as_json: Json = False,
 ) -> None:
     """Run the conformance kit on a client-side mechanism."""
-    from dataclasses import asdict
-
     from fedtoll.clients.clipping import registry
     from fedtoll.clients.clipping.conformance import conform
     from fedtoll.scenarios.overrides import assignment
@@ -50,13 +49,4 @@ def check_mechanism(
     path, _ = registry.resolve(name)
     values = registry.check(registry.load(path), {".".join(key): value for key, value in assignments})
     verdicts = conform(registry.instantiate(path, values))
-    if as_json:
-        content = {"mechanism": name, "verdicts": [asdict(v) for v in verdicts]}
-        echo(json.dumps(content, ensure_ascii=False, indent=1))
-    else:
-        labels = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
-        width = max(len(v.property) for v in verdicts)
-        for v in verdicts:
-            echo(f"{labels[v.outcome]:<6}  {v.property:<{width}}  {v.words}")
-    if any(v.outcome == "failed" for v in verdicts):
-        raise typer.Exit(FAILED)
+    show("mechanism", name, verdicts, as_json=as_json)

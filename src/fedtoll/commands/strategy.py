@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from fedtoll.console import echo
 from fedtoll.options import FAILED, Json
 
 if TYPE_CHECKING:
-    from fedtoll.strategies.conformance import Verdict
+    from fedtoll.scenarios.verdicts import Verdict
 
 
 def new_strategy(
@@ -43,14 +44,19 @@ def check_strategy(
     as_json: Json = False,
 ) -> None:
     """Run the conformance kit on a strategy."""
-    from dataclasses import asdict
-
     from fedtoll.scenarios.overrides import assignment
 
     assignments = (assignment(pair, "t=5.0") for pair in override or ())
     verdicts = _verdicts(name, {".".join(path): value for path, value in assignments})
+    show("strategy", name, verdicts, as_json=as_json)
+
+
+def show(kind: str, name: str, verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+    """Print what a conformance kit found of a strategy or mechanism; exit with 1 if a property fails."""
+    from dataclasses import asdict
+
     if as_json:
-        content = {"strategy": name, "verdicts": [asdict(v) for v in verdicts]}
+        content = {kind: name, "verdicts": [asdict(v) for v in verdicts]}
         echo(json.dumps(content, ensure_ascii=False, indent=1))
     else:
         labels = {"passed": "ok", "failed": "FAILED", "shown": "shown"}
@@ -64,12 +70,13 @@ def check_strategy(
 def _verdicts(name: str, parameters: dict[str, Any]) -> list[Verdict]:
     from fedtoll.strategies import registry
     from fedtoll.strategies.base import Strategy
-    from fedtoll.strategies.conformance import Verdict, conform
+    from fedtoll.strategies.conformance import conform
 
     path, _ = registry.resolve(name)
     cls = registry.load(path)
     if issubclass(cls, Strategy):
         return conform(registry.build(path, parameters))
+    from fedtoll.scenarios.verdicts import Verdict
     from fedtoll.server.adapter import check_flower
 
     check_flower(cls, parameters)
