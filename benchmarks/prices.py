@@ -1,36 +1,46 @@
 """Where is the price gap real at best constants, and does any strategy change it? Fixed before it ran.
 
-``python -m benchmarks.prices search|confirm|strategies|tables FOLDER [CELL ...]``
+``python -m benchmarks.prices search|confirm|strategies|repairs|collect|page FOLDER [CELL ...]``
 
 **Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
 that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
 strengths of concept shift in synthetic records. :func:`cells` lists them.
 
-**search.** FedAvg alone, ε = ∞, 1, .5 and .1, seeds 0 to 19. Constants: seven learning rates, the scenario's
+**search.** FedAvg alone, ε = ∞, 1, .5 and .1, seeds 0 to 9. Constants: seven learning rates, the scenario's
 recipe times 1/8 to 8, chosen at each ε on the public tenth with seeds 1000 and 1001. The recipe is run, too.
 
-**confirm.** The same with seeds 100 to 119, and choices made anew with seeds 1100 and 1101.
+**confirm.** The cells in which the search finds a gap, with seeds 100 to 119, and choices made anew with
+seeds 1100 and 1101.
 
-**A gap is real** if the conservative 95% interval of the price gap in log-loss (all pairs of groups,
-Bonferroni) lies above 0 in both stages. It matters if it is also at least .01 nats in both.
+**A gap is found** if the conservative 95% interval of the price gap in log-loss (all pairs of groups,
+Bonferroni) lies above 0, and *real* if both stages find it at the same ε. It *matters* if it is also at least
+.01 nats in both.
 
-**strategies.** All fourteen with the parameters in :data:`STRATEGIES`, each with the same seven learning
-rates, at ε = ∞, 1 and .5, seeds 0 to 19. Tests: each against FedAvg at each ε, in the price gap, disparity
-and everybody's utility, with Holm over the whole family of a cell.
+**strategies.** In every cell with a real gap that matters, at ε = ∞ and the largest ε at which it does: all
+strategies with the parameters in :data:`STRATEGIES`, each with the same seven learning rates, seeds 0 to 19.
+Tests: each against FedAvg, in the price gap, disparity and everybody's utility, with Holm over the whole
+family of a cell. A strategy that the cell's scenario refuses is left out, and named.
 
-Nothing here is chosen by its results: a cell that shows no gap stays in the table.
+**repairs.** The strategies that change the gap or disparity of a cell significantly, and FedAvg, once more
+with seeds 100 to 119 and choices made anew with seeds 1100 and 1101. A change that both stages find is
+confirmed.
+
+Nothing here is chosen by its results: a cell that shows no gap stays in the table. Calling a stage again
+resumes it. ``collect`` writes what is finished into ``prices.json``, ``page`` that into ``docs/prices.md``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+HERE = Path(__file__).parent
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 VARIED = {
     "adult-race": (13, "Other"),
@@ -41,24 +51,34 @@ VARIED = {
 }
 """The scenarios that are varied: their number of clients, and a small group with enough records."""
 
-STRATEGIES = (
-    '{name="fedavg"}',
-    '{name="uniform"}',
-    '{name="term", t=5.0}',
-    '{name="q-fedavg", q=5.0}',
-    '{name="afl", gamma=1.0}',
-    '{name="fedminmax", gamma=1.0}',
-    '{name="fairfed"}',
-    '{name="fedprox", mu=0.1}',
-    '{name="fedavgm"}',
-    '{name="fedadam"}',
-    '{name="fedyogi", server_learning_rate=0.1}',
-    '{name="epsilon-weighted"}',
-    '{name="inverse-variance"}',
-    '{name="noise-fair"}',
-)
-SEEDS = {"search": "0:20", "confirm": "100:120", "strategies": "0:20"}
-TUNING = {"search": "[1000, 1001]", "confirm": "[1100, 1101]", "strategies": "[1000, 1001]"}
+STRATEGIES = {
+    "fedavg": '{name="fedavg"}',
+    "uniform": '{name="uniform"}',
+    "term": '{name="term", t=5.0}',
+    "q-fedavg": '{name="q-fedavg", q=5.0}',
+    "afl": '{name="afl", gamma=1.0}',
+    "fedminmax": '{name="fedminmax", gamma=1.0}',
+    "fairfed": '{name="fairfed"}',
+    "fedprox": '{name="fedprox", mu=0.1}',
+    "fedavgm": '{name="fedavgm"}',
+    "fedadam": '{name="fedadam"}',
+    "fedyogi": '{name="fedyogi", server_learning_rate=0.1}',
+    "epsilon-weighted": '{name="epsilon-weighted"}',
+    "inverse-variance": '{name="inverse-variance"}',
+    "noise-fair": '{name="noise-fair"}',
+    "shrinkage": '{name="shrinkage"}',
+    "dp-adam-bc": '{name="dp-adam-bc"}',
+    "superquantile": '{name="superquantile"}',
+    "propfair": '{name="propfair"}',
+    "gifair": '{name="gifair"}',
+    "fpfl": '{name="fpfl"}',
+    "aaggff": '{name="aaggff"}',
+    "fedmgda": '{name="fedmgda"}',
+    "fedfb": '{name="fedfb"}',
+}
+SEEDS = {"search": "0:10", "confirm": "100:120", "strategies": "0:20", "repairs": "100:120"}
+TUNING = {"search": "[1000, 1001]", "confirm": "[1100, 1101]"}
+TUNING |= {"strategies": TUNING["search"], "repairs": TUNING["confirm"]}
 LEAST = 0.01
 """Nats: a smaller price gap does not matter."""
 
@@ -78,27 +98,57 @@ def cells() -> dict[str, tuple[str, list[str]]]:
     return found
 
 
+def place(stage: str, cell: str, folder: Path) -> Path:
+    """Return the results folder of a cell."""
+    return folder / stage / cell.replace(" ", "-").replace("+", "and")
+
+
+def finished(stage: str, cell: str, folder: Path) -> bool:
+    """Say whether a cell has been run to its end: its last file is there."""
+    return (place(stage, cell, folder) / "report.html").exists()
+
+
 def run(stage: str, cell: str, folder: Path) -> None:
-    """Run one cell of a stage; calling it again resumes."""
+    """Run one cell of a stage, if the stages before say so; calling it again resumes."""
     import fedtoll
     from fedtoll.scenarios.read import read
 
     scenario, overrides = cells()[cell]
+    chosen, epsilons = ["fedavg"], ["inf", 1.0, 0.5, 0.1]
+    if stage == "confirm" and not found_at(gaps("search", cell, folder)):
+        return
+    if stage in ("strategies", "repairs"):
+        if not (at := matters_at(cell, folder)):
+            return
+        chosen, epsilons = list(STRATEGIES), ["inf", max(at)]
+        quantities = '["toll gap", "disparity", "utility"]'
+        compare = f'compare={{baseline="fedavg", epsilons=[{max(at)}], quantities={quantities}}}'
+        overrides = [*overrides, compare]
+    if stage == "repairs" and not (chosen := ["fedavg", *changed("strategies", cell, folder)])[1:]:
+        return
     rate = read(scenario).training.learning_rate
-    rates = [rate * factor for factor in FACTORS]
-    epsilons = '["inf", 1, 0.5]' if stage == "strategies" else '["inf", 1, 0.5, 0.1]'
-    strategies = STRATEGIES if stage == "strategies" else STRATEGIES[:1]
     overrides = [
         *overrides,
-        f"tune={{learning_rates={rates}, seeds={TUNING[stage]}}}",
-        f"privacy.epsilons={epsilons}",
-        f"strategies=[{', '.join(strategies)}]",
+        f"tune={{learning_rates={[rate * factor for factor in FACTORS]}, seeds={TUNING[stage]}}}",
+        f"privacy.epsilons={json.dumps(epsilons)}",
     ]
-    if stage == "strategies":
-        quantities = '["toll gap", "disparity", "utility"]'
-        overrides.append(f'compare={{baseline="fedavg", epsilons=[1.0, 0.5], quantities={quantities}}}')
-    out = folder / stage / cell.replace(" ", "-").replace("+", "and")
-    fedtoll.run(scenario, out=out, overrides=overrides, seeds=SEEDS[stage])
+    chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, [*overrides], name)]
+    listed = f"strategies=[{', '.join(STRATEGIES[name] for name in chosen)}]"
+    fedtoll.run(scenario, out=place(stage, cell, folder), overrides=[*overrides, listed], seeds=SEEDS[stage])
+
+
+def accepted(scenario: str, overrides: list[str], name: str) -> bool:
+    """Say whether a scenario accepts a strategy beside FedAvg."""
+    from fedtoll.scenarios.errors import ScenarioError
+    from fedtoll.scenarios.read import read
+    from fedtoll.server.plan import plan
+
+    listed = ", ".join(dict.fromkeys((STRATEGIES["fedavg"], STRATEGIES[name])))
+    try:
+        plan(read(scenario, [*overrides, f"strategies=[{listed}]"], seeds="0:1"), scenario)
+    except ScenarioError:
+        return False
+    return True
 
 
 def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
@@ -106,7 +156,7 @@ def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
     import fedtoll
     from fedtoll.scenarios.measures import EVERYBODY
 
-    results = fedtoll.load(folder / stage / cell.replace(" ", "-").replace("+", "and"))
+    results = fedtoll.load(place(stage, cell, folder))
     assert results.recipe is not None
     rows = []
     for label, part in (("price", results), ("recipe", results.recipe)):
@@ -119,33 +169,68 @@ def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(cell=cell, stage=stage)
 
 
+def found_at(rows: pd.DataFrame) -> set[float]:
+    """Return every finite ε at which a price gap is found."""
+    found = rows[(rows["what"] == "price") & (rows["gap_low"] > 0) & (rows["epsilon"] < float("inf"))]
+    return set(found["epsilon"])
+
+
+def matters_at(cell: str, folder: Path) -> set[float]:
+    """Return every ε at which a cell's price gap is real and matters."""
+    if not finished("confirm", cell, folder):
+        return set()
+    both = [gaps(stage, cell, folder) for stage in ("search", "confirm")]
+    return set.intersection(*(found_at(rows[rows["gap"] >= LEAST]) for rows in both))
+
+
+def changed(stage: str, cell: str, folder: Path) -> list[str]:
+    """Return the strategies that change the price gap or disparity of a cell significantly."""
+    import fedtoll
+
+    if not finished(stage, cell, folder):
+        return []
+    rows = fedtoll.load(place(stage, cell, folder)).comparisons()
+    rows = rows[rows["significant"] & rows["quantity"].isin(["toll gap", "disparity"])]
+    return [name for name in STRATEGIES if any(label.partition("(")[0] == name for label in rows["strategy"])]
+
+
 def collect(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return all finished cells as plain values."""
     import fedtoll
+    from fedtoll.scenarios.run import NUMERICS
 
-    found: dict[str, Any] = {"gaps": [], "strategies": []}
+    found: dict[str, Any] = {"numerics": NUMERICS, "gaps": [], "strategies": []}
     for stage in ("search", "confirm"):
         for cell in names:
-            if (folder / stage / cell.replace(" ", "-").replace("+", "and") / "resolved.json").exists():
+            if finished(stage, cell, folder):
                 found["gaps"] += json.loads(gaps(stage, cell, folder).to_json(orient="records"))
-    for cell in names:
-        place = folder / "strategies" / cell.replace(" ", "-").replace("+", "and")
-        if (place / "resolved.json").exists():
-            compared = fedtoll.load(place).comparisons().assign(cell=cell)
-            found["strategies"] += json.loads(compared.to_json(orient="records"))
+    for stage in ("strategies", "repairs"):
+        for cell in names:
+            if finished(stage, cell, folder):
+                compared = fedtoll.load(place(stage, cell, folder)).comparisons()
+                compared = compared.assign(cell=cell, stage=stage)
+                found["strategies"] += json.loads(compared.to_json(orient="records"))
     return found
 
 
 def main() -> None:
-    """Run a stage over all cells, or write the collected figures as JSON."""
+    """Run a stage over all cells, or write the collected figures."""
+    from fedtoll.scenarios.errors import ScenarioError
+
     stage, folder, *chosen = sys.argv[1:]
     names = chosen or list(cells())
-    if stage == "tables":
-        print(json.dumps(collect(Path(folder), names), indent=1, ensure_ascii=False))
+    if stage == "collect":
+        found = json.dumps(collect(Path(folder), names), indent=1, ensure_ascii=False)
+        (HERE / "prices.json").write_text(found + "\n", encoding="utf-8")
         return
     for cell in names:
-        run(stage, cell, Path(folder))
-        print(stage, cell, flush=True)
+        begin = time.monotonic()
+        try:
+            run(stage, cell, Path(folder))
+        except (ScenarioError, OSError) as error:  # records that cannot be fetched here
+            print(f"{stage} {cell}: not run: {error}", flush=True)
+        else:
+            print(f"{stage} {cell}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
