@@ -48,6 +48,7 @@ def hashes(results):
     return sorted(run["hash"] for run in results.resolved["runs"])
 
 
+@pytest.mark.slow
 def test_a_dictionary_a_path_and_a_name_are_the_same_scenario(tmp_path, monkeypatch, results):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "tiny.toml"
@@ -62,6 +63,7 @@ def test_a_dictionary_a_path_and_a_name_are_the_same_scenario(tmp_path, monkeypa
         fedtoll.run("adult-rase")
 
 
+@pytest.mark.slow
 def test_keywords_override_keys_and_sections(tmp_path, results):
     again = fedtoll.run(
         SCENARIO | {"privacy": {"epsilons": [7]}, "seeds": [5]},
@@ -149,6 +151,7 @@ print(path, digest)
 """
 
 
+@pytest.mark.slow
 def test_a_class_typed_into_a_session_is_another_one_if_what_it_uses_changes(tmp_path):
     found = {}
     for name, power in {"a": "n**a", "again": "n**a", "b": "n**(a + 1)"}.items():
@@ -229,6 +232,7 @@ def test_a_notebook_shows_the_headline_and_its_chart(results):
     assert "&lt;b&gt;a&lt;/b&gt;" in html
 
 
+@pytest.mark.slow
 def test_figures_and_the_report_are_written(tmp_path, results):
     figure = results.plot.toll()
     assert figure.save(tmp_path / "a.svg").read_text().startswith("<svg")

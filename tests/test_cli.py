@@ -44,6 +44,7 @@ def test_the_version(tmp_path):
     assert fedtoll("--version", cwd=tmp_path) == (0, "fedtoll 0.1.0\n", "")
 
 
+@pytest.mark.slow
 def test_help_takes_under_half_a_second_of_processor_time(tmp_path):
     def once():
         before = os.times()
@@ -208,6 +209,7 @@ def test_a_bare_command_and_h_print_help(here, command):
     assert out.startswith("Usage: ")
 
 
+@pytest.mark.slow
 def test_list_alone_lists_all_kinds(here):
     code, out, err = here("list")
     assert (code, err) == (0, "")
@@ -305,6 +307,7 @@ def test_run_report_and_resume(here, tmp_path):
     assert "report: here/report.html" in out
 
 
+@pytest.mark.slow
 def test_python_door(tmp_path):
     quick = ["training.rounds=1", 'privacy.epsilons=["inf"]']
     folder = tmp_path / "here"

@@ -43,6 +43,7 @@ def test_statistics_are_paid_from_the_same_epsilon(here):
     assert f"total ε = {row['spent']:.4f} of 2, left" in text
 
 
+@pytest.mark.slow
 def test_a_scenario_by_client(here):
     code, out, err = here("budget", "adult-race", "--epsilon", 2, "--json")
     assert (code, err) == (0, "")
@@ -78,6 +79,7 @@ def test_another_noise_than_the_calibrated(here):
     assert all(row["spent"] > 2 and row["left"] < 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_distributions_spend_less_than_rdp(here):
     both = ("budget", "--sigma", 1.0, "--rate", 0.02, "--steps", 1000, "--json", "--accountant")
     rdp, prv, pld = (json.loads(here(*both, a)[1])["spent"] for a in ("rdp", "prv", "pld"))
@@ -107,6 +109,7 @@ def test_what_holds_at_every_delta(here):
     )
 
 
+@pytest.mark.slow
 def test_of_a_charged_choice_only_epsilon_is_known(here):
     charged = "tune={learning_rates=[0.03125, 0.125], seeds=[1000], charge='random-stopping'}"
     choice = ("budget", "compas-race", "--epsilon", 1, "--accountant", "rdp", "--set", charged)

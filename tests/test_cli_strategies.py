@@ -28,6 +28,7 @@ class Other:
 """
 
 
+@pytest.mark.slow
 def test_a_new_strategy_conforms_and_says_what_to_type_next(here, tmp_path):
     code, out, err = here("new-strategy", "my-strategy")
     assert (code, err) == (0, "")
@@ -52,6 +53,7 @@ def test_a_new_strategy_conforms_and_says_what_to_type_next(here, tmp_path):
     assert err == "fedtoll: strategies: MyStrategy: a = 1.5: must be between 0 and 1\n"
 
 
+@pytest.mark.slow
 def test_a_new_strategy_in_another_folder(here, tmp_path):
     code, out, _ = here("new-strategy", "b2b-mean", "--out", "some where/deep")
     assert code == 0
@@ -120,6 +122,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(here):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
     (tmp_path / "x.py").write_text(BROKEN)
     assert here("check-strategy", "x.py:Broken")[0] == 0
@@ -174,6 +177,7 @@ def test_plain_words_say_what_each_strategy_does(here):
         assert not set("∝ΣΔ←²=") & set(words), name
 
 
+@pytest.mark.slow
 def test_what_describe_prints_has_no_mark_up(here):
     for name in registry.names():
         out = here("describe", name)[1]

@@ -80,6 +80,7 @@ def test_a_superlink_and_three_supernodes():
         assert (ROOT / service.get("build", ".") / "Dockerfile").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["flower-superlink", "flower-supernode"])
 def test_the_options_of_every_service_exist(command):
     known = options(command)

@@ -62,6 +62,7 @@ def test_the_example_is_short_and_the_same_in_both_places():
     assert "docs/strategies.md" in README
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "name", "parameters"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from fedtoll.scenarios.data import SOURCES
 from fedtoll.scenarios.data.config import AttributeFacts, ColumnFacts, Data, TableFacts
 from fedtoll.scenarios.data.user_file import READERS
@@ -19,6 +21,7 @@ def block(kind):
     return text
 
 
+@pytest.mark.slow
 def test_the_table_and_the_scenario_of_the_guide_run(here, tmp_path):
     (tmp_path / "people.csv").write_text(block("csv"))
     (tmp_path / "people.toml").write_text(block("toml"))

@@ -59,6 +59,7 @@ def test_the_comparison_can_fail():
         assert_printed("a 1\nb\nc\n", "a 2\n...\nc\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("copy", "folder"), zip(FOLDERS, FOLDERS, strict=True), indirect=["copy"])
 def test_every_command_works_in_short(copy, folder, here, monkeypatch):
     """In this process; training is cut to one round and two seeds, and its numbers are not compared."""

@@ -55,6 +55,7 @@ def check(here, folder: Path, command: str, shown: str) -> None:
     same(err + out, shown)
 
 
+@pytest.mark.slow
 def test_the_cheap_commands_say_what_the_page_says(here, tmp_path):
     cheap = ("fedtoll describe ", "fedtoll check ", "fedtoll check-strategy ")
     checked = 0

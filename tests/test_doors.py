@@ -72,6 +72,7 @@ def test_workers_do_not_run_the_callers_script_again(tmp_path, arguments):
     assert done.stdout == "top\n[(0, False), (1, False), (2, False), (3, False)]\n"
 
 
+@pytest.mark.slow
 def test_the_script_is_itself_again_after_its_workers_started(tmp_path):
     (tmp_path / "plain.py").write_text(JOBS.format(job="loaded") + "print(__file__, __spec__)\n")
     done = door(["plain.py"], "", tmp_path)

@@ -106,6 +106,7 @@ def test_delta_is_compared_with_the_number_of_records(adult):
     few.set_params(epsilon=INF).fit(adult.table.features[rows], adult.table.label[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsilon", "size", "accountant"),
     [(0.5, 2000, "pld"), (1.0, 300, "pld"), (1.0, 300, "rdp"), (8.0, 5000, "pld"), (8.0, 5000, "rdp")],
@@ -239,6 +240,7 @@ def parity(classifier, X, sex):
     return demographic_parity_difference(predicted, predicted, sensitive_features=sex)
 
 
+@pytest.mark.slow
 def test_fairlearns_reductions_run_over_it_unchanged(by_sex):
     from fairlearn.reductions import DemographicParity, EqualizedOdds, ExponentiatedGradient, GridSearch
 
@@ -257,6 +259,7 @@ def test_fairlearns_reductions_run_over_it_unchanged(by_sex):
     assert np.isfinite(gradient.predict(X, random_state=0)).all()
 
 
+@pytest.mark.slow
 def test_fairlearns_threshold_optimizer_runs_over_it_unchanged(by_sex):
     from fairlearn.postprocessing import ThresholdOptimizer
 

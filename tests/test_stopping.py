@@ -59,6 +59,7 @@ def test_another_thread_sets_no_handler():
     assert found == [signal.getsignal(signal.SIGTERM)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_stopped_sweep_ends_its_workers_and_says_so(tmp_path):
     (tmp_path / "sex.toml").write_text(TOML.replace("rounds = 2", "rounds = 100000").replace("[0]", "[0, 1]"))

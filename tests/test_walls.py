@@ -167,6 +167,7 @@ def test_imports_run_one_way(path):
     check_walls(path)
 
 
+@pytest.mark.slow
 def test_there_is_no_circle():
     assert circles() == []
 

@@ -26,6 +26,7 @@ from fedtoll.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fedtoll.toll.shares import upper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mu", "delta"), [(0.01, 1e-3), (0.3, 1e-9), (1.0, 1e-5), (2.0, 1e-5), (3.0, 1e-3)])
 def test_the_exact_epsilon_of_a_gaussian_release(mu, delta):
     account = PLDAccountant()
@@ -33,6 +34,7 @@ def test_the_exact_epsilon_of_a_gaussian_release(mu, delta):
     assert gaussian_epsilon(mu, delta) == pytest.approx(account.get_epsilon(delta), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "mu"), [(0.02, 1.5), (0.2, 0.6), (0.5, 2.0), (0.9, 1.0)])
 def test_the_exact_epsilon_of_a_sampled_release(rate, mu):
     account = PLDAccountant()
@@ -58,6 +60,7 @@ def chance(bounds, truth):
     return float(binom.sf((bounds > truth).sum() - 1, len(bounds), 0.05))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mu", "tight"), [(0.5, 0.55), (2.0, 0.85)])
 def test_a_separation_holds_at_its_confidence(mu, tight):
     rng = np.random.default_rng(0)
@@ -77,6 +80,7 @@ def test_inseparable_and_perfectly_separable_samples():
     assert separation(np.ones(100), np.zeros(100)).parameter == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "tight"), [(0.02, 0.0), (0.3, 0.4)])
 def test_the_sampling_rate_is_bounded_at_its_confidence(rate, tight):
     rng = np.random.default_rng(3)
@@ -127,6 +131,7 @@ def test_one_run_rejects_a_claim_where_its_bound_exceeds_it():
     assert one_run_p_value(22, 44, 91, 0.0, 1e-5) > 0.5
 
 
+@pytest.mark.slow
 def test_one_run_holds_at_its_confidence():
     """Randomised response is the tightest case: each guess is correct with probability e^ε/(1 + e^ε)."""
     rng = np.random.default_rng(2)

@@ -76,6 +76,7 @@ def audited(scenario):
     return folder, content
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_is_returned(audited):
     folder, content = audited
     assert json.loads((folder / "audit/audit.json").read_text(encoding="utf-8")) == content
@@ -86,6 +87,7 @@ def test_what_is_written_is_what_is_returned(audited):
     assert len(list((folder / "audit/models").glob("*.parquet"))) == 24
 
 
+@pytest.mark.slow
 def test_every_group_has_the_claim_and_the_bound_of_every_view(audited):
     rows = audited[1]["canary"]
     statistics = ["first mean_loss", "last mean_loss"]
@@ -117,12 +119,14 @@ def test_every_group_is_attacked_at_every_epsilon(audited):
     assert everybody["members"].to_numpy() == pytest.approx(everybody["others"].to_numpy(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_second_audit_trains_nothing_and_gives_the_same(audited, scenario, monkeypatch):
     folder, content = audited
     monkeypatch.setattr(models, "train_target", lambda *a: pytest.fail("trained again"))
     assert run_audit(prepare(str(scenario), QUICK, "0:6"), folder, workers=1) == content
 
 
+@pytest.mark.slow
 def test_a_file_cut_short_is_trained_again(audited, scenario):
     folder, content = audited
     file = sorted((folder / "audit/models").glob("*.parquet"))[0]
@@ -148,6 +152,7 @@ def statistics_without_noise(monkeypatch):
     monkeypatch.setattr(mechanisms, "release", release)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "views"),
     [

@@ -48,6 +48,7 @@ def sound(engine: str) -> tuple[Run, Canaries, float]:
     return run, crafted, one_step(run, run.clients[0], 5, canaries=crafted, observations=5000).bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_canaries_are_as_long_as_the_clip_and_do_not_overlap(engine):
     _, crafted, _ = sound(engine)
@@ -56,6 +57,7 @@ def test_canaries_are_as_long_as_the_clip_and_do_not_overlap(engine):
     assert np.linalg.norm(crafted.directions_MP, axis=1) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_step_is_bounded_near_its_claim(engine):
     run = full_batch_run(engine)
@@ -78,6 +80,7 @@ def test_the_mean_of_twenty_audits_is_near_the_claim_and_at_most_one_above_it(en
     assert sum(share > 1 for share in shares) <= 0.05 * SEEDS
 
 
+@pytest.mark.slow
 def test_a_model_whose_canaries_overlap_is_audited_by_one():
     run = single_run(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [8]})
     crafted = craft(run, run.clients[0])
@@ -141,6 +144,7 @@ def _fixed(like: torch.Tensor) -> torch.Tensor:
     return torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(5), dtype=like.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("broken", [halved, unclipped, repeated])
 def test_a_broken_mechanism_shows_more_than_it_claims(engine, broken, monkeypatch):
@@ -182,6 +186,7 @@ def rounds_run(engine: str) -> Run:
     return run.changed(clients=tuple(quiet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_view_is_bounded_near_its_claim(engine):
     run = rounds_run(engine)
@@ -229,6 +234,7 @@ def late(monkeypatch, engine, silent):
         monkeypatch.setattr(cohort, "normals", normals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("view", "silent"),
@@ -257,6 +263,7 @@ def test_a_late_step_without_noise_is_seen_there_and_not_in_the_first(engine, vi
         assert first.bound < first.claim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batches_of_all_records_are_seen_in_a_sampled_step(engine, monkeypatch):
     run = rounds_run(engine)
@@ -267,6 +274,7 @@ def test_batches_of_all_records_are_seen_in_a_sampled_step(engine, monkeypatch):
     assert found.p < 1e-9
 
 
+@pytest.mark.slow
 def test_a_statistic_without_noise_is_seen(monkeypatch):
     run = single_run({"name": "tests.server.asks:Everything"}, 2.0, training={"rounds": 3})
     client, federation = run.clients[0], Federation.of(run)
@@ -303,6 +311,7 @@ def test_an_audit_never_asks_an_engine_for_a_run_that_contradicts_itself():
     assert without_noise(run).mechanism == "clip-only"
 
 
+@pytest.mark.slow
 def test_an_mlp_is_audited_in_little_memory():
     """The releases of all steps at once would be several arrays of 2,000 by 5,953 doubles."""
     run = single_run(FEDAVG, 2.0, model={"kind": "mlp", "hidden": [64]}, training={"rounds": 50})
@@ -329,6 +338,7 @@ def ignoring(crafted, which):
     return Canaries(features, crafted.labels_M, directions, False, crafted.start)
 
 
+@pytest.mark.slow
 def test_a_canary_that_the_model_ignores_is_not_the_one_that_audits():
     run = full_batch_run("cohort", rounds=50)
     crafted = craft(run, run.clients[0])

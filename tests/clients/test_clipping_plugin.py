@@ -207,6 +207,7 @@ def test_the_page_names_every_method():
     assert set(methods) == set(re.findall(r"^\| `(\w+)\(", PAGE, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_a_new_mechanism_conforms_and_runs(here, tmp_path):
     code, out, err = here("new-mechanism", "my-clip")
     assert (code, err) == (0, "")

@@ -147,6 +147,7 @@ def test_an_epoch_equals_opacus(template, architecture, classes, shape):
     assert difference(run, tasks) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
 def test_fedprox_and_example_weights_equal_opacus(template, mechanism):
     run, tasks = cohort_of(template, MODELS["mlp"], 2, COHORTS["twenty unequal"], mechanism=mechanism, mu=0.3)
@@ -212,6 +213,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
     np.testing.assert_array_equal(ends[0][1], ends[1][1])  # the other client is unaffected
 
 
+@pytest.mark.slow
 def test_a_whole_run_agrees_seed_for_seed_in_double_precision():
     overrides = (
         "training.rounds=3",
@@ -299,6 +301,7 @@ def alone():
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 400_000, 10**9], ids=["none cached", "some cached", "all cached"])
 def test_cached_draws_change_no_bit(template, alone, limit):
     """Compare one engine that caches with new ones, over runs that differ in all that draws depend on."""

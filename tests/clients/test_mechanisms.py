@@ -58,6 +58,7 @@ def test_no_records_still_release_noise():
     assert answer([], [], z=1.0).value != 0
 
 
+@pytest.mark.slow
 def test_the_noise_has_the_reported_sd_and_is_fresh():
     values = np.array([answer([0.0], [1], z=3.0, round=r).value for r in range(4000)])
     sd = answer([0.0], [1], z=3.0).sd
@@ -122,6 +123,7 @@ def test_one_record_changes_a_statistic_by_at_most_its_sensitivity(name, outlier
         assert max(moved) == pytest.approx(declaration.sensitivity(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["group_loss", "label_group_loss", "group_confusion"])
 def test_every_cell_has_its_own_noise_and_a_declared_group_releases_its_cells_alone(name):
     records = evaluated([0.3, 0.4], [0, 1], [2, 2])

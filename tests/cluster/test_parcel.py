@@ -85,6 +85,7 @@ def test_a_node_without_the_files_can_load_the_runs(runs, tmp_path):
     assert "patients.csv" in node(dataclasses.replace(sent, files=without))
 
 
+@pytest.mark.slow
 def test_a_source_that_is_not_the_planned_one_is_named(runs, tmp_path):
     sent = parcel.pack([run.to_json() for run in runs])
     path = str(tmp_path / "mine.py")
@@ -94,6 +95,7 @@ def test_a_source_that_is_not_the_planned_one_is_named(runs, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_jobs_may_be_tuples_with_other_strings(runs):
     sent = parcel.pack([(run.to_json(), "{}") for run in runs])
     assert sent == parcel.pack([run.to_json() for run in runs])

@@ -64,6 +64,7 @@ def test_the_option_wins_over_the_variable_for_as_long_as_the_command_runs(monke
         outcomes(jobs.process, ["a"], executor="ray")
 
 
+@pytest.mark.slow
 def test_a_dead_address_is_one_line_soon(monkeypatch):
     address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("RAY_ADDRESS", address)
@@ -100,6 +101,7 @@ def test_jobs_that_end_or_block_their_process_are_given_up_and_the_others_done(m
     assert found[1][1].startswith("not finished after 5 s on node ")
 
 
+@pytest.mark.slow
 def test_without_an_address_a_ray_is_started_whatever_runs_here(monkeypatch):
     import ray
 

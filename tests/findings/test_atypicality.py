@@ -33,6 +33,7 @@ def people(sizes: list[int], shift: list[float], salt: int) -> tuple[Table, Attr
     return Table("planted", features, columns, columns, label, ("no", "yes"), {"g": groups}), groups
 
 
+@pytest.mark.slow
 def test_a_small_group_is_not_atypical_by_chance():
     samples = [traits(*people([20, 2000, 2000], [0.0] * 3, salt))["atypicality"] for salt in range(300)]
     small = np.array([sample["a"] for sample in samples])
@@ -137,6 +138,7 @@ def test_more_seeds_are_not_more_groups():
     assert found.why == "the mean agrees, but p over 12 groups is above .05"
 
 
+@pytest.mark.slow
 def test_shuffling_groups_is_a_fair_test_and_exact_where_they_are_few():
     rng = np.random.default_rng(3)
     along = pd.Series(rng.normal(size=6), index=list("abcdef"))

@@ -38,6 +38,7 @@ def trained(tmp_path_factory):
     return setting, folder, run_baselines(setting, BASELINE, folder, executor="serial")
 
 
+@pytest.mark.slow
 def test_every_epsilon_and_seed_has_a_row_for_every_group(trained):
     _, _, table = trained
     assert set(table["strategy"]) == {OBJECTIVE_PERTURBATION}
@@ -48,6 +49,7 @@ def test_every_epsilon_and_seed_has_a_row_for_every_group(trained):
         assert 0.6 < everybody["dp-sgd", seed] < everybody["none", seed] < 0.87
 
 
+@pytest.mark.slow
 def test_without_privacy_it_is_scikit_learns_model(trained):
     setting, _, table = trained
     records = setting.federation.records(0)
@@ -74,6 +76,7 @@ def test_processes_give_the_same_bytes(trained, tmp_path):
     assert run_baselines(setting, BASELINE, tmp_path, executor="processes", workers=2).equals(table)
 
 
+@pytest.mark.slow
 def test_models_depend_on_seed_and_noise_alone(trained, monkeypatch):
     setting, folder, table = trained
     other = planned("privacy.noise_seed=5")
@@ -86,6 +89,7 @@ def test_models_depend_on_seed_and_noise_alone(trained, monkeypatch):
     assert run_baselines(setting, BASELINE, folder, executor="serial").equals(table)
 
 
+@pytest.mark.slow
 def test_another_regularisation_is_another_model(trained):
     setting, folder, _ = trained
     run = setting.runs[0]
@@ -173,6 +177,7 @@ def test_mistakes_are_one_line(tmp_path, changes, expected):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_claim_may_name_the_baseline_only_where_it_is_trained(tmp_path):
     def change(table):
         next(c for c in table["claim"] if c["name"] == "mechanism-everybody-pays")["settings"] = ["base"]
@@ -189,6 +194,7 @@ def test_a_setting_without_a_baseline_is_written_as_before():
         Baseline.model_validate({"kind": "output-perturbation"})
 
 
+@pytest.mark.slow
 def test_the_finding_runs_and_resumes(tmp_path, here, monkeypatch):
     def change(table):
         kept = ("mechanism-everybody-pays", "mechanism-small-groups-lose-much")

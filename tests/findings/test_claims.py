@@ -164,6 +164,7 @@ def test_claims_say_no_more_than_is_tested():
                     assert "average" in claim.says, claim.name
 
 
+@pytest.mark.slow
 def test_the_public_part_belongs_to_all_settings(tmp_path):
     """Else a tuned setting would train on fewer records than the one that it is compared with."""
     file = tmp_path / "mine.json"

@@ -49,6 +49,7 @@ class Page(html.parser.HTMLParser):
         self.text += f" {data}"
 
 
+@pytest.mark.slow
 def test_a_finding_runs_and_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     code, out, err = here("findings", small, "--quick", "--json")
     assert (code, err) == (0, "")
@@ -121,6 +122,7 @@ def trained(small, tmp_path_factory):
     return run_finding(prepare(str(small), quick=True), tmp_path_factory.mktemp("finding"))
 
 
+@pytest.mark.slow
 def test_a_quick_run_has_a_banner_and_no_interval(trained):
     assert trained.quick
     assert all(math.isnan(o.low) and math.isnan(o.high) for o in trained.outcomes)
@@ -152,6 +154,7 @@ def decided(trained):
     return replace(trained, outcomes=outcomes, quick=False)
 
 
+@pytest.mark.slow
 def test_the_page_says_plainly_what_did_not_hold(trained):
     """One line per claim names the settings in which it did not hold and those in which it did."""
     finding = decided(trained)
@@ -181,6 +184,7 @@ def test_the_page_says_plainly_what_did_not_hold(trained):
         assert claim.reason in page.text
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained(trained):
     text = render([trained], "fedtoll findings")
     page = Page(text)
@@ -236,6 +240,7 @@ def test_the_page_says_that_choosing_costs_privacy(trained):
     assert "At ∞ there are fewer candidates, which biases tolls downwards" in text
 
 
+@pytest.mark.slow
 def test_the_same_outcomes_give_the_same_bytes(trained, tmp_path):
     write([trained], tmp_path / "a.html", "x")
     write([trained], tmp_path / "b.html", "x")
@@ -245,6 +250,7 @@ def test_the_same_outcomes_give_the_same_bytes(trained, tmp_path):
         write([trained], tmp_path / "c.html", "x")
 
 
+@pytest.mark.slow
 def test_the_page_gives_the_reason_for_what_is_left_out(trained):
     for name in findings():
         scenario = read(name)
@@ -297,6 +303,7 @@ def tuned(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_an_interrupted_finding_resumes_to_the_same_result(small, here, tmp_path, monkeypatch):
     from fedtoll.sweep import executor
 

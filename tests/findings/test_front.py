@@ -41,6 +41,7 @@ def test_a_beaten_point_is_not_on_the_front():
     assert {p.standing for p in points if p.strategy == "fedavg"} == {"on the front"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "standing"), [("collapsed", "collapsed"), ("below_majority", "no better than the majority")]
 )
@@ -73,6 +74,7 @@ def test_the_front_has_the_settings_of_its_claims():
     assert {p.setting for p in points} == {"blind"}
 
 
+@pytest.mark.slow
 def test_the_drawing_is_an_svg_without_script_address_or_users_markup():
     points = [
         replace(p, strategy="<script>x</script>") if p.epsilon == "1" else p

@@ -32,6 +32,7 @@ def test_disparities_are_fairlearns():
     assert np.isnan(none["equalized odds"])  # undefined without positives, and not 0
 
 
+@pytest.mark.slow
 def test_the_two_picked_models_are_measured_like_any_other_and_kept(tmp_path, monkeypatch):
     planned = plan(read("private-reductions", FEW, "0:1"), "x")
     reduction = Reduction(constraint="demographic parity", points=9)
@@ -68,6 +69,7 @@ def test_unsupported_settings_are_rejected(overrides, expected):
         check_supported(plan(read("private-reductions", [*FEW, *overrides], "0:1"), "x"))
 
 
+@pytest.mark.slow
 def test_a_claim_may_name_a_picked_model_only_where_there_is_a_grid(tmp_path):
     table = tomllib.loads(findings()["private-reductions"].read_text(encoding="utf-8"))
     table["claim"][0]["settings"] = ["parity", "base"]

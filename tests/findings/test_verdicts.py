@@ -68,6 +68,7 @@ def test_each_kind_of_claim_gets_each_verdict(stated, expected):
     assert outcome.p == outcome.p_holm  # the only claim of its family
 
 
+@pytest.mark.slow
 def test_a_curve_that_peaks_and_one_with_a_step_the_other_way():
     tolls = {e: {"g": t} for e, t in ((8.0, 0.05), (2.0, 0.2), (1.0, 0.1))}
     over = (8, 2, 1)
@@ -120,6 +121,7 @@ def test_quick_decides_nothing():
     assert outcome.mean == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_family_too_large_for_its_seeds_decides_nothing():
     few = outcomes([claim("order", name=f"x{i}") for i in range(25)], {"base": study(PLANTED)})
     many = outcomes([claim("order", name=f"x{i}") for i in range(26)], {"base": study(PLANTED)})
@@ -163,6 +165,7 @@ def test_a_ratio_to_nothing_is_not_reproduced():
     assert math.isnan(outcome.low)
 
 
+@pytest.mark.slow
 def test_fieller_covers_the_ratio():
     """95% of the intervals contain the true ratio of 3 when the sides share noise."""
     rng = np.random.default_rng(0)
@@ -175,6 +178,7 @@ def test_fieller_covers_the_ratio():
     assert 0.935 < covered / 2000 < 0.965
 
 
+@pytest.mark.slow
 def test_false_claims_are_seldom_reproduced():
     """If there is no difference, at most 5% of verdicts are false in either direction."""
     rng = np.random.default_rng(1)
@@ -215,6 +219,7 @@ def test_a_share_of_seeds_has_the_exact_binomial_test(ones, bound, expected, mea
     assert outcome.verdict == expected
 
 
+@pytest.mark.slow
 def test_a_share_that_lies_on_its_bound_is_seldom_shown():
     rng = np.random.default_rng(5)
     for bound in (0.5, 0.9):

@@ -69,8 +69,6 @@ class Part:
         The sentence above the table of its mutants.
     with_first
         Whether its mutants face the checks of the first part, too.
-    later
-        Its checks that take seconds, by engine; they run in the slow suite.
     engines
         On which engines its checks run.
     """
@@ -84,7 +82,6 @@ class Part:
     label: Callable[[int], str] = str
     heading: str = ""
     with_first: bool = False
-    later: tuple[tuple[str, str], ...] = ()
     engines: tuple[str, ...] = BOTH
 
     def owns(self, check: str) -> bool:
@@ -129,10 +126,6 @@ MANY = Part(
     label=lambda i: ascii_uppercase[i],
     heading="What only the second system shows, with the checks of both:",
     with_first=True,
-    later=tuple(
-        ("opacus", name)
-        for name in ("noise of training", "replay of statistics", "replay of training", "ledger", "PRV")
-    ),
 )
 
 OWN_FILES = Part(
@@ -168,9 +161,6 @@ SUMS = Part(
     ("what is shown", "the sum", "replay", "noise of training", "ledger", "noise of statistics"),
     prefix=sums.PREFIX,
     label=lambda i: f"s{i + 1}",
-    later=tuple(
-        (engine, name) for name in ("noise of training", "ledger", "noise of statistics") for engine in BOTH
-    ),
     heading="Where the server sees sums only, with the checks of this part:",
 )
 
@@ -183,7 +173,6 @@ CLIPPING = Part(
     ("public start", "retry", "counts", "replay", "noise", "ledger"),
     prefix=clipping.PREFIX,
     label=lambda i: f"g{i + 1}",
-    later=(("opacus", "replay"),),
     heading="What a client does to its gradients, with the checks of this part:",
 )
 
@@ -197,7 +186,6 @@ CLIENTS = Part(
     ("who takes part", "one client", "the sum", "ledger", "the bits are paid for", "noise"),
     prefix=clients.PREFIX,
     label=lambda i: f"u{i + 1}",
-    later=(("opacus", "noise"),),
     heading="Where a client is the unit of privacy, with the checks of this part:",
 )
 
@@ -249,12 +237,6 @@ def faced(mutant: Mutant) -> list[str]:
 def runs_on(check: str, engine: str) -> bool:
     """Return whether a check is for an engine."""
     return engine in part_of(check).engines
-
-
-def is_later(check: str, engine: str) -> bool:
-    """Return whether a check takes seconds on an engine."""
-    part = part_of(check)
-    return (engine, check.removeprefix(part.prefix)) in part.later
 
 
 def _place(function: Callable[..., Any]) -> tuple[int, int]:

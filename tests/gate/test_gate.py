@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.gate import noise, table
-from tests.gate.parts import FIRST, MANY, is_later, part_of, runs_on
+from tests.gate.parts import FIRST, MANY, part_of, runs_on
 from tests.gate.replay import SENSITIVITY
 from tests.gate.system import CHECKS, System
 
@@ -29,10 +29,15 @@ STATISTICAL = (
 """The checks whose outcome depends on draws and could be a false alarm."""
 
 
+def _is_slow(check, system):
+    """Quick are the first system's checks on the default engine."""
+    return system.engine != "cohort" or not FIRST.owns(check)
+
+
 @pytest.mark.parametrize(
     ("check", "system"),
     [
-        pytest.param(check, system, marks=pytest.mark.slow if is_later(check, system.engine) else ())
+        pytest.param(check, system, marks=pytest.mark.slow if _is_slow(check, system) else ())
         for check in CHECKS
         for system in CORE
         if runs_on(check, system.engine)

@@ -22,16 +22,8 @@ def test_the_page_lists_these_mutants_and_checks():
     assert table.page(ROWS) == PAGE
 
 
-SLOW = (
-    *("choice costs one candidate", "trainings charged once", "only the winner is charged"),
-    "smallest sigma for all",
-)
-"""Mutants of a calibration that takes seconds: their checks find the budget of every client anew."""
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MUTANTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
 def test_every_mutant_is_killed(name):
     """On its first engine, by the quickest of the checks that the page names."""
     mutant = MUTANTS[name]

@@ -18,6 +18,7 @@ def world() -> Iterator[fuzz.World]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", fuzz.EDGES)
 def test_no_traceback_and_no_write_elsewhere(world, edge):
     ends = {number: fuzz.attempt(edge, number, 1, world) for number in range(COUNTS[edge])}
@@ -25,6 +26,7 @@ def test_no_traceback_and_no_write_elsewhere(world, edge):
     assert len({how for how, _ in ends.values()}) > 1 or edge in {"replies", "tables"}
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_found(world: fuzz.World, monkeypatch):
     """A traceback, a write elsewhere, a second line and a raw character are each noticed."""
 

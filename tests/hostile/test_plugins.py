@@ -36,6 +36,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS)
 def test_a_run_whose_strategy_raises_it_has_failed(here, tmp_path: Path, error):
     (tmp_path / "mine.py").write_text(SOURCE.format(where="weigh(self, reports, state)", error=error))

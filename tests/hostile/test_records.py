@@ -116,6 +116,7 @@ def fedavg(*a): pass
 """
 
 
+@pytest.mark.slow
 def test_files_that_nobody_named_are_not_imported(mark, tmp_path):
     """Even if they are in the working directory and named like modules that fedtoll imports."""
     for name in ("fedavg", "server", "clients", "strategies", "scenarios", "torch", "json", "adult", "evil"):

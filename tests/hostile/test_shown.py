@@ -97,6 +97,7 @@ def named():
     return replace(fake, resolved=resolved)
 
 
+@pytest.mark.slow
 def test_the_page_shows_them(named):
     page = render(named)
     text = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)  # Vega's own
@@ -108,6 +109,7 @@ def test_the_page_shows_them(named):
         assert_shown(json.dumps(spec, ensure_ascii=False))
 
 
+@pytest.mark.slow
 def test_the_report_in_the_terminal_shows_them(here, named, tmp_path):
     from tests.toll.test_two_folders import written
 

@@ -138,6 +138,7 @@ def test_every_spent_epsilon_follows_from_the_ledger_table(case):
         assert round < last or spent > 0.99 * epsilon  # the budget is used up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_at_whole_orders_it_equals_dp_accounting(case, whole_orders):
     ledger, _ = ledger_of(case)
@@ -174,6 +175,7 @@ DISTRIBUTIONS = google(lambda: PLDAccountant(neighboring_relation=ADD_OR_REMOVE)
 """dp-accounting's tight bound of a ledger's rows."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accountant", "close"), [("prv", 0.02), ("pld", 5e-4)])
 def test_the_tight_accountants_are_near_the_exact_epsilon(accountant, close):
     """PRV and PLD against dp-accounting's PLD, all upper bounds, and below RDP's."""

@@ -58,6 +58,7 @@ def test_the_oracle_agrees_at_the_same_orders(name, tmp_path, capsys, monkeypatc
         assert theirs == pytest.approx(ours, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_with_fractional_orders_the_oracle_is_a_little_above(tmp_path, capsys, monkeypatch):
     clients = stored(tmp_path, "rdp", "term")
     pairs = recomputed(tmp_path, capsys, monkeypatch)
@@ -75,6 +76,7 @@ def _mark(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", map(_mark, OURS))
 def test_the_oracle_agrees_on_distributions(name, tmp_path, capsys, monkeypatch):
     clients = stored(tmp_path, "pld", name)
@@ -103,6 +105,7 @@ def test_the_oracle_agrees_where_the_server_sees_sums(trust, tmp_path, capsys, m
         assert theirs == pytest.approx(ours, rel=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trust", "participation", "clients"),
     [

@@ -145,6 +145,7 @@ def bracketed(events: list[Event], delta: float) -> float:
     return rdp / pld if pld > 0 else math.inf
 
 
+@pytest.mark.slow
 def test_distributions_lie_between_the_oracles_bounds():
     ratios = [bracketed(*case) for case in random_ledgers(10, seed=0)]
     assert 1.04 < float(np.median(ratios)) < 1.3

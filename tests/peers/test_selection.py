@@ -118,6 +118,7 @@ def test_no_exact_divergence_exceeds_it(tries):
     assert closest > 0.2
 
 
+@pytest.mark.slow
 def test_the_ledger_of_a_run_equals_dp_accounting(whole_orders):
     """Candidates that differ in the learning rate alone release the same."""
     stated = scenario(TERM, privacy={"epsilons": [2.0], "accountant": "rdp"})

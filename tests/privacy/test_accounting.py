@@ -30,6 +30,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "budget"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("q", "sigma", "steps", "rdp", "prv", "pld"), GOLDEN)
 def test_golden_values(q, sigma, steps, rdp, prv, pld):
     assert epsilon([Event(sigma, q, steps)], DELTA, "rdp") == pytest.approx(rdp, rel=1e-3)
@@ -38,6 +39,7 @@ def test_golden_values(q, sigma, steps, rdp, prv, pld):
     assert epsilon([Event(sigma, q, steps)], DELTA) == epsilon([Event(sigma, q, steps)], DELTA, "pld")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rounds", "exact"),  # by dp-accounting
     [(1, 2.8545), (10, 7.0466), (50, 16.5618), (100, 25.2046)],
@@ -105,6 +107,7 @@ def test_an_unknown_or_approximate_accountant_is_refused_in_one_line(name, words
         calibrate(1.0, sampling_rate=0.1, count=10, delta=DELTA, accountant=name)
 
 
+@pytest.mark.slow
 def test_prv_is_never_above_rdp_and_is_rdp_above_100():
     for event in (Event(1.0, 0.02, 1000), Event(300.0, 1.0, 1), Event(0.5, 1.0, 2000), Event(0.3, 1e-4, 1)):
         assert epsilon([event], DELTA, "prv") <= epsilon([event], DELTA, "rdp")
@@ -113,6 +116,7 @@ def test_prv_is_never_above_rdp_and_is_rdp_above_100():
     assert epsilon(many, DELTA, "prv") == epsilon(many, DELTA, "rdp") > epsilon(many, DELTA, "pld") > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
 @pytest.mark.parametrize("accountant", ["pld", "prv"])
 def test_the_tight_accountants_need_less_noise_than_rdp(target, accountant, cache):
@@ -124,6 +128,7 @@ def test_the_tight_accountants_need_less_noise_than_rdp(target, accountant, cach
     assert 0.999 * target < spent <= target
 
 
+@pytest.mark.slow
 def test_parts_alone_and_added():
     events = {"dp-sgd": Event(1.5, 0.1, 500), "mean_loss": Event(20.0, 1.0, 50)}
     for accountant in ACCOUNTANTS:
@@ -153,6 +158,7 @@ def test_calibration_spends_the_target_and_never_more(cache, target, statistics,
     assert sigma == float(f"{sigma:.5g}")
 
 
+@pytest.mark.slow
 def test_calibration_under_prv(cache):
     sigma = calibrate(2.0, sampling_rate=0.02, count=300, delta=DELTA, accountant="prv")
     spent = epsilon([Event(sigma, 0.02, 300)], DELTA, "prv")
@@ -194,6 +200,7 @@ def test_a_large_delta_at_which_a_little_noise_already_costs_nothing(cache):
     assert epsilon([Event(sigma, 0.1, 100)], 0.01) <= 0.01
 
 
+@pytest.mark.slow
 def test_the_epsilon_of_a_record_that_several_clients_hold_bounds_every_combination():
     """The largest ε of one client's releases repeated ``copies`` times does not: it is sometimes less."""
     rng = np.random.default_rng(0)

@@ -63,6 +63,7 @@ def test_all_records_count_not_those_of_one_client_or_one_fold():
     assert sum(client.size for client in found.runs[0].clients) < 48_842 / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "run", "budget"])
 def test_every_command_warns_once_and_refuses_in_one_line(here, command):
     more = {"run": ["--dry-run"], "budget": ["--epsilon", "2"], "check": []}[command]

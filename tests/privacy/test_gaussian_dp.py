@@ -36,6 +36,7 @@ def curve(events: list[Event], points: np.ndarray, pessimistic: bool) -> np.ndar
     return np.asarray(whole.get_delta_for_epsilon(points))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [LEAST_DELTA, 1e-5])
 @pytest.mark.parametrize("name", LEDGERS)
 def test_the_curve_of_mu_lies_above_that_of_the_ledger_but_not_far(name, least):

@@ -107,6 +107,7 @@ def test_the_most_costly_candidate_counts_whoever_wins():
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "trainings", "tries"),
     [
@@ -176,6 +177,7 @@ def chosen(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "options"),
     [
@@ -208,6 +210,7 @@ def test_every_client_spends_the_stated_total(strategy, options):
         assert client.noise_multiplier > 1.1 * free.clients[client.id].noise_multiplier
 
 
+@pytest.mark.slow
 def test_the_run_keeps_its_json_and_hash_without_a_choice_and_survives_json_with_one():
     run = chosen()
     assert run.choice is not None
@@ -259,6 +262,7 @@ def test_what_cannot_be_charged_is_refused_in_one_line(changes, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_references_without_noise_choose_for_nothing():
     stated = scenario(FEDAVG, privacy={"epsilons": ["inf", "clip-only", 2.0], "accountant": "rdp"})
     grid = ((stated.training, stated.strategies[0]),)
@@ -267,6 +271,7 @@ def test_references_without_noise_choose_for_nothing():
     assert runs[:2] == plan(stated, "sex.toml").runs[:2]
 
 
+@pytest.mark.slow
 def test_tables_and_parts_say_what_the_choice_costs():
     run = chosen(TERM)
     ledger = simulate(run)["ledger"]

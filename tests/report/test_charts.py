@@ -25,6 +25,7 @@ def data(spec):
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
+@pytest.mark.slow
 def test_who_pays_is_sorted_and_shows_toll_interval_and_n(digest):
     spec = charts.who_pays(digest)
     rows = data(spec)
@@ -41,6 +42,7 @@ def test_who_pays_is_sorted_and_shows_toll_interval_and_n(digest):
     assert narrow[0]["text"] == f"Asian-Pac-Islander, n = 1,515: {worst['toll']:.3f}  ({within})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [charts.who_pays, charts.who_pays_narrow])
 def test_who_pays_shows_in_how_many_seeds_a_group_is_collapsed(digest, draw):
     flagged = copy(digest)
@@ -56,6 +58,7 @@ def test_who_pays_shows_in_how_many_seeds_a_group_is_collapsed(digest, draw):
     ]
 
 
+@pytest.mark.slow
 def test_the_rate_of_the_rarer_class_is_drawn_and_described(digest):
     swapped = digest.results.groups.assign(
         positives=digest.results.groups["n"] - digest.results.groups["positives"]
@@ -73,6 +76,7 @@ def test_the_rate_of_the_rarer_class_is_drawn_and_described(digest):
         assert rate in captions
 
 
+@pytest.mark.slow
 def test_every_chart_has_n_and_interval_in_its_tooltips(digest):
     specs = {
         "who pays": charts.who_pays(digest),
@@ -106,6 +110,7 @@ def _find(spec, key):
             yield from _find(v, key)
 
 
+@pytest.mark.slow
 def test_the_others_have_the_leaders_order_and_its_tolls(digest):
     rows = data(charts.others(digest))
     assert list(dict.fromkeys(row["panel"] for row in rows)) == ["uniform", "term(t=5)"]
@@ -114,6 +119,7 @@ def test_the_others_have_the_leaders_order_and_its_tolls(digest):
     assert rows[0]["leader"] == data(charts.who_pays(digest))[0]["toll"]
 
 
+@pytest.mark.slow
 def test_the_parts_add_up_to_the_toll(digest):
     rows = data(charts.split(digest))
     whole = {(r["strategy"], r["group"]): r["toll"] for _, r in digest.tight.iterrows()}
@@ -123,12 +129,14 @@ def test_the_parts_add_up_to_the_toll(digest):
         assert sum(parts) == pytest.approx(whole[strategy, group], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_charts_that_cannot_be_drawn_are_none(results, fake_digest):
     assert charts.split(Digest(results)) is None
     assert charts.others(fake_digest(strategies=("fedavg",), seeds=(0, 1))) is None
     assert charts.front(fake_digest(epsilons=(8.0,), seeds=(0, 1))) is None
 
 
+@pytest.mark.slow
 def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
     spec = charts.utility(digest, "log_loss")
     x = spec["spec"]["layer"][1]["encoding"]["x"]
@@ -139,6 +147,7 @@ def test_utility_goes_from_no_privacy_to_the_tightest_with_bands(digest):
     assert all(row["low"] < row["value"] < row["high"] for row in rows)
 
 
+@pytest.mark.slow
 def test_bands_are_t_intervals_of_the_mean(results, fake_digest):
     frame = toll(results.groups, "log_loss", 5)
     row = with_intervals(frame, None).iloc[0]
@@ -157,6 +166,7 @@ def test_the_front_joins_only_those_that_nobody_beats(digest):
         assert row["value"] == pytest.approx(-gap["everybody"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_strategies_differ_by_colour_and_by_shape_and_dash():
     names = tuple(f"s{i}" for i in range(20))
     many = Digest(adult_race(strategies=names, epsilons=(INF, 0.5), seeds=(0, 1), rounds=1, records=60))

@@ -75,6 +75,7 @@ def test_the_latex_table_holds_the_tolls(eight):
     assert "Asian{-}Pac{-}Islander" in text
 
 
+@pytest.mark.slow
 def test_hostile_names_are_no_commands_in_latex(disguised):
     text = latex(disguised)
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))

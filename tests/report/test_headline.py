@@ -25,6 +25,7 @@ def _rate(digest, row, column="tpr"):
     return f"; its {title} from {free:.2f} to {tight[column].mean():.2f}{flag}"
 
 
+@pytest.mark.slow
 def test_the_rate_is_that_of_the_rarer_class(results):
     # Swapping the classes turns the true-positive rate into one minus the false-positive rate.
     swapped = results.groups.assign(
@@ -37,6 +38,7 @@ def test_the_rate_is_that_of_the_rarer_class(results):
     assert "true-positive" not in headline(digest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [0, 3, 5])
 def test_it_says_in_how_many_seeds_the_group_that_pays_most_is_collapsed(digest, seeds):
     flagged = copy(digest)
@@ -70,6 +72,7 @@ def test_it_says_who_pays_how_much_and_how_sure(eight):
     assert words.endswith(f"p = {p_value(own['p_holm'])} after Holm over {len(tests)} comparisons).")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trust", "where"),
     [
@@ -100,6 +103,7 @@ def test_fedtolls_own_fedavg_leads_and_sets_the_price(name, leader):
     assert digest.loss["price"].notna().all() == (name == "fedavg")
 
 
+@pytest.mark.slow
 def test_significance_is_said_only_where_the_test_says_so(eight):
     digest = copy(eight)
     for significant, said in ((True, "the change in the gap is significant"), (False, "is not significant")):
@@ -115,6 +119,7 @@ def test_significance_is_said_only_where_the_test_says_so(eight):
     assert headline(declared).endswith("not among the scenario’s declared comparisons.")
 
 
+@pytest.mark.slow
 def test_it_degrades_honestly(fake_digest, digest):
     one = headline(fake_digest(seeds=(0,)))
     assert one.endswith("One seed: no interval and no test.")
@@ -138,6 +143,7 @@ def test_it_names_no_group_with_too_few_records(results):
     assert "Asian" not in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "term(t=5)"])
 @pytest.mark.parametrize(
     ("flag", "said"),
@@ -168,11 +174,13 @@ def without(results, strategy, seeds):
     )
 
 
+@pytest.mark.slow
 def test_seeds_are_those_of_the_two_that_it_compares(clipped):
     # A third strategy with one seed does not affect the test of the other two.
     assert "Over 8 seeds the change in the gap is" in headline(without(clipped, "uniform", [0]))
 
 
+@pytest.mark.slow
 def test_different_seeds_are_called_so(clipped):
     few = headline(without(clipped, "term(t=5)", [2, 5]))
     assert ", over different seeds (8 and 2)." in few

@@ -35,6 +35,7 @@ SECTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_sections_come_in_order_and_can_be_reached(page):
     assert [e["text"] for e in page.all("h2")] == SECTIONS
     links = [e for e in page.all("a") if "class" not in e["attrs"]]
@@ -46,6 +47,7 @@ def test_sections_come_in_order_and_can_be_reached(page):
         assert set(link["text"].lower().split()) <= set(section.lower().replace(",", "").split()) | {"by"}
 
 
+@pytest.mark.slow
 def test_headings_descend_one_level_at_a_time(page):
     levels = [int(e["tag"][1]) for e in page.elements if e["tag"] in {"h1", "h2", "h3", "h4"}]
     assert levels[0] == 1
@@ -66,6 +68,7 @@ def test_the_headline_leads_and_says_who_pays_first(page, digest):
     assert page.all("strong")[0]["text"].startswith("At ε = 0.5 under fedavg, Asian-Pac-Islander (n = 1,515)")
 
 
+@pytest.mark.slow
 def test_every_chart_has_an_alternative_made_from_its_figures(disguise):
     charts = {e["attrs"]["id"]: e["attrs"] for e in disguise.classed("chart")}
     assert set(charts) == {
@@ -135,6 +138,7 @@ def unprivate(fake_digest):
     return render(fake_digest(epsilons=(INF,), seeds=(0, 1)))
 
 
+@pytest.mark.slow
 def test_without_private_runs_nothing_is_promised_and_no_toll_drawn(unprivate):
     page = Page(unprivate)
     assert page.card["Guarantee"].startswith("None. No run here is private")
@@ -220,12 +224,14 @@ def holed(results):
     return render(replace(results, resolved=results.resolved | {"scenario": scenario}, **frames))
 
 
+@pytest.mark.slow
 def test_missing_runs_are_named(holed, text):
     assert "4 of 60 runs are missing" in holed
     assert "uniform, ε = 0.5, seed 3" in holed
     assert "are missing" not in text
 
 
+@pytest.mark.slow
 def test_the_page_says_whether_the_comparisons_are_declared(holed, text):
     assert "The scenario’s declared comparisons" in holed
     assert "default comparisons" not in holed
@@ -243,6 +249,7 @@ def test_the_page_says_what_collapsed_means(text):
     )
 
 
+@pytest.mark.slow
 def test_several_classes_have_no_columns_of_dashes(digits):
     text = html.unescape(render(digits))
     page = Page(text)
@@ -256,12 +263,14 @@ def test_several_classes_have_no_columns_of_dashes(digits):
     assert "digit “2”" in {e["text"] for e in page.all("th")}
 
 
+@pytest.mark.slow
 def test_unknown_weights_and_noise_leave_their_charts_out(holed):
     specs = set(Page(holed).specs)
     assert not specs & {"weights-spec", "noise-spec"}
     assert "partition-spec" in specs
 
 
+@pytest.mark.slow
 def test_the_alternative_of_the_others_counts_those_that_it_leaves_out():
     many = adult_race(
         strategies=("fedavg", *(f"s{i}" for i in range(14))), epsilons=(INF, 0.5), seeds=(0, 1), rounds=1
@@ -279,6 +288,7 @@ def test_the_alternative_of_the_others_names_no_payer_where_nobody_pays(eight):
     assert re.search(r"uniform: no group pays: [\w-]+ gains least, 0\.\d{3}, [\w-]+ most, \d\.\d{3}", text)
 
 
+@pytest.mark.slow
 def test_write_replaces_the_file_and_leaves_no_other(fake_digest, unprivate, tmp_path):
     file = tmp_path / "report.html"
     file.write_text("old")

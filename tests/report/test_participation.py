@@ -46,6 +46,7 @@ def test_the_report_says_who_took_part(partly):
     assert "public seed 7" in table.note
 
 
+@pytest.mark.slow
 def test_the_page_and_the_card_have_it(partly):
     text = render(Digest(partly))
     assert "Who took part" in text

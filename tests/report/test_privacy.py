@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
+import pytest
 
 from fedtoll.privacy import accounting
 from fedtoll.privacy.ledger import CHOICE
@@ -43,6 +44,7 @@ def test_clipping_alone_is_not_private(clipped):
     assert "clipped but not noised" in dict(privacy.card(clipped).promises)["Not private"]
 
 
+@pytest.mark.slow
 def test_the_card_adds_the_ledgers_of_a_record_that_several_clients_hold(results):
     scenario = results.resolved["scenario"]
     copied = {**scenario, "partition": {**scenario["partition"], "copies": 2}}

@@ -156,6 +156,7 @@ def test_sampling_rates_that_were_chosen_do_not_depend_on_sizes(results):
     assert words in card_text(results, change)
 
 
+@pytest.mark.slow
 def test_what_was_charged_changes_the_card(results):
     ledger = results.ledger
     before = card_text(results)

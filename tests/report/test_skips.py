@@ -57,6 +57,7 @@ def partial(plain):
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_said_where_every_reply_ends_a_run(results, text):
     assert skips_line(results) == ""
     assert skips_table(Digest(results)) is None
@@ -64,6 +65,7 @@ def test_nothing_is_said_where_every_reply_ends_a_run(results, text):
     assert "skipped" not in screen(results)
 
 
+@pytest.mark.slow
 def test_that_none_was_skipped_is_said_where_some_could_have_been(plain):
     results = without(plain)
     html = page.render(results)
@@ -74,6 +76,7 @@ def test_that_none_was_skipped_is_said_where_some_could_have_been(plain):
     assert "skipped" not in screen(results)
 
 
+@pytest.mark.slow
 def test_the_head_the_terminal_and_the_table_say_who_was_skipped(partial):
     html = page.render(partial)
     assert LINE in screen(partial)
@@ -99,6 +102,7 @@ def test_the_head_the_terminal_and_the_table_say_who_was_skipped(partial):
     assert rows[-1]["reason"] == "'=1+1"
 
 
+@pytest.mark.slow
 def test_a_long_table_is_by_group(plain):
     everyone = [
         (s, e, k, r, c, "the reply is missing")

@@ -55,6 +55,7 @@ def test_ranges_are_intervals_from_low_to_high_and_plus_minus_is_not_used(eight,
     assert shown == [f"{row['value']:.3f} ({row['value'] - half:.3f} to {row['value'] + half:.3f})"]
 
 
+@pytest.mark.slow
 def test_every_toll_comes_with_n_and_positives(eight):
     for build in (tables.toll_table, tables.utility_table, tables.literature_table):
         table = build(eight)
@@ -89,6 +90,7 @@ def test_sort_keys_are_the_numbers(eight):
                     assert cell.sort == ""
 
 
+@pytest.mark.slow
 def test_flags_are_shown(results):
     groups = results.groups.copy()
     last = groups["round"] == groups["round"].max()

@@ -29,6 +29,7 @@ def twelve():
     return Digest(adult_race(strategies=names, seeds=(0, 1), epsilons=(math.inf, 0.5), rounds=1, records=60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("digest", ["eight", "twelve", "disguised"])
 def test_it_is_one_screen_of_80_by_40_whatever_the_width(request, digest):
     digest = request.getfixturevalue(digest)
@@ -73,6 +74,7 @@ def test_the_line_of_tests_says_what_is_significant(eight):
     assert ("no significant difference" in words) == (rest > 0)
 
 
+@pytest.mark.slow
 def test_the_title_at_best_constants_is_one_line(eight):
     row = {"strategy": "fedavg", "mechanism": "dp-sgd", "epsilon": 0.5, "chosen": True}
     tuning = [row | {"constants": {"learning_rate": 0.5}, "seeds": 2, "loss": {"(all)": 0.3}}]
@@ -82,6 +84,7 @@ def test_the_title_at_best_constants_is_one_line(eight):
     assert any(line.startswith("price gap") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_useless_model_is_called_that(eight):
     from fedtoll.report import headline
 
@@ -111,12 +114,14 @@ def test_it_says_why_there_is_no_test(digest):
     assert "4 default comparisons, not tested (too few seeds" in screen(digest)
 
 
+@pytest.mark.slow
 def test_a_declared_family_is_not_called_the_default_one(results):
     scenario = results.resolved["scenario"] | {"compare": {"quantities": ["utility"]}}
     asked = replace(results, resolved=results.resolved | {"scenario": scenario})
     assert "\n2 comparisons, not tested (too few seeds" in screen(asked)
 
 
+@pytest.mark.slow
 def test_it_marks_what_may_not_be_claimed(fake_digest):
     out = screen(fake_digest(seeds=(0,)))
     assert re.search(r"“Other” +81\*", out)

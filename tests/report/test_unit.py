@@ -55,6 +55,7 @@ def test_the_card_names_the_unit_and_who_knows_what(hidden):
     assert card.by_client == (("all clients", "3.0000"),) or card.by_client[0][0] == "all clients"
 
 
+@pytest.mark.slow
 def test_the_page_can_be_written(hidden):
     text = render(Digest(hidden))
     assert "whole clients" in text

@@ -36,6 +36,7 @@ def test_a_chart_is_drawn_as_svg_and_png():
     assert png.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_script_is_bundled_with_vega_once():
     bundled = vega.bundle("window.mark = vega.version")
     assert "window.mark" in bundled.result()
@@ -69,6 +70,7 @@ def test_no_address_is_read():
             server.accept()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_fails_all_that_wait_and_is_restarted():
     vega.draw(SPEC).result()
     died = vega._process()
@@ -84,6 +86,7 @@ def test_a_process_that_dies_fails_all_that_wait_and_is_restarted():
     assert vega.draw(SPEC).result()[1]
 
 
+@pytest.mark.slow
 def test_a_process_that_died_when_idle_is_restarted():
     vega.draw(SPEC).result()
     died, threads = vega._process(), threading.active_count()
@@ -158,6 +161,7 @@ def test_it_is_warmed_once(monkeypatch):
     assert sorted(tasks) == ["bundle", "draw"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_when_idle_leaves_it_alive():
     program = """if True:
         import os, signal
@@ -178,6 +182,7 @@ def test_an_interrupt_when_idle_leaves_it_alive():
     assert run.stdout == "True\n"
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     plan = planned(FEDAVG)
     store = Store(tmp_path)
@@ -203,6 +208,7 @@ def test_an_interrupt_of_a_report_ends_both_in_one_line(tmp_path):
     assert not any(_lives(int(child)) for child in children)
 
 
+@pytest.mark.slow
 def test_it_ends_with_its_parent_however_that_ends():
     program = (
         "import os; from fedtoll.report import vega; vega.draw({}).exception(); "

@@ -88,6 +88,7 @@ def test_another_process_gives_the_same_bytes(text):
     assert out.stdout.strip() == hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(disguise, page):
     evil = disguise
     assert len(evil.code) == 1
@@ -98,6 +99,7 @@ def test_hostile_names_stay_text(disguise, page):
     assert evil.all("h1")[0]["text"] == "<script>alert(4)</script>"
 
 
+@pytest.mark.slow
 def test_hostile_names_reach_the_charts_unharmed_and_escaped(evil, disguise):
     spec = disguise.specs["utility-log_loss-spec"]
     panels = {row["panel"].split("\n")[0] for rows in spec["datasets"].values() for row in rows}

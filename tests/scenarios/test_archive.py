@@ -131,6 +131,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_file_is_fetched_anew(pinned, cache, kind, caplog):
     archive.frame(pinned)
@@ -144,6 +145,7 @@ def test_a_damaged_file_is_fetched_anew(pinned, cache, kind, caplog):
     assert names(cache) == [path.name]
 
 
+@pytest.mark.slow
 def test_a_file_with_one_changed_value_is_damaged(pinned, cache, monkeypatch):
     archive.frame(pinned)
     changed = TINY_FRAME.copy()
@@ -155,6 +157,7 @@ def test_a_file_with_one_changed_value_is_damaged(pinned, cache, monkeypatch):
     assert "data 'tiny' is damaged in the cache" in told(caught)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_found_or_harmless(pinned, cache):
     """Whatever pyarrow and pandas raise on a damaged file, it is reported as damage."""
     archive.frame(pinned)
@@ -209,6 +212,7 @@ def test_a_fetch_without_end_is_given_up(pinned, cache, monkeypatch):
     assert names(cache) == []
 
 
+@pytest.mark.slow
 def test_fetches_at_once_are_fine(pinned, cache, monkeypatch):
     write = pd.DataFrame.to_parquet
     all_written = threading.Barrier(3, timeout=60)

@@ -117,6 +117,7 @@ def test_classes_that_contradict_other_keys_are_refused(tmp_path, changes, expec
     assert expected in told(caught)
 
 
+@pytest.mark.slow
 def test_a_run_with_three_classes_has_no_rates(here, tmp_path):
     """Log-loss and accuracy are measured; rates that need two classes are undefined, and the page says so."""
     levels(tmp_path / "people.csv")

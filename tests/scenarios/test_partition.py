@@ -62,6 +62,7 @@ def dealt(table, groups, train, seed, split=None, **how):
     return plan, deal(plan, groups, wanted, train, seed)
 
 
+@pytest.mark.slow
 @given(
     codes=hnp.arrays(np.int64, st.integers(0, 150), elements=st.integers(0, 3)),
     per_group=st.fixed_dictionaries(

@@ -73,6 +73,7 @@ CREDIT_AS_IT_IS = (0.811, 0.606, 0.722)
 sources = pytest.mark.parametrize("name", sorted(KNOWN))
 
 
+@pytest.mark.slow
 @sources
 def test_the_groups_and_base_rates_are_the_known_ones(name):
     table = built_in_table(name)
@@ -86,6 +87,7 @@ def test_the_groups_and_base_rates_are_the_known_ones(name):
             assert rate is None or table.label[members].mean() == pytest.approx(rate, abs=0.0006)
 
 
+@pytest.mark.slow
 @sources
 def test_records_and_features_are_what_was_declared(name):
     table = built_in_table(name)
@@ -100,6 +102,7 @@ def test_records_and_features_are_what_was_declared(name):
     assert (table.canonical_test is not None) == (name == "census-income")
 
 
+@pytest.mark.slow
 def test_census_income_is_the_adults_of_its_training_set_then_those_of_its_test_set():
     table = built_in_table("census-income")
     np.testing.assert_array_equal(table.canonical_test, np.arange(215_574) >= 143_531)
@@ -160,6 +163,7 @@ def test_central_logistic_regression_reaches_the_reference(name):
     np.testing.assert_allclose(central_mean(built_in_table(name)), REFERENCE[name], rtol=0, atol=0.015)
 
 
+@pytest.mark.slow
 def test_credit_without_logarithms_is_the_known_reference():
     """The published figure is without the logarithm that fedtoll declares, which ranks people better."""
     source = data.builtin("credit")

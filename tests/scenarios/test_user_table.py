@@ -652,6 +652,7 @@ name = "fedavg"
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_a_file_of_ones_own(here, tmp_path):
     (tmp_path / "mine.toml").write_text(TOML)
     write(people(200), tmp_path / "people.csv")

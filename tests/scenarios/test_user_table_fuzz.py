@@ -435,6 +435,7 @@ def fuzz(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_hundred_tables_are_read_right_or_refused_in_one_line(fuzz):
     outcomes = fuzz(range(100))
     assert outcomes["refused"] > 20

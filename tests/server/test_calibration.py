@@ -165,6 +165,7 @@ def test_a_repeated_question_gets_the_same_answer_and_another_none():
         calibrate(grid, strict, run, other, 10.0)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_which_runs_train_together():
     runs = [one(), one(section=None), one("inf")]
     for run, tables in zip(runs, Trainer().train_together(runs), strict=True):

@@ -73,6 +73,7 @@ def test_clients_on_machines_of_their_own_send_the_same_bytes(name):
         arrays = only(ArrayRecord, together[0].content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "personal",
     [{"kind": "mr-mtl", "strength": 0.5}, {"kind": "fedper", "last": 1}, {"kind": "ditto", "strength": 0.5}],

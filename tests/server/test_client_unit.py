@@ -129,6 +129,7 @@ def test_flowers_fixed_clipping_gives_the_same_model_at_equal_weights(monkeypatc
     assert np.abs(gap).max() < 2**-15 * z * 0.05 / 6  # our releases are rounded to a grid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "changes", "rate"),
     [("central", {"participation": HALF}, 0.5), ("secure-aggregation", {"participation": SOME}, 1.0)],
@@ -155,6 +156,7 @@ def test_every_epsilon_is_that_of_an_oracle(by, changes, rate, accountant):
     assert (set(ledger["client"]) == {ALL_CLIENTS}) == (rate < 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["central", "secure-aggregation"])
 def test_the_adaptive_clip_follows_the_noised_quantile_and_pays_for_it(by):
     """Andrew et al. 2021: both sums together cost what is charged."""

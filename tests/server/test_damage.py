@@ -21,6 +21,7 @@ TEARS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tear", TEARS)
 def test_a_torn_run_is_named_and_trained_again(tmp_path, here, caplog, tear):
     file, out = tmp_path / "sex.toml", tmp_path / "out"

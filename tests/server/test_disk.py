@@ -37,6 +37,7 @@ def results(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize("command", ["report", "run"])
 def test_a_disk_error_while_the_report_is_written_is_one_line(
@@ -55,6 +56,7 @@ def test_a_disk_error_while_the_report_is_written_is_one_line(
     assert lines == [f"fedtoll: {page}: the report cannot be written: {os.strerror(number)}"]
 
 
+@pytest.mark.slow
 def test_a_report_of_a_read_only_folder_is_written_elsewhere(here, results, tmp_path, monkeypatch):
     make = Path.mkdir
 
@@ -76,6 +78,7 @@ def test_a_report_of_a_read_only_folder_is_written_elsewhere(here, results, tmp_
     assert sorted(results.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_standard_output_is_one_line():
     with Path("/dev/full").open("w") as full:
@@ -111,6 +114,7 @@ def test_leftovers_are_removed_where_a_command_writes_but_not_of_a_report_in_the
         assert left() == ["figures"]
 
 
+@pytest.mark.slow
 def test_reports_wait_for_each_other_and_not_for_runs(here, results):
     order: list[str] = []
     with Store(results).lock():

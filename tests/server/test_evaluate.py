@@ -48,6 +48,7 @@ RECORDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(RECORDS)
 def test_every_rate_is_fairlearns_and_scikit_learns(records):
@@ -105,6 +106,7 @@ def delong(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> Auroc:
     return Auroc(value, max(0.0, value - half), min(1.0, value + half))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=4, max_size=80))
 def test_the_interval_of_the_auroc_is_delongs(records):
@@ -240,6 +242,7 @@ def test_more_than_two_classes_have_accuracies_and_no_positive_class(seed, n, cl
                 assert math.isnan(row["balanced_accuracy"])
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_run_agree_with_its_predictions():
     run = single_run(FEDAVG, 2.0)
     tables = simulate(run)

@@ -46,6 +46,7 @@ def test_a_message_takes_its_run_and_source_from_the_task_identity(plain):
     assert (TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id) == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_message_needs_the_task_identity():
     """Otherwise LocalGrid would not need the private name. In a new process, because it cannot be unset."""
     code = "from flwr.app import *; Message(RecordDict(), 2, 'train')"

@@ -43,6 +43,7 @@ def living(pids: list[int]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_server_and_its_daemon_end_when_the_command_is_killed(tmp_path):
     home, pids = tmp_path / "home", tmp_path / "pids"
     home.mkdir()

@@ -35,6 +35,7 @@ def own(tmp_path_factory):
     return divided(folder, FEDAVG, TERM, **CHANGES), folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1], ids=["fedavg", "term"])
 def test_the_bytes_are_those_of_a_simulation_with_the_same_records(own, number):
     plan, folder = own
@@ -81,6 +82,7 @@ def damaged(folder, change):
     pq.write_table(change(table), folder / "0.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -103,6 +105,7 @@ def test_a_file_that_does_not_fit_is_an_error_that_stays_on_the_node(tmp_path, c
     assert reason in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.51, 1.99])
 def test_a_number_of_records_near_the_declared_one_is_accepted(tmp_path, factor):
     plan = divided(tmp_path, FEDAVG, **CHANGES)
@@ -127,6 +130,7 @@ def test_a_wrong_configuration_stays_on_the_node(own, caplog):
         Decided.of(Context(1, 1, {"partition-id": 0, "epsilon": -1}, RecordDict(), {}))
 
 
+@pytest.mark.slow
 def test_secret_noise_is_not_that_of_the_seed_and_each_run_has_its_own(own):
     plan, folder = own
     run = plan.runs[0]
@@ -240,6 +244,7 @@ def test_a_declaration_that_cannot_be(own, section, reason):
         plans.plan(validate(content, "x.toml"), "x.toml")
 
 
+@pytest.mark.slow
 def test_clients_without_a_declared_group_have_no_weight_by_group(tmp_path):
     plan = divided(tmp_path, FEDAVG, partition={"kind": "iid", "clients": 3}, **CHANGES)
     run = plan.runs[0]

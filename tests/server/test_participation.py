@@ -148,6 +148,7 @@ def test_a_round_that_nobody_joins_can_be_the_last_or_all_of_them():
         assert len(tables["clients"]) == len(tables["ledger"]) == 0
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_who_runs_it(tmp_path):
     """In this process, in step with other runs, and one client at a time on nodes of their own."""
     found = planned(FEDAVG, TERM, YOGI, privacy={"epsilons": ["inf", 2.0]}, participation=RARE, training=SIX)

@@ -272,6 +272,7 @@ def test_held_out_records_are_dealt_as_training_records_are():
     assert not np.array_equal(owners, federation.owners(test, 1))
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_which_runs_train_together():
     runs = [one(p, 3.0) for p in (None, *KINDS.values())]
     together = Trainer().train_together(runs)
@@ -417,6 +418,7 @@ def test_the_noise_of_mr_mtl_is_that_of_all_rounds_so_far():
         assert same[same["client"] == 0]["noise_variance"].tolist() == pytest.approx([of_one] * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section",
     [{"personal": KINDS["ditto"]}, {"calibration": {"noise_multiplier": 9.0}}],

@@ -108,6 +108,7 @@ def test_a_stated_noise_seed_gives_every_seed_noise_of_its_own():
     assert next(n for *_, e, seed, n in five if e == 2.0 and seed == 1) == 5015590479820867665
 
 
+@pytest.mark.slow
 def test_seeds_with_one_noise_seed_draw_different_noise():
     """With a record per batch the model is little but noise: runs with the same noise have the same model."""
     changes: dict[str, Any] = {

@@ -51,6 +51,7 @@ def everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_as_it_was(plan, full, tables):
     for run in plan.runs:
         assert full.has(run)
@@ -60,6 +61,7 @@ def test_a_run_comes_back_as_it_was(plan, full, tables):
         assert type(run).from_json(stored) == run
 
 
+@pytest.mark.slow
 def test_the_tables_of_all_runs_are_joined_and_name_their_run(plan, full):
     loaded = load(full.folder)
     keys = [[run.strategy.name, run.mechanism, run.epsilon, run.seed] for run in plan.runs]

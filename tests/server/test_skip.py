@@ -322,6 +322,7 @@ def test_the_reason_is_one_short_line(private):
 # Long runs.
 
 
+@pytest.mark.slow
 def test_the_work_after_a_skip_does_not_grow_with_the_rounds_before(monkeypatch):
     run = skipping(training={"rounds": 24, "local_steps": 1})
     read, rows = client_state.releases_in, []

@@ -387,6 +387,7 @@ def test_the_roll_call_ends_a_run_before_it_starts(plain, change, line):
         federate(grid, plain)
 
 
+@pytest.mark.slow
 def test_the_roll_call_waits_for_nodes_and_then_gives_up(plain, monkeypatch):
     grid = LocalGrid(plain)
     calls = itertools.count()

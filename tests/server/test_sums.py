@@ -94,6 +94,7 @@ def injected(run: Run, round: int, size: int) -> np.ndarray[Any, Any]:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["cohort", "opacus"])
 def test_secure_aggregation_equals_central_dp_sgd_with_the_same_noise(engine):
     run = one(training={"engine": engine})
@@ -109,6 +110,7 @@ def test_secure_aggregation_equals_central_dp_sgd_with_the_same_noise(engine):
     assert math.sqrt(sum(s**2 for s in shares)) == pytest.approx(run.clients[0].noise_multiplier)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", SUMS)
 def test_the_sums_have_the_distribution_of_central_dp_sgd(by):
     """Over many noise seeds and fixed batches: normal around the exact sum, with sd σ η C / (q n)."""
@@ -144,6 +146,7 @@ def test_uniform_weights_pay_for_the_smallest_client():
     assert ratios[1] / ratios[0] == pytest.approx(sum(sizes) / (len(sizes) * min(sizes)))
 
 
+@pytest.mark.slow
 def test_every_epsilon_is_the_oracles_for_one_ledger_of_sums():
     run = one(training={"sampling_rate": 0.05, "rounds": 8})
     table = simulate(run)["ledger"]
@@ -163,6 +166,7 @@ def test_clients_with_other_rates_get_the_noise_of_the_largest_rate():
     assert spent.min() < 1.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", SUMS)
 def test_engines_and_single_clients_give_the_same_sums(by):
     """Clients asked one by one, as by Flower's simulation, give the bytes of clients asked together."""

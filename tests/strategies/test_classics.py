@@ -107,6 +107,7 @@ cohorts = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(cohorts, st.sampled_from([*CLASSICS, QFedAvg(q=1000.0), AFL(gamma=100.0)]))
 def test_two_rounds_are_finite_and_follow_the_clients_not_their_order(cohort, strategy):
     reports = [
@@ -212,6 +213,7 @@ def test_fedavgm_is_flowers():
     np.testing.assert_allclose(coefficients, 0.4 * np.array([0.1, 0.3, 0.6]))
 
 
+@pytest.mark.slow
 def test_nesterovs_momentum_is_torchs():
     import torch
 
@@ -341,6 +343,7 @@ def test_q_fedavg_is_algorithm_2(q):
     np.testing.assert_allclose(QFedAvg(q=q).weigh(reports, {})[0], expected / expected.sum())
 
 
+@pytest.mark.slow
 def test_q_fedavg_of_equal_clients_is_flowers():
     rounds = [
         [dataclasses.replace(r, size=50) for r in round_of(k, (0.2, 1.5, 0.7), 0.1, learning_rate=0.25)]
@@ -499,6 +502,7 @@ def test_a_lying_client_takes_everything():
     np.testing.assert_array_equal(weights, [0, 0, 1])
 
 
+@pytest.mark.slow
 def test_the_mixture_integrates_the_noise():
     # Of two clients the second's share moves by γ (noise_1 − noise_0) / 2 a round.
     rng = np.random.default_rng(0)

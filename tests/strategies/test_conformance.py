@@ -471,12 +471,14 @@ def test_what_is_wrong_is_said_with_its_place_and_the_nearest_word():
 GOOD = [FedAvg(), Uniform(), Term(), Term(t=500.0), Asks(), AsksForNothing(), LaundersByMax()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", GOOD, ids=repr)
 def test_good_strategies_pass(strategy):
     assert failed(strategy) == set()
     assert_conforms(strategy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.names())
 def test_every_installed_strategy_conforms(name):
     assert_conforms(registry.build(registry.resolve(name)[0], {}))
@@ -501,6 +503,7 @@ def test_what_cannot_be_judged_says_so():
     assert verdicts["order irrelevant"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
@@ -518,6 +521,7 @@ def test_what_becomes_of_a_nan_is_shown(strategy, words):
     assert told == Verdict("a NaN", "shown", f"{words}; the engine rejects replies that contain one")
 
 
+@pytest.mark.slow
 def test_a_liar_and_the_time_are_shown():
     liar, speed = conform(Term(t=5.0))[-2:]
     assert (liar.outcome, speed.outcome) == ("shown", "shown")
@@ -528,6 +532,7 @@ def test_a_liar_and_the_time_are_shown():
     assert "only in its update" in conform(FedAvg())[-2].words
 
 
+@pytest.mark.slow
 def test_a_memory_by_client_passes():
     class Follows(FedAvg):
         def init(self, cohort):

@@ -31,8 +31,15 @@ def test_all_of_tier_one_is_installed():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("partition", [{}, MIXED], ids=["one group each", "mixed"])
-@pytest.mark.parametrize("epsilon", ["inf", 1.0], ids=str)
+@pytest.mark.parametrize(
+    ("epsilon", "partition"),
+    [
+        pytest.param("inf", {}, id="inf-one group each"),
+        pytest.param(1.0, MIXED, id="1.0-mixed"),
+        pytest.param("inf", MIXED, id="inf-mixed", marks=pytest.mark.slow),
+        pytest.param(1.0, {}, id="1.0-one group each", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_runs_everywhere_with_the_total_asked_for(strategy, epsilon, partition):
     tables: dict[str, Any] = {}

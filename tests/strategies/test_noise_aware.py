@@ -195,6 +195,7 @@ def test_a_mistake_is_one_line(name, parameters, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shrinkage", "dp-adam-bc"])
 @pytest.mark.parametrize("target", ["afl", "fairfed", "noise-fair", "q-fedavg"])
 def test_they_conform_with_any_target_that_adds_updates(name, target):

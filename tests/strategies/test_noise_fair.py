@@ -65,6 +65,7 @@ STRATEGIES = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(cohorts, st.sampled_from(STRATEGIES))
 def test_weights_are_on_the_simplex_and_follow_the_clients_not_their_order(drawn, strategy):
@@ -184,6 +185,7 @@ def test_noise_fair_is_the_minimum_that_scipy_finds(n, v, kappa):
     np.testing.assert_allclose(found, bisected(fair, np.array(v), kappa), atol=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 1000), st.floats(1e-3, 1e3)), min_size=2, max_size=6),

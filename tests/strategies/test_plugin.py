@@ -44,6 +44,7 @@ def fedtoll(site, *arguments, cwd):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_listed_and_described(site, tmp_path):
     code, out, err = fedtoll(site, "list", "strategies", "--json", cwd=tmp_path)
     assert (code, err) == (0, "")
@@ -55,6 +56,7 @@ def test_it_is_listed_and_described(site, tmp_path):
     assert "Parameters: cap = 1000" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["name", "module", "file"])
 def test_it_conforms_by_each_of_the_three_ways_in(site, tmp_path, way):
     ways = {
@@ -113,6 +115,7 @@ def test_nobody_takes_the_name_of_a_strategy_of_ours(tmp_path, monkeypatch):
     assert registry.resolve("uniform") == ("fedtoll.strategies.uniform:Uniform", "")
 
 
+@pytest.mark.slow
 def test_a_broken_or_doubled_strategy_leaves_the_others_be(here, tmp_path, monkeypatch):
     (tmp_path / "boom.py").write_text("1 / 0\n")
     broken = ["broken = boom:Strategy", "gone = no_such_package:X", "shapeless = boom"]

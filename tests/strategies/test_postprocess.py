@@ -176,6 +176,7 @@ def test_a_moving_average_over_rounds():
     assert third == pytest.approx(sd * math.sqrt(0.6**2 * (0.6**2 + 0.4**2) + 0.4**2))
 
 
+@pytest.mark.slow
 def test_smoothing_and_shrinking_state_the_noise_that_is_left():
     rng = np.random.default_rng(0)
     draws: list[Estimate] = []
@@ -245,6 +246,7 @@ def test_mistakes_are_one_line(section, words):
 BY_LABEL = [tuple(cell) for cell in np.eye(4)]
 
 
+@pytest.mark.slow
 def test_group_weights_reach_every_record_in_both_engines():
     """Weight 0 for a group is training without its records; weight 2 doubles their gradients."""
     start = {"training": {"rounds": 1, "precision": "float64"}}

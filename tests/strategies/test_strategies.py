@@ -97,6 +97,7 @@ def shares_of_the_smallest(t, sd, rounds=4000):
     return np.array([Term(t=t).weigh(cohort(RACE, f, sds, shapes=()), {})[0][-1] / due for f in losses])
 
 
+@pytest.mark.slow
 def test_a_small_client_gets_less_than_its_due_in_most_rounds_and_much_more_in_a_few():
     share = shares_of_the_smallest(t=5.0, sd=0.31)
     assert np.median(share) == pytest.approx(np.exp(-((5 * 0.31) ** 2) / 2), abs=0.03)  # .30

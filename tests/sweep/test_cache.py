@@ -85,6 +85,7 @@ def test_runs_of_other_versions_are_rejected_before_tuning(prepared, tmp_path, n
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_command_checks_every_finding_before_it_trains_one(prepared, tmp_path, here, monkeypatch):
     stored(tmp_path / NAME, prepared, "torch")
     monkeypatch.setattr("fedtoll.findings.run_finding", lambda *a, **k: pytest.fail("trained"))

@@ -36,6 +36,7 @@ def results(tmp_path_factory):
     return fedtoll.run("compas-race", out=folder, overrides=[*SMALL, CHARGED], seeds="0:2", executor="serial")
 
 
+@pytest.mark.slow
 def test_the_ledger_has_the_choice_and_no_client_spends_more_than_epsilon(results):
     ledger = results.ledger
     rows = ledger[ledger["release"] == CHOICE]
@@ -48,6 +49,7 @@ def test_the_ledger_has_the_choice_and_no_client_spends_more_than_epsilon(result
     assert (rows["epsilon_spent"] > 0.5).all()
 
 
+@pytest.mark.slow
 def test_the_recipe_is_not_charged_and_trains_with_less_noise(results):
     recipe = results.recipe
     assert recipe is not None
@@ -59,6 +61,7 @@ def test_the_recipe_is_not_charged_and_trains_with_less_noise(results):
     assert noise["tuned"] > 1.2 * noise["recipe"]
 
 
+@pytest.mark.slow
 def test_the_card_says_what_is_charged(results):
     page = render(results)
     assert "The choice is charged, and so is the final training" in page
@@ -66,6 +69,7 @@ def test_the_card_says_what_is_charged(results):
     assert "is not counted in ε" not in page
 
 
+@pytest.mark.slow
 def test_every_strategy_draws_the_same_number_and_every_draw_has_seeds_of_its_own():
     found = planned(CHARGED)
     tune = found.scenario.tune
@@ -82,6 +86,7 @@ def test_every_strategy_draws_the_same_number_and_every_draw_has_seeds_of_its_ow
     assert len(free) == 2 * 2  # at ∞ the whole grid
 
 
+@pytest.mark.slow
 def test_at_infinity_all_strategies_try_the_same_number_although_one_has_more_combinations():
     found = planned(
         'strategies=[{name="fedavg"}, {name="fedprox"}]',
@@ -93,11 +98,13 @@ def test_at_infinity_all_strategies_try_the_same_number_although_one_has_more_co
     assert free == ["fedavg"] * 2 + ["fedprox"] * 2
 
 
+@pytest.mark.slow
 def test_the_headline_says_that_the_noise_pays_for_the_choice(results):
     words = " ".join(sentences(Digest(results)))
     assert "They differ because the noise of the tuned runs also pays for the choice of constants" in words
 
 
+@pytest.mark.slow
 def test_without_a_candidate_the_constants_are_the_first_of_the_grid(tmp_path):
     found = planned(NONE_DRAWN)
     assert found.scenario.tune is not None

@@ -85,6 +85,7 @@ def test_training_again_gives_the_same_bytes(runs, serial, tmp_path):
     assert len(again) == len(failures)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_and_the_same_failure(runs, serial, tmp_path):
     before = dict(os.environ)
     folder, (line,), _ = serial
@@ -94,6 +95,7 @@ def test_two_processes_give_the_same_bytes_and_the_same_failure(runs, serial, tm
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["cohort", "opacus"])
 def test_a_process_that_trains_several_federations_mixes_neither_records_nor_draws(engine):
     """One seed, other records: no cache returns the records, batches or noise of another run."""
@@ -336,6 +338,7 @@ class Noisy(FedAvg):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["serial", "processes"])
 def test_what_a_strategy_prints_does_not_spoil_the_json(here, tmp_path, name):
     (tmp_path / "noisy.py").write_text(NOISY.replace('        os.system("echo weighing")\n', ""))
@@ -346,6 +349,7 @@ def test_what_a_strategy_prints_does_not_spoil_the_json(here, tmp_path, name):
     assert "created" in err
 
 
+@pytest.mark.slow
 def test_what_a_strategy_prints_in_a_worker_goes_to_stderr(runs, tmp_path, capfd):
     (tmp_path / "noisy.py").write_text(NOISY)
     noisy = single_run({"name": f"{tmp_path / 'noisy.py'}:Noisy"})

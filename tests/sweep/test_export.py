@@ -106,7 +106,8 @@ def names_in(file: Path) -> list[str]:
     return list(content) if isinstance(content, dict) else []
 
 
-@pytest.mark.parametrize("which", ["folder", "untuned", pytest.param("audited", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["folder", "untuned", "audited"])
 def test_the_threat_model_lists_all_that_a_folder_contains(which, request):
     where = request.getfixturevalue(which)
     known: dict[str, set[str]] = {}
@@ -155,6 +156,7 @@ def test_what_is_copied_is_what_the_threat_model_calls_shareable():
 # The records of a user's own table.
 
 
+@pytest.mark.slow
 def test_without_a_request_no_record_is_in_the_folder(folder, untuned):
     assert not list(folder.rglob("predictions.parquet"))
     assert fedtoll.load(folder).predictions.empty
@@ -168,6 +170,7 @@ def test_without_a_request_no_record_is_in_the_folder(folder, untuned):
     assert [int(sum(row) + 1e-6) for row in resolved["partition"]["expected"]] == sizes
 
 
+@pytest.mark.slow
 def test_the_report_says_what_to_switch_on(folder, untuned):
     needs = "needs the score of every held-out record: set [results] predictions = true"
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -195,6 +198,7 @@ def test_predictions_may_be_asked_for_later(tmp_path, monkeypatch):
 # A shareable copy.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), (own.TUNE,)])
 @pytest.mark.parametrize("kind", ["column", "group"])
 def test_a_shareable_copy_is_the_same_for_other_records(tmp_path, settings, kind):
@@ -214,6 +218,7 @@ def test_a_shareable_copy_is_the_same_for_other_records(tmp_path, settings, kind
     assert copies[0] == copies[1]
 
 
+@pytest.mark.slow
 def test_a_shareable_copy_has_the_ledger_and_says_what_it_lacks(folder, tmp_path):
     runs, left_out = export(folder, tmp_path / "copy")
     assert runs == len(list((tmp_path / "copy/runs").glob("*/ledger.parquet"))) == 8
@@ -226,6 +231,7 @@ def test_a_shareable_copy_has_the_ledger_and_says_what_it_lacks(folder, tmp_path
         fedtoll.load(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_copy_with_measures_can_be_reported(folder, tmp_path):
     runs, left_out = export(folder, tmp_path / "copy", with_measures=True)
     assert runs >= 8
@@ -240,6 +246,7 @@ def test_a_copy_with_measures_can_be_reported(folder, tmp_path):
         assert secret.encode() not in shared
 
 
+@pytest.mark.slow
 def test_predictions_are_never_copied(untuned, tmp_path):
     _, left_out = export(untuned, tmp_path / "copy", with_measures=True)
     assert "predictions.parquet" in left_out

@@ -58,6 +58,7 @@ def probed(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_the_results_hold_the_chosen_constants_and_the_recipe_apart(tuned, folder):
     rows = tuned.resolved["tuning"]
     assert len(rows) == 2 * 2 * 3
@@ -73,6 +74,7 @@ def test_the_results_hold_the_chosen_constants_and_the_recipe_apart(tuned, folde
     assert tuned.probe == {}
 
 
+@pytest.mark.slow
 def test_the_choice_is_the_candidate_with_the_least_public_loss(tuned, folder):
     for (_, _), cell in candidates(Digest(tuned)).groupby(["strategy", "epsilon"]):
         assert cell.loc[cell["chosen"], "log_loss"].item() == cell["log_loss"].min()
@@ -80,6 +82,7 @@ def test_the_choice_is_the_candidate_with_the_least_public_loss(tuned, folder):
     assert len(files) == 2 * 2 * 3 * 2
 
 
+@pytest.mark.slow
 def test_the_headline_states_price_and_recipe_and_why_they_differ(tuned):
     digest = Digest(tuned)
     words = " ".join(sentences(digest))
@@ -102,6 +105,7 @@ def changed(results, **resolved):
     return replace(results, resolved={**results.resolved, **resolved})
 
 
+@pytest.mark.slow
 def test_it_says_why_recipe_and_price_differ_only_where_that_is_known(tuned):
     """The recipe's own batch size is known under another key, and a strategy's default not at all."""
     scenario, rows = tuned.resolved["scenario"], tuned.resolved["tuning"]
@@ -123,6 +127,7 @@ def test_it_says_why_recipe_and_price_differ_only_where_that_is_known(tuned):
         assert ("(batch size 9 at every ε)" in text) == ("batch_size" in training)
 
 
+@pytest.mark.slow
 def test_the_chart_shows_every_choice_however_large_its_loss(tuned):
     """With ten classes losses are above one nat; only those far above the chosen ones are left out."""
     larger = [{**row, "loss": {k: 4 * v for k, v in row["loss"].items()}} for row in tuned.resolved["tuning"]]
@@ -135,6 +140,7 @@ def test_the_chart_shows_every_choice_however_large_its_loss(tuned):
     assert sum(row["chosen"] for row in data) == sum(row["chosen"] for row in larger)
 
 
+@pytest.mark.slow
 def test_an_end_of_a_list_beyond_which_there_is_nothing_is_no_edge(tuned):
     scenario = {**tuned.resolved["scenario"], "tune": {"sampling_rates": [0.5, 1.0], "rounds": [1, 3]}}
     for constants, edge in (({"sampling_rate": 1.0, "rounds": 1}, False), ({"rounds": 3}, True)):
@@ -143,6 +149,7 @@ def test_an_end_of_a_list_beyond_which_there_is_nothing_is_no_edge(tuned):
         assert ("Widen the grid" in text) == edge
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_constants_and_both_figures(tuned):
     page = render(tuned)
     assert "What [tune] tried, on the public records" in page
@@ -153,6 +160,7 @@ def test_the_page_shows_the_constants_and_both_figures(tuned):
     assert {"candidates", "recipe"} <= Page(page).csv.keys()
 
 
+@pytest.mark.slow
 def test_a_choice_on_the_edge_asks_for_a_wider_grid(tuned):
     digest = Digest(tuned)
     frame = candidates(digest)
@@ -165,6 +173,7 @@ def test_a_choice_on_the_edge_asks_for_a_wider_grid(tuned):
     assert ("lie on its edge" in words) == (on_edge >= {math.inf, 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "words"),
     [
@@ -182,6 +191,7 @@ def test_the_edges_of_every_strategy_are_named(tuned, by, words):
     assert words in text
 
 
+@pytest.mark.slow
 def test_the_same_command_trains_nothing_again_and_another_recipe_keeps_the_price(tuned, folder, monkeypatch):
     from fedtoll.server.trainer import Trainer
 
@@ -202,6 +212,7 @@ def test_workers_and_executor_do_not_change_the_choice(tuned, tmp_path):
     pd.testing.assert_frame_equal(again.groups, tuned.groups)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_not_tuned_says_so_and_the_probe_how_far_off_it_is(probed):
     assert probed.recipe is None
     assert set(probed.probe) == {1.0, 16.0}
@@ -212,6 +223,7 @@ def test_a_recipe_that_was_not_tuned_says_so_and_the_probe_how_far_off_it_is(pro
     assert "This recipe was not tuned" in render(probed)
 
 
+@pytest.mark.slow
 def test_the_probe_is_silent_where_other_rates_are_no_better(probed):
     """The probe's rates are made as bad as the recipe's, so that nothing is gained."""
     digest = Digest(probed)
@@ -236,6 +248,7 @@ def test_a_small_sweep_gets_no_probe():
     assert with_probe(no_budget).probe == ()
 
 
+@pytest.mark.slow
 def test_the_reference_is_compared_with_a_converged_model(tuned):
     from sklearn.linear_model import LogisticRegression
 

@@ -64,6 +64,7 @@ def test_a_run_with_skips_is_finished(tmp_path, monkeypatch):
     assert execute(plan.runs, store, executor="serial") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["no column", "truncated", "gone"])
 def test_a_damaged_table_of_a_run_ends_in_one_line_or_is_trained_again(tmp_path, monkeypatch, capsys, damage):
     monkeypatch.chdir(tmp_path)

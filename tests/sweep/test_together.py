@@ -62,6 +62,7 @@ def check(runs: list[Run], seed: int) -> None:
                 assert parquet(tables) == alone[order[i].hash], order[i].label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_group_of_any_size_changes_no_byte(seed):
     check(some_runs(seed), seed)

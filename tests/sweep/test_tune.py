@@ -194,6 +194,7 @@ def several():
     return plan(read("adult-race", ["split.validation=0.1", SEVERAL, PARAMETERS], "0:6"), "x")
 
 
+@pytest.mark.slow
 def test_every_strategy_tries_the_same_number_and_keeps_its_own_constants(several, tmp_path):
     section = section_of(several)
     for epsilon, count in ((math.inf, 2), (0.5, 4)):

@@ -50,6 +50,7 @@ def two_threads(monkeypatch):
         monkeypatch.setenv(name, "2")
 
 
+@pytest.mark.slow
 def test_several_have_one_thread_each_and_lose_nothing(two_threads):
     found = dict(spread(threads, "abcd", 2))
     assert [found[i][0] for i in range(4)] == list("abcd")
@@ -57,6 +58,7 @@ def test_several_have_one_thread_each_and_lose_nothing(two_threads):
     assert os.getpid() not in {pid for _, _, pid in found.values()}
 
 
+@pytest.mark.slow
 def test_one_thread_even_if_a_module_of_jobs_asks_for_more():
     assert dict(spread(many_threads.threads, "ab", 2)) == {0: 1, 1: 1}
 
@@ -90,6 +92,7 @@ def test_a_job_that_hangs_is_stopped_and_the_others_go_on():
     assert time.monotonic() - began < 50  # "b" ignores SIGTERM, "d" is frozen
 
 
+@pytest.mark.slow
 def test_a_job_that_freezes_while_its_answer_is_sent_is_stopped():
     began = time.monotonic()
     found = dict(spread(freeze_in_an_answer, "abcd", 2, lost=str, timeout=3.0))
@@ -127,11 +130,13 @@ def test_workers_end_when_the_results_are_no_longer_wanted():
         os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_forked_copy_of_a_worker_answers_for_no_job():
     names = "abcdefgh"
     assert dict(spread(fork, names, 2)) == dict(enumerate(names))
 
 
+@pytest.mark.slow
 def test_a_forked_copy_does_not_hide_the_death_of_a_worker(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDTOLL_TEST_MARK", str(tmp_path / "mark"))
     began = time.monotonic()

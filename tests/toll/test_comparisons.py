@@ -190,6 +190,7 @@ def test_a_comparison_without_data_gives_the_reason(results, drop, reason):
     assert not row["significant"]
 
 
+@pytest.mark.slow
 def test_a_small_group_and_an_undefined_seed_take_no_part(results):
     before = comparisons(results)
     tiny = results.groups.query("group == 'a'").assign(group="tiny", n=20, positives=3)

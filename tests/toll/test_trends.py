@@ -70,6 +70,7 @@ def test_slopes_of_an_unknown_measure():
         slopes(curve({0: 0.1}), "logloss")
 
 
+@pytest.mark.slow
 def test_the_papers_quantities_are_worked_out_by_hand():
     losses = {"a": [(0.2, 0.3), (0.2, 0.5)], "b": [(0.3, 0.3), (0.3, 0.5)], "(all)": [(0.2, 0.3), (0.3, 0.5)]}
     parts = []

@@ -37,6 +37,7 @@ def second(first: Fake) -> Fake:
     return other
 
 
+@pytest.mark.slow
 def test_settings_are_the_keys_that_differ(first, second):
     second.resolved["scenario"]["title"] = "Another title"
     second.resolved["versions"]["torch"] = "2.14.0"
@@ -49,6 +50,7 @@ def test_settings_are_the_keys_that_differ(first, second):
     assert settings(first.resolved, first.resolved) == []
 
 
+@pytest.mark.slow
 def test_an_empty_setting_is_none_and_strategies_go_by_their_labels(first, second):
     second.resolved["scenario"] |= {
         "claim": [],
@@ -61,6 +63,7 @@ def test_an_empty_setting_is_none_and_strategies_go_by_their_labels(first, secon
     assert (key, before, after) == ("strategies", ["fedavg", "uniform", "term(t=5)"], ["term(t=5)"])
 
 
+@pytest.mark.slow
 def test_another_class_with_the_same_label_is_another_setting(first, second):
     second.resolved["scenario"]["training"] = first.resolved["scenario"]["training"]
     second.resolved["scenario"]["strategies"] = [
@@ -73,6 +76,7 @@ def test_another_class_with_the_same_label_is_another_setting(first, second):
     ]
 
 
+@pytest.mark.slow
 def test_pairs_are_compared_within_seeds(first, second):
     frame = difference(first, second)
     extra = 0.02 + 0.001 * np.arange(6) ** 2
@@ -83,6 +87,7 @@ def test_pairs_are_compared_within_seeds(first, second):
     assert set(frame["mechanism"]) == {"dp-sgd"}
 
 
+@pytest.mark.slow
 def test_only_seeds_in_common_are_paired(first, second):
     second.groups = second.groups[second.groups["seed"] >= 2]
     row = at(difference(first, second), strategy="fedavg", epsilon=0.5, group="Black")
@@ -95,6 +100,7 @@ def changed(study: Fake, section: str, key: str, value: object) -> Fake:
     return study
 
 
+@pytest.mark.slow
 def test_why_runs_are_no_pairs(first, second):
     assert unpaired_reason(first, second) == ""
     assert unpaired_reason(first, changed(copy.deepcopy(second), "data", "exclude", ["race", "sex"])) == ""
@@ -116,6 +122,7 @@ def test_why_runs_are_no_pairs(first, second):
     assert unpaired_reason(first, second) == "no seed in common"
 
 
+@pytest.mark.slow
 def test_what_is_no_pair_has_the_interval_of_welch(first, second):
     second = changed(second, "split", "folds", 4)
     second.groups = second.groups[second.groups["seed"] < 4]
@@ -137,6 +144,7 @@ def renamed(study: Fake, label: str, name: str, **parameters: float) -> Fake:
     return study
 
 
+@pytest.mark.slow
 def test_strategies_are_paired_by_what_they_are_and_not_by_their_labels(first, second):
     before = difference(first, second)
     after = difference(first, renamed(copy.deepcopy(second), "equal", "uniform"))
@@ -144,12 +152,14 @@ def test_strategies_are_paired_by_what_they_are_and_not_by_their_labels(first, s
     assert ambiguous_labels(first.resolved, second.resolved) == []
 
 
+@pytest.mark.slow
 def test_a_parameter_may_be_written_with_or_without_a_point(first, second):
     first, second = renamed(first, "q", "q", power=2), renamed(second, "q", "q", power=2.0)
     assert "q" in set(difference(first, second)["strategy"])
     assert ambiguous_labels(first.resolved, second.resolved) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters"), [("mine.py:uniform", {}), ("uniform", {"power": 2.0})])
 def test_one_label_for_two_strategies_is_not_compared(first, second, name, parameters):
     other = renamed(second, "uniform", name, **parameters)
@@ -157,6 +167,7 @@ def test_one_label_for_two_strategies_is_not_compared(first, second, name, param
     assert ambiguous_labels(first.resolved, other.resolved) == [("uniform", "uniform", name)]
 
 
+@pytest.mark.slow
 def test_nothing_in_common_is_nothing_to_compare(first):
     other = adult_race(strategies=("q-fedavg",))
     assert difference(first, other).empty
@@ -203,6 +214,7 @@ def folders(least, tmp_path):
     return [Path(shutil.copytree(least, tmp_path / name)) for name in ("one", "two")]
 
 
+@pytest.mark.slow
 def test_the_command_tells_it_in_one_screen(here, wide):
     code, out, err = here("compare", *wide)
     assert (code, err) == (0, "")
@@ -219,6 +231,7 @@ def test_the_command_tells_it_in_one_screen(here, wide):
     assert "Also at ε = 2" in out
 
 
+@pytest.mark.slow
 def test_the_command_gives_every_row_as_json(here, wide):
     code, out, _ = here("compare", *wide, "--measure", "tpr", "--json")
     content = json.loads(out)
@@ -236,6 +249,7 @@ def test_a_folder_against_itself_has_no_difference(here, folders):
     assert "The same settings, records and versions." in out
 
 
+@pytest.mark.slow
 def test_the_command_says_whether_it_compares_recipes_or_best_constants(here, folders):
     candidate: dict[str, Any] = {"strategy": "fedavg", "mechanism": "none", "epsilon": "inf", "seeds": 1}
     candidate |= {"constants": {"learning_rate": 0.5}, "loss": {"(all)": 0.5}, "chosen": True}
@@ -254,6 +268,7 @@ def test_the_command_says_whether_it_compares_recipes_or_best_constants(here, fo
     assert "recipe" not in words[3]
 
 
+@pytest.mark.slow
 def test_unpaired_folders_say_why(here, folders):
     file = folders[1] / "resolved.json"
     content = json.loads(file.read_text())
