@@ -104,8 +104,13 @@ def place(stage: str, cell: str, folder: Path) -> Path:
 
 
 def finished(stage: str, cell: str, folder: Path) -> bool:
-    """Say whether a cell has been run to its end: its last file is there."""
-    return (place(stage, cell, folder) / "report.html").exists()
+    """Say whether a cell has been run to its end."""
+    return _mark(stage, cell, folder).exists()
+
+
+def _mark(stage: str, cell: str, folder: Path) -> Path:
+    out = place(stage, cell, folder)
+    return out.parent / f"{out.name}.finished"
 
 
 def run(stage: str, cell: str, folder: Path) -> None:
@@ -135,6 +140,7 @@ def run(stage: str, cell: str, folder: Path) -> None:
     chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, [*overrides], name)]
     listed = f"strategies=[{', '.join(STRATEGIES[name] for name in chosen)}]"
     fedtoll.run(scenario, out=place(stage, cell, folder), overrides=[*overrides, listed], seeds=SEEDS[stage])
+    _mark(stage, cell, folder).touch()
 
 
 def accepted(scenario: str, overrides: list[str], name: str) -> bool:
