@@ -17,10 +17,9 @@ Bonferroni) lies above 0, and *real* if both stages find it at the same ε. It *
 .01 nats in both.
 
 **strategies.** In every cell with a real gap that matters, at ε = ∞ and the largest ε at which it does: the
-strategies of :data:`STRATEGIES`, each with the same seven learning rates, seeds 0 to 15 (up to which the tests
-are exact).
-Tests: each against FedAvg, in the price gap, disparity and everybody's utility, with Holm over the whole
-family of a cell. A strategy that the cell's scenario refuses is left out, and named.
+strategies of :data:`STRATEGIES`, each with the same seven learning rates, seeds 0 to 15 (up to which the
+tests are exact). Tests: each against FedAvg, in the price gap, disparity and everybody's utility, with Holm
+over the whole family of a cell. A strategy that the cell's scenario refuses is left out.
 
 **repairs.** The strategies that change the gap or disparity of a cell significantly, and FedAvg, once more
 with seeds 100 to 119 and choices made anew with seeds 1100 and 1101. A change that both stages find is
