@@ -185,12 +185,14 @@ def _fact(column: pd.Series[Any]) -> tuple[str, str]:
 
 
 def _gives_away(column: pd.Series[Any], label: pd.Series[Any], fact: str) -> bool:
-    """Return whether the most frequent label of each value, or of each fiftieth, is nearly always the label."""
+    """Return whether each value, or each fiftieth of the numbers, nearly always has the same label."""
     import pandas as pd
 
     parts = column
     if fact.startswith("{ low"):
-        parts = pd.qcut(pd.to_numeric(column, errors="coerce"), 50, labels=False, duplicates="drop").fillna(-1)
+        parts = pd.qcut(pd.to_numeric(column, errors="coerce"), 50, labels=False, duplicates="drop").fillna(
+            -1
+        )
     counts = pd.crosstab(parts, label)
     wrong = len(label) - int(counts.max(axis=1).sum())
     return wrong <= NEARLY_ALL * (len(label) - int(counts.sum().max())) and len(label) >= 50 * len(counts)
