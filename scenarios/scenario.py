@@ -304,7 +304,7 @@ class Results(Section):
     """What the results folder holds.
 
     ``predictions``: whether the final score of every held-out record is stored, with its row, group and
-    label. By default it is for a built-in source, whose records are public, and not for your own.
+    label. By default it is for a built-in source, whose records are public, and not for your own records.
     """
 
     predictions: Annotated[bool, Field(strict=True)] | None = None

@@ -86,7 +86,7 @@ def named(name: str) -> Source:
 
     if name in SOURCES or (":" not in name and name not in plugin.names()):
         return builtin(name)
-    return plugin.plugin_source(plugin.located(name))
+    return plugin.plugin_source(name)
 
 
 def source_of(data: Data) -> Source:

@@ -90,7 +90,7 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
     Parameters
     ----------
     path
-        From :func:`located`.
+        As in :func:`located`.
     data
         The section of the scenario, whose groups are checked.
 
@@ -99,6 +99,7 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
     ScenarioError
         If the class cannot be loaded or created, or what it declares is invalid. One line.
     """
+    path = located(path)  # also refuses what no system can open
     cls: type[DataSource] = plugins.load(path, KEY, "source", DataSource)
     short = path.rsplit("/", 1)[-1]
     if cls.table is DataSource.table:
