@@ -102,11 +102,12 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
     path = located(path)  # also refuses what no system can open
     cls: type[DataSource] = plugins.load(path, KEY, "source", DataSource)
     short = path.rsplit("/", 1)[-1]
-    if cls.table is DataSource.table:
-        raise _error(f"{short}: has no method table, which returns the records")
     try:
         with contained():
+            if cls.table is DataSource.table:
+                raise _error(f"{short}: has no method table, which returns the records")
             created = cls()
+            returned = Returned(Path(short), "", table=created.table)
             declared = _declared(cls, created, short)
             public = created.public
         if data is not None:
@@ -121,7 +122,6 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
         raise _error(f"{short}: cannot be created: {_shown(error)}") from None
     if not isinstance(public, bool):
         raise _error(f"{short}: public = {public!r}: must be True or False")
-    returned = Returned(Path(short), "", table=created.table)
     source = table_source(returned, declared)
     records = Records(returned, source.read)
     facts = vars(source) | {"read": records.read, "name": short, "public": public}
@@ -219,7 +219,13 @@ class Records:
         return self._checked() if frame is None else frame
 
     def _checked(self) -> pd.DataFrame:
-        frame = self._read(Path())
+        try:
+            with contained():
+                frame = self._read(Path())
+        except ScenarioError:
+            raise
+        except (Exception, SystemExit) as error:  # a frame's own methods, and its objects, may raise anything
+            raise self._returned.error(f"table() returns what cannot be read: {_shown(error)}") from None
         found = archive.fingerprint(frame)
         if self._fingerprint not in {"", found}:
             raise self._returned.error("table() returns other records at each call; fix their seed and order")
