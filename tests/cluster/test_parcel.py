@@ -99,11 +99,11 @@ def test_a_source_that_is_not_the_planned_one_is_named(runs, tmp_path):
 def test_a_node_without_the_file_of_a_data_source_can_load_it(tmp_path):
     path, _, scenario = template.write("my-records", tmp_path)
     sent = parcel.pack([run.to_json() for run in plan(read(str(scenario)), "x.toml").runs])
-    assert list(sent.files) == [str(path)]
+    assert str(path) in sent.files
     assert len(sent.examples) == 1
     path.unlink()
     assert node(sent) == ""
-    edited = {str(path): sent.files[str(path)] + b"\n"}
+    edited = {**sent.files, str(path): sent.files[str(path)] + b"\n"}
     assert "not the records that were planned with" in node(dataclasses.replace(sent, files=edited))
 
 
