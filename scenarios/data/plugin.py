@@ -21,6 +21,7 @@ from fedtoll.scenarios import plugins
 from fedtoll.scenarios.data import archive
 from fedtoll.scenarios.data.base import DataSource
 from fedtoll.scenarios.data.config import WORDS, Data, TableFacts
+from fedtoll.scenarios.data.source import Source
 from fedtoll.scenarios.data.user_file import TableFile, shorten
 from fedtoll.scenarios.data.user_table import FORMAT, UserSource, table_source
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -57,6 +58,11 @@ class PluginSource(UserSource):
         declared = self.declared.model_dump_json(exclude=set(WORDS))
         facts = [f"fedtoll plug-in {FORMAT}", self.digest, declared, self.records.fingerprint()]
         return hashlib.sha256("\0".join(facts).encode()).hexdigest()
+
+    def is_same(self, other: Source) -> bool:
+        """Return whether another source has the same code and declarations: ``table`` may take long."""
+        mine = self.digest, self.declared
+        return isinstance(other, PluginSource) and mine == (other.digest, other.declared)
 
 
 def names() -> tuple[str, ...]:

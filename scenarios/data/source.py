@@ -205,6 +205,10 @@ class Source:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def is_same(self, other: Source) -> bool:
+        """Return whether another source of this command has the same records."""
+        return self.checksum == other.checksum
+
 
 def _facts(column: Numeric | Categorical) -> dict[str, Any]:
     """Return a column's facts, without ``missing`` where it is not declared, so that checksums stay."""

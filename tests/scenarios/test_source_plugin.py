@@ -142,6 +142,18 @@ def test_table_is_called_once_for_a_plan(mine):
     assert frames == []
 
 
+def test_plans_of_one_command_share_the_records(mine):
+    planned = plan(read(str(mine)), "mine.toml")
+    mine.with_name("people.csv").unlink()
+    again = plan(read(str(mine), seeds="3:4"), "mine.toml", like=planned.federation)
+    assert again.federation is planned.federation
+    other = plan(read(str(mine), ["split.folds=3"]), "mine.toml", like=planned.federation)
+    assert other.runs[0].checksum == planned.runs[0].checksum
+    mine.with_name("mine.py").write_text(EXAMPLE + "# changed\n")
+    with pytest.raises(ScenarioError, match="FileNotFoundError"):
+        plan(read(str(mine)), "mine.toml", like=planned.federation)
+
+
 # Refusals.
 
 
