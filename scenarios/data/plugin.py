@@ -115,7 +115,8 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
             created = cls()
             returned = Returned(Path(short), "", table=created.table)
             declared = _declared(cls, created, short)
-            public = created.public
+            if not isinstance(public := created.public, bool):
+                raise _error(f"{short}: public = {public!r}: must be True or False")
         if data is not None:
             data.check_groups(declared)
     except ScenarioError:
@@ -123,14 +124,12 @@ def plugin_source(path: str, data: Data | None = None) -> PluginSource:
     except ValidationError as error:
         raise _error(f"{short}: {describe_error(error, TableFacts)}") from None
     except ValueError as error:
-        raise _error(f"{short}: {error}") from None
+        raise _error(f"{short}: {shorten(str(error), 300)}") from None
     except (Exception, SystemExit) as error:
         raise _error(f"{short}: cannot be created: {_shown(error)}") from None
-    if not isinstance(public, bool):
-        raise _error(f"{short}: public = {public!r}: must be True or False")
     source = table_source(returned, declared)
     records = Records(returned, source.read)
-    facts = vars(source) | {"read": records.read, "name": short, "public": public}
+    facts = vars(source) | {"read": records.read, "public": public}
     digest = plugins.digest(path, KEY, path, cls)
     return PluginSource(**facts, digest=digest, records=records)
 
