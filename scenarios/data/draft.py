@@ -190,9 +190,7 @@ def _gives_away(column: pd.Series[Any], label: pd.Series[Any], fact: str) -> boo
 
     parts = column
     if fact.startswith("{ low"):
-        parts = pd.qcut(pd.to_numeric(column, errors="coerce"), 50, labels=False, duplicates="drop").fillna(
-            -1
-        )
+        parts = pd.qcut(pd.to_numeric(column, errors="coerce"), 50, labels=False, duplicates="drop").fillna(-1)
     counts = pd.crosstab(parts, label)
     wrong = len(label) - int(counts.max(axis=1).sum())
     return wrong <= NEARLY_ALL * (len(label) - int(counts.sum().max())) and len(label) >= 50 * len(counts)
