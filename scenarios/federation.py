@@ -99,8 +99,8 @@ class Federation:
             If the records cannot be loaded, split or partitioned.
         """
         source = source_of(data) if source is None else source
-        if like is not None and like.data == data and like.source.checksum == source.checksum:
-            table, groups = like.table, like.groups
+        if like is not None and like.data == data and source.is_same(like.source):
+            source, table, groups = like.source, like.table, like.groups
             if (like.split, like.partition) == (split, partition):
                 return like
         else:

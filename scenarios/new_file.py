@@ -1,4 +1,4 @@
-"""Write a new Python file from a template: a strategy or a mechanism to start from."""
+"""Write a new Python file from a template: a strategy, a mechanism or a data source to start from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write(kind: str, name: str, folder: Path, template: str, taken: Iterable[str
     Parameters
     ----------
     kind
-        What the file defines, ``strategy`` or ``mechanism``.
+        What the file defines, ``strategy``, ``mechanism`` or ``source``.
     name
         Lowercase letters and digits, with hyphens between words: ``my-strategy`` gives
         ``my_strategy.py`` with the class ``MyStrategy``.

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedtoll.scenarios.compare import Compare, family, unreachable
+from fedtoll.scenarios.data import SOURCES, plugin
 from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.keywords import apply
 from fedtoll.scenarios.overrides import assignment, override
@@ -119,7 +120,7 @@ def build(
     table
         The tables of a scenario file.
     file, folder
-        The name that error lines begin with, and where a relative ``data.file`` starts.
+        The name that error lines begin with, and where relative paths of ``[data]`` start.
     overrides, seeds
         As in :func:`read`.
     keywords
@@ -134,9 +135,11 @@ def build(
     if seeds is not None:
         tables["seeds"] = seeds
     apply(tables, keywords or {})
-    data = tables.get("data")
-    if isinstance(data, dict) and isinstance(name := data.get("file"), str) and name:
-        data["file"] = _absolute(name, file, folder)
+    if isinstance(data := tables.get("data"), dict):
+        if isinstance(name := data.get("file"), str) and name:
+            data["file"] = _absolute(name, "file", file, folder)
+        if isinstance(name := data.get("source"), str) and name:
+            data["source"] = _source(name, file, folder)
     scenario = validate(tables, file)
 
     def as_written() -> Scenario:
@@ -148,13 +151,26 @@ def build(
     return scenario.model_copy(update={"compare": family})
 
 
-def _absolute(file: str, scenario: str, folder: Path) -> str:
-    """Return the absolute path of a data file; a relative one starts at the scenario's folder."""
+def _source(name: str, scenario: str, folder: Path) -> str:
+    """Return the name of a source, or the path of the class of a plug-in; nothing is imported."""
+    module, _, cls = name.rpartition(":")
+    if module.endswith(".py"):
+        return f"{_absolute(module, 'source', scenario, folder)}:{cls}"
+    if name in {*SOURCES, "synthetic"} or not (name.endswith(".py") or name in plugin.names()):
+        return name
+    try:
+        return plugin.located(name)
+    except ScenarioError as error:
+        raise ScenarioError(f"{scenario}: {error}") from None
+
+
+def _absolute(file: str, key: str, scenario: str, folder: Path) -> str:
+    """Return the absolute path of a file of ``[data]``; a relative one starts at the scenario's folder."""
     try:
         path = str((folder / Path(file).expanduser()).resolve())
         path.encode()  # scenarios are sent to other processes as UTF-8
     except (OSError, RuntimeError, ValueError) as error:
-        raise ScenarioError(f"{scenario}: data.file = {file!r}: not a path ({error})") from None
+        raise ScenarioError(f"{scenario}: data.{key} = {file!r}: not a path ({error})") from None
     return path
 
 

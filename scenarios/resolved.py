@@ -44,6 +44,14 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+def private_records(content: dict[str, Any]) -> bool:
+    """Return whether the records are a user's own: of a file, or of a plug-in that does not say otherwise."""
+    data = content.get("scenario", {}).get("data", {})
+    if data.get("file"):
+        return True
+    return ":" in data.get("source", "") and content.get("data", {}).get("public") is not True
+
+
 _MISSING = object()
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -93,7 +101,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("scenario.tune", "scenario.compare"), _or_null(TABLE)),
     "scenario.data.groups": LIST,
     "scenario.data.groups[]": TEXT,
-    "scenario.data.file": TEXT,
+    **dict.fromkeys(("scenario.data.file", "scenario.data.source"), TEXT),
     "scenario.data.floor": COUNT,
     "scenario.split.kind": TEXT,
     "scenario.split.folds": COUNT,
@@ -138,6 +146,7 @@ RULES: dict[str, Rule] = {
     "data": TABLE,
     **dict.fromkeys((f"data.{k}" for k in ("source", "title", "licence", "citation", "checksum")), TEXT),
     "data.rows": COUNT,
+    "data.public": FLAG,
     "clients": LIST,
     "clients[]": TABLE,
     "clients[].id!": COUNT,

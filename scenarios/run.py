@@ -345,7 +345,7 @@ class Run(Section):
         """Sixteen hexadecimal digits that cover everything that can change a number.
 
         Left out are the strategy's short name (an alias of the same class is the same run), the folder of a
-        user's strategy or model file (the digest covers its content), the path of a user's table (the
+        user's strategy, model or source file (the digest covers its content), the path of a user's table (the
         checksum covers its content), what is said about it, whether predictions are stored, and how long
         a round waits for replies.
         """
@@ -359,6 +359,7 @@ class Run(Section):
             del mechanism["name"]
             mechanism["path"] = mechanism["path"].rsplit("/", 1)[-1]
         content["data"]["file"] = ""
+        content["data"]["source"] = self.data.source.rsplit("/", 1)[-1]
         for word in WORDS:
             (content["data"].get("own") or {}).pop(word, None)
         if self.split.validation:  # the rule that draws the public part; other runs keep their hash

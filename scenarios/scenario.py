@@ -304,7 +304,7 @@ class Results(Section):
     """What the results folder holds.
 
     ``predictions``: whether the final score of every held-out record is stored, with its row, group and
-    label. By default it is for a built-in source, whose records are public, and not for your own file.
+    label. By default it is for a built-in source, whose records are public, and not for your own records.
     """
 
     predictions: Annotated[bool, Field(strict=True)] | None = None
@@ -347,7 +347,7 @@ class Scenario(Section):
     def keeps_predictions(self) -> bool:
         """Whether the score of every held-out record is stored."""
         stated = self.results.predictions
-        return not self.data.file if stated is None else stated
+        return not self.data.is_own if stated is None else stated
 
     @model_validator(mode="after")
     def _check(self) -> Scenario:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,20 +17,18 @@ from fedtoll.clients.clipping import registry as clipping
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
-from fedtoll.scenarios.by_client import check_names, crossing
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.compare import check_classes
-from fedtoll.scenarios.data.table import REST
-from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
-from fedtoll.scenarios.participation import KEY
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import calibration, client_sums, personal, sums
+from fedtoll.server.groups import check_groups
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
@@ -92,7 +90,7 @@ class Candidates:
     grid: tuple[tuple[Training, StrategySpec], ...]
 
 
-def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> sources.Source:
+def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> sources.Source | None:
     """Check all names in a scenario against the declared ones, without reading records or using the network.
 
     Parameters
@@ -100,13 +98,13 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
     scenario, file
         The scenario, and its name in error messages.
     unchecked
-        A list to which strategies and models are added that are not fedtoll's or Flower's, and then are
-        neither imported nor checked. By default they are.
+        A list to which what is not fedtoll's or Flower's is added (data, strategies, models, mechanisms), and
+        then is neither imported nor checked. By default it is.
 
     Returns
     -------
-    Source
-        The declaration of the scenario's data.
+    Source or None
+        The declaration of the scenario's data; ``None`` if it was not checked.
 
     Raises
     ------
@@ -114,26 +112,10 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         In one line that begins with ``file``.
     """
     try:
-        source = sources.source_of(scenario.data)
-        for key, names, known in (
-            ("data.groups", scenario.data.groups, source.attributes),
-            ("data.exclude", scenario.data.exclude, [c.name for c in source.columns]),
-        ):
-            for name in names:
-                if name not in known:
-                    hint = nearest(name, known)
-                    raise ScenarioError(f"{key} = {name!r}: not a column of {source.name}{hint}")
-        groups = _holders(scenario, source)
-        check_names("privacy.epsilon_factor", scenario.privacy.epsilon_factor, _groups(scenario, source))
-        check_names(KEY, scenario.participation.availability, _groups(scenario, source))
-        per_group = scenario.partition.clients
-        for name in per_group if isinstance(per_group, dict) else ():
-            if name != "*" and name not in groups:
-                raise ScenarioError(f"partition.clients: group {name!r} has no record{nearest(name, groups)}")
-        for holder in scenario.partition.holders:
-            if holder.group and holder.group not in groups:
-                hint = nearest(holder.group, groups)
-                raise ScenarioError(f"partition.holders: no group {holder.group!r}{hint}")
+        source = None
+        with _skips_code(f"data {scenario.data.source}", unchecked):
+            source = sources.source_of(scenario.data)
+            check_groups(scenario, source)
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
@@ -143,8 +125,9 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
             _model_and_digest(scenario)
         with _skips_code(f"mechanism {scenario.client.mechanism}", unchecked):
             clipping.planned(scenario.client, "dp-sgd", 1)
-        check_classes(scenario.compare, len(source.classes))
-        delta_of(scenario, source.rows)
+        if source is not None:
+            check_classes(scenario.compare, len(source.classes))
+            delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
     return source
@@ -341,22 +324,6 @@ def _runs(
         )
         for seed in scenario.seeds
     ]
-
-
-def _holders(scenario: Scenario, source: sources.Source) -> Sequence[str]:
-    """Return the names that ``partition.clients`` may use: groups, or values of the partition column."""
-    column, known = scenario.partition.column, source.attributes
-    if column and column not in known:
-        raise ScenarioError(
-            f"partition.column = {column!r}: no attribute of {source.name}{nearest(column, known)}"
-        )
-    return known[column] if column else _groups(scenario, source)
-
-
-def _groups(scenario: Scenario, source: sources.Source) -> Sequence[str]:
-    """Return the names of all groups that the scenario may have."""
-    groups = crossing([source.attributes[g] for g in scenario.data.groups])
-    return [*groups, REST] if scenario.data.floor else groups
 
 
 def _model_and_digest(scenario: Scenario) -> tuple[Model, str]:

@@ -26,6 +26,7 @@ from fedtoll.privacy import accounting
 from fedtoll.privacy.ledger import ALL_CLIENTS
 from fedtoll.scenarios import resolved
 from fedtoll.scenarios.atomic import write_bytes, write_folder
+from fedtoll.scenarios.data import Source
 from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import without_default
@@ -295,7 +296,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
         "command": command,
         "scenario": {
             **scenario.model_dump(mode="json"),
-            "data": {**scenario.data.model_dump(mode="json"), "file": Path(scenario.data.file).name},
+            "data": scenario.data.without_folders.model_dump(mode="json"),
             "strategies": [{"name": s.name, "label": s.label, **s.parameters} for s in scenario.strategies],
         },
         "data": {
@@ -305,9 +306,10 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
             "licence": source.licence,
             "citation": source.citation,
             "checksum": source.checksum,
+            **({"public": source.public} if scenario.data.code else {}),
         },
         "clients": [_client(c) for c in next((r for r in runs if r.mechanism == "dp-sgd"), runs[0]).clients],
-        **({"partition": _expected(federation, runs[0].groups)} if _counts_are_public(scenario) else {}),
+        **({"partition": _expected(federation, runs[0].groups)} if _counts_public(scenario, source) else {}),
         "versions": versions,
         "runs": [_listed(run) for run in runs],
         "noise": list(noise.values()),
@@ -329,13 +331,13 @@ def _client(client: ClientPlan) -> dict[str, Any]:
     return without_default({**facts, **later}, epsilon_factor=1.0, rounds=None)
 
 
-def _counts_are_public(scenario: Scenario) -> bool:
+def _counts_public(scenario: Scenario, source: Source) -> bool:
     """Return whether clients' records by group follow from public facts.
 
-    Built-in sources are public. For a user's own file only sizes are declared: with a public group per client
-    they say how many records of each group it holds, otherwise nothing public does.
+    Built-in sources are public. For a user's own records only sizes are declared: with a public group per
+    client they say how many records of each group it holds, otherwise nothing public does.
     """
-    return not scenario.data.file or scenario.partition.kind == "group"
+    return source.public or scenario.partition.kind == "group"
 
 
 def _expected(federation: Federation, groups: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ GUIDE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 
 
 def block(kind):
-    (text,) = re.findall(rf"^```{kind}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    text, *_ = re.findall(rf"^```{kind}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
     return text
 
 

@@ -1,6 +1,7 @@
 """Data sources: every table that a scenario can name.
 
-To add a source, write a file such as ``adult.py`` in this folder and list its
+A source of your own is a :class:`~fedtoll.scenarios.data.base.DataSource` outside
+fedtoll. To add one here, write a file such as ``adult.py`` in this folder and list its
 :class:`~fedtoll.scenarios.data.source.Source` in :data:`SOURCES`. Looking up a
 source loads neither pandas nor records.
 
@@ -20,6 +21,7 @@ from fedtoll.scenarios.data import archive
 from fedtoll.scenarios.data.acs import ACS, acs
 from fedtoll.scenarios.data.adult import ADULT
 from fedtoll.scenarios.data.adult_phd import ADULT_PHD
+from fedtoll.scenarios.data.base import DataSource
 from fedtoll.scenarios.data.census_income import CENSUS_INCOME
 from fedtoll.scenarios.data.compas import COMPAS
 from fedtoll.scenarios.data.credit import CREDIT
@@ -38,6 +40,7 @@ __all__ = [
     "SOURCES",
     "Attribute",
     "Categorical",
+    "DataSource",
     "Numeric",
     "Source",
     "Table",
@@ -45,6 +48,7 @@ __all__ = [
     "cached_table",
     "encode",
     "load_table",
+    "named",
     "source_of",
 ]
 
@@ -64,8 +68,25 @@ def builtin(name: str) -> Source:
         If there is no source of that name.
     """
     if name not in SOURCES:
-        raise ScenarioError(f"no data source {name!r}{nearest(name, SOURCES)}")
+        from fedtoll.scenarios.data import plugin
+
+        raise ScenarioError(f"no data source {name!r}{nearest(name, {*SOURCES, *plugin.names()})}")
     return SOURCES[name]
+
+
+def named(name: str) -> Source:
+    """Return the source of a name: built-in, installed by another package, or the path of a plug-in's class.
+
+    Raises
+    ------
+    ScenarioError
+        If there is no source of that name, or it cannot be loaded.
+    """
+    from fedtoll.scenarios.data import plugin
+
+    if name in SOURCES or (":" not in name and name not in plugin.names()):
+        return builtin(name)
+    return plugin.plugin_source(name)
 
 
 def source_of(data: Data) -> Source:
@@ -84,6 +105,10 @@ def source_of(data: Data) -> Source:
         from fedtoll.scenarios.data.synthetic import synthetic
 
         return synthetic(data.synthetic)
+    if data.code:
+        from fedtoll.scenarios.data.plugin import plugin_source
+
+        return plugin_source(data.code, data)
     if data.source == ACS.name:
         return acs()  # nothing pins its records: each source remembers the checksum of those that it read
     return builtin(data.source)

@@ -1,4 +1,4 @@
-"""The section ``[data]`` of a scenario: a built-in source, your own file, or synthetic records."""
+"""The section ``[data]`` of a scenario: a built-in source, a plug-in, your own file, or synthetic records."""
 
 from __future__ import annotations
 
@@ -324,8 +324,9 @@ class Synthetic(Section):
 class Data(Section):
     """The records, their groups, and the columns that the model does not see.
 
-    ``source`` is a built-in source, or ``"synthetic"`` with ``[data.synthetic]``; ``file`` is your own
-    table (CSV, TSV, Parquet or Feather, relative to the scenario) with ``[data.own]``. ``groups`` names one
+    ``source`` is a built-in source, ``"synthetic"`` with ``[data.synthetic]``, or a class of your own (by the
+    name of an entry point, ``file.py:Class`` or ``package.module:Class``); ``file`` is your own table (CSV,
+    TSV, Parquet or Feather) with ``[data.own]``. Paths are relative to the scenario. ``groups`` names one
     sensitive attribute, or several to cross; groups of fewer than ``floor`` records are merged. ``exclude``
     names columns that are no features.
     """
@@ -347,8 +348,28 @@ class Data(Section):
         if (self.source == "synthetic") != (self.synthetic is not None):
             raise ValueError("[data.synthetic]: required by source = 'synthetic', and only there")
         if self.own is not None:
-            levels = [self.own.attributes[g].names for g in self.groups if g in self.own.attributes]
-            if (crossed := math.prod(map(len, levels))) > MOST_GROUPS:
-                raise ValueError(f"groups: the crossing has {crossed:,} groups, more than {MOST_GROUPS}")
-            _check_distinct(["/".join(names) for names in itertools.product(*levels)])
+            self.check_groups(self.own)
         return self
+
+    def check_groups(self, own: TableFacts) -> None:
+        """Raise a ``ValueError`` if declared attributes have too many groups, or two of one name."""
+        levels = [own.attributes[g].names for g in self.groups if g in own.attributes]
+        if (crossed := math.prod(map(len, levels))) > MOST_GROUPS:
+            raise ValueError(f"groups: the crossing has {crossed:,} groups, more than {MOST_GROUPS}")
+        _check_distinct(["/".join(names) for names in itertools.product(*levels)])
+
+    @property
+    def code(self) -> str:
+        """The path of a plug-in's class, ``module:Class`` or ``/file.py:Class``; empty for other records."""
+        return self.source if ":" in self.source else ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the records are the user's: of a file or of a plug-in."""
+        return bool(self.file or self.code)
+
+    @property
+    def without_folders(self) -> Data:
+        """The section with the name of a file in place of its path."""
+        names = {key: getattr(self, key).rsplit("/", 1)[-1] for key in ("source", "file")}
+        return self.model_copy(update=names)

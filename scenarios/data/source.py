@@ -146,6 +146,8 @@ class Source:
     is_cached
         For a source that fetches its own records, from outside the package index: returns whether they are
         in the cache.
+    public
+        Whether everybody may see the records, and all that follows from them.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Source:
     traps: tuple[str, ...] = ()
     content: Callable[[], str] | None = None
     is_cached: Callable[[], bool] | None = None
+    public: bool = True
 
     def __post_init__(self) -> None:
         if self.positive not in self.classes or (len(self.classes) == 2 and self.classes[1] != self.positive):
@@ -201,6 +204,10 @@ class Source:
             "bins": {attribute: list(edges) for attribute, edges in self.bins.items()},
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def is_same(self, other: Source) -> bool:
+        """Return whether another source of this command has the same records."""
+        return self.checksum == other.checksum
 
 
 def _facts(column: Numeric | Categorical) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import stat
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fedtoll.scenarios import shipped
 from fedtoll.scenarios.errors import ScenarioError, nearest
@@ -52,6 +52,8 @@ class TableFile:
     path: Path
     form: str
     _sha256: str = ""
+
+    kind: ClassVar[str] = "file"
 
     @classmethod
     def at(cls, path: Path) -> TableFile:
@@ -171,9 +173,9 @@ class TableFile:
             positions.setdefault(column, []).append(position)
         for name in names:
             if (times := len(positions.get(name, []))) > 1:
-                raise self.error(f"column {name!r} appears {times} times in the file; rename one")
+                raise self.error(f"column {name!r} appears {times} times in the {self.kind}; rename one")
             if times == 0:
-                raise self.error(f"no column {name!r} in the file{_suggest_column(name, present)}")
+                raise self.error(f"no column {name!r} in the {self.kind}{_suggest_column(name, present)}")
         return [positions[name][0] for name in names]
 
     def _content(self) -> bytes:

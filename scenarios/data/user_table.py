@@ -70,10 +70,11 @@ def user_source(data: Data) -> UserSource:
         If the file does not exist or cannot be a table.
     """
     assert data.own is not None
-    return _source(TableFile.at(Path(data.file)), data.own)
+    return table_source(TableFile.at(Path(data.file)), data.own)
 
 
-def _source(file: TableFile, declared: TableFacts) -> UserSource:
+def table_source(file: TableFile, declared: TableFacts) -> UserSource:
+    """Return the source of a table with these declarations."""
     columns = tuple(
         _column(name, facts, declared.vocabulary(name)) for name, facts in declared.columns.items()
     )
@@ -98,6 +99,7 @@ def _source(file: TableFile, declared: TableFacts) -> UserSource:
         columns=columns,
         counts={name: dict.fromkeys(facts.names, 0) for name, facts in declared.attributes.items()},
         bins={name: facts.bins for name, facts in declared.attributes.items() if facts.bins},
+        public=False,
     )
 
 

@@ -111,6 +111,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "audit": audit.audit,
     "findings": findings.findings,
     "new-scenario": draft.new_scenario,
+    "new-source": draft.new_source,
     "new-strategy": strategy.new_strategy,
     "check-strategy": strategy.check_strategy,
     "new-mechanism": mechanism.new_mechanism,

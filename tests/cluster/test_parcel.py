@@ -13,7 +13,7 @@ import pytest
 
 from fedtoll.cluster import parcel
 from fedtoll.cluster.nodes import difference, inspection, names
-from fedtoll.scenarios.data import archive, builtin
+from fedtoll.scenarios.data import archive, builtin, template
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import plan
@@ -93,6 +93,18 @@ def test_a_source_that_is_not_the_planned_one_is_named(runs, tmp_path):
     assert node(dataclasses.replace(sent, files=edited)) == (
         f"{path}:Mine: not the source that the sweep was planned with"
     )
+
+
+@pytest.mark.slow
+def test_a_node_without_the_file_of_a_data_source_can_load_it(tmp_path):
+    path, _, scenario = template.write("my-records", tmp_path)
+    sent = parcel.pack([run.to_json() for run in plan(read(str(scenario)), "x.toml").runs])
+    assert str(path) in sent.files
+    assert len(sent.examples) == 1
+    path.unlink()
+    assert node(sent) == ""
+    edited = {**sent.files, str(path): sent.files[str(path)] + b"\n"}
+    assert "not the records that were planned with" in node(dataclasses.replace(sent, files=edited))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Errors of strategies that would end a command, or that cannot be shown."""
+"""Errors of strategies and data sources that would end a command, or that cannot be shown."""
 
 from __future__ import annotations
 
@@ -67,3 +67,35 @@ def test_the_kit_does_not_take_it_for_success(here, tmp_path: Path, error):
     assert (code, err) == (1, "")
     (line,) = (line for line in out.splitlines() if line.startswith("FAILED"))
     assert ERRORS[error] in line
+
+
+RECORDS = """
+from fedtoll.scenarios.data import DataSource
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no words")
+
+class Base(BaseException):
+    pass
+
+class Mine(DataSource):
+    label, positive, negative = "y", "a", ["b"]
+    columns, attributes = {"x": {"values": ["a"]}}, {"g": {"values": ["a"]}}
+
+    def WHERE:
+        raise ERROR
+
+    table = locals().get("table", lambda self: None)
+"""
+
+
+@pytest.mark.parametrize("where", ["__init__(self)", "table(self)"])
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_data_source_that_raises_it_is_refused(refused, tmp_path: Path, error, where):
+    (tmp_path / "mine.py").write_text(RECORDS.replace("WHERE", where).replace("ERROR", error))
+    source = 'source = "mine.py:Mine"\ngroups = ["g"]'
+    text = TOML.replace('source = "adult"\ngroups = ["sex"]', source).replace("{ Male = 2, Female = 1 }", "1")
+    assert source in text
+    (tmp_path / "x.toml").write_text(text.replace("clients = 1\n", ""))
+    assert ERRORS[error] in refused("data", "check", "x.toml")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from fedtoll.audit.bounds import MIN_CANARY_NORM
@@ -14,11 +13,11 @@ SETTINGS = ("data", "split", "partition", "model", "training", "privacy", "stati
 
 
 def settings(scenario: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that an audit depends on, from a scenario as JSON; of a data file only its name."""
+    """Return the settings that an audit depends on, from a scenario as JSON; of files only their names."""
     sections = {key: dict(scenario.get(key, {})) for key in SETTINGS}
     sections["privacy"].pop("epsilons", None)
-    if "file" in sections["data"]:
-        sections["data"]["file"] = Path(str(sections["data"]["file"])).name
+    for key in {"file", "source"} & {*sections["data"]}:
+        sections["data"][key] = str(sections["data"][key]).rsplit("/", 1)[-1]
     return sections
 
 

@@ -69,7 +69,7 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     """Return what the nodes need for jobs whose strings include runs as JSON.
 
     Own code is the source of every module that is imported in this process and neither installed nor part
-    of Python or fedtoll, and the file of every strategy, model and mechanism.
+    of Python or fedtoll, and the file of every strategy, model, mechanism and data source.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def pack(jobs: Iterable[str | tuple[str, ...]]) -> Parcel:
     runs = _examples(jobs)
     paths = {run.data.file for run in runs if run.data.file}
     modules: dict[str, str] = {}
-    if any(run.has_own_code for run in runs):
+    if any(run.has_own_code or run.data.code for run in runs):
         modules = _own_modules()
         paths |= {path for path in modules.values() if path}
         named = {code.rpartition(":")[0] for run in runs for code in _code(run)}
@@ -140,9 +140,9 @@ def _examples(jobs: Iterable[str | tuple[str, ...]]) -> Sequence[Run]:
 
 
 def _code(run: Run) -> tuple[str, ...]:
-    """Return where the strategy, the model and the mechanism of a run's clients come from."""
+    """Return where the strategy, the model, the mechanism and the records of a run's clients come from."""
     mechanism = run.client_mechanism
-    return run.strategy.path, run.model.kind, "" if mechanism is None else mechanism.path
+    return run.strategy.path, run.model.kind, "" if mechanism is None else mechanism.path, run.data.code
 
 
 def _own_modules() -> dict[str, str]:

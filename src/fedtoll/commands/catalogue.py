@@ -143,13 +143,20 @@ def _describe_mechanism(name: str) -> str:
 
 
 def _data() -> dict[str, str]:
-    from fedtoll.scenarios.data import SOURCES
+    return {name: _source(name) for name in names("data")}
 
-    titles = {
-        name: builtin.title + (f", {builtin.rows:,} records" if builtin.rows else "")
-        for name, builtin in SOURCES.items()
-    }
-    return {**titles, "synthetic": "Synthetic groups, described by [data.synthetic] of a scenario"}
+
+def _source(name: str) -> str:
+    """Return the title of a data source, or why it cannot be loaded."""
+    from fedtoll.scenarios.data import named
+
+    if name == "synthetic":
+        return "Synthetic groups, described by [data.synthetic] of a scenario"
+    try:
+        source = named(name)
+    except ScenarioError as error:
+        return f"cannot be loaded: {str(error).removeprefix('data.source: ')}"
+    return source.title + (f", {source.rows:,} records" if source.rows else "")
 
 
 def _measures() -> dict[str, str]:
@@ -212,7 +219,7 @@ def _describe_strategy(name: str) -> str:
 
 
 def _describe_data(name: str) -> str:
-    from fedtoll.scenarios.data import builtin, cached_table
+    from fedtoll.scenarios.data import SOURCES, cached_table, named
 
     if name == "synthetic":
         import inspect
@@ -220,8 +227,8 @@ def _describe_data(name: str) -> str:
         from fedtoll.scenarios.data.config import Synthetic, SyntheticGroup
 
         return "\n\n".join(f"{inspect.getdoc(part)}" for part in (Synthetic, SyntheticGroup))
-    source = builtin(name)
-    table = cached_table(source)
+    source, own = named(name), name not in SOURCES
+    table = None if own else cached_table(source)  # what a plug-in does to return its records may take long
     rows = source.rows or (0 if table is None else len(table))
     lines = [
         source.title + (f": {rows:,} records" if rows else ""),
@@ -239,7 +246,10 @@ def _describe_data(name: str) -> str:
                 share = float(table.label[table.attributes[attribute].codes == code].mean())
                 rate = f"{share:>10.1%}  {'█' * round(40 * share) or '▏'}"
             lines.append(f"  {group:<26}{f'{n:,}' if rows else '–':>8}{rate}")
-    if table is None:
+    if own:
+        records = "public" if source.public else "private: an exported results folder has no measures of them"
+        lines += ["", f"fedtoll data check {name} counts the records.", "", f"records     {records}"]
+    elif table is None:
         lines += ["", f"fedtoll data fetch {name} fetches the records; base rates are shown afterwards."]
     lines += [
         "",
@@ -277,6 +287,10 @@ def names(kind: str) -> Iterable[str]:
         from fedtoll.clients.clipping import registry as clipping
 
         return clipping.names()
+    if kind == "data":
+        from fedtoll.scenarios.data import SOURCES, plugin
+
+        return dict.fromkeys([*SOURCES, "synthetic", *plugin.names()])
     return KINDS[kind]()
 
 

@@ -1,7 +1,8 @@
-"""``fedtoll new-scenario``: draft a scenario from a table."""
+"""``fedtoll new-scenario``: draft a scenario from a table; ``fedtoll new-source``: write a data source."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -60,6 +61,20 @@ def new_scenario(
     echo("Its ranges and values were looked up in the records, which is not free: confirm or replace each.")
     echo(f"fedtoll data check {target}")
     echo(f"fedtoll run {target}")
+
+
+def new_source(
+    name: Annotated[str, typer.Argument(help="Name of the data source, e.g. my-records.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new files.")] = Path(),
+) -> None:
+    """Write a small working data source to start from, and a scenario that uses it."""
+    from fedtoll.scenarios.data import template
+
+    path, _, scenario = template.write(name, out)
+    echo(path)
+    echo(scenario)
+    echo(shlex.join(["fedtoll", "data", "check", str(scenario)]))
+    echo(shlex.join(["fedtoll", "run", str(scenario)]))
 
 
 def _asked(option: str, question: str, names: list[str]) -> str:

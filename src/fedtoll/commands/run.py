@@ -22,13 +22,14 @@ def check(
     seeds: Seeds = None,
     no_code: Annotated[
         bool,
-        typer.Option("--no-code", help="Import no strategy or model that is not fedtoll's or Flower's."),
+        typer.Option("--no-code", help="Import no code that is not fedtoll's or Flower's."),
     ] = False,
 ) -> None:
     """Validate a scenario without training it.
 
-    Needs neither records nor a network. Imports the strategies and models that the scenario names, and so
-    runs their code: use --no-code for a scenario that you do not trust. It lists what it does not check.
+    Needs neither records nor a network. Imports the strategies, models, mechanisms and data sources that the
+    scenario names, and so runs their code: use --no-code for a scenario that you do not trust. It lists what
+    it does not check.
     """
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
@@ -36,7 +37,7 @@ def check(
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
     unchecked: list[str] = []
     source = plan.check(scenario, file, unchecked if no_code else None)
-    warn(file, plan.delta_of(scenario, source.rows))
+    warn(file, plan.delta_of(scenario, 0 if source is None else source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
     echo(f"{file}: valid{', apart from what was not checked' if unchecked else ''}, {runs} runs{tuned}")

@@ -24,6 +24,7 @@ from fedtoll.report.headline import sentences
 from fedtoll.report.provenance import scenario_toml
 from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.measures import RUN
+from fedtoll.scenarios.resolved import private_records
 from fedtoll.scenarios.visible import visible
 from fedtoll.toll import FEW_SEEDS, FEWEST_OF_CLASS, FEWEST_RECORDS, ResultsLike
 
@@ -144,7 +145,7 @@ def _content(digest: Digest) -> dict[str, Any]:
         "name": scenario.get("name", "results"),
         "file": str(scenario.get("name", "results")),
         # Not of a user's own records: whoever knows all but one could try values for it.
-        "checksum": "" if scenario.get("data", {}).get("file") else resolved["data"].get("checksum"),
+        "checksum": "" if private_records(resolved) else resolved["data"].get("checksum"),
         "title": scenario.get("title") or scenario.get("name", "Results"),
         "description": scenario.get("description", ""),
         "lead": headline[:payers],

@@ -17,6 +17,7 @@ from fedtoll.privacy.delta import WORRYING
 from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, TRAINING
 from fedtoll.report import trust, unit, who
 from fedtoll.scenarios.calibration import GroupResidual
+from fedtoll.scenarios.resolved import private_records
 from fedtoll.toll import ResultsLike
 
 
@@ -173,8 +174,7 @@ def _exposed(records: int, delta: float) -> str:
 
 def _folder(results: ResultsLike) -> str:
     """Return a sentence on what the results folder contains and how to share it."""
-    scenario = results.resolved.get("scenario", {})
-    if not scenario.get("data", {}).get("file"):
+    if not private_records(results.resolved):
         return "Its records are public, so the whole folder may be shared."
     rows = "the row, group, label and score of every held-out record, " if len(results.predictions) else ""
     return (

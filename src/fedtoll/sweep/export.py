@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from fedtoll.scenarios.atomic import write_folder
 from fedtoll.scenarios.errors import ScenarioError
-from fedtoll.scenarios.resolved import read
+from fedtoll.scenarios.resolved import private_records, read
 from fedtoll.scenarios.run import Run
 from fedtoll.server.results import unreadable
 
@@ -71,7 +71,7 @@ def export(folder: Path, out: Path, *, with_measures: bool = False) -> tuple[int
     if out.exists() or out.is_symlink():
         raise ScenarioError(f"{out}: exists already; choose another name")
     try:
-        copy = _Copy(folder, resolved, with_measures or not _own(resolved))
+        copy = _Copy(folder, resolved, with_measures or not private_records(resolved))
         left_out = copy.left_out(copy.resolved())
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,16 +85,12 @@ def export(folder: Path, out: Path, *, with_measures: bool = False) -> tuple[int
     return len(copy.runs), left_out
 
 
-def _own(resolved: dict[str, Any]) -> bool:
-    """Return whether the records are a user's own file."""
-    return bool(resolved["scenario"]["data"]["file"])
-
-
 class _Copy:
     """What is copied of one results folder."""
 
     def __init__(self, folder: Path, content: dict[str, Any], measures: bool) -> None:
         self.folder, self.content, self.measures = folder, content, measures
+        self.private = private_records(content)
         self.chosen = bool(content.get("tuning")) and not measures
         listed = [run for key in ("runs", "recipe", "probe") for run in content.get(key, [])]
         if not measures:
@@ -113,10 +109,8 @@ class _Copy:
         strategy = run.strategy.changed(path=run.strategy.path.rsplit("/", 1)[-1])
         if (mechanism := run.client_mechanism) is not None:
             run = run.changed(client_mechanism=mechanism.changed(path=mechanism.path.rsplit("/", 1)[-1]))
-        if not run.data.file:
-            return run.changed(strategy=strategy)
-        data = run.data.changed(file=Path(run.data.file).name)
-        return run.changed(strategy=strategy, data=data, checksum="", predictions=False)
+        run = run.changed(strategy=strategy, data=run.data.without_folders)
+        return run.changed(checksum="", predictions=False) if self.private else run
 
     def resolved(self) -> dict[str, Any]:
         """Return the copy's ``resolved.json``."""
@@ -132,7 +126,7 @@ class _Copy:
             kept["tuning"] = [
                 row | ({"failed": "failed"} if "failed" in row else {}) for row in kept["tuning"]
             ]
-        if _own(self.content):
+        if self.private:
             kept["data"] = {k: v for k, v in kept["data"].items() if k != "checksum"}
             if kept["scenario"]["partition"]["kind"] != "group":  # folders of earlier versions have it
                 kept.pop("partition", None)
