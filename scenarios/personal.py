@@ -112,8 +112,12 @@ def check(scenario: Any) -> None:
             f"training.on_failure = 'skip': must be 'abort' {given}: a client whose reply is lost would be "
             "scored by an older model"
         )
-    if training.average:
-        raise ValueError(f"training.average: must be false {given}: it averages the server's models")
+    for key, averages in (
+        ("training.average", training.average),
+        ("tune.averages", scenario.tune is not None and True in scenario.tune.averages),
+    ):
+        if averages:
+            raise ValueError(f"{key}: must be false {given}: it averages the server's models")
     if scenario.partition.copies > 1:
         raise ValueError(
             f"partition.copies = {scenario.partition.copies}: must be 1 {given}: a record of several clients "

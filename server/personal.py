@@ -61,10 +61,11 @@ def check_federation(scenario: Scenario, federation: Federation) -> None:
     if personal is None:
         return
     features, classes = federation.table.features.shape[1], len(federation.table.classes)
-    if personal.last:
-        arrays = len(list(model.build(scenario.model, features, classes).parameters()))
-        if personal.last > arrays:
-            raise ScenarioError(f"personal.last = {personal.last}: the model has {arrays} parameter arrays")
+    lists = scenario.tune.personal if scenario.tune else {}
+    for key, last in [("", personal.last), *(("tune.", value) for value in lists.get("last", ()))]:
+        arrays = len(list(model.build(scenario.model, features, classes).parameters())) if last else 0
+        if last and last > arrays:
+            raise ScenarioError(f"{key}personal.last = {last}: the model has {arrays} parameter arrays")
     holders = {holder.group for holder in scenario.partition.holders}
     if scenario.partition.kind == "declared" and (missing := set(federation.groups.names) - holders):
         raise ScenarioError(

@@ -142,7 +142,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         with _skips_code(f"model {scenario.model.kind}", unchecked):
             _model_and_digest(scenario)
         with _skips_code(f"mechanism {scenario.client.mechanism}", unchecked):
-            clipping.planned(scenario.client, "dp-sgd", 1)
+            clipping.check_section(scenario.client, scenario.tune.client if scenario.tune else {})
         check_classes(scenario.compare, len(source.classes))
         delta_of(scenario, source.rows)
     except ScenarioError as error:

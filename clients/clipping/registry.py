@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from fedtoll.clients.clipping.base import ClientMechanism
 from fedtoll.scenarios import plugins
 from fedtoll.scenarios.client import PLAIN, Client, MechanismPlan
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.foreign import ForeignCodeError, contained
 from fedtoll.scenarios.run import ClientPlan
 
 GROUP, KEY = "fedtoll.mechanisms", "client.mechanism"
@@ -71,6 +72,29 @@ def planned(client: Client, mechanism: str, groups: int) -> MechanismPlan | None
         statistic_share=client.statistic_share if cells else 0.0,
         momentum=client.momentum,
     )
+
+
+def check_section(client: Client, lists: Mapping[str, Sequence[Any]]) -> None:
+    """Check ``[client]``, and each combination of the values that ``[tune]`` has for its keys.
+
+    Raises
+    ------
+    ScenarioError
+        As :func:`planned`; or if no mechanism that is tried has counts to share a step's privacy with.
+    """
+    planned(client, "dp-sgd", 1)
+    shared = False
+    for values in itertools.product(*lists.values()):
+        changed = client.changed(**dict(zip(lists, values, strict=True)))
+        try:
+            found = planned(changed, "dp-sgd", 1)
+        except ForeignCodeError:
+            raise
+        except ScenarioError as error:
+            raise ScenarioError(f"tune.{error}") from None
+        shared = shared or bool(found and found.statistic_share)
+    if "statistic_share" in lists and not shared:
+        raise _error(f"no effect, because {client.mechanism!r} has no counts", "tune.client.statistic_share")
 
 
 def with_noise(clients: Sequence[ClientPlan], plan: MechanismPlan | None) -> tuple[ClientPlan, ...]:
