@@ -20,7 +20,7 @@ from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import plan
 from fedtoll.sweep import candidates as grids
-from fedtoll.sweep.dry_run import preview
+from fedtoll.sweep.dry_run import _noise, preview
 
 ADAPTIVE = {"mechanism": "adaptive-clip"}
 DITTO = {"kind": "ditto", "strength": 0.3, "steps": 3}
@@ -256,6 +256,11 @@ def test_it_resumes_and_is_counted_before(results, monkeypatch):
 def test_a_quick_finding_tries_two_candidates():
     quick = _quick(validate(CHOSEN, "x"), tuned=True)
     assert quick[1:] == ["tune.seeds=[1000]", "tune.client.momentum=[0.0, 0.9]", "tune.client.quantile=[0.4]"]
+
+
+def test_the_preview_counts_the_steps_of_own_models():
+    rows = _noise(plan(validate(table(None, personal=DITTO), "x"), "x"))
+    assert {row["steps"] for row in rows} == {2 * (2 + 3)}
 
 
 def test_the_card_names_no_constant_that_was_chosen():

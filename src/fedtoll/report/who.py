@@ -8,7 +8,7 @@ from typing import Any
 from fedtoll.formatting import general, listed
 from fedtoll.report import unit
 from fedtoll.scenarios.client import PLAIN
-from fedtoll.scenarios.personal import NAMES, Personal
+from fedtoll.scenarios.personal import NAMES, Personal, title
 
 
 def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -53,7 +53,7 @@ def _label(scenario: Mapping[str, Any]) -> str:
     kind = str(personal.get("kind", "unknown"))
     if lists := (scenario.get("tune") or {}).get("personal"):
         keys = listed("λ" if key == "strength" else str(key) for key in lists)
-        return f"{NAMES.get(kind, kind)}, {keys} chosen for each strategy and ε"
+        return f"{title(kind)}, {keys} chosen for each strategy and ε"
     try:
         return Personal.model_validate(dict(personal)).label
     except ValueError:
@@ -65,9 +65,12 @@ def _models(scenario: Mapping[str, Any]) -> str:
     personal = scenario.get("personal")
     if not personal:
         return ""
+    kind = personal.get("kind")
+    which = "" if kind == "ditto" else ", if there are any,"
     extra = (
-        " The steps that train only a client’s own model are charged too: the ledger calls them “own model”."
-        if personal.get("kind") == "ditto"
+        f" The steps that train only a client’s own model{which} are charged too: the ledger calls them “own "
+        "model”."
+        if kind == "ditto" or kind not in NAMES
         else ""
     )
     return (

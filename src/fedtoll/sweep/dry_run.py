@@ -91,7 +91,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
                     "group": client.group,
                     "public_size": client.size,
                     "sampling_rate": rate,
-                    "steps": steps * run.rounds_of(client),
+                    "steps": (steps + run.own_steps(client)) * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
                     "epsilon_spent": ledger.epsilon(client.id),
                 }

@@ -113,6 +113,8 @@ class _Copy:
         strategy = run.strategy.changed(path=run.strategy.path.rsplit("/", 1)[-1])
         if (mechanism := run.client_mechanism) is not None:
             run = run.changed(client_mechanism=mechanism.changed(path=mechanism.path.rsplit("/", 1)[-1]))
+        if (personal := run.personal) is not None:
+            run = run.changed(personal=personal.changed(path=personal.path.rsplit("/", 1)[-1]))
         if not run.data.file:
             return run.changed(strategy=strategy)
         data = run.data.changed(file=Path(run.data.file).name)
