@@ -33,6 +33,7 @@ class AAggFF(Strategy):
     the online Newton step in its regularised form, over all rounds up to this one:
 
         g = −r / (1 + Σ_k p_k r_k),   G += g,   H += g gᵀ
+
         p = argmin_p  Gᵀ p + (α / 2) ‖p‖² + (β / 2) pᵀ H p   on the simplex
 
     with p = 1 / K and H = α I at first, α = 4 and β = K / 4. The updates of the round have the new weights.

@@ -31,7 +31,11 @@ FEWEST_NUMBERS = 13
 MOST_LABELS = 20
 """A label with more values is proposed to be no label: it is probably a number."""
 
+NEARLY_ALL = 0.02
+"""A column that alone leaves so few of the rarer labels unknown is probably not known before the label is."""
+
 LOOKED_UP = "looked up in the records, so not free: confirm"
+GIVES_AWAY = "gives the label away: is it known beforehand?"
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,13 @@ class Draft:
         Its TOML.
     left_out
         Why each column that is no feature was left out, by name.
+    giving_away
+        The features of which one alone predicts nearly every label.
     """
 
     text: str
     left_out: dict[str, str]
+    giving_away: tuple[str, ...] = ()
 
 
 def draft(path: Path, label: str, groups: list[str], positive: str = "", name: str = "") -> Draft:
@@ -101,7 +108,7 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     if not columns:
         raise ScenarioError(f"{path.name}: no column can be a feature: {'; '.join(left_out.values())}")
     negative = sorted(str(value) for value in classes.index if value != rarer)
-    head = {
+    head: dict[str, Any] = {
         "label": label,
         "classes": sorted(map(str, classes.index)) if several else [],
         "positive": rarer,
@@ -111,7 +118,9 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     }
     attributes = {column: _attribute(frame[column], columns.get(column, "")) for column in groups}
     stem = re.sub(r"[^a-z0-9]+", "-", (name or path.name.split(".")[0]).lower()).strip("-")[:64] or "mine"
-    return Draft(_toml(stem, path, head, columns, attributes, left_out, len(frame)), left_out)
+    head["giving away"] = [c for c, fact in columns.items() if _gives_away(frame[c], frame[label], fact)]
+    text = _toml(stem, path, head, columns, attributes, left_out, len(frame))
+    return Draft(text, left_out, tuple(head["giving away"]))
 
 
 def texts(path: Path) -> pd.DataFrame:
@@ -173,6 +182,18 @@ def _fact(column: pd.Series[Any]) -> tuple[str, str]:
         return "", f"holds a value that {error}"
     ordered = sorted(values, key=(lambda v: float(str(v))) if numeric else str)
     return f"{{ values = {json.dumps(ordered, ensure_ascii=False)} }}", ""
+
+
+def _gives_away(column: pd.Series[Any], label: pd.Series[Any], fact: str) -> bool:
+    """Return whether the most frequent label of each value, or of each fiftieth, is nearly always the label."""
+    import pandas as pd
+
+    parts = column
+    if fact.startswith("{ low"):
+        parts = pd.qcut(pd.to_numeric(column, errors="coerce"), 50, labels=False, duplicates="drop").fillna(-1)
+    counts = pd.crosstab(parts, label)
+    wrong = len(label) - int(counts.max(axis=1).sum())
+    return wrong <= NEARLY_ALL * (len(label) - int(counts.sum().max())) and len(label) >= 50 * len(counts)
 
 
 def _attribute(column: pd.Series[Any], fact: str) -> str:
@@ -244,7 +265,8 @@ def _toml(
 ) -> str:
     """Return the text of the scenario's file."""
     width = max(len(_key(column)) + len(fact) for column, fact in columns.items()) + 3
-    facts = [f"{f'{_key(c)} = {fact}':<{min(width, 90)}} # {LOOKED_UP}" for c, fact in columns.items()]
+    noted = {c: f"{GIVES_AWAY} {LOOKED_UP}" if c in head["giving away"] else LOOKED_UP for c in columns}
+    facts = [f"{f'{_key(c)} = {fact}':<{min(width, 90)}} # {noted[c]}" for c, fact in columns.items()]
     groups = [f"{_key(c)} = {fact} # {LOOKED_UP}" for c, fact in attributes.items()]
     omitted = [f"# {_key(c)}: left out, it {reason}" for c, reason in left_out.items()]
     delta = f"1e-{max(5, math.ceil(math.log10(max(rows, 10))) + 1)}"

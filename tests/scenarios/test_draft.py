@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fedtoll.scenarios.data import load_table, source_of
-from fedtoll.scenarios.data.draft import LOOKED_UP, _down, draft
+from fedtoll.scenarios.data.draft import GIVES_AWAY, LOOKED_UP, _down, draft
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import read
 from tests.scenarios.people import people, write
@@ -52,6 +52,29 @@ def test_every_looked_up_fact_is_marked_and_what_is_left_out_says_why(tmp_path):
     assert set(drafted.left_out) == {"comment", "constant"}
     assert "60 distinct texts" in drafted.left_out["comment"]
     assert drafted.left_out["constant"] == "has one value"
+
+
+def test_columns_that_give_the_label_away_are_marked(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 20_000
+    label = rng.random(n) < 0.2
+    frame = pd.DataFrame(
+        {
+            "label": np.where(label, "yes", "no"),
+            "race": rng.choice(["a", "b"], n),
+            "code": np.where(label ^ (rng.random(n) < 0.001), "c1", "c2"),
+            "payout": np.where(label, rng.uniform(500, 900, n), rng.uniform(0, 400, n)).round(1),
+            "likely": np.where(label ^ (rng.random(n) < 0.05), 1.0, 0.0) + rng.random(n).round(3),
+        }
+    )
+    drafted = draft(write(frame, tmp_path / "x.csv"), "label", ["race"])
+    assert drafted.giving_away == ("code", "payout")
+    marked = [line for line in drafted.text.splitlines() if GIVES_AWAY in line]
+    assert [line.split(" ")[0] for line in marked] == ["code", "payout"]
+
+
+def test_a_column_of_a_small_table_is_not_blamed(tmp_path):
+    assert draft(write(table(), tmp_path / "x.csv"), "approved", ["race"]).giving_away == ()
 
 
 @pytest.mark.parametrize(

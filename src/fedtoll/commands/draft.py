@@ -52,6 +52,10 @@ def new_scenario(
         raise ScenarioError(f"{target}: cannot be written: {error.strerror or error}") from None
     for column, reason in drafted.left_out.items():
         complain(f"column {column!r} is left out: it {reason}")
+    for column in drafted.giving_away:
+        complain(
+            f"column {column!r} alone predicts nearly every label; leave it out if it is not known before"
+        )
     echo(target)
     echo("Its ranges and values were looked up in the records, which is not free: confirm or replace each.")
     echo(f"fedtoll data check {target}")
