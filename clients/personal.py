@@ -1,7 +1,7 @@
 """What a client does with a model of its own: how it trains it, keeps it, and sends it to be scored.
 
-See :mod:`fedtoll.scenarios.personal` for the methods. The model is stored in Flower's state of the client,
-so that it lasts from round to round on a node too.
+See :mod:`fedtoll.clients.personal_models` for the methods. The model is stored in Flower's state of the
+client, so that it lasts from round to round on a node too.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import wire
 from fedtoll.clients.engines.base import Engine, Job, Task, Trained
+from fedtoll.clients.personal_models.base import PLAIN, Model, PersonalModel
+from fedtoll.clients.personal_models.registry import built
 from fedtoll.clients.state import entered
 from fedtoll.privacy.ledger import OWN, Release
+from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import Run
 
 RECORD = "personal"
-"""The name of the record of a reply with the client's own model. Only the experimenter's scoring reads it."""
+"""The name of the record of a reply with the model that scores the client. Only the experimenter reads it."""
 
 KEPT = "fedtoll.personal"
 """The name of the record in a client's state with its own model."""
 
 BEFORE = "fedtoll.personal.before"
 """The same before the last answered round, which a repeated message starts from."""
-
-Model = Sequence[NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class PersonalTask(Task):
 
     sent: Model = ()
     kept: Model = ()
+    method: PersonalModel = PLAIN
 
 
 def task(run: Run, state: RecordDict, usual: Task) -> Task:
@@ -54,52 +56,54 @@ def task(run: Run, state: RecordDict, usual: Task) -> Task:
 
     In its first round the client's own model is the server's.
     """
-    personal = run.personal
-    if personal is None:
+    if run.personal is None:
         return usual
-    sent = usual.parameters
+    method, sent = built(run.personal), usual.parameters
     name = BEFORE if entered(state, usual.round) else KEPT
     kept: Model = wire.arrays(state.array_records[name]) if name in state else sent
     values = {field: getattr(usual, field) for field in Task.__dataclass_fields__}
-    mine = PersonalTask(**values, sent=sent, kept=kept)
-    if personal.kind == "mr-mtl":
-        return replace(mine, parameters=kept, proximal_mu=personal.mu(run.learning_rate), anchor=sent)
-    if personal.kind == "fedper":
-        return replace(mine, parameters=_joined(sent, kept, personal.last or 0))
-    return mine
+    mine = PersonalTask(**values, sent=sent, kept=kept, method=method)
+    if method.usual:
+        return mine
+    begin = asked(method, "begin", sent, kept, like=sent)
+    return replace(mine, parameters=begin, proximal_mu=_mu(run, method.pull), anchor=sent)
 
 
 def train_together(engine: Engine, jobs: Sequence[Job]) -> list[list[Result]]:
     """Return what the clients of several runs have after a round.
 
     What they send is trained first, by the same calls as without models of their own, and so with the same
-    bits. Ditto's own models follow.
+    bits. The steps that train only own models follow.
     """
     trained = engine.train_together(jobs)
-    own = [i for i, (run, _) in enumerate(jobs) if run.personal is not None and run.personal.kind == "ditto"]
+    own = [i for i, (run, tasks) in enumerate(jobs) if any(_own_steps(run, each) for each in tasks)]
     second = engine.train_together([(jobs[i][0], _own_tasks(*jobs[i])) for i in own]) if own else []
     steps = dict(zip(own, second, strict=True))
     return [
         [
-            _result(run, each, result, steps[i][k] if i in steps else None)
+            _result(each, result, steps[i][k] if i in steps else None)
             for k, (each, result) in enumerate(zip(tasks, trained[i], strict=True))
         ]
-        for i, (run, tasks) in enumerate(jobs)
+        for i, (_, tasks) in enumerate(jobs)
     ]
 
 
+def _own_steps(run: Run, each: Task) -> int:
+    return run.own_steps(each.plan) if run.personal else 0
+
+
 def _own_tasks(run: Run, tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks that train the clients' own models, pulled towards the server's."""
+    """Return the tasks of the steps that train only the clients' own models."""
     found: list[Task] = []
     for each in tasks:
         assert isinstance(each, PersonalTask)
-        assert run.personal is not None
+        method = each.method
         found.append(
             replace(
                 each,
                 plan=each.plan.model_copy(update={"steps": run.own_steps(each.plan)}),
-                parameters=each.kept,
-                proximal_mu=run.personal.mu(run.learning_rate),
+                parameters=asked(method, "own_begin", each.sent, each.kept, like=each.sent),
+                proximal_mu=_mu(run, method.own_pull),
                 anchor=each.sent,
                 own=True,
                 weights_N=None,
@@ -108,22 +112,49 @@ def _own_tasks(run: Run, tasks: Sequence[Task]) -> list[Task]:
     return found
 
 
-def _result(run: Run, each: Task, trained: Trained, own: Trained | None) -> Result:
+def _mu(run: Run, pull: float) -> float:
+    """Return the λ in force: a step pulls no further than to the server's model."""
+    return min(pull, 1 / run.learning_rate)
+
+
+def _result(each: Task, trained: Trained, own: Trained | None) -> Result:
     """Separate what a client sends from its own model."""
-    if run.personal is None or not isinstance(each, PersonalTask):
+    if not isinstance(each, PersonalTask):
         return Result(trained)
-    if own is not None:
-        return Result(trained, own.parameters, own.steps)
-    if run.personal.kind == "fedper":  # the head that the server has stays as it is
-        sent = _joined(trained.parameters, each.sent, run.personal.last or 0)
-        return Result(replace(trained, parameters=list(sent)), trained.parameters)
-    return Result(trained, trained.parameters)
+    method, result = each.method, trained.parameters
+    sent = result if method.usual else asked(method, "send", result, each.sent, like=each.sent)
+    if own is None:
+        kept = asked(method, "keep", result, None, each.sent, like=each.sent)
+        return Result(replace(trained, parameters=sent), kept)
+    kept = asked(method, "keep", result, own.parameters, each.sent, like=each.sent)
+    return Result(replace(trained, parameters=sent), kept, own.steps)
 
 
-def _joined(body: Model, head: Model, last: int) -> Model:
-    """Return a model whose last arrays are those of ``head``, and the others those of ``body``."""
-    first = len(body) - last
-    return [*body[:first], *head[first:]]
+def asked(method: PersonalModel, name: str, *given: Model | None, like: Model) -> list[NDArray[Any]]:
+    """Return the model that a method returns, given models that it cannot write.
+
+    Raises
+    ------
+    ValueError
+        If it returns something else than arrays of the shapes of the model ``like``.
+    """
+    with contained():
+        found = getattr(method, name)(*(model if model is None else _readonly(model) for model in given))
+    try:
+        arrays = [np.array(x, dtype=y.dtype) for x, y in zip(found, like, strict=True)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} returned no model: {error}") from None
+    for k, (x, y) in enumerate(zip(arrays, like, strict=True)):
+        if x.shape != y.shape:
+            raise ValueError(f"{name} returned array {k} of the shape {x.shape}, not {y.shape}")
+    return arrays
+
+
+def _readonly(model: Model) -> list[NDArray[Any]]:
+    views = [np.asarray(x).view() for x in model]
+    for view in views:
+        view.flags.writeable = False
+    return views
 
 
 def released(each: Task, result: Result) -> list[Release]:
@@ -135,16 +166,16 @@ def released(each: Task, result: Result) -> list[Release]:
 
 
 def keep(state: RecordDict, each: Task, result: Result) -> dict[str, Any]:
-    """Store a client's own model, and return what its reply holds besides: the same, to be scored.
+    """Store a client's own model, and return what its reply holds besides: the model that scores it.
 
-    The model is private: every gradient in it was noised and charged. A repeated message changes nothing.
+    Both are private: every gradient in them was noised and charged. A repeated message changes nothing.
     """
     if result.own is None or not isinstance(each, PersonalTask):
         return {}
-    own = wire.encoded(result.own)
+    scored = asked(each.method, "score", result.own, each.sent, like=each.sent)
     if not entered(state, each.round):
-        state[BEFORE], state[KEPT] = _stored(each.kept), own
-    return {RECORD: own}
+        state[BEFORE], state[KEPT] = _stored(each.kept), _stored(result.own)
+    return {RECORD: wire.encoded(scored)}
 
 
 def _stored(model: Model) -> ArrayRecord:

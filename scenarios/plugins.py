@@ -1,17 +1,20 @@
-"""Find a class that a user names, of a strategy or a client-side mechanism, and check its parameters.
+"""Find a class that a user names: a strategy, a client-side mechanism or a personal model.
 
-It is given by the name of an entry point, as ``path/to/file.py:Class`` or as ``package.module:Class``. Errors
-are one line that begins with the key of the scenario that names it.
+It is given by the name of an entry point, as ``path/to/file.py:Class`` or as ``package.module:Class``. Its
+parameters are checked. Errors are one line that begins with the key of the scenario that names it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
 import json
 import math
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,136 @@ def checked(what: str, value: Any, hint: Any, key: str) -> Any:
     except Exception:
         form = "must be a number, a string, true or false, or a list or table of these"
         raise refusal(key, f"{what}: {form}, as in a scenario file") from None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Registry:
+    """The classes of one kind that are frozen dataclasses with their parameters as fields.
+
+    Parameters
+    ----------
+    kind, base
+        What they are, in a word or two, and the class of which they are subclasses.
+    key
+        The key of the scenario that names one; its section has the parameters.
+    group
+        The group of their entry points.
+    built_in
+        The import paths of fedtoll's own, by name.
+    """
+
+    kind: str
+    base: type
+    key: str
+    group: str
+    built_in: Mapping[str, str]
+
+    @property
+    def section(self) -> str:
+        """The section of the scenario that has the parameters."""
+        return self.key.partition(".")[0]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all, with those of installed packages."""
+        return tuple(sorted({*self.built_in, *(entry.name for entry in entry_points(group=self.group))}))
+
+    def resolve(self, name: str, known: Iterable[str] = ()) -> tuple[str, str]:
+        """Return the path of a class, and the SHA-256 of its source; empty for fedtoll's own.
+
+        Parameters
+        ----------
+        name
+            A name, ``path/to/file.py:Class`` or ``package.module:Class``.
+        known
+            Names that the key takes too, for the nearest right word.
+
+        Raises
+        ------
+        ScenarioError
+            If nothing has the name, two packages install it, or its class cannot be loaded. One line.
+        """
+
+        def installed(name: str) -> str:
+            found = {entry.value for entry in entry_points(group=self.group) if entry.name == name}
+            found |= {self.built_in[name]} if name in self.built_in else set()
+            if not found:
+                raise self.refusal(f"{name!r} is unknown{nearest(name, [*self.names(), *known])}")
+            if len(found) > 1:
+                both = f"the name of {len(found)} {self.kind}s"
+                raise self.refusal(f"{name!r} is {both}; write package.module:Class instead")
+            return found.pop()
+
+        path = located(name, self.key, installed)
+        return path, digest(name, self.key, path, self.load(path))
+
+    def load(self, path: str) -> Any:
+        """Return the class at ``module:Class`` or ``/file.py:Class``, as :func:`load` does."""
+        return load(path, self.key, self.kind, self.base)
+
+    def check(self, cls: type, values: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, Any]:
+        """Return all parameters of a class, with defaults filled in and types checked.
+
+        Parameters
+        ----------
+        cls, values
+            The class, and the parameters that the scenario states.
+        known
+            Keys that the section has besides, for the nearest right word.
+
+        Raises
+        ------
+        ScenarioError
+            If a parameter is unknown, missing, of the wrong type or not finite. One line.
+        """
+        try:
+            hints = typing.get_type_hints(cls)
+            fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        except (NameError, TypeError, AttributeError, SyntaxError) as error:
+            line = f"{cls.__name__}: the type of a parameter cannot be resolved: {error}"
+            raise self.refusal(line) from None
+        stated = [k for k, t in inspect.get_annotations(cls).items() if "ClassVar" not in str(t)]
+        if any(name not in fields for name in stated):
+            raise self.refusal(f"{cls.__name__}: write @dataclass(frozen=True) above the class")
+        for key in values:
+            if key not in fields:
+                hint = nearest(key, [*fields, *known])
+                raise refusal(self.section, f"{cls.__name__}: unknown parameter {key!r}{hint}")
+        found: dict[str, Any] = {}
+        for name, field in fields.items():
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            if name not in values and default is dataclasses.MISSING:
+                raise refusal(self.section, f"{cls.__name__}: parameter {name!r} is missing")
+            value = values.get(name, default)
+            found[name] = checked(f"{cls.__name__}: {name}", value, hints[name], self.section)
+        return found
+
+    def instantiate(self, path: str, values: Mapping[str, Any]) -> Any:
+        """Return an object of the class at a path; whatever goes wrong raises a one-line ScenarioError."""
+        cls = self.load(path)
+        try:
+            with contained():
+                return cls(**values)
+        except ScenarioError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise refusal(self.section, f"{cls.__name__}: {error}") from None
+        except (Exception, SystemExit) as error:
+            raise self.refusal(f"{cls.__name__}: cannot be created: {error!r}") from None
+
+    def planned(self, path: str, planned_digest: str, values: Mapping[str, Any]) -> Any:
+        """Return an object of a class with which a run was planned.
+
+        Raises
+        ------
+        ScenarioError
+            If its source here is not that with which the run was planned.
+        """
+        if self.resolve(path)[1] != planned_digest:
+            raise self.refusal(f"{path}: not the source that the run was planned with")
+        return self.instantiate(path, values)
+
+    def refusal(self, message: str) -> ScenarioError:
+        """Return a one-line error about the key."""
+        return refusal(self.key, message)

@@ -139,6 +139,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("scenario.personal.last", "scenario.personal.steps"), _or_null(COUNT)),
     "scenario.personal.strength": _or_null(NUMBER),
     "scenario.tune.seeds": LIST,
+    **dict.fromkeys(("scenario.tune.client", "scenario.tune.personal"), TABLE),
+    **dict.fromkeys(("scenario.tune.client{}", "scenario.tune.personal{}"), LIST),
     "scenario.strategies": LIST,
     "scenario.strategies[]": TABLE,
     "scenario.strategies[].name!": TEXT,

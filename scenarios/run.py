@@ -27,7 +27,7 @@ from fedtoll.scenarios.data.config import WORDS, Data
 from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
-from fedtoll.scenarios.personal import Personal
+from fedtoll.scenarios.personal import PersonalPlan
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.shares import check_shares
@@ -228,7 +228,7 @@ class Run(Section):
     pull: float = 0.0
     unit: Unit = "record"
     adaptive_clip: float | None = None
-    personal: Personal | None = None
+    personal: PersonalPlan | None = None
     calibration: CalibrationPlan | None = None
 
     @model_validator(mode="after")
@@ -300,9 +300,9 @@ class Run(Section):
 
     @property
     def has_own_code(self) -> bool:
-        """Whether the strategy, the model or the client's mechanism is not fedtoll's or Flower's."""
-        mechanism = self.client_mechanism
-        return bool(self.strategy.digest or self.model_digest or (mechanism is not None and mechanism.digest))
+        """Whether the strategy, the model or what clients do is not fedtoll's or Flower's."""
+        own = any(part is not None and part.digest for part in (self.client_mechanism, self.personal))
+        return bool(self.strategy.digest or self.model_digest or own)
 
     @property
     def scales_gradients(self) -> bool:
@@ -358,6 +358,9 @@ class Run(Section):
         if mechanism := content.get("client_mechanism"):
             del mechanism["name"]
             mechanism["path"] = mechanism["path"].rsplit("/", 1)[-1]
+        if self.personal and not self.personal.built_in:
+            del content["personal"]["kind"]
+            content["personal"]["path"] = self.personal.path.rsplit("/", 1)[-1]
         content["data"]["file"] = ""
         content["data"]["source"] = self.data.source.rsplit("/", 1)[-1]
         for word in WORDS:

@@ -27,7 +27,7 @@ from fedtoll.scenarios.client import check as check_client
 from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.compare import Compare
 from fedtoll.scenarios.data.config import Data
-from fedtoll.scenarios.errors import ScenarioError, nearest
+from fedtoll.scenarios.errors import nearest
 from fedtoll.scenarios.fields import (
     Count,
     Counts,
@@ -46,7 +46,8 @@ from fedtoll.scenarios.personal import check as check_personal
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
 from fedtoll.scenarios.trust import Trust
 from fedtoll.scenarios.trust import check as check_trust
-from fedtoll.scenarios.tune import Tune, check_strategies
+from fedtoll.scenarios.tune import Tune
+from fedtoll.scenarios.tune import check as check_tune
 
 
 class Split(Section):
@@ -366,11 +367,10 @@ class Scenario(Section):
                 raise ValueError(f"strategies: {spec.label} appears twice")
         if self.partition.kind == "declared":
             self._check_declared()
-        if self.tune is not None:
-            self._check_tune(self.tune)
         check_trust(self)
         check_client(self)
         check_personal(self)
+        check_tune(self)
         check_calibration(self)
         return self
 
@@ -383,18 +383,3 @@ class Scenario(Section):
             )
         if self.split != Split():
             raise ValueError("split: not with partition.kind = 'declared'; all of data.file is held out")
-
-    def _check_tune(self, tune: Tune) -> None:
-        if not self.split.validation:
-            raise ValueError("tune: needs split.validation, the share of records that is declared public")
-        if shared := sorted({*tune.seeds} & {*self.seeds}):
-            raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
-        if tune.charge != "none" and self.privacy.accountant != "rdp":
-            raise ValueError("tune.charge: 'random-stopping' needs privacy.accountant = 'rdp'")
-        if tune.charge != "none" and self.partition.copies > 1:
-            raise ValueError("tune.charge: 'random-stopping' needs partition.copies = 1")
-        names = {s.label: s.name for s in self.strategies}
-        try:
-            check_strategies(tune, names, {s.label: s.parameters for s in self.strategies})
-        except ScenarioError as error:
-            raise ValueError(str(error)) from None

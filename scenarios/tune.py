@@ -6,12 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from fedtoll.scenarios.choice import Distribution, TruncatedNegativeBinomial
+from fedtoll.scenarios.client import check as check_client
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.fields import Count, Positive, Rate, Section, Seeds
+from fedtoll.scenarios.fields import CLIP_ONLY, Count, Positive, Rate, Section, Seeds, without_default
+from fedtoll.scenarios.personal import check as check_personal
 from fedtoll.scenarios.schedule import Schedule
+from fedtoll.scenarios.validation import describe_error
 
 AXES = {
     "learning_rates": "learning_rate",
@@ -29,7 +38,11 @@ ALTERNATIVES = {"sampling_rate": "batch_size", "local_steps": "local_epochs"}
 """Keys of ``[training]`` that state the same thing: exactly one of each pair is given."""
 ALTERNATIVES |= {b: a for a, b in ALTERNATIVES.items()}
 
+SECTIONS = {"client": "mechanism", "personal": "kind"}
+"""The sections whose constants can be chosen too, each with its key that is no constant."""
+
 Flag = Annotated[bool, Field(strict=True)]
+Lists = dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
 
 
 class Tune(Section):
@@ -39,10 +52,11 @@ class Tune(Section):
     least mean log-loss on the validation part (``split.validation``, which is declared public) wins: over
     everybody or, with ``by = "worst group"``, in the worst group. An empty list leaves the scenario's value.
     ``strategies`` has lists of parameters by a strategy's name or label: ``{ term = { t = [1.0, 5.0] } }``.
+    ``client`` and ``personal`` have lists by the keys of these sections, which all strategies try.
 
     All strategies try the same number of candidates at one ε: ``candidates``, or as many as the smallest grid
     has. A strategy with more combinations tries a sample, which is the same in every sweep. At ε = ∞ nothing
-    is clipped, so there are no clips to try.
+    is clipped, so there are no clips and no parameters of a mechanism to try.
 
     ``method = "halving"`` drops the worse half of the candidates after one seed, then after two, four, ...
     (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource).
@@ -61,9 +75,9 @@ class Tune(Section):
     rounds: tuple[Count, ...] = ()
     averages: tuple[Flag, ...] = ()
     server_schedules: tuple[Schedule, ...] = ()
-    strategies: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
-        default_factory=dict
-    )
+    client: Lists = Field(default_factory=dict)
+    personal: Lists = Field(default_factory=dict)
+    strategies: dict[str, Lists] = Field(default_factory=dict)
     candidates: Count | None = None
     by: Literal["everybody", "worst group"] = "everybody"
     seeds: Seeds = (1000, 1001)
@@ -71,9 +85,16 @@ class Tune(Section):
     charge: Literal["none", "random-stopping"] = "none"
     stopping: Annotated[Distribution, Field(discriminator="kind")] | None = None
 
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have their default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), client={}, personal={})
+
     @model_validator(mode="after")
     def _check(self) -> Tune:
         lists = {key: getattr(self, key) for key in (*AXES, "seeds")}
+        for section in SECTIONS:
+            lists |= {f"{section}.{key}": values for key, values in getattr(self, section).items()}
         for name, parameters in self.strategies.items():
             lists |= {f"strategies.{name}.{key}": values for key, values in parameters.items()}
         for key, values in lists.items():
@@ -106,6 +127,64 @@ class Tune(Section):
         """Return the lists of one strategy's parameters, given its label and its name."""
         found: Mapping[str, tuple[Any, ...]] = self.strategies.get(label, self.strategies.get(name, {}))
         return found
+
+
+def in_force(section: str, key: str, epsilon: float | str) -> bool:
+    """Return whether a key of ``[training]``, ``[client]`` or ``[personal]`` can change a run at an ε.
+
+    Without clipping only the momentum is left of what clients do to gradients, and without noise no share of
+    it.
+
+    Examples
+    --------
+    >>> [in_force("client", key, math.inf) for key in ("momentum", "quantile")]
+    [True, False]
+    """
+    if epsilon == math.inf:
+        return (section, key) != ("training", "clip") and (section != "client" or key == "momentum")
+    return epsilon != CLIP_ONLY or (section, key) != ("client", "statistic_share")
+
+
+def check(scenario: Any) -> None:
+    """Raise ``ValueError`` in one line if ``[tune]`` does not go with the scenario's other sections."""
+    tune = scenario.tune
+    if tune is None:
+        return
+    if not scenario.split.validation:
+        raise ValueError("tune: needs split.validation, the share of records that is declared public")
+    if shared := sorted({*tune.seeds} & {*scenario.seeds}):
+        raise ValueError(f"tune.seeds: {shared[0]} is also in seeds; a choice needs seeds of its own")
+    if tune.charge != "none" and scenario.privacy.accountant != "rdp":
+        raise ValueError("tune.charge: 'random-stopping' needs privacy.accountant = 'rdp'")
+    if tune.charge != "none" and scenario.partition.copies > 1:
+        raise ValueError("tune.charge: 'random-stopping' needs partition.copies = 1")
+    names = {s.label: s.name for s in scenario.strategies}
+    try:
+        check_strategies(tune, names, {s.label: s.parameters for s in scenario.strategies})
+    except ScenarioError as error:
+        raise ValueError(str(error)) from None
+    for section in SECTIONS:
+        _check_section(scenario, section)
+
+
+def _check_section(scenario: Any, name: str) -> None:
+    """Check every value of a section's lists as if the section stated it."""
+    lists, section = getattr(scenario.tune, name), getattr(scenario, name)
+    if lists and section is None:
+        raise ValueError(f"tune.{name}: needs [{name}]")
+    for key, value in ((key, value) for key, values in lists.items() for value in values):
+        if key == SECTIONS[name]:
+            raise ValueError(f"tune.{name}.{key}: not a constant; compare two scenarios instead")
+        try:
+            stated = section.changed(**{key: value})
+        except ValidationError as error:
+            raise ValueError(f"tune.{name}.{describe_error(error, type(section))}") from None
+        variant = scenario.model_copy(update={name: stated})
+        try:
+            check_client(variant)
+            check_personal(variant)
+        except ValueError as error:
+            raise ValueError(f"tune.{error}") from None
 
 
 def check_strategies(
@@ -141,6 +220,7 @@ def check_strategies(
                         f"tune.strategies.{key}.{parameter}: {label} states it too; leave it out in one place"
                     )
     lists = [len(values) for key in AXES if (values := getattr(tune, key))]
+    lists += [len(values) for section in SECTIONS for values in getattr(tune, section).values()]
     for label, name in strategies.items():
         size = math.prod([*lists, *map(len, tune.parameters(label, name).values())])
         if tune.candidates is not None and tune.candidates > size:

@@ -10,21 +10,24 @@ from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedtoll.clients import model, wire
-from fedtoll.clients.personal import RECORD
+from fedtoll.clients.personal import RECORD, asked
+from fedtoll.clients.personal_models import registry as personal_models
+from fedtoll.clients.personal_models.base import PersonalModel
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
-from fedtoll.scenarios.personal import NAMES, Personal
+from fedtoll.scenarios.personal import PersonalPlan, title
 from fedtoll.scenarios.run import Run, StrategyPlan
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server import sums
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 
-OwnModels = dict[int, list[NDArray[np.floating]]]
+OwnModel = list[NDArray[np.floating]]
+OwnModels = dict[int, OwnModel]
 """The own model of every client that has one, by the client's id."""
 
 
-def refusal(personal: Personal, plan: StrategyPlan, requested: Sequence[str]) -> str:
+def refusal(personal: PersonalPlan, plan: StrategyPlan, requested: Sequence[str]) -> str:
     """Return why a strategy cannot run with personal models, or an empty string.
 
     Ditto's server is that of any strategy, because what clients send does not depend on their own models.
@@ -33,23 +36,23 @@ def refusal(personal: Personal, plan: StrategyPlan, requested: Sequence[str]) ->
     Parameters
     ----------
     personal, plan
-        The section ``[personal]``, and the resolved strategy.
+        The section ``[personal]``, resolved, and the resolved strategy.
     requested
         The names of the statistics that the strategy requests.
     """
-    if personal.kind == "ditto":
+    if personal_models.built(personal).usual:
         return ""
     if requested:
         return f"clients release their {requested[0]} at the server's model, which no client uses"
     cls = registry.load(plan.path)
     if issubclass(cls, Strategy) and cls.instructions is not Strategy.instructions:
         return (
-            f"{NAMES[personal.kind]} fixes what clients train, and the strategy may instruct them otherwise"
+            f"{title(personal.kind)} fixes what clients train, and the strategy may instruct them otherwise"
         )
     return sums.refusal(plan, requested)
 
 
-def check(personal: Personal | None, plan: StrategyPlan, requested: Sequence[tuple[str, Any]]) -> None:
+def check(personal: PersonalPlan | None, plan: StrategyPlan, requested: Sequence[tuple[str, Any]]) -> None:
     """Raise ``ScenarioError`` in one line if a strategy cannot run with the personal models of a scenario."""
     if personal is not None and (reason := refusal(personal, plan, [name for name, _ in requested])):
         raise ScenarioError(f"personal.kind = {personal.kind!r}: not with strategy {plan.name!r}: {reason}")
@@ -61,15 +64,30 @@ def check_federation(scenario: Scenario, federation: Federation) -> None:
     if personal is None:
         return
     features, classes = federation.table.features.shape[1], len(federation.table.classes)
-    if personal.last:
-        arrays = len(list(model.build(scenario.model, features, classes).parameters()))
-        if personal.last > arrays:
-            raise ScenarioError(f"personal.last = {personal.last}: the model has {arrays} parameter arrays")
+    arrays = [p.detach().numpy() for p in model.build(scenario.model, features, classes).parameters()]
+    lists = scenario.tune.personal if scenario.tune and personal.kind == "fedper" else {}
+    for key, last in [("", personal.last), *(("tune.", value) for value in lists.get("last", ()))]:
+        if personal.built_in and last and last > len(arrays):
+            raise ScenarioError(f"{key}personal.last = {last}: the model has {len(arrays)} parameter arrays")
+    if (plan := personal_models.planned(personal)) is not None and not plan.built_in:
+        _check_models(personal_models.built(plan), arrays)
     holders = {holder.group for holder in scenario.partition.holders}
     if scenario.partition.kind == "declared" and (missing := set(federation.groups.names) - holders):
         raise ScenarioError(
             f"partition.holders: no client holds records of {min(missing)!r}, so no model scores its records"
         )
+
+
+def _check_models(method: PersonalModel, arrays: OwnModel) -> None:
+    """Raise ``ScenarioError`` in one line if a class of the user's returns no models for the initial one."""
+    own = None if method.own_steps == 0 else arrays
+    calls = (("begin", (arrays, arrays)), ("send", (arrays, arrays)), ("own_begin", (arrays, arrays)))
+    for name, given in (*calls, ("keep", (arrays, own, arrays)), ("score", (arrays, arrays))):
+        try:
+            asked(method, name, *given, like=arrays)
+        except (Exception, SystemExit) as error:
+            words = error if isinstance(error, ValueError) else f"{name} raises {error!r}"
+            raise personal_models.REGISTRY.refusal(f"{type(method).__name__}: {words}") from None
 
 
 def taken(run: Run, sent: ArrayRecord, content: RecordDict) -> list[NDArray[np.floating]] | None:

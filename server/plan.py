@@ -14,6 +14,9 @@ from typing import Any
 
 from fedtoll.clients import engines
 from fedtoll.clients.clipping import registry as clipping
+from fedtoll.clients.model import digest as model_digest
+from fedtoll.clients.model import located
+from fedtoll.clients.personal_models import registry as personal_models
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
@@ -25,7 +28,7 @@ from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
 from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
-from fedtoll.scenarios.scenario import Model, Privacy, Scenario, StrategySpec, Training
+from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import calibration, client_sums, personal, sums
 from fedtoll.server.groups import check_groups
@@ -116,15 +119,19 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
         with _skips_code(f"data {scenario.data.source}", unchecked):
             source = sources.source_of(scenario.data)
             check_groups(scenario, source)
+        own = None
+        with _skips_code(f"personal model {scenario.personal and scenario.personal.kind}", unchecked):
+            lists = scenario.tune.personal if scenario.tune else {}
+            own = personal_models.check_section(scenario.personal, lists)
         for spec in scenario.strategies:
             with _skips_code(f"strategy {spec.name}", unchecked):
                 sums.check(scenario.privacy, (resolved := strategy_plan(spec)), requests(resolved))
-                personal.check(scenario.personal, resolved, requests(resolved))
+                personal.check(own, resolved, requests(resolved))
                 _check_lists(scenario, spec)
         with _skips_code(f"model {scenario.model.kind}", unchecked):
-            _model_and_digest(scenario)
+            model_digest(scenario.model)
         with _skips_code(f"mechanism {scenario.client.mechanism}", unchecked):
-            clipping.planned(scenario.client, "dp-sgd", 1)
+            clipping.check_section(scenario.client, scenario.tune.client if scenario.tune else {})
         if source is not None:
             check_classes(scenario.compare, len(source.classes))
             delta_of(scenario, source.rows)
@@ -260,6 +267,8 @@ def _runs(
 ) -> list[Run]:
     """Return the runs of one strategy and ε, one per seed."""
     resolved = strategy_plan(spec)
+    own = personal_models.planned(scenario.personal)
+    scenario = scenario.model_copy(update={"personal": own})
     if reason := unsuited(resolved, len(federation.table.classes)):
         raise ScenarioError(f"strategies: {resolved.name}: {reason}")
     mechanism, privacy, training = mechanism_of(epsilon), scenario.privacy, scenario.training
@@ -275,7 +284,7 @@ def _runs(
         statistics, planned = constants(*settings)
     local = clipping.planned(scenario.client, mechanism, len(groups.names))
     statistics, planned = client_sums.planned(scenario, resolved, statistics, planned)
-    model, digest = _model_and_digest(scenario)
+    model, digest = located(scenario.model), model_digest(scenario.model)
     inputs, classes = table.features.shape[1], len(table.classes)
     engine, device = engines.choose(training, scenario.model, inputs, classes, separate=separate)
     return [
@@ -319,20 +328,11 @@ def _runs(
             client_mechanism=local,
             unit=privacy.unit,
             adaptive_clip=privacy.adaptive_clip,
-            personal=scenario.personal,
+            personal=own,
             calibration=calibration.planned(scenario, private),
         )
         for seed in scenario.seeds
     ]
-
-
-def _model_and_digest(scenario: Scenario) -> tuple[Model, str]:
-    """Return the model, with the absolute path of a file, and a digest of its source if it is the user's."""
-    if ":" not in scenario.model.kind:
-        return scenario.model, ""
-    from fedtoll.clients.model import digest, located
-
-    return located(scenario.model), digest(scenario.model)
 
 
 def from_config(config: Mapping[str, Any]) -> Plan:

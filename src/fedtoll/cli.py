@@ -28,6 +28,7 @@ from fedtoll.commands import (
     federation,
     findings,
     mechanism,
+    personal_model,
     report,
     run,
     status,
@@ -116,6 +117,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check-strategy": strategy.check_strategy,
     "new-mechanism": mechanism.new_mechanism,
     "check-mechanism": mechanism.check_mechanism,
+    "new-personal-model": personal_model.new_personal_model,
+    "check-personal-model": personal_model.check_personal_model,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, cls=Command)(_command)

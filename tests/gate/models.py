@@ -1,9 +1,13 @@
-"""A user's own models: one that both engines can train, and one that only Opacus can."""
+"""A user's own models: one that both engines can train, one that only Opacus can, and a personal one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
+
+from fedtoll.clients.personal_models.base import Model, PersonalModel, mixed
 
 
 def tanh(inputs: int, outputs: int) -> nn.Module:
@@ -22,3 +26,28 @@ class Gated(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.out(torch.tanh(self.value(x)) * torch.sigmoid(self.gate(x)))
         return output
+
+
+@dataclass(frozen=True)
+class Halfway(PersonalModel):
+    """Steps begin halfway between both models, pulled to the server's; others train the own model alone.
+
+    The client is scored by a model halfway between its own and the server's.
+    """
+
+    strength: float
+    steps: int
+
+    @property
+    def pull(self) -> float:
+        return self.strength
+
+    @property
+    def own_steps(self) -> int:
+        return self.steps
+
+    def begin(self, sent: Model, kept: Model) -> Model:
+        return mixed(sent, kept, 0.5)
+
+    def score(self, kept: Model, sent: Model) -> Model:
+        return mixed(sent, kept, 0.5)

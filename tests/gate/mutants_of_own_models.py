@@ -15,7 +15,7 @@ from fedtoll.clients.engines.base import Task
 from fedtoll.clients.personal import PersonalTask, Result
 from fedtoll.privacy import constants, ledger
 from fedtoll.scenarios.federation import Federation
-from fedtoll.scenarios.personal import Personal
+from fedtoll.scenarios.personal import Personal, PersonalPlan
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose
 from fedtoll.server import personal as server
@@ -157,6 +157,29 @@ def own_step_too_many() -> list[Any]:
     return [patch.object(personal, "_own_tasks", tasks), *fewer]
 
 
+@mutant("what a plugged-in class says of its own steps is forgotten when noise is calibrated and charged")
+def plugged_in_steps_are_free() -> list[Any]:
+    steps, own = PersonalPlan.extra_steps, Run.own_steps
+    owed, released = ledger.owed_for_own, personal.released
+
+    def foreign(run: Run) -> bool:
+        return run.personal is not None and not run.personal.built_in
+
+    def own_steps(run: Run, client: Any) -> int:
+        return (run.personal and run.personal.own_steps) or 0 if foreign(run) else own(run, client)
+
+    return [
+        patch.object(PersonalPlan, "extra_steps", lambda self, n: steps(self, n) if self.built_in else 0),
+        patch.object(Run, "own_steps", own_steps),
+        patch.object(ledger, "owed_for_own", lambda run, *rest: () if foreign(run) else owed(run, *rest)),
+        patch.object(personal, "released", lambda t, r: [] if _plugged(t) else released(t, r)),
+    ]
+
+
+def _plugged(task: Task) -> bool:
+    return isinstance(task, PersonalTask) and type(task.method).__module__.startswith("tests")
+
+
 # What a client remembers.
 
 
@@ -170,6 +193,18 @@ def another_clients_own_model() -> list[Any]:
             last.clear()
         state[personal.KEPT] = last.get(task.round, state[personal.KEPT])
         last[task.round] = found[personal.RECORD]
+        return found
+
+    return [patch.object(personal, "keep", keep)]
+
+
+@mutant("a client goes on from the model that scores it instead of the one that it keeps")
+def score_is_kept() -> list[Any]:
+    original = personal.keep
+
+    def keep(state: Any, task: Task, result: Result) -> Any:
+        found = original(state, task, result)
+        state[personal.KEPT] = found[personal.RECORD]
         return found
 
     return [patch.object(personal, "keep", keep)]

@@ -191,7 +191,8 @@ CLIENTS = Part(
 
 OWN_MODELS = Part(
     "Own models",
-    "the clients of the first system, each with a model of its own: MR-MTL, FedPer and Ditto.",
+    "the clients of the first system, each with a model of its own: MR-MTL, FedPer, Ditto and a\n"
+    "plugged-in class.",
     (personal,),
     (mutants_of_own_models,),
     ("what is shown", "retry", "batches", "noise", "replay", "scores", "ledger"),

@@ -61,7 +61,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "mr-mtl": {"kind": "mr-mtl", "strength": STRENGTH},
     "fedper": {"kind": "fedper", "last": 2},
     "ditto": {"kind": "ditto", "strength": STRENGTH, "steps": OWN_STEPS},
+    "plug-in": {"kind": "tests.gate.models:Halfway", "strength": STRENGTH, "steps": OWN_STEPS},
 }
+TWOFOLD = ("ditto", "plug-in")
+"""The kinds with steps that train only the own model."""
+
 OWN = "own model"
 """How the ledger calls the steps of Ditto's own models."""
 
@@ -76,7 +80,7 @@ def planned(
     training = {"rounds": rounds, "local_steps": steps, "sampling_rate": RATE, "learning_rate": STEP}
     section = tables.section(system.classes, moved, ("sex",), ())
     table = scenario(system, section, training, 1, FEDAVG).model_dump(mode="json")
-    table["personal"] = {**KINDS[kind], **({"steps": own} if kind == "ditto" else {})}
+    table["personal"] = {**KINDS[kind], **({"steps": own} if kind in TWOFOLD else {})}
     table["privacy"]["epsilons"] = [EPSILON]
     table["results"] = {"predictions": True}
     (run,) = plan(validate(table, "gate.toml"), "gate.toml").runs
@@ -115,6 +119,7 @@ def head(run: Run, model: Any) -> int:
 def noise(system: System) -> None:
     """Each client goes on from its own model, and every step of it has fresh noise of sd η σ C / B."""
     decay = 1 - STEP * STRENGTH
+    half = math.sqrt(sum(decay ** (2 * j) for j in range(STEPS)))
     for kind in KINDS:
         run, rows = planned(system, kind), []
         grid, own = LocalGrid(run), dict[int, Vector]()
@@ -127,7 +132,11 @@ def noise(system: System) -> None:
                 title, sd = f"{kind}, round {round}, client {k}", unit(k, run.clients[k].noise_multiplier)
                 new, mine = flat(read(content, "arrays")), flat(read(content, "personal"))
                 before = own.get(k, sent)
-                if kind == "fedper":
+                if kind == "plug-in":  # which begins and is scored halfway
+                    mine = 2 * mine - sent
+                    rows.append((mine - before) / (sd * math.sqrt(OWN_STEPS)))
+                    rows.append((new - sent - decay**STEPS * (before - sent) / 2) / (sd * half))
+                elif kind == "fedper":
                     assert np.array_equal(new[first:], sent[first:]), f"{title}: the head leaves the client"
                     assert np.array_equal(new[:first], mine[:first]), f"{title}: two bodies"
                     due = np.concatenate([sent[:first], before[first:]])
@@ -200,7 +209,7 @@ def batches(system: System) -> None:
         with drawn() as found:
             for round in range(1, ROUNDS + 1):
                 contents(grid, run, start(run), round, [1])
-        due = ROUNDS * (STEPS + (OWN_STEPS if kind == "ditto" else 0))
+        due = ROUNDS * (STEPS + (OWN_STEPS if kind in TWOFOLD else 0))
         assert len(found) == due, f"{kind}: {len(found)} batches for {due} steps"
         assert len(set(found)) == due, f"{kind}: two steps use one batch"
 
@@ -215,7 +224,7 @@ def ledger(system: System) -> None:
             due: list[Row] = []
             for round in (1, 2, 3):
                 due.append((round, DP_SGD, RATE, client.noise_multiplier, STEPS))
-                if kind == "ditto":
+                if kind in TWOFOLD:
                     due.append((round, OWN, RATE, client.noise_multiplier, OWN_STEPS))
             assert rows_of(found, k) == due, f"{kind}, client {k}: the ledger has other releases"
             columns: Any = tap.received[3, k][0][client_state.LEDGER]

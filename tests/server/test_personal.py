@@ -305,7 +305,7 @@ def test_a_run_without_has_no_trace_of_them():
         ({"personal": {"kind": "fedper", "last": 2, "strength": 1.0}}, "strength: required by"),
         ({"personal": {"kind": "fedper"}}, "last: required by kind = 'fedper'"),
         ({"personal": {"kind": "mr-mtl", "strength": 1.0, "steps": 2}}, "steps: only with kind = 'ditto'"),
-        ({"personal": {"kind": "mrmtl", "strength": 1.0}}, "personal.kind = 'mrmtl'.*'mr-mtl'"),
+        ({"personal": {"kind": "mrmtl", "strength": 1.0}}, "personal.kind: 'mrmtl' is unknown; .*'mr-mtl'"),
         ({"strategies": [{"name": "term"}]}, "not with strategy 'term': clients release their mean_loss"),
         ({"strategies": [{"name": "fedprox"}]}, "not with strategy 'fedprox': MR-MTL fixes"),
         ({"strategies": [{"name": "inverse-variance"}]}, "not with strategy 'inverse-variance'"),
@@ -347,7 +347,10 @@ def test_the_card_and_the_headline_say_so():
     assert who.phrase(resolved) == " with personal models (Ditto, λ = 0.5)"
     terms = dict(who.terms(resolved))
     assert "ISRL-DP" in terms["Personal models"]
-    assert "own model" in terms["Personal models"]
+    assert "own model are charged too" in terms["Personal models"]
+    mine = {"personal": {"kind": "a/mine.py:Mine", "share": 0.5}}
+    assert who.phrase(mine) == " with personal models (Mine, share = 0.5)"
+    assert "own model, if there are any, are charged" in dict(who.terms(mine))["Personal models"]
     assert who.phrase({}) == ""
     calibrated = {"calibration": {"noise_multiplier": 20.0, "prior": 0.5}}
     assert who.phrase(calibrated) == " with offsets calibrated by group"

@@ -103,6 +103,7 @@ def lacking(parcel: Parcel) -> str:
     """
     from fedtoll.clients import model
     from fedtoll.clients.clipping import registry as clipping
+    from fedtoll.clients.personal_models import registry as personal_models
     from fedtoll.strategies import registry
 
     federation: Federation | None = None
@@ -115,6 +116,7 @@ def lacking(parcel: Parcel) -> str:
                 (run.strategy.path, run.strategy.digest, registry.resolve(run.strategy.path)[1]),
                 (run.model.kind, run.model_digest, model.digest(run.model)),
                 *clipping.sources(run.client_mechanism),
+                *personal_models.sources(run.personal),
             ):
                 if planned != here:
                     return f"{what}: not the source that the sweep was planned with"
@@ -140,9 +142,10 @@ def _examples(jobs: Iterable[str | tuple[str, ...]]) -> Sequence[Run]:
 
 
 def _code(run: Run) -> tuple[str, ...]:
-    """Return where the strategy, the model, the mechanism and the records of a run's clients come from."""
-    mechanism = run.client_mechanism
-    return run.strategy.path, run.model.kind, "" if mechanism is None else mechanism.path, run.data.code
+    """Return where the code of a run comes from: strategy, model, records, mechanism, personal models."""
+    parts = (run.client_mechanism, run.personal)
+    paths = ("" if part is None else part.path for part in parts)
+    return run.strategy.path, run.model.kind, run.data.code, *paths
 
 
 def _own_modules() -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from dataclasses import Field
+from typing import Annotated, Any
 
 import typer
 
@@ -18,13 +19,13 @@ def list_(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="One of scenarios, findings, strategies, mechanisms, data and measures.",
+            help="One of scenarios, findings, strategies, mechanisms, personal-models, data and measures.",
             show_default="all of them",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List scenarios, findings, strategies, mechanisms, data or measures."""
+    """List scenarios, findings, strategies, mechanisms, personal models, data or measures."""
     if kind is None:
         all_kinds = {name: entries() for name, entries in KINDS.items()}
         if as_json:
@@ -60,7 +61,7 @@ def describe(
         bool, typer.Option("--toml", help="Print the scenario's TOML file, to start your own.")
     ] = False,
 ) -> None:
-    """Describe a scenario, strategy, mechanism, data source or measure."""
+    """Describe a scenario, strategy, mechanism, personal model, data source or measure."""
     from fedtoll.scenarios import read as scenarios
 
     if toml:
@@ -132,14 +133,48 @@ def _mechanism(name: str) -> str:
 
 
 def _describe_mechanism(name: str) -> str:
-    from dataclasses import MISSING, fields
+    from dataclasses import fields
 
     from fedtoll.clients.clipping import registry
     from fedtoll.scenarios.client import PLAIN
 
-    stated = () if name == PLAIN else fields(registry.load(registry.resolve(name)[0]))
-    parameters = ", ".join(f.name if f.default is MISSING else f"{f.name} = {f.default!r}" for f in stated)
-    return f"{name}: {_mechanism(name)}\n\nParameters: {parameters or 'none'}"
+    stated = "" if name == PLAIN else _fields(fields(registry.load(registry.resolve(name)[0])))
+    return f"{name}: {_mechanism(name)}\n\nParameters: {stated or 'none'}"
+
+
+def _personal_models() -> dict[str, str]:
+    from fedtoll.clients.personal_models.registry import REGISTRY
+
+    return {name: _personal_model(name).strip().splitlines()[0] for name in REGISTRY.names()}
+
+
+def _personal_model(name: str) -> str:
+    """Return what a personal model says of itself, or why it cannot be loaded."""
+    import inspect
+
+    from fedtoll.clients.personal_models.registry import REGISTRY
+
+    try:
+        path = REGISTRY.resolve(name)[0]
+        return inspect.getdoc(REGISTRY.load(path)) or path
+    except ScenarioError as error:
+        return f"cannot be loaded: {str(error).removeprefix('personal.kind: ')}"
+
+
+def _describe_personal_model(name: str) -> str:
+    from dataclasses import fields
+
+    from fedtoll.clients.personal_models.registry import REGISTRY
+
+    stated = _fields(fields(REGISTRY.load(REGISTRY.resolve(name)[0])))
+    return f"{name}: {_personal_model(name)}\n\nParameters: {stated or 'none'}"
+
+
+def _fields(stated: Iterable[Field[Any]]) -> str:
+    """Return the parameters of a dataclass, with their defaults."""
+    from dataclasses import MISSING
+
+    return ", ".join(f.name if f.default is MISSING else f"{f.name} = {f.default!r}" for f in stated)
 
 
 def _data() -> dict[str, str]:
@@ -291,6 +326,10 @@ def names(kind: str) -> Iterable[str]:
         from fedtoll.scenarios.data import SOURCES, plugin
 
         return dict.fromkeys([*SOURCES, "synthetic", *plugin.names()])
+    if kind == "personal-models":
+        from fedtoll.clients.personal_models.registry import REGISTRY
+
+        return REGISTRY.names()
     return KINDS[kind]()
 
 
@@ -299,6 +338,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "findings": _findings,
     "strategies": _strategies,
     "mechanisms": _mechanisms,
+    "personal-models": _personal_models,
     "data": _data,
     "measures": _measures,
 }
@@ -307,6 +347,7 @@ DESCRIBE: dict[str, Callable[[str], str]] = {
     "findings": _describe_finding,
     "strategies": _describe_strategy,
     "mechanisms": _describe_mechanism,
+    "personal-models": _describe_personal_model,
     "data": _describe_data,
     "measures": _describe_measure,
 }

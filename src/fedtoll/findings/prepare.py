@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedtoll.scenarios.errors import ScenarioError, nearest
 from fedtoll.scenarios.measures import EVERYBODY, FLAGS
 from fedtoll.scenarios.reduction import ACCURATE, FAIR
 from fedtoll.scenarios.scenario import Scenario
+from fedtoll.scenarios.tune import SECTIONS
 from fedtoll.server.plan import Plan
 from fedtoll.sweep import run as sweep
 from fedtoll.toll.shares import against
@@ -208,6 +210,10 @@ def _quick(scenario: Scenario, tuned: bool) -> list[str]:
         for axis in ("learning_rates", "clips", "batch_sizes"):
             if values := getattr(scenario.tune, axis):
                 overrides.append(f"tune.{axis}={list(values[:limit])}")
+                limit = 1 if len(values) > 1 else limit
+        for section in SECTIONS:
+            for key, values in getattr(scenario.tune, section).items():
+                overrides.append(f"tune.{section}.{key}={json.dumps(values[:limit])}")
                 limit = 1 if len(values) > 1 else limit
     return overrides
 

@@ -22,6 +22,8 @@ def noise_variance(
     MR-MTL's clients go on from their own model, so its noise is that of the steps of all rounds so far, each
     shrunk by 1 − ηλ at every later step. The noise of the mean that they are pulled towards is left out.
 
+    What a class of the user's sends has a noise that only the class knows, unless it is the usual.
+
     A client-side mechanism has another ``bound`` than C: the root mean square over steps that a client says.
     NaN if it is not known.
     """
@@ -31,6 +33,8 @@ def noise_variance(
         bound = (run.clip or 0.0) if known else math.nan
     scale = run.learning_rate * client.added_noise * bound / client.batch_size
     steps = client.steps
+    if run.personal is not None and not (run.personal.built_in or run.personal.usual):
+        return math.nan
     if run.personal is not None and run.personal.kind == "mr-mtl":
         proximal_mu, steps = run.personal.mu(run.learning_rate), client.steps * round
     pull = run.learning_rate * proximal_mu

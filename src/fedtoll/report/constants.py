@@ -12,7 +12,7 @@ from fedtoll.formatting import general, listed, number
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.schedule import CONSTANT
-from fedtoll.scenarios.tune import ALTERNATIVES
+from fedtoll.scenarios.tune import ALTERNATIVES, SECTIONS
 
 OFF = 0.005
 """Log-loss in nats: smaller differences of everybody's loss are not worth a warning."""
@@ -27,7 +27,15 @@ _LISTS = {
 }
 """Constants whose lists have edges, by their key in ``[training]``."""
 
-_ENDS = {"sampling_rate": 1.0, "batch_size": 1, "local_steps": 1, "rounds": 1}
+_ENDS = {
+    "sampling_rate": 1.0,
+    "batch_size": 1,
+    "local_steps": 1,
+    "rounds": 1,
+    "client.momentum": 0.0,
+    "personal.strength": 0.0,
+    "personal.steps": 1,
+}
 """Values beyond which there is nothing to try."""
 
 
@@ -52,7 +60,18 @@ def describe(constants: Mapping[str, Any]) -> str:
     >>> describe({"learning_rate": 0.5, "average": True})
     'learning rate 0.5, average true'
     """
-    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in constants.items())
+    return ", ".join(f"{constant_words(name)} {value_text(value)}" for name, value in constants.items())
+
+
+def constant_words(name: str) -> str:
+    """Return the name of a constant in words.
+
+    Examples
+    --------
+    >>> constant_words("client.statistic_share")
+    'client statistic share'
+    """
+    return name.replace("_", " ").replace(".", " ")
 
 
 def value_text(value: Any) -> str:
@@ -75,9 +94,8 @@ def _recipe(digest: Digest) -> list[str]:
     """Compare the toll of the recipe with the price at best constants, under the leader."""
     free, tight = (chosen(digest, digest.leader, e) for e in (math.inf, digest.epsilon))
     scenario = digest.results.resolved.get("scenario", {})
-    training = scenario.get("training", {})
     names = list(dict.fromkeys([*free, *tight]))
-    stated = _stated(training, names)
+    stated = _stated(scenario, names)
     recipe = digest.recipe
     if recipe is None:
         return ["The runs of the scenario’s own recipe are missing."]
@@ -104,9 +122,12 @@ def _recipe(digest: Digest) -> list[str]:
     return [text, f"Of what was tried, {why}."]  # the recipe's own values are not known here
 
 
-def _stated(training: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the recipe's values of the constants that were tuned, as ``[training]`` states them."""
-    known = {"server_schedule": CONSTANT, **{k: v for k, v in training.items() if v is not None}}
+def _stated(scenario: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the recipe's values of the constants that were tuned, as its sections state them."""
+    known = {"server_schedule": CONSTANT, "client.momentum": 0.0, **scenario.get("training", {})}
+    for section in SECTIONS:
+        known |= {f"{section}.{key}": value for key, value in (scenario.get(section) or {}).items()}
+    known = {key: value for key, value in known.items() if value is not None}
     found = {}
     for name in names:
         key = name if name in known else ALTERNATIVES.get(name, name)
@@ -196,7 +217,7 @@ def _edges(digest: Digest) -> list[str]:
     if not digest.tuned:
         return []
     own = [
-        f"{key.replace('_', ' ')} {value_text(value)} at ε = {text}"
+        f"{constant_words(key)} {value_text(value)} at ε = {text}"
         for epsilon, text in ((math.inf, "∞"), (digest.epsilon, digest.epsilon_text))
         for key, value in _on_edge(digest, digest.leader, epsilon).items()
     ]
@@ -223,10 +244,19 @@ def _on_edge(digest: Digest, strategy: str, epsilon: float) -> dict[str, Any]:
     section = digest.results.resolved.get("scenario", {}).get("tune") or {}
     found = {}
     for key, value in chosen(digest, strategy, epsilon).items():
-        values = section.get(_LISTS.get(key, ""), [])
+        values = _tried(section, key)
         if len(values) > 1 and value in (min(values), max(values)) and value != _ENDS.get(key):
             found[key] = value
     return found
+
+
+def _tried(section: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """Return the list of a constant that has edges, else an empty one: ``last`` ends at all of the model."""
+    table, dot, name = key.partition(".")
+    values: Sequence[Any] = section.get(_LISTS.get(key, ""), [])
+    if dot and key != "personal.last":
+        values = section.get(table, {}).get(name, [])
+    return values if all(type(value) in {int, float} for value in values) else []
 
 
 def _everybody(digest: Digest, strategy: str, epsilon: float) -> float:

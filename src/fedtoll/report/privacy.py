@@ -206,7 +206,7 @@ def _norm(results: ResultsLike) -> str:
 def _constants(results: ResultsLike) -> str:
     """Return a sentence on what q, T and σ depend on."""
     training = results.resolved.get("scenario", {}).get("training", {})
-    chosen = _chosen(results, "sampling_rate", "batch_size", "local_steps", "rounds")
+    chosen = _chosen(results, "sampling_rate", "batch_size", "local_steps", "rounds", "personal.steps")
     start = "Given the chosen constants, sampling rate q" if chosen else "Sampling rate q"
     fixed = training.get("sampling_rate") is not None and "batch_size" not in chosen
     if fixed or "sampling_rate" in chosen:

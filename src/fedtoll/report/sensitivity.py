@@ -10,6 +10,7 @@ import pandas as pd
 from fedtoll.report.constants import describe
 from fedtoll.report.digest import Digest
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.scenarios.tune import SECTIONS
 
 AXES = (
     "learning_rate",
@@ -20,6 +21,9 @@ AXES = (
     "rounds",
 )
 """The constants that can be an axis of a chart, in order of preference."""
+
+SECTION_COLUMNS = tuple(f"constant.{section}." for section in SECTIONS)
+"""How the columns of constants of ``[client]`` and ``[personal]`` begin, which can be an axis if numbers."""
 
 
 def candidates(digest: Digest) -> pd.DataFrame:
@@ -65,8 +69,15 @@ def _gap(loss: dict[str, Any], reference: dict[str, Any], few: set[str]) -> floa
     return max(added) - min(added) if len(added) > 1 and not any(map(math.isnan, added)) else math.nan
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def axis(frame: pd.DataFrame) -> str:
     """Return the constant with the most values, which is the axis of the charts; ``""`` if none has two."""
+    own = [name.removeprefix("constant.") for name in map(str, frame) if name.startswith(SECTION_COLUMNS)]
+    numeric = [name for name in own if all(map(_is_number, frame[f"constant.{name}"].dropna()))]
     counts = {name: len(set(frame.get(f"constant.{name}", pd.Series()).dropna())) for name in AXES}
+    counts |= {name: frame[f"constant.{name}"].nunique() for name in numeric}
     most = max(counts, key=counts.__getitem__)
     return most if counts[most] > 1 else ""

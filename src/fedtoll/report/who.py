@@ -8,14 +8,14 @@ from typing import Any
 from fedtoll.formatting import general, listed
 from fedtoll.report import unit
 from fedtoll.scenarios.client import PLAIN
-from fedtoll.scenarios.personal import Personal
+from fedtoll.scenarios.personal import NAMES, Personal, title
 
 
 def terms(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the terms, each with its explanation; none for what is as by default."""
     found = {
         "Personal budgets": _personal(scenario.get("privacy", {}).get("epsilon_factor", {})),
-        "Personal models": _models(scenario.get("personal")),
+        "Personal models": _models(scenario),
         "Calibration": _calibration(scenario.get("calibration")),
         "Participation": unit.participation(scenario)
         or _participation(scenario.get("participation", {}).get("kind", "all")),
@@ -40,32 +40,41 @@ def _personal(factors: dict[str, float]) -> str:
 
 def phrase(scenario: Mapping[str, Any]) -> str:
     """Return that figures are those of personal or calibrated models, for a sentence; else empty."""
-    label = _label(scenario.get("personal"))
+    label = _label(scenario)
     offsets = " with offsets calibrated by group" if scenario.get("calibration") else ""
     return (f" with personal models ({label})" if label else "") + offsets
 
 
-def _label(personal: Mapping[str, Any] | None) -> str:
+def _label(scenario: Mapping[str, Any]) -> str:
     """Return the method and its constants; a folder of another version may have others than are known."""
+    personal = scenario.get("personal")
     if not personal:
         return ""
+    kind = str(personal.get("kind", "unknown"))
+    if lists := (scenario.get("tune") or {}).get("personal"):
+        keys = listed("λ" if key == "strength" else str(key) for key in lists)
+        return f"{title(kind)}, {keys} chosen for each strategy and ε"
     try:
         return Personal.model_validate(dict(personal)).label
     except ValueError:
-        return str(personal.get("kind", "unknown"))
+        return kind
 
 
-def _models(personal: Mapping[str, Any] | None) -> str:
+def _models(scenario: Mapping[str, Any]) -> str:
     """Return a paragraph on the models that clients keep; empty if they keep none."""
+    personal = scenario.get("personal")
     if not personal:
         return ""
+    kind = personal.get("kind")
+    which = "" if kind == "ditto" else ", if there are any,"
     extra = (
-        " The steps that train only a client’s own model are charged too: the ledger calls them “own model”."
-        if personal.get("kind") == "ditto"
+        f" The steps that train only a client’s own model{which} are charged too: the ledger calls them “own "
+        "model”."
+        if kind == "ditto" or kind not in NAMES
         else ""
     )
     return (
-        f"{_label(personal)}. Every client keeps a model of its own, and all figures of groups are those of "
+        f"{_label(scenario)}. Every client keeps a model of its own, and all figures of groups are those of "
         "own models: a held-out record is scored by the client that would have held it. Every gradient of a "
         "record is clipped, noised and charged, whichever model it trains. So the guarantee is the same as "
         "without personal models (ISRL-DP, not the weaker joint DP): it holds for all messages and for the "

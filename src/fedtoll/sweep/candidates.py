@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,10 @@ from fedtoll.scenarios.choice import seeds_of
 from fedtoll.scenarios.run import Run, mechanism_of
 from fedtoll.scenarios.scenario import Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import Purpose, stream
-from fedtoll.scenarios.tune import ALTERNATIVES, AXES, Tune
+from fedtoll.scenarios.tune import ALTERNATIVES, AXES, SECTIONS, Tune, in_force
 from fedtoll.server.plan import Candidates, Plan, plan
+
+Values = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,31 @@ class Constants:
         Keys of ``[training]`` with their values, in the order of :data:`AXES`.
     strategy
         The strategy's parameters with their values, in the order of the file.
+    client, personal
+        Keys of these sections with their values, in the order of the file.
     """
 
-    training: tuple[tuple[str, Any], ...] = ()
-    strategy: tuple[tuple[str, Any], ...] = ()
+    training: Values = ()
+    strategy: Values = ()
+    client: Values = ()
+    personal: Values = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constants by name; a strategy's parameters come after those of training.
 
         A parameter that is called like a key of ``[training]``, as TERM's ``clip``, is ``strategy_clip``.
+        Keys of other sections come last, with their section.
 
         Examples
         --------
-        >>> Constants((("clip", 2.0),), (("clip", 1.0), ("t", 5.0))).to_dict()
-        {'clip': 2.0, 'strategy_clip': 1.0, 't': 5.0}
+        >>> own = ("clip", 1.0), ("t", 5.0)
+        >>> Constants((("clip", 2.0),), own, client=(("momentum", 0.9),)).to_dict()
+        {'clip': 2.0, 'strategy_clip': 1.0, 't': 5.0, 'client.momentum': 0.9}
         """
         known = AXES.values()
         own = {f"strategy_{name}" if name in known else name: value for name, value in self.strategy}
-        return {**dict(self.training), **own}
+        others = {f"{s}.{name}": value for s in SECTIONS for name, value in getattr(self, s)}
+        return {**dict(self.training), **own, **others}
 
 
 @dataclass(frozen=True)
@@ -148,24 +156,28 @@ def constants_at(scenario: Scenario, tune: Tune, epsilon: float | str) -> dict[s
 def grid(tune: Tune, spec: StrategySpec, epsilon: float | str) -> list[Constants]:
     """Return every combination for one strategy and ε, in the order of the file; ε = ∞ has no clip.
 
+    Constants of ``[training]`` come first, then those of ``[client]``, ``[personal]`` and the strategy.
+
     Examples
     --------
     >>> spec, tune = StrategySpec(name="term"), Tune(learning_rates=(0.5, 2.0), clips=(1.0, 3.0))
     >>> [list(c.to_dict().values()) for c in grid(tune, spec, 1.0)]
     [[0.5, 1.0], [0.5, 3.0], [2.0, 1.0], [2.0, 3.0]]
-    >>> [c.to_dict() for c in grid(tune, spec, math.inf)]
+    >>> [c.to_dict() for c in grid(tune, spec, float("inf"))]
     [{'learning_rate': 0.5}, {'learning_rate': 2.0}]
     """
-    training = {key: getattr(tune, name) for name, key in AXES.items() if getattr(tune, name)}
-    if epsilon == math.inf:
-        training.pop("clip", None)
-    parameters = tune.parameters(spec.label, spec.name)
+    lists = {("training", key): getattr(tune, name) for name, key in AXES.items() if getattr(tune, name)}
+    lists |= {(name, key): values for name in SECTIONS for key, values in getattr(tune, name).items()}
+    lists = {(name, key): values for (name, key), values in lists.items() if in_force(name, key, epsilon)}
+    lists |= {("strategy", key): values for key, values in tune.parameters(spec.label, spec.name).items()}
     return [
         Constants(
-            tuple(zip(training, values[: len(training)], strict=True)),
-            tuple(zip(parameters, values[len(training) :], strict=True)),
+            **{
+                part: tuple((key, v) for (name, key), v in zip(lists, values, strict=True) if name == part)
+                for part in ("training", "strategy", *SECTIONS)
+            }
         )
-        for values in itertools.product(*training.values(), *parameters.values())
+        for values in itertools.product(*lists.values())
     ]
 
 
@@ -206,6 +218,7 @@ def with_constants(
         update={
             "seeds": tuple(seeds),
             "training": training,
+            **other_sections(scenario, constants),
             "privacy": scenario.privacy.model_copy(update={"epsilons": (epsilon,)}),
             "strategies": (other,),
         }
@@ -225,6 +238,12 @@ def _sections(scenario: Scenario, spec: StrategySpec, constants: Constants) -> t
             training[other] = None
     parameters = {**spec.parameters, **dict(constants.strategy)}
     return Training(**training), StrategySpec(name=spec.name, **parameters)
+
+
+def other_sections(scenario: Scenario, constants: Constants) -> dict[str, Any]:
+    """Return ``[client]`` and ``[personal]`` with other constants, if these have any."""
+    tried = {name: dict(getattr(constants, name)) for name in SECTIONS}
+    return {name: getattr(scenario, name).changed(**values) for name, values in tried.items() if values}
 
 
 def _choice(scenario: Scenario, spec: StrategySpec, epsilon: float | str) -> Candidates | None:

@@ -57,7 +57,9 @@ def preview(plan: Plan, workers: int | None, *, as_json: bool = False) -> str:
 def _noise_note(plan: Plan) -> str:
     """Return whose σ, q and steps the preview shows, if the candidates of ``[tune]`` differ in them."""
     tune = plan.scenario.tune
-    if tune is None or not (tune.sampling_rates or tune.batch_sizes or tune.local_steps or tune.rounds):
+    if tune is None:
+        return ""
+    if not (tune.sampling_rates or tune.batch_sizes or tune.local_steps or tune.rounds or tune.personal):
         return ""
     whose = "the scenario's own constants" if tune.distribution is None else "the first candidate"
     return f"σ, q and steps of {whose}; those that [tune] chooses can have others."
@@ -89,7 +91,7 @@ def _noise(plan: Plan) -> list[dict[str, Any]]:
                     "group": client.group,
                     "public_size": client.size,
                     "sampling_rate": rate,
-                    "steps": steps * run.rounds_of(client),
+                    "steps": (steps + run.own_steps(client)) * run.rounds_of(client),
                     "noise_multiplier": client.noise_multiplier,
                     "epsilon_spent": ledger.epsilon(client.id),
                 }
@@ -127,7 +129,8 @@ def _expected(plan: Plan, counted: Sequence[tuple[Candidate, int]], processes: i
 
 
 def _cost_key(run: Run) -> tuple[str, str, frozenset[tuple[float, int]]]:
-    return run.strategy.name, run.mechanism, frozenset((c.sampling_rate, c.steps) for c in run.clients)
+    steps = frozenset((c.sampling_rate, c.steps + run.own_steps(c)) for c in run.clients)
+    return run.strategy.name, run.mechanism, steps
 
 
 def _seconds(trainer: Trainer, run: Run, rounds: int) -> float:

@@ -109,6 +109,8 @@ class _Copy:
         strategy = run.strategy.changed(path=run.strategy.path.rsplit("/", 1)[-1])
         if (mechanism := run.client_mechanism) is not None:
             run = run.changed(client_mechanism=mechanism.changed(path=mechanism.path.rsplit("/", 1)[-1]))
+        if (personal := run.personal) is not None:
+            run = run.changed(personal=personal.changed(path=personal.path.rsplit("/", 1)[-1]))
         run = run.changed(strategy=strategy, data=run.data.without_folders)
         return run.changed(checksum="", predictions=False) if self.private else run
 

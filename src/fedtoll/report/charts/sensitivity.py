@@ -8,6 +8,7 @@ import pandas as pd
 
 from fedtoll.formatting import number
 from fedtoll.report.charts.style import COLOURS, Spec, budget_labels, chart_rows, cycle, facet, tooltips
+from fedtoll.report.constants import constant_words
 from fedtoll.report.digest import Digest
 from fedtoll.report.sensitivity import axis, candidates
 
@@ -51,8 +52,8 @@ def _chart(digest: Digest, name: str, value: str, title: str) -> Spec | None:
     colour = alt.Color("budget:N", title="ε", scale=alt.Scale(domain=order, range=cycle(COLOURS, len(order))))
     x = alt.X(
         "at:Q",
-        title=constant.replace("_", " "),
-        scale=alt.Scale(type="log", nice=False, padding=10),
+        title=constant_words(constant),
+        scale=alt.Scale(type="log" if rows["at"].min() > 0 else "linear", nice=False, padding=10),
         axis=alt.Axis(tickCount=5),
     )
     y = alt.Y("shown:Q", title=title, scale=alt.Scale(zero=False, nice=True))
