@@ -132,33 +132,34 @@ def run(stage: str, cell: str, folder: Path) -> None:
         f"tune={{learning_rates={[rate * factor for factor in FACTORS]}, seeds={TUNING[stage]}}}",
         f"privacy.epsilons={json.dumps(epsilons)}",
     ]
-    chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, [*overrides], name)]
+    chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, overrides, name)]
     listed = f"strategies=[{', '.join(STRATEGIES[name] for name in chosen)}]"
     fedtoll.run(scenario, out=place(stage, cell, folder), overrides=[*overrides, listed], seeds=SEEDS[stage])
     _mark(stage, cell, folder).touch()
 
 
 def accepted(scenario: str, overrides: list[str], name: str) -> bool:
-    """Say whether a scenario accepts a strategy beside FedAvg."""
+    """Say whether a scenario accepts a strategy."""
     from fedtoll.scenarios.errors import ScenarioError
     from fedtoll.scenarios.read import read
     from fedtoll.server.plan import plan
 
-    listed = ", ".join(dict.fromkeys((STRATEGIES["fedavg"], STRATEGIES[name])))
+    alone = [*(o for o in overrides if not o.startswith("compare=")), f"strategies=[{STRATEGIES[name]}]"]
     try:
-        plan(read(scenario, [*overrides, f"strategies=[{listed}]"], seeds="0:1"), scenario)
+        plan(read(scenario, alone, seeds="0:1"), scenario)
     except ScenarioError:
         return False
     return True
 
 
 def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
-    """Return FedAvg's price and recipe gap at each ε of a finished cell."""
+    """Return FedAvg's price and recipe gap at each ε of a finished cell, and which choices lie on an edge."""
     import fedtoll
     from fedtoll.scenarios.measures import EVERYBODY
 
     results = fedtoll.load(place(stage, cell, folder))
     assert results.recipe is not None
+    edges = on_edge(results.resolved["tuning"])
     rows = []
     for label, part in (("price", results), ("recipe", results.recipe)):
         tolls = part.toll()
@@ -166,8 +167,21 @@ def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
         for _, row in part.toll_gap().iterrows():
             if row["mechanism"] == "dp-sgd" and row["strategy"] == "fedavg":
                 key = (row["strategy"], row["mechanism"], row["epsilon"])
-                rows.append({"what": label, "everybody_price": everybody[key], **row.to_dict()})
+                edge = label == "price" and bool({"inf", row["epsilon"]} & edges)
+                rows.append({"what": label, "everybody_price": everybody[key], "edge": edge, **row.to_dict()})
     return pd.DataFrame(rows).assign(cell=cell, stage=stage)
+
+
+def on_edge(tuning: list[dict[str, Any]]) -> set[float | str]:
+    """Return every ε at which the smallest or the largest learning rate was chosen."""
+    found: set[float | str] = set()
+    for epsilon in {row["epsilon"] for row in tuning}:
+        rates = {
+            row["constants"]["learning_rate"]: row["chosen"] for row in tuning if row["epsilon"] == epsilon
+        }
+        if rates[min(rates)] or rates[max(rates)]:
+            found.add(epsilon)
+    return found
 
 
 def found_at(rows: pd.DataFrame) -> set[float]:

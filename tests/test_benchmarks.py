@@ -72,3 +72,22 @@ def test_the_page_is_written_from_measurements():
     assert "again, on commit abc1234" in page
     assert page.count("training alone (d)") == page.count("(b), same core †") + page.count("(f) †") == 2
     assert "(d) ÷ (f) was 3.06 (2.41 to 5.36)" in page
+
+
+def test_the_page_of_prices_is_made_from_its_file():
+    made = importlib.import_module("benchmarks.prices_page")
+    found = json.loads((ROOT / "benchmarks/prices.json").read_text(encoding="utf-8"))
+    assert made.page(found) == (ROOT / "docs/prices.md").read_text(encoding="utf-8")
+
+
+def test_a_gap_is_real_only_if_both_stages_find_it():
+    made = importlib.import_module("benchmarks.prices_page")
+
+    def gap(gap, low, epsilon=0.5):
+        return [{"what": "price", "epsilon": epsilon, "gap": gap, "gap_low": low}]
+
+    assert made.verdict(gap(0.02, 0.001), gap(0.03, 0.002), 0.5) == "real"
+    assert made.verdict(gap(0.02, 0.001), gap(0.009, 0.002), 0.5) == "small"
+    assert made.verdict(gap(0.02, 0.001), gap(0.03, 0.0), 0.5) == "not confirmed"
+    assert made.verdict(gap(0.02, 0.001), [], 0.5) == "found once"
+    assert made.verdict(gap(0.02, None), [], 0.5) == "none"
