@@ -125,7 +125,8 @@ def _changes(compared: list[Row]) -> str:
             rows.append(
                 [
                     *(cell, f"{r['epsilon']:g}", number, r["strategy"], r["quantity"]),
-                    *(_interval(r, "difference"), _interval(second, "difference"), "yes" if same else "no"),
+                    *(_interval(r, "difference"), _interval(second, "difference")),
+                    "yes" if same else "no" if second else "not run again yet",
                 ]
             )
         if not hits:
