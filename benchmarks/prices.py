@@ -162,15 +162,19 @@ def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
     results = fedtoll.load(place(stage, cell, folder))
     assert results.recipe is not None
     edges = on_edge(results.resolved["tuning"])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for label, part in (("price", results), ("recipe", results.recipe)):
         tolls = part.toll()
-        everybody = tolls[tolls["group"] == EVERYBODY].set_index(["strategy", "mechanism", "epsilon"])["toll"]
+        everybody = tolls[tolls["group"] == EVERYBODY].set_index(["strategy", "mechanism", "epsilon"])
         for _, row in part.toll_gap().iterrows():
             if row["mechanism"] == "dp-sgd" and row["strategy"] == "fedavg":
                 key = (row["strategy"], row["mechanism"], row["epsilon"])
                 edge = label == "price" and bool({"inf", row["epsilon"]} & edges)
-                rows.append({"what": label, "everybody_price": everybody[key], "edge": edge, **row.to_dict()})
+                of_all: dict[str, Any] = {
+                    "everybody_price": everybody["toll"][key],
+                    "collapsed": everybody["collapsed"][key],  # in which share of the seeds
+                }
+                rows.append({"what": label, "edge": edge, **of_all, **row.to_dict()})  # type: ignore[dict-item]
     return pd.DataFrame(rows).assign(cell=cell, stage=stage)
 
 
@@ -178,9 +182,8 @@ def on_edge(tuning: list[dict[str, Any]]) -> set[float | str]:
     """Return every ε at which the smallest or the largest learning rate was chosen."""
     found: set[float | str] = set()
     for epsilon in {row["epsilon"] for row in tuning}:
-        rates = {
-            row["constants"]["learning_rate"]: row["chosen"] for row in tuning if row["epsilon"] == epsilon
-        }
+        tried = [row for row in tuning if row["epsilon"] == epsilon]
+        rates: dict[float, bool] = {row["constants"]["learning_rate"]: row["chosen"] for row in tried}
         if rates[min(rates)] or rates[max(rates)]:
             found.add(epsilon)
     return found

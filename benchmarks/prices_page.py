@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from benchmarks.prices import FACTORS, LEAST, SEEDS, STRATEGIES, cells
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/prices.md"
 EPSILONS = (1.0, 0.5, 0.1)
+MANY = 0.5
 Row = dict[str, Any]
 
 
@@ -25,7 +26,7 @@ def page(found: Row) -> str:
         cell: {e: verdict(search[cell], confirm.get(cell, []), e) for e in EPSILONS} for cell in search
     }
     return HEAD.format(
-        summary=_summary(search, verdicts, found["strategies"]),
+        summary=_summary(search, confirm, verdicts, found["strategies"]),
         factors=len(FACTORS),
         least=LEAST,
         search=_said(SEEDS["search"]),
@@ -55,25 +56,36 @@ def verdict(search: list[Row], confirm: list[Row], epsilon: float) -> str:
     return "real" if min(first["gap"], second["gap"]) >= LEAST else "small"
 
 
-def _summary(search: dict[str, list[Row]], verdicts: dict[str, dict[float, str]], compared: list[Row]) -> str:
+def _summary(
+    search: dict[str, list[Row]],
+    confirm: dict[str, list[Row]],
+    verdicts: dict[str, dict[float, str]],
+    compared: list[Row],
+) -> str:
     lines = []
     for e in EPSILONS:
-        real, once = (sum(v[e] == word for v in verdicts.values()) for word in ("real", "found once"))
+        real, once = ([c for c, v in verdicts.items() if v[e] == word] for word in ("real", "found once"))
+        lost = [c for c in real if (_at(confirm[c], "price", e) or {})["collapsed"] >= MANY]
         recipe, price = (
             statistics.median(row["gap"] for rows in search.values() if (row := _at(rows, what, e)))
             for what in ("recipe", "price")
         )
         lines.append(
-            f"- **ε = {e:g}**: {real} of {len(verdicts)} cells have a price gap that is real and matters"
-            + (f", and {once} more have one that was found once" if once else "")
+            f"- **ε = {e:g}**: {len(real)} of {len(verdicts)} cells have a price gap that is real and matters"
+            + (f" ({len(lost)} of them with a collapsed model)" if lost else "")
+            + (f", and {len(once)} more have one that was found once" if once else "")
             + f". In the median cell the recipe gap is {recipe:.3f} nats and the price gap {price:.3f}."
         )
     if tried := len({r["cell"] for r in compared if r["stage"] == "strategies"}):
-        first, again = (_significant(compared, stage) for stage in ("strategies", "repairs"))
-        narrower, wider = (sum(k[2] == sign for k in first & again) for sign in (-1.0, 1.0))
+        both = _significant(compared, "strategies") & _significant(compared, "repairs")
+        count = {
+            k: sum((q, sign) == k for _, _, q, sign in both)
+            for k in product(("toll gap", "disparity"), (-1, 1))
+        }
         lines.append(
-            f"- **Strategies**, in {tried} of the cells with a real gap: {narrower} changes that narrow a gap"
-            f" or disparity were found and confirmed, and {wider} that widen one."
+            f"- **Strategies**, in {tried} of the cells with a real gap, found and confirmed:"
+            f" {count['toll gap', -1]} narrow the price gap and {count['toll gap', 1]} widen it;"
+            f" {count['disparity', -1]} narrow the disparity and {count['disparity', 1]} widen it."
         )
     return "\n".join(lines)
 
@@ -86,6 +98,7 @@ def _gap_rows(search: dict[str, list[Row]], verdicts: dict[str, dict[float, str]
             price = _at(rows, "price", e)
             mark = "" if verdicts[cell][e] == "none" else "*"
             mark += "†" if price and price["edge"] else ""
+            mark += "‡" if price and price["collapsed"] >= MANY else ""
             line += [_gap(_at(rows, "recipe", e)), _gap(price) + mark]
         yield line
 
@@ -93,7 +106,7 @@ def _gap_rows(search: dict[str, list[Row]], verdicts: dict[str, dict[float, str]
 def _confirmed_rows(
     search: dict[str, list[Row]], confirm: dict[str, list[Row]], verdicts: dict[str, dict[float, str]]
 ) -> Iterable[list[str]]:
-    yield ["cell", "ε", "pays most", "everybody", "search", "confirm", "verdict"]
+    yield ["cell", "ε", "pays most", "everybody", "collapsed", "search", "confirm", "verdict"]
     for cell, by_epsilon in verdicts.items():
         for e in EPSILONS:
             if by_epsilon[e] == "none":
@@ -104,6 +117,7 @@ def _confirmed_rows(
                 f"{e:g}",
                 str(second.get("worst_group", "")),
                 _number(second.get("everybody_price")),
+                f"{second['collapsed']:.0%}" if second else "",
                 _interval(_at(search[cell], "price", e), "gap"),
                 _interval(second, "gap"),
                 by_epsilon[e],
@@ -114,30 +128,31 @@ def _changes(compared: list[Row]) -> str:
     """Return one table: what changed a gap or disparity significantly, and whether that was confirmed."""
     again = {(r["cell"], r["strategy"], r["quantity"]): r for r in compared if r["stage"] == "repairs"}
     cells_of = dict.fromkeys(r["cell"] for r in compared if r["stage"] == "strategies")
-    rows = [["cell", "ε", "strategies", "strategy", "quantity", "difference", "again", "confirmed"]]
+    rows = [["cell", "ε", "strategy", "quantity", "difference", "again", "confirmed", "everybody"]]
     for cell in cells_of:
         tested = [r for r in compared if r["stage"] == "strategies" and r["cell"] == cell]
-        number = str(len({r["strategy"] for r in tested}))
-        hits = [r for r in tested if r["significant"] and r["quantity"] != "utility"]
-        for r in hits:
+        everybody = {r["strategy"]: r for r in tested if r["quantity"] == "utility"}
+        for r in (hits := [r for r in tested if r["significant"] and r["quantity"] != "utility"]):
             second = again.get((cell, r["strategy"], r["quantity"]), {})
             same = bool(second.get("significant")) and second["difference"] * r["difference"] > 0
             rows.append(
                 [
-                    *(cell, f"{r['epsilon']:g}", number, r["strategy"], r["quantity"]),
+                    *(cell, f"{r['epsilon']:g}", r["strategy"]),
+                    "price gap" if r["quantity"] == "toll gap" else r["quantity"],
                     *(_interval(r, "difference"), _interval(second, "difference")),
                     "yes" if same else "no" if second else "not run again yet",
+                    _interval(everybody[r["strategy"]], "difference"),
                 ]
             )
         if not hits:
-            rows.append([cell, f"{tested[0]['epsilon']:g}", number, "none", "", "", "", ""])
+            rows.append([cell, f"{tested[0]['epsilon']:g}", "none", "", "", "", "", ""])
     return _table(rows)
 
 
-def _significant(compared: list[Row], stage: str) -> set[tuple[str, str, float]]:
-    """Return (cell, strategy and quantity, sign) of every significant change of a gap or disparity."""
+def _significant(compared: list[Row], stage: str) -> set[tuple[str, str, str, int]]:
+    """Return (cell, strategy, quantity, sign) of every significant change of a gap or disparity."""
     return {
-        (r["cell"], f"{r['strategy']}: {r['quantity']}", math.copysign(1, r["difference"]))
+        (r["cell"], r["strategy"], r["quantity"], 1 if r["difference"] > 0 else -1)
         for r in compared
         if r["stage"] == stage and r["significant"] and r["quantity"] != "utility"
     }
@@ -176,7 +191,7 @@ def _interval(row: Row | None, name: str) -> str:
     if not row:
         return ""
     low, high = ("gap_low", "gap_high") if name == "gap" else ("low", "high")
-    return f"{row[name]:.3f} ({row[low]:.3f} to {row[high]:.3f})"
+    return f"{row[name]:.3f} ({row[low]:.3f} to {row[high]:.3f})".replace("-", "−")
 
 
 def _table(rows: Iterable[list[str]]) -> str:
@@ -220,20 +235,25 @@ would be found once where there is none. That is why they are confirmed.
 
 Gaps under FedAvg in the search, in nats. A star marks a gap that the search finds. A dagger says that the
 choice at this ε, or at ∞, is the smallest or the largest of the rates: with more of them, or more rounds, the
-price might be another.{missing}
+price might be another. A double dagger says that the model of everybody is
+[collapsed](definitions.md#collapsed) in half of the seeds or more: it predicts one class at 0.5, or is not
+shown to rank better than chance. Then the price is that of losing what the model knew.{missing}
 
 {gaps}
 
 ## Gaps that were found
 
-With intervals. "pays most" and "everybody" (everybody's price) are those of the second stage.
+With intervals. "pays most", "everybody" (everybody's price) and "collapsed" (the model of everybody, in which
+share of the seeds) are those of the second stage.
 
 {confirmed}
 
 ## What strategies change
 
-Each strategy chose its own learning rate, like FedAvg. Negative differences are fairer. "strategies" counts
-those that the scenario accepts, beside FedAvg.
+Only significant changes are listed; all strategies were tried that the scenario accepts. Each chose its own
+learning rate, like FedAvg. A negative difference in the price gap or disparity is fairer; a negative one in
+everybody's utility is worse. The price gap is about what privacy adds, the disparity about how much the
+groups differ at this ε, for whatever reason.
 
 {changes}
 
