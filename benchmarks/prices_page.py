@@ -223,7 +223,8 @@ of its result.
   other seeds.
 - **confirm**: where the search finds a gap, seeds {confirm} with choices made anew.
 - A gap is *found* if its conservative 95% interval (all pairs of groups, Bonferroni) lies above 0. It is
-  *real* if both stages find it at the same ε. One below {least} nats in either is called *small*.
+  *real* if both stages find it at the same ε. One below {least} nats in either is called *small*. One whose
+  second stage has not been run yet was *found once*.
 - **strategies**: where a real gap is not small, {strategies} strategies at the largest such ε, with the
   same learning rates and 16 seeds, against FedAvg with Holm over all strategies and quantities of a cell.
   What changes the gap or disparity is run once more with seeds {confirm}.
