@@ -41,6 +41,8 @@ from typing import Any
 import pandas as pd
 
 HERE = Path(__file__).parent
+Row = dict[str, Any]
+EPSILONS = (1.0, 0.5, 0.1)
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 VARIED = {
     "adult-race": (13, "Other"),
@@ -116,15 +118,17 @@ def run(stage: str, cell: str, folder: Path) -> None:
     from fedtoll.scenarios.read import read
 
     scenario, overrides = cells()[cell]
-    chosen, epsilons = ["fedavg"], ["inf", 1.0, 0.5, 0.1]
-    if stage == "confirm" and not found_at(gaps("search", cell, folder)):
+    chosen, epsilons = ["fedavg"], ["inf", *EPSILONS]
+    found = [gaps(s, cell, folder) if finished(s, cell, folder) else [] for s in ("search", "confirm")]
+    verdicts = {e: verdict(found[0], found[1], e) for e in EPSILONS}
+    if stage == "confirm" and set(verdicts.values()) == {"none"}:
         return
     if stage in ("strategies", "repairs"):
-        if not (at := matters_at(cell, folder)):
+        if not (real := [e for e in EPSILONS if verdicts[e] == "real"]):
             return
-        chosen, epsilons = list(STRATEGIES), ["inf", max(at)]
+        chosen, epsilons = list(STRATEGIES), ["inf", max(real)]
         quantities = '["toll gap", "disparity", "utility"]'
-        compare = f'compare={{baseline="fedavg", epsilons=[{max(at)}], quantities={quantities}}}'
+        compare = f'compare={{baseline="fedavg", epsilons=[{max(real)}], quantities={quantities}}}'
         overrides = [*overrides, compare]
     if stage == "repairs" and not (chosen := ["fedavg", *changed("strategies", cell, folder)])[1:]:
         return
@@ -154,7 +158,7 @@ def accepted(scenario: str, overrides: list[str], name: str) -> bool:
     return True
 
 
-def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
+def gaps(stage: str, cell: str, folder: Path) -> list[Row]:
     """Return FedAvg's price and recipe gap at each ε of a finished cell, and which choices lie on an edge."""
     import fedtoll
     from fedtoll.scenarios.measures import EVERYBODY
@@ -162,20 +166,23 @@ def gaps(stage: str, cell: str, folder: Path) -> pd.DataFrame:
     results = fedtoll.load(place(stage, cell, folder))
     assert results.recipe is not None
     edges = on_edge(results.resolved["tuning"])
-    rows: list[dict[str, Any]] = []
+    rows = []
     for label, part in (("price", results), ("recipe", results.recipe)):
         tolls = part.toll()
-        everybody = tolls[tolls["group"] == EVERYBODY].set_index(["strategy", "mechanism", "epsilon"])
-        for _, row in part.toll_gap().iterrows():
-            if row["mechanism"] == "dp-sgd" and row["strategy"] == "fedavg":
-                key = (row["strategy"], row["mechanism"], row["epsilon"])
-                edge = label == "price" and bool({"inf", row["epsilon"]} & edges)
-                of_all: dict[str, Any] = {
-                    "everybody_price": everybody["toll"][key],
-                    "collapsed": everybody["collapsed"][key],  # in which share of the seeds
-                }
-                rows.append({"what": label, "edge": edge, **of_all, **row.to_dict()})  # type: ignore[dict-item]
-    return pd.DataFrame(rows).assign(cell=cell, stage=stage)
+        everybody = tolls[tolls["group"] == EVERYBODY].set_index("epsilon")
+        for row in part.toll_gap().to_dict("records"):
+            if row["mechanism"] == "dp-sgd":
+                of_all = everybody.loc[row["epsilon"]]
+                row["everybody_price"], row["collapsed"] = of_all["toll"], of_all["collapsed"]
+                row["edge"] = label == "price" and bool({"inf", row["epsilon"]} & edges)
+                rows.append({"what": label, **row, "cell": cell, "stage": stage})
+    return _plain(pd.DataFrame(rows))
+
+
+def _plain(frame: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table as JSON has them: ``None`` for what is not finite."""
+    found: list[Row] = json.loads(frame.to_json(orient="records"))
+    return found
 
 
 def on_edge(tuning: list[dict[str, Any]]) -> set[float | str]:
@@ -189,18 +196,25 @@ def on_edge(tuning: list[dict[str, Any]]) -> set[float | str]:
     return found
 
 
-def found_at(rows: pd.DataFrame) -> set[float]:
-    """Return every finite ε at which a price gap is found."""
-    found = rows[(rows["what"] == "price") & (rows["gap_low"] > 0) & (rows["epsilon"] < float("inf"))]
-    return set(found["epsilon"])
+def at(rows: list[Row], what: str, epsilon: float) -> Row | None:
+    """Return the price or the recipe gap of a cell at an ε."""
+    return next((r for r in rows if r["what"] == what and r["epsilon"] == epsilon), None)
 
 
-def matters_at(cell: str, folder: Path) -> set[float]:
-    """Return every ε at which a cell's price gap is real and matters."""
-    if not finished("confirm", cell, folder):
-        return set()
-    both = [gaps(stage, cell, folder) for stage in ("search", "confirm")]
-    return set.intersection(*(found_at(rows[rows["gap"] >= LEAST]) for rows in both))
+def verdict(search: list[Row], confirm: list[Row], epsilon: float) -> str:
+    """Return what both stages say of a cell's price gap.
+
+    ``none``: the search finds none. ``found once``: it has not been run again yet. ``not confirmed``,
+    ``small`` and ``real`` are as the page says.
+    """
+    first, second = (at(rows, "price", epsilon) for rows in (search, confirm))
+    if not first or not (first["gap_low"] or 0) > 0:
+        return "none"
+    if not second:
+        return "found once"
+    if not (second["gap_low"] or 0) > 0:
+        return "not confirmed"
+    return "real" if min(first["gap"], second["gap"]) >= LEAST else "small"
 
 
 def changed(stage: str, cell: str, folder: Path) -> list[str]:
@@ -223,13 +237,12 @@ def collect(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     for stage in ("search", "confirm"):
         for cell in names:
             if finished(stage, cell, folder):
-                found["gaps"] += json.loads(gaps(stage, cell, folder).to_json(orient="records"))
+                found["gaps"] += gaps(stage, cell, folder)
     for stage in ("strategies", "repairs"):
         for cell in names:
             if finished(stage, cell, folder):
                 compared = fedtoll.load(place(stage, cell, folder)).comparisons()
-                compared = compared.assign(cell=cell, stage=stage)
-                found["strategies"] += json.loads(compared.to_json(orient="records"))
+                found["strategies"] += _plain(compared.assign(cell=cell, stage=stage))
     return found
 
 

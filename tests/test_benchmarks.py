@@ -81,7 +81,7 @@ def test_the_page_of_prices_is_made_from_its_file():
 
 
 def test_a_gap_is_real_only_if_both_stages_find_it():
-    made = importlib.import_module("benchmarks.prices_page")
+    made = importlib.import_module("benchmarks.prices")
 
     def gap(gap, low, epsilon=0.5):
         return [{"what": "price", "epsilon": epsilon, "gap": gap, "gap_low": low}]

@@ -19,15 +19,16 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from fedtoll.clients.clipping import registry
 from fedtoll.clients.clipping.base import ClientMechanism, Codes, Floats, Public
-from fedtoll.scenarios.errors import ScenarioError, one_line
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.foreign import contained
-from fedtoll.scenarios.verdicts import Verdict, assert_none_failed
+from fedtoll.scenarios.verdicts import Verdict, assert_none_failed, judge
 
 ROUNDING = 1e-9
 
@@ -242,6 +243,16 @@ PROPERTIES: dict[str, Callable[[Kit], Complaints]] = {
 """The properties that are judged, by name."""
 
 
+def _on_a_kit(property_: Callable[[Kit], Complaints]) -> Callable[[ClientMechanism, int], Complaints]:
+    """Return a property that first takes the mechanism through batches, which may raise."""
+
+    @wraps(property_)
+    def judged(mechanism: ClientMechanism, seed: int) -> Complaints:
+        return property_(_kit(mechanism, seed))
+
+    return judged
+
+
 def conform(mechanism: ClientMechanism, *, seed: int = 0) -> list[Verdict]:
     """Run the kit on a mechanism.
 
@@ -257,15 +268,10 @@ def conform(mechanism: ClientMechanism, *, seed: int = 0) -> list[Verdict]:
     list of Verdict
         One per property, in the order of ``PROPERTIES``, and what was measured.
     """
-    verdicts: list[Verdict] = []
     with contained(), np.errstate(all="ignore"):
-        for name, complaints in PROPERTIES.items():
-            try:
-                complaint = next(complaints(_kit(mechanism, seed)), "")
-            except (Exception, SystemExit) as error:
-                complaint = one_line(f"raises {type(error).__name__}: {error}")
-            words = complaint or one_line(complaints.__doc__).rstrip(".")
-            verdicts.append(Verdict(name, "failed" if complaint else "passed", words))
+        verdicts = [
+            judge(name, _on_a_kit(property_), mechanism, seed) for name, property_ in PROPERTIES.items()
+        ]
         if all(v.outcome == "passed" for v in verdicts):
             verdicts += _shown(_kit(mechanism, seed))
     return verdicts

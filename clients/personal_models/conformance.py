@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from fedtoll.clients.personal import asked
 from fedtoll.clients.personal_models.base import Model, PersonalModel
 from fedtoll.clients.personal_models.registry import REGISTRY, declared
-from fedtoll.scenarios.errors import ScenarioError, one_line
+from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.foreign import contained
-from fedtoll.scenarios.verdicts import Verdict, assert_none_failed
+from fedtoll.scenarios.verdicts import Verdict, assert_none_failed, judge
 
 SHAPES = (((1, 5), (1,)), ((4, 3), (4,), (2, 4), (2,)))
 """The parameter arrays of a linear model and of one with a hidden layer."""
@@ -170,15 +170,8 @@ def conform(method: PersonalModel, *, seed: int = 0) -> list[Verdict]:
     list of Verdict
         One per property, in the order of ``PROPERTIES``, and what was measured.
     """
-    verdicts: list[Verdict] = []
     with contained(), np.errstate(all="ignore"):
-        for name, complaints in PROPERTIES.items():
-            try:
-                complaint = next(complaints(method, seed), "")
-            except (Exception, SystemExit) as error:
-                complaint = one_line(f"raises {type(error).__name__}: {error}")
-            words = complaint or one_line(complaints.__doc__).rstrip(".")
-            verdicts.append(Verdict(name, "failed" if complaint else "passed", words))
+        verdicts = [judge(name, property_, method, seed) for name, property_ in PROPERTIES.items()]
         if all(v.outcome == "passed" for v in verdicts):
             verdicts += _shown(method, seed)
     return verdicts

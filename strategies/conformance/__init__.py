@@ -18,13 +18,12 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.statistics import Estimate
-from fedtoll.scenarios.verdicts import Verdict, assert_none_failed
+from fedtoll.scenarios.verdicts import Verdict, assert_none_failed, judge, raised
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.conformance import properties
 from fedtoll.strategies.conformance.cohorts import Answers, Cohort, Round, all_kinds, cohort
@@ -80,21 +79,19 @@ def conform(strategy: Strategy, *, seed: int = 0) -> list[Verdict]:
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        verdicts, plays = [], list[Play]()
-        for name, complain, property_ in (
-            (STATISTICS, partial(properties.statistics, strategy), properties.statistics),
-            (ROUNDS, partial(_rounds, strategy, seed, plays), _rounds),
-        ):
-            verdicts.append(verdict := _judge(name, complain, property_))
-            if verdict.outcome == "failed":
-                return verdicts
+        verdicts, plays = list[Verdict](), list[Play]()
+        verdicts.append(judge(STATISTICS, properties.statistics, strategy))
+        if verdicts[-1].outcome != "failed":
+            verdicts.append(judge(ROUNDS, _rounds, strategy, seed, plays))
+        if verdicts[-1].outcome == "failed":
+            return verdicts
         kit = Kit(strategy, tuple(plays), seed)
         failed: set[str] = set()
-        for name, judged in PROPERTIES.items():
+        for name, property_ in PROPERTIES.items():
             if (need := _NEEDS.get(name)) in failed:
                 verdict = Verdict(name, "shown", f"not judged, because it fails {need!r}")
             else:
-                verdict = _judge(name, partial(judged, kit), judged)
+                verdict = judge(name, property_, kit)
             verdicts.append(verdict)
             failed |= {name} if verdict.outcome == "failed" else set()
         return [*verdicts, _nan(kit), _lying(strategy, seed), _speed(strategy, seed)]
@@ -105,28 +102,13 @@ def assert_conforms(strategy: Strategy, *, seed: int = 0) -> None:
     assert_none_failed(strategy, conform(strategy, seed=seed))
 
 
-def _judge(name: str, complain: Callable[[], Complaints], property_: Callable[..., Complaints]) -> Verdict:
-    try:
-        with contained():
-            complaint = next(complain(), "")
-    except (Exception, SystemExit) as error:
-        complaint = f"raises {_line(error)}"
-    if complaint:
-        return Verdict(name, "failed", " ".join(complaint.split()))
-    return Verdict(name, "passed", (property_.__doc__ or "").split("\n")[0].removesuffix("."))
-
-
-def _line(error: Exception | SystemExit) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
 def _rounds(strategy: Strategy, seed: int, plays: list[Play]) -> Complaints:
     """No round of any cohort raises."""
     for synthetic in all_kinds(strategy.requests, seed):
         try:
             plays.append(play(strategy, synthetic))
         except (Exception, SystemExit) as error:
-            yield f"{synthetic.title}: raises {_line(error)}"
+            yield f"{synthetic.title}: raises {raised(error)}"
 
 
 def _nan(kit: Kit) -> Verdict:
@@ -159,7 +141,7 @@ def _lying(strategy: Strategy, seed: int) -> Verdict:
             if np.any(change := np.abs(np.asarray(after.instructions[instruction]) - np.asarray(value))):
                 message += f"; {instruction} changes by up to {change.max():.2f}"
     except (Exception, SystemExit) as error:
-        message = f"makes it raise {_line(error)}"
+        message = f"makes it raise {raised(error)}"
     return Verdict(name, "shown", " ".join(message.split()))
 
 
@@ -177,7 +159,7 @@ def _speed(strategy: Strategy, seed: int) -> Verdict:
         with contained():
             message = f"{1000 * min(_seconds(strategy, large) for _ in range(3)):.2f}"
     except (Exception, SystemExit) as error:
-        message = f"raises {_line(error)}"
+        message = f"raises {raised(error)}"
     message += " for 20 clients of 10,000 parameters"
     return Verdict("milliseconds a round", "shown", message)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import Field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedtoll.console import echo
 from fedtoll.options import Json
 from fedtoll.scenarios.errors import ScenarioError, nearest
+
+if TYPE_CHECKING:
+    from fedtoll.scenarios.plugins import Registry
 
 
 def list_(
@@ -117,57 +120,49 @@ def _mechanisms() -> dict[str, str]:
 
 
 def _mechanism(name: str) -> str:
-    """Return what a mechanism says of itself, or why it cannot be loaded."""
-    import inspect
-
-    from fedtoll.clients.clipping import registry
+    from fedtoll.clients.clipping.registry import REGISTRY
     from fedtoll.scenarios.client import PLAIN
 
     if name == PLAIN:
         return "Plain DP-SGD: every gradient is clipped to training.clip."
-    try:
-        path = registry.resolve(name)[0]
-        return inspect.getdoc(registry.load(path)) or path
-    except ScenarioError as error:
-        return f"cannot be loaded: {str(error).removeprefix('client.mechanism: ')}"
+    return _docstring(REGISTRY, name)
 
 
 def _describe_mechanism(name: str) -> str:
-    from dataclasses import fields
-
-    from fedtoll.clients.clipping import registry
+    from fedtoll.clients.clipping.registry import REGISTRY
     from fedtoll.scenarios.client import PLAIN
 
-    stated = "" if name == PLAIN else _fields(fields(registry.load(registry.resolve(name)[0])))
+    stated = "" if name == PLAIN else _parameters(REGISTRY, name)
     return f"{name}: {_mechanism(name)}\n\nParameters: {stated or 'none'}"
 
 
 def _personal_models() -> dict[str, str]:
     from fedtoll.clients.personal_models.registry import REGISTRY
 
-    return {name: _personal_model(name).strip().splitlines()[0] for name in REGISTRY.names()}
-
-
-def _personal_model(name: str) -> str:
-    """Return what a personal model says of itself, or why it cannot be loaded."""
-    import inspect
-
-    from fedtoll.clients.personal_models.registry import REGISTRY
-
-    try:
-        path = REGISTRY.resolve(name)[0]
-        return inspect.getdoc(REGISTRY.load(path)) or path
-    except ScenarioError as error:
-        return f"cannot be loaded: {str(error).removeprefix('personal.kind: ')}"
+    return {name: _docstring(REGISTRY, name).strip().splitlines()[0] for name in REGISTRY.names()}
 
 
 def _describe_personal_model(name: str) -> str:
-    from dataclasses import fields
-
     from fedtoll.clients.personal_models.registry import REGISTRY
 
-    stated = _fields(fields(REGISTRY.load(REGISTRY.resolve(name)[0])))
-    return f"{name}: {_personal_model(name)}\n\nParameters: {stated or 'none'}"
+    return f"{name}: {_docstring(REGISTRY, name)}\n\nParameters: {_parameters(REGISTRY, name) or 'none'}"
+
+
+def _docstring(registry: Registry, name: str) -> str:
+    """Return what a class of a registry says of itself, or why it cannot be loaded."""
+    import inspect
+
+    try:
+        path = registry.resolve(name)[0]
+        return inspect.getdoc(registry.load(path)) or path
+    except ScenarioError as error:
+        return f"cannot be loaded: {str(error).removeprefix(f'{registry.key}: ')}"
+
+
+def _parameters(registry: Registry, name: str) -> str:
+    from dataclasses import fields
+
+    return _fields(fields(registry.load(registry.resolve(name)[0])))
 
 
 def _fields(stated: Iterable[Field[Any]]) -> str:
