@@ -77,7 +77,7 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     ScenarioError
         If the file cannot be read, or a column or value is not in it.
     """
-    frame, blank = _without_blanks(texts(path))
+    frame, blank = _without_blanks(cells(path, label))
     for column in (label, *groups):
         if column not in frame:
             raise ScenarioError(f"{path.name}: no column {column!r}{nearest(column, frame.columns)}")
@@ -123,23 +123,37 @@ def draft(path: Path, label: str, groups: list[str], positive: str = "", name: s
     return Draft(text, left_out, tuple(head["giving away"]))
 
 
-def texts(path: Path) -> pd.DataFrame:
-    """Return all columns of a table as trimmed strings; a missing value is empty."""
+def cells(path: Path, label: str) -> pd.DataFrame:
+    """Return all columns of a table, as numbers or as trimmed texts; a missing number is NaN, a text empty.
+
+    Numbers of the file stay numbers, unless they are the label or could be a list of whole numbers.
+    """
     file = TableFile.at(path)
     found = file.columns(file.header())
     import pandas as pd
+    from pandas.api import types
 
     frame = {}
     for name, column in found.items():
         values = column.to_pandas()
-        if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-            values = values.astype("Int64")
+        if types.is_numeric_dtype(values) and not types.is_bool_dtype(values):
+            distinct = values.dropna().unique()
+            whole = not (distinct % 1 != 0).any()
+            if name != label and not (whole and len(distinct) < FEWEST_NUMBERS):
+                frame[name] = values.astype(float)
+                continue
+            values = values.astype("Int64") if whole else values
         written = values.astype("string").fillna("").str.strip().astype(object)
-        present = written[written != ""]
-        if present.str.fullmatch(r"[+-]?\d+\.0*").all():  # whole numbers with a gap are often written 1.0
+        present = pd.Series(written.unique())
+        if present[present != ""].str.fullmatch(r"[+-]?\d+\.0*").all():  # whole, with a gap: often 1.0
             written = written.str.replace(r"\.0*$", "", regex=True)
         frame[name] = written
     return pd.DataFrame(frame)
+
+
+def _present(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return the values of a column that are not missing."""
+    return column.dropna() if column.dtype == float else column[column != ""]
 
 
 def _without_blanks(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -147,20 +161,22 @@ def _without_blanks(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     import pandas as pd
 
     found: dict[str, None] = {}
-    for name in frame:
+    texts = [str(name) for name in frame if frame[name].dtype == object]
+    for name in texts:
         distinct = pd.Series(frame[name].unique())
         words = set(distinct[distinct.str.casefold().isin(BLANKS)])
         numbers = distinct[(distinct != "") & ~distinct.isin(words)]
         if words and len(numbers) and pd.to_numeric(numbers, errors="coerce").notna().all():
             found |= dict.fromkeys(sorted(words))
-    return frame.where(~frame.isin(list(found)), ""), list(found)
+    emptied = {name: frame[name].where(~frame[name].isin(list(found)), "") for name in texts if found}
+    return frame.assign(**emptied), list(found)
 
 
 def _fact(column: pd.Series[Any]) -> tuple[str, str]:
     """Return what is proposed for a column, as TOML; or an empty string and why it is left out."""
     import pandas as pd
 
-    present = column[column != ""]
+    present = _present(column)
     distinct = present.unique()
     if len(distinct) < 2:
         return "", "has one value" if len(distinct) else "has no value"
@@ -202,7 +218,7 @@ def _attribute(column: pd.Series[Any], fact: str) -> str:
     """Return the groups that are proposed for an attribute, as TOML."""
     import pandas as pd
 
-    present = column[column != ""]
+    present = _present(column)
     if fact.startswith("{ low"):
         numbers = pd.to_numeric(present)
         least, most = float(numbers.min()), float(numbers.max())
@@ -218,7 +234,7 @@ def _attribute(column: pd.Series[Any], fact: str) -> str:
 
 
 def _has_blanks(frame: pd.DataFrame, columns: list[str]) -> bool:
-    return any((frame[name] == "").any() for name in columns)
+    return any(len(_present(frame[name])) < len(frame) for name in columns)
 
 
 def _down(value: float) -> float:
