@@ -1,6 +1,6 @@
 """Where is the price gap real at best constants, and does any strategy change it? Fixed before it ran.
 
-``python -m benchmarks.prices search|confirm|strategies|repairs|collect|page FOLDER [CELL ...]``
+``python -m benchmarks.prices search|confirm|strategies|repairs|collect FOLDER [CELL ...]``
 
 **Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
 that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
@@ -26,7 +26,8 @@ with seeds 100 to 119 and choices made anew with seeds 1100 and 1101. A change t
 confirmed.
 
 Nothing here is chosen by its results: a cell that shows no gap stays in the table. Calling a stage again
-resumes it. ``collect`` writes what is finished into ``prices.json``, ``page`` that into ``docs/prices.md``.
+resumes it. ``collect`` adds what is finished to ``prices.json``; ``python -m benchmarks.prices_page`` writes
+that into ``docs/prices.md``. What was found before is read from the folder, or else from ``prices.json``.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ STRATEGIES = {
 SEEDS = {"search": "0:10", "confirm": "100:120", "strategies": "0:16", "repairs": "100:120"}
 TUNING = {"search": "[1000, 1001]", "confirm": "[1100, 1101]"}
 TUNING |= {"strategies": TUNING["search"], "repairs": TUNING["confirm"]}
+TABLES = {"gaps": ("search", "confirm"), "strategies": ("strategies", "repairs")}
+"""The tables of ``prices.json``, and the stages whose rows each has."""
 LATER = "law-race-network"
 """The scenario that was made from what this search found."""
 LEAST = 0.01
@@ -119,7 +122,7 @@ def run(stage: str, cell: str, folder: Path) -> None:
 
     scenario, overrides = cells()[cell]
     chosen, epsilons = ["fedavg"], ["inf", *EPSILONS]
-    found = [gaps(s, cell, folder) if finished(s, cell, folder) else [] for s in ("search", "confirm")]
+    found = [gaps(stage, cell, folder) for stage in ("search", "confirm")]
     verdicts = {e: verdict(found[0], found[1], e) for e in EPSILONS}
     if stage == "confirm" and set(verdicts.values()) == {"none"}:
         return
@@ -158,7 +161,33 @@ def accepted(scenario: str, overrides: list[str], name: str) -> bool:
     return True
 
 
+def stored() -> dict[str, list[Row]]:
+    """Return the rows of ``prices.json`` by table."""
+    tables: dict[str, Any] = json.loads((HERE / "prices.json").read_text(encoding="utf-8"))
+    return {name: tables[name] for name in TABLES}
+
+
+def rows_of(table: str, stage: str, cell: str, folder: Path) -> list[Row]:
+    """Return the rows of a cell: those of its results folder if it is finished, else those stored before."""
+    if finished(stage, cell, folder):
+        return measured_gaps(stage, cell, folder) if table == "gaps" else comparisons(stage, cell, folder)
+    return [row for row in stored()[table] if (row["stage"], row["cell"]) == (stage, cell)]
+
+
+def comparisons(stage: str, cell: str, folder: Path) -> list[Row]:
+    """Return the tests of all strategies against FedAvg in a finished cell."""
+    import fedtoll
+
+    compared = fedtoll.load(place(stage, cell, folder)).comparisons()
+    return _plain(compared.assign(cell=cell, stage=stage))
+
+
 def gaps(stage: str, cell: str, folder: Path) -> list[Row]:
+    """Return FedAvg's price and recipe gap at each ε of a cell; empty if it has not been run."""
+    return rows_of("gaps", stage, cell, folder)
+
+
+def measured_gaps(stage: str, cell: str, folder: Path) -> list[Row]:
     """Return FedAvg's price and recipe gap at each ε of a finished cell, and which choices lie on an edge."""
     import fedtoll
     from fedtoll.scenarios.measures import EVERYBODY
@@ -219,30 +248,20 @@ def verdict(search: list[Row], confirm: list[Row], epsilon: float) -> str:
 
 def changed(stage: str, cell: str, folder: Path) -> list[str]:
     """Return the strategies that change the price gap or disparity of a cell significantly."""
-    import fedtoll
-
-    if not finished(stage, cell, folder):
-        return []
-    rows = fedtoll.load(place(stage, cell, folder)).comparisons()
-    rows = rows[rows["significant"] & rows["quantity"].isin(["toll gap", "disparity"])]
-    return [name for name in STRATEGIES if any(label.partition("(")[0] == name for label in rows["strategy"])]
+    rows = rows_of("strategies", stage, cell, folder)
+    labels = [r["strategy"] for r in rows if r["significant"] and r["quantity"] in ("toll gap", "disparity")]
+    return [name for name in STRATEGIES if any(label.partition("(")[0] == name for label in labels)]
 
 
 def collect(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return all finished cells as plain values."""
-    import fedtoll
+    """Return the rows of all cells that have been run, in this folder or before, as plain values."""
     from fedtoll.scenarios.run import NUMERICS
 
-    found: dict[str, Any] = {"numerics": NUMERICS, "gaps": [], "strategies": []}
-    for stage in ("search", "confirm"):
-        for cell in names:
-            if finished(stage, cell, folder):
-                found["gaps"] += gaps(stage, cell, folder)
-    for stage in ("strategies", "repairs"):
-        for cell in names:
-            if finished(stage, cell, folder):
-                compared = fedtoll.load(place(stage, cell, folder)).comparisons()
-                found["strategies"] += _plain(compared.assign(cell=cell, stage=stage))
+    found: dict[str, Any] = {"numerics": NUMERICS}
+    for table, stages in TABLES.items():
+        found[table] = [
+            row for stage in stages for cell in names for row in rows_of(table, stage, cell, folder)
+        ]
     return found
 
 
