@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-KEYS = ("a", "b", "c", "d", "e", "f", "scaling", "resume")
+KEYS = ("a", "b", "c", "d", "e", "f", "scaling", "large", "resume")
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def training_again(results: dict[str, Any]) -> dict[str, Any]:
 
 def measure_all(only: list[str], *, quick: bool) -> dict[str, Any]:
     """Measure the parts in ``only``, and return the numbers for JSON."""
-    from benchmarks import compare, measure, resume, scaling, work
+    from benchmarks import compare, large, measure, resume, scaling, work
 
     size = work.QUICK if quick else work.FULL
     results: dict[str, Any] = {
@@ -82,6 +82,9 @@ def measure_all(only: list[str], *, quick: bool) -> dict[str, Any]:
     if "scaling" in only:
         _tell("scaling")
         results["scaling"] = scaling.measure_all(quick)
+    if "large" in only:
+        _tell("large work")
+        results["large"] = large.measure_all(quick)
     if "resume" in only:
         _tell(f"{size.kills} kills")
         with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:

@@ -20,6 +20,9 @@ Tell = Callable[[str], None]
 CONSECUTIVE = 3
 """Number of rounds of training alone that are timed together, so that caches are warm."""
 
+GROUP = 15
+"""Number of runs of one seed that train in step in (g)."""
+
 
 class Whole(Protocol):
     """A variant whose whole runs can be timed."""
@@ -76,13 +79,14 @@ def whole_sweep(size: work.Size, tell: Tell) -> dict[str, Any]:
 
 
 def training_alone(only: Collection[str], size: work.Size, tell: Tell) -> dict[str, list[float]]:
-    """Time the training of single rounds of (b), (d) and (f), which take turns in every repetition."""
+    """Time the training of single rounds of (b), (d), (f) and (g), which take turns in every repetition."""
     run = work.one(size.rounds)
     timed: dict[str, Callable[[], float]] = {}
     if "b" in only:
         timed["b"] = partial(InProcess(run, "opacus").rounds, 1)
     if "d" in only:
-        timed["d"] = partial(InProcess(run, "cohort").rounds, CONSECUTIVE)
+        timed["d"] = partial((cohort := InProcess(run, "cohort")).rounds, CONSECUTIVE)
+        timed["g"] = partial(cohort.group, GROUP)
     if "f" in only:
         limit = Limit(run)
         timed |= {"products": lambda: _mean(limit.products), "draws": lambda: _mean(limit.draws)}
@@ -92,7 +96,9 @@ def training_alone(only: Collection[str], size: work.Size, tell: Tell) -> dict[s
             found[key].append(work_of())
         tell(f"training alone {repetition + 1} of {size.training}")
     if "f" in only:
-        found["f"] = [p + d for p, d in zip(found["products"], found["draws"], strict=True)]
+        parts = list(zip(found["products"], found["draws"], strict=True))
+        found["f"] = [p + d for p, d in parts]
+        found["h"] = [GROUP * p + d for p, d in parts]
     return found
 
 

@@ -15,7 +15,7 @@ from benchmarks import measure, work
 from benchmarks.synthetic import reseeded
 from fedtoll.clients.engines.base import Job, Trained
 from fedtoll.scenarios.federation import Federation
-from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.server.trainer import Trainer
 
 
@@ -71,6 +71,20 @@ class InProcess:
             tasks = [[replace(t, round=1 + r) for t in self._tasks] for r in range(1, 1 + count)]
             return sum(measure.seconds(partial(self._engine.train, run, t)) for t in tasks) / count
 
+    def group(self, size: int) -> float:
+        """Return the seconds of training one round of several runs of one seed in step.
+
+        Runs differ in σ, as those of another ε do. An uncounted round before gathers the seed's records.
+        """
+        run = self._fresh()
+        with measure.one_core():
+            self._engine.train(run, self._tasks)
+            jobs = []
+            for i in range(size):
+                tasks = [replace(t, round=2) for t in self._tasks]
+                jobs.append((run.local, [replace(t, plan=_noisier(t.plan, 1 + i / size)) for t in tasks]))
+            return measure.seconds(partial(self._engine.train_together, jobs))
+
     def _fresh(self) -> Run:
         """Return the run with a new seed for noise and batches."""
         self._seed += 1
@@ -80,3 +94,7 @@ class InProcess:
         groups = self._trainer.train(run)["groups"]
         last = groups[(groups["round"] == self.run.rounds) & (groups["group"] == "(all)")]
         self.accuracy = float(last["accuracy"].iloc[0])
+
+
+def _noisier(plan: ClientPlan, factor: float) -> ClientPlan:
+    return plan.model_copy(update={"noise_multiplier": plan.noise_multiplier * factor})

@@ -136,9 +136,10 @@ def run(stage: str, cell: str, folder: Path) -> None:
     if stage == "repairs" and not (chosen := ["fedavg", *changed("strategies", cell, folder)])[1:]:
         return
     rate = read(scenario).training.learning_rate
+    rates = [rate * factor for factor in FACTORS]
     overrides = [
         *overrides,
-        f"tune={{learning_rates={[rate * factor for factor in FACTORS]}, seeds={TUNING[stage]}}}",
+        f"tune={{method='grid', learning_rates={rates}, seeds={TUNING[stage]}}}",
         f"privacy.epsilons={json.dumps(epsilons)}",
     ]
     chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, overrides, name)]

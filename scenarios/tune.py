@@ -59,7 +59,9 @@ class Tune(Section):
     is clipped, so there are no clips and no parameters of a mechanism to try.
 
     ``method = "halving"`` drops the worse half of the candidates after one seed, then after two, four, ...
-    (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource).
+    (successive halving, Jamieson and Talwalkar 2016, with seeds as the resource). It is the default, with
+    eight seeds: with two, copies of one strategy that choose on their own differ too often
+    (docs/definitions.md). A grid has two seeds by default, and so has a choice that is charged, which is one.
 
     Candidates are trained on private records. With ``charge = "none"``, what the choice reveals is not
     counted in ε, and the privacy card says so. With ``charge = "random-stopping"``, their number is drawn
@@ -80,8 +82,8 @@ class Tune(Section):
     strategies: dict[str, Lists] = Field(default_factory=dict)
     candidates: Count | None = None
     by: Literal["everybody", "worst group"] = "everybody"
-    seeds: Seeds = (1000, 1001)
-    method: Literal["grid", "halving"] = "grid"
+    seeds: Seeds = tuple(range(1000, 1008))
+    method: Literal["grid", "halving"] = "halving"
     charge: Literal["none", "random-stopping"] = "none"
     stopping: Annotated[Distribution, Field(discriminator="kind")] | None = None
 
@@ -89,6 +91,16 @@ class Tune(Section):
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys that have their default, so that older stored scenarios stay the same."""
         return without_default(handler(self), client={}, personal={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grid(cls, stated: Any) -> Any:
+        """Fill in the defaults of a grid."""
+        if not isinstance(stated, Mapping):
+            return stated
+        one = isinstance(seeds := stated.get("seeds"), list | tuple) and len(seeds) == 1
+        grid = one or stated.get("charge", "none") != "none" or stated.get("method") == "grid"
+        return {"method": "grid", "seeds": (1000, 1001), **stated} if grid else stated
 
     @model_validator(mode="after")
     def _check(self) -> Tune:

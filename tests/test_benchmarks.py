@@ -91,3 +91,20 @@ def test_a_gap_is_real_only_if_both_stages_find_it():
     assert made.verdict(gap(0.02, 0.001), gap(0.03, 0.0), 0.5) == "not confirmed"
     assert made.verdict(gap(0.02, 0.001), [], 0.5) == "found once"
     assert made.verdict(gap(0.02, None), [], 0.5) == "none"
+
+
+def test_scenarios_whose_search_found_no_gap_say_so():
+    from fedtoll.scenarios.read import library, read
+
+    prices = importlib.import_module("benchmarks.prices")
+    searched = {row["cell"] for row in prices.stored()["gaps"] if row["stage"] == "search"}
+    silent: list[str] = []
+    wrong: list[str] = []
+    for name in sorted(set(library()) & searched):
+        search, confirm = (prices.gaps(stage, name, ROOT / "none") for stage in ("search", "confirm"))
+        found = {prices.verdict(search, confirm, epsilon) for epsilon in prices.EPSILONS}
+        says = "found none between these groups" in " ".join(read(name).description.split())
+        if says != (found == {"none"}):
+            (wrong if says else silent).append(name)
+    assert not silent
+    assert not wrong

@@ -186,8 +186,9 @@ def training(system: System) -> None:
             assert len(sigma) == 1, f"{title}: a sum has one noise"
             sd = sigma.pop() * STEP * sensitivity(strategy)
             sums = np.concatenate([noises(reseeded(private, i), clipped, strategy) for i in range(2)])
-            close(sums.ravel() / (sd * math.sqrt(K / (K - colluding))), title)
-            independent(sums, title)
+            z = sums / (sd * math.sqrt(K / (K - colluding)))
+            close(z.ravel(), title)
+            independent(z, title)
             _shares(private, clipped, sd, colluding, title)
 
 

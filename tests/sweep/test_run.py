@@ -31,7 +31,7 @@ SMALL = [
     'privacy.epsilons=["inf", 0.5]',
     'strategies=[{name="fedavg"}, {name="uniform"}]',
 ]
-RATES = "tune.learning_rates=[0.03125, 0.125, 0.5]"
+RATES = 'tune={learning_rates=[0.03125, 0.125, 0.5], method="grid"}'
 
 
 @pytest.fixture(scope="module")

@@ -319,3 +319,18 @@ def test_a_wrong_value_of_a_strategys_parameter_is_found_by_check(several, lists
         check(changed.scenario, "x")
     assert line in str(error.value)
     assert str(error.value).startswith("x: tune.strategies: ")
+
+
+@pytest.mark.parametrize(
+    ("stated", "method", "seeds"),
+    [
+        ({}, "halving", 8),
+        ({"method": "grid"}, "grid", 2),
+        ({"charge": "random-stopping"}, "grid", 2),
+        ({"seeds": [7]}, "grid", 1),
+        ({"seeds": [7, 8, 9]}, "halving", 3),
+    ],
+)
+def test_the_defaults_of_a_choice(stated, method, seeds):
+    section = Tune(**{"learning_rates": [0.5, 1.0], **stated})
+    assert (section.method, len(section.seeds)) == (method, seeds)
