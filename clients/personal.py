@@ -107,6 +107,7 @@ def _own_tasks(run: Run, tasks: Sequence[Task]) -> list[Task]:
                 anchor=each.sent,
                 own=True,
                 weights_N=None,
+                score_weights_N=None,
             )
         )
     return found

@@ -38,7 +38,7 @@ from fedtoll.clients.failures import (
     RejectedError,
 )
 from fedtoll.clients.state import LEDGER, answer, claim, enter, entered, keep_mechanism_state, mechanism_state
-from fedtoll.clients.weights import example_weights
+from fedtoll.clients.weights import example_weights, score_weights
 from fedtoll.privacy.ledger import Release, chosen, training_of
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
@@ -46,7 +46,7 @@ from fedtoll.scenarios.run import NUMERICS, Run
 
 Record = TypeVar("Record")
 
-_INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights", updates.CLIP}
+_INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights", "score_weights", updates.CLIP}
 
 MOST_RUNS = 16
 """The maximum number of runs whose records and constants are kept."""
@@ -190,6 +190,7 @@ class Clients:
         features, labels, groups = broadcast.cohort.tensors[client]
         asked = broadcast.instructions
         weights = example_weights(asked.get("group_weights"), groups, labels, run, features.dtype)
+        scores = score_weights(asked.get("score_weights"), groups, run, features.dtype)
         task = Task(
             plan=run.clients[client],
             round=broadcast.round,
@@ -198,6 +199,7 @@ class Clients:
             labels_N=labels,
             proximal_mu=float(asked.get("proximal_mu", 0.0)),
             weights_N=weights,
+            score_weights_N=scores,
             groups_N=groups,
             mechanism_state=mechanism_state(context.state, broadcast.round) if run.scales_gradients else None,
             update_clip=updates.clip(run, asked),

@@ -123,7 +123,9 @@ class Strategy:
 
         Clients accept ``proximal_mu`` (μ of FedProx, whose term is added after the noise) and
         ``group_weights`` (one weight ≥ 0 for each group, in the scenario's order, or one for each group and
-        label, group after group: a record's loss is multiplied by it before its gradient is clipped).
+        label, group after group: a record's loss is multiplied by it before its gradient is clipped) and
+        ``score_weights`` (one number c of any sign for each group: c p is added to a record's loss before its
+        gradient is clipped, where p is the model's probability of class 1; with two classes only).
         """
         return {}
 

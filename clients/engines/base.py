@@ -36,6 +36,9 @@ class Task:
     weights_N
         A weight for the loss of every record, applied before clipping: the sensitivity is still the clip,
         and clipping undoes part of a large weight.
+    score_weights_N
+        A number for every record: that many times the model's probability of class 1 is added to its loss,
+        before clipping. Two classes only.
     groups_N
         The code of every record's group, which a client-side mechanism may read.
     mechanism_state
@@ -51,6 +54,7 @@ class Task:
     labels_N: torch.Tensor
     proximal_mu: float = 0.0
     weights_N: torch.Tensor | None = None
+    score_weights_N: torch.Tensor | None = None
     groups_N: torch.Tensor | None = None
     mechanism_state: Sequence[float] | None = None
     update_clip: float | None = None

@@ -162,12 +162,12 @@ class CohortEngine:
         steps = padded_batches(run, tasks, pool.offsets_K, padding, first, self._batches)
         for (index_KB, mask_KB), (noise_KP,) in zip(steps, noises, strict=False):
             active = len(index_KB)  # a prefix: tasks are sorted by steps
-            for each, weight_N in zip(models, weights, strict=True):
-                weight_KB = None if weight_N is None else weight_N[index_KB]
+            for each, (loss_N, score_N) in zip(models, weights, strict=True):
+                weighted = gradients.Weights(*(None if x is None else x[index_KB] for x in (loss_N, score_N)))
                 scale = each.scaling(index_KB, mask_KB, pool.offsets_K)
                 other = () if scale is None else (scale,)
                 sums = gradients.clipped_sums(
-                    each.network, active, pool, index_KB, mask_KB, weight_KB, each.clip, *other
+                    each.network, active, pool, index_KB, mask_KB, weighted, each.clip, *other
                 )
                 each.step(sums, noise_KP, total_KP[:active], released_KP)
         return [each.trained() for each in models]
@@ -191,13 +191,22 @@ class CohortEngine:
             )
         return self._pools[key]
 
-    def _weights(self, tasks: Sequence[Task]) -> torch.Tensor | None:
-        """Return the weight of every record in the order of the pool, or ``None`` if all are 1."""
-        if all(t.weights_N is None for t in tasks):
-            return None
-        like = tasks[0].features_ND
-        rows = [torch.ones(len(t.labels_N)) if t.weights_N is None else t.weights_N for t in tasks]
-        return torch.cat([*rows, torch.zeros(1)]).to(self.device, like.dtype)
+    def _weights(self, tasks: Sequence[Task]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the weights of losses and of scores in the order of the pool; ``None`` if none is given."""
+        found: list[torch.Tensor | None] = []
+        for rows, usual in (
+            ([t.weights_N for t in tasks], torch.ones),
+            ([t.score_weights_N for t in tasks], torch.zeros),
+        ):
+            if all(row is None for row in rows):
+                found.append(None)
+                continue
+            filled = [
+                usual(len(t.labels_N)) if row is None else row for t, row in zip(tasks, rows, strict=True)
+            ]
+            pooled = torch.cat([*filled, torch.zeros(1)])
+            found.append(pooled.to(self.device, tasks[0].features_ND.dtype))
+        return found[0], found[1]
 
 
 def _shared(run: Run, tasks: Sequence[Task]) -> Any:

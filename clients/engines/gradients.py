@@ -37,6 +37,27 @@ class Batch:
 
 
 @dataclass
+class Weights:
+    """How the records of one step are weighted, ``[K, B]``: the loss is w ℓ + c p.
+
+    ℓ is the cross-entropy, w is 1 without ``loss_KB``, p is the probability of class 1 of two, and c is 0
+    without ``score_KB``.
+    """
+
+    loss_KB: torch.Tensor | None = None
+    score_KB: torch.Tensor | None = None
+
+    def gradient(self, logits_KBC: torch.Tensor, labels_KB: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of each example's loss with respect to its logits."""
+        d_KBC = _loss_gradient(logits_KBC, labels_KB)
+        if self.loss_KB is not None:
+            d_KBC = d_KBC * self.loss_KB.unsqueeze(2)
+        if self.score_KB is not None:
+            d_KBC = d_KBC + _score_gradient(logits_KBC) * self.score_KB.unsqueeze(2)
+        return d_KBC
+
+
+@dataclass
 class Pool:
     """The concatenated records of a block of clients, with a row of zeros at the end for padding."""
 
@@ -80,7 +101,7 @@ def clipped_sums(
     pool: Pool,
     index_KB: torch.Tensor,
     mask_KB: torch.Tensor,
-    weight_KB: torch.Tensor | None,
+    weights: Weights,
     clip: float | None,
     scale: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[torch.Tensor]:
@@ -97,9 +118,7 @@ def clipped_sums(
     for layer in network:
         inputs.append(a_KBI)
         a_KBI = _forward(layer, a_KBI, active)
-    d_KBO = _loss_gradient(a_KBI, batch.labels_KB)
-    if weight_KB is not None:
-        d_KBO = d_KBO * weight_KB.unsqueeze(2)
+    d_KBO = weights.gradient(a_KBI, batch.labels_KB)
     pairs: dict[int, tuple[Linear, torch.Tensor, torch.Tensor]] = {}
     squared_KB: torch.Tensor | None = None
     for position in range(len(network) - 1, -1, -1):
@@ -178,3 +197,12 @@ def _loss_gradient(logits_KBC: torch.Tensor, labels_KB: torch.Tensor) -> torch.T
     return probabilities.scatter_add(
         2, labels_KB.unsqueeze(2), torch.full_like(probabilities[:, :, :1], -1.0)
     )
+
+
+def _score_gradient(logits_KBC: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of each example's probability of class 1 with respect to its logits: ±p (1 − p)."""
+    if logits_KBC.shape[2] == 1:
+        p_KBC = torch.sigmoid(logits_KBC)
+        return p_KBC * (1.0 - p_KBC)
+    product_KB1 = torch.softmax(logits_KBC, dim=2).prod(dim=2, keepdim=True)
+    return torch.cat([-product_KB1, product_KB1], dim=2)

@@ -20,7 +20,7 @@ from fedtoll.clients import model
 from fedtoll.clients.clipping.steps import Steps
 from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.clients.engines.sampling import batches, begin, noise_generator, noise_keys
-from fedtoll.clients.losses import per_example
+from fedtoll.clients.losses import per_example, positive
 from fedtoll.clients.noise import noised
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, torch_seeds
@@ -73,9 +73,12 @@ class OpacusEngine:
         for rows, key, seed in zip(batches(run, task), noise_keys(run, task), seeds, strict=True):
             model.seed_torch(seed)  # for randomness inside the module, such as dropout
             optimizer.zero_grad()
-            losses = per_example(module(task.features_ND[rows]), task.labels_N[rows])
+            logits = module(task.features_ND[rows])
+            losses = per_example(logits, task.labels_N[rows])
             if task.weights_N is not None:
                 losses = losses * task.weights_N[rows]
+            if task.score_weights_N is not None:
+                losses = losses + task.score_weights_N[rows] * positive(logits)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
                 begin(optimizer.generator, key)

@@ -23,7 +23,7 @@ from fedtoll.strategies.conformance.cohorts import CLASSES, Answers, Cohort, Rou
 from fedtoll.strategies.conformance.play import Play, Step, freeze, play, round_trip, step
 from fedtoll.strategies.simplex import TOLERANCE, simplex_violation
 
-INSTRUCTIONS = ("proximal_mu", "group_weights")
+INSTRUCTIONS = ("proximal_mu", "group_weights", "score_weights")
 """The instructions that clients accept."""
 
 Complaints = Iterator[str]
@@ -269,16 +269,17 @@ def pure(kit: Kit) -> Complaints:
 
 
 def instructions(kit: Kit) -> Complaints:
-    """Clients know every instruction; values are finite and 0 or greater, with one weight per group."""
+    """Clients know every instruction; values are finite and 0 or greater (scores' any), one per group."""
     for where, federation, _, done in kit.rounds():
         for name, value in done.instructions.items():
-            groups = federation.groups if name == "group_weights" else 0
-            shapes = [(groups,), (groups * CLASSES,)] if groups else [()]
+            groups = federation.groups if name != "proximal_mu" else 0
+            shapes = [(groups,), (groups * CLASSES,)][: 1 + (name == "group_weights")] if groups else [()]
             numbers = np.asarray(value)
+            least = -np.inf if name == "score_weights" else 0
             if name not in INSTRUCTIONS:
                 yield f"{where}: clients do not know {name!r}{nearest(name, INSTRUCTIONS)}"
-            elif numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all() or (numbers < 0).any():
-                yield f"{where}: {name} = {value!r}: must be finite and 0 or greater"
+            elif numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & (numbers >= least)).all():
+                yield f"{where}: {name} = {value!r}: must be finite{'' if least else ' and 0 or greater'}"
             elif numbers.shape not in shapes:
                 expected = f"{groups} numbers, one per group" if groups else "a number"
                 yield f"{where}: {name} = {value!r}: must be {expected}"

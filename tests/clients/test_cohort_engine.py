@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedtoll.clients import engines, model
-from fedtoll.clients.engines import cohort, draws
+from fedtoll.clients import engines, losses, model
+from fedtoll.clients.engines import cohort, draws, gradients, opacus
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine, refusal
 from fedtoll.clients.engines.opacus import OpacusEngine
@@ -167,6 +167,59 @@ def test_fedprox_and_example_weights_equal_opacus(template, mechanism):
     np.testing.assert_allclose(plain[0].parameters[0], moved[0].parameters[0], atol=1e-12)
 
 
+def scored(tasks):
+    """Return the tasks with weights of scores of either sign, for every other client."""
+    rng = np.random.default_rng(8)
+    return [
+        replace(t, score_weights_N=torch.tensor(rng.normal(0, 9, len(t.labels_N))) if i % 2 == 0 else None)
+        for i, t in enumerate(tasks)
+    ]
+
+
+@pytest.mark.parametrize("mechanism", ["none", "clip-only", "dp-sgd"])
+@pytest.mark.parametrize("architecture", MODELS)
+def test_weighted_scores_equal_opacus(template, mechanism, architecture):
+    run, tasks = cohort_of(template, MODELS[architecture], 2, TWENTY[:6], mechanism=mechanism, mu=0.3)
+    assert difference(run, scored(tasks)) < 1e-10
+    plain, moved = (CohortEngine().train(run, x) for x in (tasks, scored(tasks)))
+    assert not np.allclose(plain[0].parameters[0], moved[0].parameters[0])
+    np.testing.assert_allclose(plain[1].parameters[0], moved[1].parameters[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("mechanism", ["none", "clip-only"])
+@pytest.mark.parametrize("engine", [CohortEngine, OpacusEngine])
+def test_weighted_scores_by_hand(template, monkeypatch, engine, mechanism):
+    """A step of logistic regression on w ℓ + c p, clipped record by record, in numpy."""
+    run, tasks = cohort_of(template, MODELS["logistic"], 2, [(30, 30, 0.5, 1)], mechanism=mechanism)
+    rows = np.array([0, 2, 3, 7, 29])
+    for owner in (draws, opacus):
+        monkeypatch.setattr(owner, "batches", lambda run, task: [rows])
+    rng = np.random.default_rng(4)
+    w, c = rng.uniform(0, 3, 30), rng.normal(0, 5, 30)
+    task = replace(tasks[0], weights_N=torch.tensor(w), score_weights_N=torch.tensor(c))
+    weight, bias = (np.asarray(p) for p in task.parameters)
+    x, y = task.features_ND.numpy()[rows], task.labels_N.numpy()[rows]
+    p = 1 / (1 + np.exp(-(x @ weight[0] + bias[0])))
+    d = w[rows] * (p - y) + c[rows] * p * (1 - p)
+    g = d[:, None] * np.concatenate([x, np.ones((len(rows), 1))], axis=1)
+    if mechanism == "clip-only":
+        g *= np.minimum(1, 0.5 / (np.linalg.norm(g, axis=1) + 1e-6))[:, None]
+    expected = np.append(weight[0], bias[0]) - 0.4 * g.sum(axis=0) / 15.0
+    (trained,) = engine().train(run, [task])
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in trained.parameters]), expected, atol=1e-10)
+
+
+def test_two_logits_have_the_score_of_class_1_as_autograd_says():
+    rng = np.random.default_rng(5)
+    logits, labels = torch.tensor(rng.normal(size=(1, 9, 2))), torch.tensor(rng.integers(0, 2, (1, 9)))
+    c = torch.tensor(rng.normal(size=(1, 9)))
+    found = gradients.Weights(score_KB=c).gradient(logits, labels)
+    logits.requires_grad_()
+    scores = losses.positive(logits.reshape(-1, 2)).reshape(1, 9)
+    (losses.per_example(logits.reshape(-1, 2), labels.ravel()).sum() + (c * scores).sum()).backward()
+    torch.testing.assert_close(found, logits.grad, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_records_that_are_not_finite_count_as_absent_in_both_engines(template, bad):
     run, tasks = cohort_of(template, MODELS["mlp"], 2, [(30, 30, 0.7, 4), (40, 40, 0.7, 3)])
@@ -185,9 +238,12 @@ def test_training_together_equals_training_alone(template):
 
 
 @pytest.mark.usefixtures("unrounded")
-@pytest.mark.parametrize(("outlier", "weight"), [(1.0, None), (1e6, None), (1.0, 50.0)])
+@pytest.mark.parametrize(
+    ("outlier", "weight", "score"),
+    [(1.0, None, None), (1e6, None, None), (1.0, 50.0, None), (1.0, 0.5, -70.0), (1e6, None, 70.0)],
+)
 @pytest.mark.parametrize("architecture", MODELS)
-def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier, weight):
+def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architecture, outlier, weight, score):
     """Add or remove a record with the same public size, masks and noise: ‖B·Δw/η‖ ≤ C."""
     ends = []
     for held in (20, 19):
@@ -204,6 +260,7 @@ def test_neighbours_differ_by_at_most_the_clip(template, monkeypatch, architectu
             features_ND=features[:held],
             labels_N=tasks[0].labels_N[:held],
             weights_N=None if weight is None else torch.full((held,), weight),
+            score_weights_N=None if score is None else torch.full((held,), score),
         )
         trained = CohortEngine().train(run, [task, tasks[1]])
         ends.append([np.concatenate([p.ravel() for p in t.parameters]) for t in trained])

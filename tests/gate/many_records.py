@@ -158,6 +158,7 @@ def replay(system: System) -> None:
         (34, 6, INSTRUCTIONS[1]),
         (40, -1, INSTRUCTIONS[2]),
         (13, 9, INSTRUCTIONS[3]),
+        (28, -1, INSTRUCTIONS[4]),
     ]
     thorough = system.full or system.engine == "cohort"
     for i, (round, step, instructions) in enumerate(cases[: None if thorough else 2]):

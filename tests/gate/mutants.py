@@ -146,13 +146,14 @@ _SUMS: Callable[..., Tensors] = gradients.clipped_sums
 
 
 def _examples(
-    network: Any, active: int, pool: Any, index_KB: Any, factor_KB: Any, weight_KB: Any
+    network: Any, active: int, pool: Any, index_KB: Any, factor_KB: Any, weights: Any
 ) -> list[Tensors]:
     """Return each example's unclipped gradients times its factor: ``[example][parameter][client, ...]``."""
     columns = [slice(b, b + 1) for b in range(index_KB.shape[1])]
+    each = (weights.loss_KB, weights.score_KB)
     return [
         _SUMS(network, active, pool, index_KB[:, c], factor_KB[:, c],
-              None if weight_KB is None else weight_KB[:, c], None)
+              gradients.Weights(*(None if x is None else x[:, c] for x in each)), None)
         for c in columns
     ]  # fmt: skip
 
@@ -213,9 +214,36 @@ def weights_outside_the_clip() -> list[Any]:
     def sums(
         network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
     ) -> Tensors:
-        return _SUMS(network, active, pool, index, factor * (1.0 if weight is None else weight), None, clip)
+        outside = factor * (1.0 if weight.loss_KB is None else weight.loss_KB)
+        return _SUMS(network, active, pool, index, outside, replace(weight, loss_KB=None), clip)
 
     return [patch.object(gradients, "clipped_sums", sums)]
+
+
+def _scores_apart(clipped_at: Callable[[Any], Any]) -> list[Any]:
+    """Add the gradients of weighted scores to the clipped sums, clipped by themselves or not at all."""
+
+    def sums(
+        network: Any, active: int, pool: Any, index: Any, factor: Any, weight: Any, clip: Any
+    ) -> Tensors:
+        clipped = _SUMS(network, active, pool, index, factor, replace(weight, score_KB=None), clip)
+        if weight.score_KB is None:
+            return clipped
+        alone = gradients.Weights(torch.zeros_like(weight.score_KB), weight.score_KB)
+        scores = _SUMS(network, active, pool, index, factor, alone, clipped_at(clip))
+        return [a + b for a, b in zip(clipped, scores, strict=True)]
+
+    return [patch.object(gradients, "clipped_sums", sums)]
+
+
+@mutant("the gradient of a record's weighted score is added after clipping", engines=("cohort",))
+def scores_outside_the_clip() -> list[Any]:
+    return _scores_apart(lambda clip: None)
+
+
+@mutant("the gradient of a weighted score is clipped by itself, not with its loss", engines=("cohort",))
+def scores_with_a_clip_of_their_own() -> list[Any]:
+    return _scores_apart(lambda clip: clip)
 
 
 # Noise of training.
@@ -239,6 +267,11 @@ def noise_times_nine_tenths() -> list[Any]:
 @mutant("the noise is a tenth when records are weighted, as a strategy may instruct")
 def less_noise_with_weights() -> list[Any]:
     return noising(lambda run, task: 1.0 if task.weights_N is None else 0.1)
+
+
+@mutant("the noise is a tenth when scores are weighted, as a strategy may instruct")
+def less_noise_with_score_weights() -> list[Any]:
+    return noising(lambda run, task: 1.0 if task.score_weights_N is None else 0.1)
 
 
 @mutant("the noise is a tenth with FedProx's proximal term")

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from fedtoll.clients import mechanisms
 from fedtoll.scenarios.run import Run
 from tests.gate import tables
-from tests.gate.replay import PLACE, SENSITIVITY, WEIGHED
+from tests.gate.replay import PLACE, SENSITIVITY, instructed
 from tests.gate.system import (
     CLIP,
     RATE,
@@ -38,9 +38,6 @@ from tests.gate.system import (
 DRAWS = 100_000
 FALSE_ALARM = 1e-6
 EMPTY = PLACE["E"]
-
-INSTRUCTIONS: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value in WEIGHED.items())]
-"""What clients receive in addition to the model: nothing, all instructions, and each by itself."""
 
 
 def close(z: NDArray[np.float64], title: str, false_alarm: float = FALSE_ALARM) -> None:
@@ -96,7 +93,7 @@ def summed_noise(
 @check("noise of training")
 def training(system: System) -> None:
     """Each step's noise has the sd σ C / B of the public size, even without records, for all instructions."""
-    kinds = [(at, instructions) for at in precisions(system) for instructions in INSTRUCTIONS]
+    kinds = [(at, instructions) for at in precisions(system) for instructions in instructed(system.classes)]
     for i, (at, instructions) in enumerate(kinds):
         private, clipped = long(at, asks=False)
         parameters, title = start(private), f"{at.precision}, instructions {sorted(instructions)}"
@@ -121,7 +118,7 @@ def fresh(system: System) -> None:
         vectors = [
             v
             for run in (private, reseeded)
-            for r, instructions in enumerate(INSTRUCTIONS[:3], 1)
+            for r, instructions in enumerate(instructed(system.classes)[:3], 1)
             for v in drawn(run, clipped, parameters, r, **instructions)
         ]
         for round in (1, 2):
@@ -155,7 +152,7 @@ def _cells(a: Answer, b: Answer, name: str) -> NDArray[np.float64]:
 @check("noise of statistics")
 def statistics(system: System) -> None:
     """Each cell of a statistic has noise of its own, of z times the sensitivity, under all instructions."""
-    kinds = [(at, instructions) for at in precisions(system) for instructions in INSTRUCTIONS]
+    kinds = [(at, instructions) for at in precisions(system) for instructions in instructed(system.classes)]
     rounds = [(i, *kinds[i % len(kinds)]) for i in range(64 if system.full else 32)]
     draws = []
     for i, at, instructions in rounds:

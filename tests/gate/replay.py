@@ -43,19 +43,28 @@ SENSITIVITY: dict[str, Callable[[int], float]] = {
 }
 """The L2 sensitivity of every statistic for a public size n, derived by hand."""
 
-WEIGHED: dict[str, Any] = {"group_weights": [4.0, 0.5], "proximal_mu": 0.3}
-"""The instructions that clients may receive in addition to the model."""
-
-MODELS: list[tuple[int, int, dict[str, Any], str]] = [
-    (1, 1, {}, "float64"),
-    (1, -1, WEIGHED, "float32"),
-    (2, 1, WEIGHED, "float64"),
-    (2, -1, {}, "float32"),
+MODELS: list[tuple[int, int, bool, str]] = [
+    (1, 1, False, "float64"),
+    (1, -1, True, "float32"),
+    (2, 1, True, "float64"),
+    (2, -1, False, "float32"),
 ]
-"""Seed and sign of the broadcast weights, instructions, and precision. A record with a small loss under one
-model has a large loss under its negative."""
+"""Seed and sign of the broadcast weights, whether with instructions, and precision. A record with a small
+loss under one model has a large loss under its negative."""
 
 PLACE = {site: i for i, site in enumerate(tables.SITES)}
+
+
+def weighed(classes: int) -> dict[str, Any]:
+    """Return the instructions that clients may receive in addition to the model."""
+    scores = {"score_weights": [-6.0, 5.0]} if classes == 2 else {}  # refused with more
+    return {"group_weights": [4.0, 0.5], **scores, "proximal_mu": 0.3}
+
+
+def instructed(classes: int) -> list[dict[str, Any]]:
+    """Return what clients receive in addition to the model: nothing, all instructions, and each by itself."""
+    every = weighed(classes)
+    return [{}, every, *({key: value} for key, value in every.items())]
 
 
 def moves(system: System) -> tuple[str, ...]:
@@ -73,7 +82,8 @@ def pairs(system: System, group: str = "") -> list[Pair]:
     """
     found = []
     with masks(everybody), exactly():
-        for seed, sign, instructions, precision in MODELS[: None if system.full else 2]:
+        for seed, sign, told, precision in MODELS[: None if system.full else 2]:
+            instructions = weighed(system.classes) if told else {}
             at = replace(system, precision=precision)
             known: dict[str, list[Answer]] = {}
             for moved in moves(system):

@@ -10,7 +10,7 @@ from flwr.app.message_type import MessageType
 
 from fedtoll.clients import state as client_state
 from fedtoll.server.grid import LocalGrid
-from tests.gate.replay import WEIGHED
+from tests.gate.replay import weighed
 from tests.gate.system import System, ask, check, runs, send, start
 
 
@@ -18,6 +18,7 @@ from tests.gate.system import System, ask, check, runs, send, start
 def once(system: System) -> None:
     """A client answers one broadcast per round; the same broadcast again gets the same reply, uncharged."""
     private, _ = runs(system, rounds=3)
+    told = weighed(system.classes)
     model, unrelated = start(private), start(private, seed=2)
     resplit = private.model_copy(update={"seed": private.seed + 2})
     reseeded = private.model_copy(update={"noise_seed": private.noise_seed + 1})
@@ -26,7 +27,7 @@ def once(system: System) -> None:
         first = [(a, _ledger(a.content)) for a in ask(private, model, round, grid=grid)]
         changed: list[tuple[str, Any, Any, dict[str, Any]]] = [
             ("another model", private, unrelated, {}),
-            *((f"with {key}", private, model, {key: value}) for key, value in WEIGHED.items()),
+            *((f"with {key}", private, model, {key: value}) for key, value in told.items()),
             ("records of another seed", resplit, model, {}),
             ("noise of another seed", reseeded, model, {}),
         ]

@@ -32,12 +32,14 @@ class Everything(FedAvg):
 
 @dataclass(frozen=True)
 class Tells(FedAvg):
-    """FedAvg that sends clients group weights and FedProx's μ."""
+    """FedAvg that sends clients weights of groups, weights of scores, and FedProx's μ."""
 
     weights: Sequence[float] = ()
     mu: float = 0.0
+    scores: Sequence[float] = ()
 
     def instructions(self, round: int, state: State) -> Instructions:
         """Return the given weights and μ."""
+        by_name = {"group_weights": self.weights, "score_weights": self.scores}
         sent: dict[str, float | Sequence[float]] = {"proximal_mu": self.mu} if self.mu else {}
-        return {**sent, "group_weights": self.weights} if self.weights else sent
+        return sent | {name: values for name, values in by_name.items() if values}

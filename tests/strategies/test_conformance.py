@@ -379,6 +379,16 @@ class TooFewGroups(FedAvg):
         return {"group_weights": [1.0]}
 
 
+class TooManyScores(FedAvg):
+    def instructions(self, round, state):
+        return {"score_weights": [1.0] * 99}
+
+
+class InfiniteScore(FedAvg):
+    def instructions(self, round, state):
+        return {"score_weights": [-math.inf] * 3}
+
+
 class Swallows(FedAvg):
     def __init__(self, t=1.0, **others):
         pass
@@ -421,7 +431,9 @@ BROKEN: dict[str, list[type[Strategy]]] = {
         StateOfDicts,
     ],
     "undeclared untouched": [ReadsUndeclared, LooksForUndeclared, TriesUndeclared],
-    "instructions known": [UnknownInstruction, NegativeMu, InfiniteMu, MuByClient, TooFewGroups],
+    "instructions known": [
+        *(UnknownInstruction, NegativeMu, InfiniteMu, MuByClient, TooFewGroups, TooManyScores, InfiniteScore),
+    ],
     "parameters checked": [Swallows, WrongDefault, Refused],
 }
 

@@ -15,8 +15,10 @@ from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.statistics import Estimate
+from fedtoll.server import plan as planning
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.trainer import simulate
@@ -267,6 +269,40 @@ def test_group_weights_reach_every_record_in_both_engines():
     by_cell = [parameters["cohort", tuple(cell)] for cell in np.eye(4)]
     np.testing.assert_allclose(sum(by_cell), parameters["cohort", (1.0, 1.0)], atol=1e-12)
     np.testing.assert_allclose(by_cell[2] + by_cell[3], parameters["cohort", (0.0, 1.0)], atol=1e-12)
+
+
+@pytest.mark.slow
+def test_score_weights_reach_every_record_in_both_engines():
+    """Without a clip the steps of two groups add up, and a weight may have either sign."""
+    parameters = {}
+    for engine in ("cohort", "opacus"):
+        for scores in ((), (1.5, 0.0), (0.0, -2.0), (1.5, -2.0), (-1.5, 2.0)):
+            training = {"rounds": 1, "local_steps": 1, "precision": "float64", "engine": engine}
+            run = single_run({"name": TELLS, "scores": list(scores)}, "inf", training=training, **MIXED)
+            parameters[engine, scores] = model_of(run)
+    for (engine, scores), found in parameters.items():
+        np.testing.assert_allclose(found, parameters["cohort", scores], atol=1e-12, err_msg=engine)
+    plain, first, second, both, opposite = [v - parameters["cohort", ()] for v in parameters.values()][:5]
+    assert not plain.any()
+    assert min(np.abs(first).max(), np.abs(second).max()) > 1e-3
+    np.testing.assert_allclose(first + second, both, atol=1e-12)
+    np.testing.assert_allclose(-both, opposite, atol=1e-12)
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, math.nan], [1.0, -math.inf], [1.0] * 4])
+def test_score_weights_that_cannot_be_are_refused(scores):
+    run = single_run({"name": TELLS, "scores": [1.0, 1.0]}, "inf")
+    strategy = run.strategy.model_copy(update={"parameters": {"weights": [], "mu": 0.0, "scores": scores}})
+    run = run.model_copy(update={"strategy": strategy})
+    with pytest.raises(RunError, match=r"RejectedError: score_weights .*: not 2 finite numbers"):
+        simulate(run)
+
+
+def test_score_weights_are_refused_with_more_than_two_classes():
+    scenario = read("digits-rare", [f'strategies=[{{name="{TELLS}", scores=[1.0, 1.0]}}]'], "0:1")
+    (run, *_) = planning.plan(scenario, "digits").runs
+    with pytest.raises(RunError, match="score_weights: need two classes, and the records have 10"):
+        simulate(run)
 
 
 def model_of(run: Run) -> np.ndarray:
