@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ class EvaluatedRecords:
         The client's public size.
     groups, classes
         Number of groups and of classes.
+    scores_NC
+        The probability of every class for every record.
     """
 
     losses_N: NDArray[np.float64]
@@ -45,6 +47,7 @@ class EvaluatedRecords:
     size: int
     groups: int
     classes: int
+    scores_NC: NDArray[np.float64]
 
     @cached_property
     def strata(self) -> NDArray[np.int64]:
@@ -67,14 +70,11 @@ def evaluate(
     with torch.no_grad():
         logits = module(features_ND).double()
         loss = losses.per_example(logits, labels_N)
+        scores = losses.probabilities(logits)
         # For two classes argmax would predict negative at exactly .5.
-    predicted = (
-        (losses.positive(logits) >= 0.5).long()
-        if classes == 2
-        else losses.probabilities(logits).argmax(dim=1)
-    )
+    predicted = (losses.positive(logits) >= 0.5).long() if classes == 2 else scores.argmax(dim=1)
     codes = labels_N.numpy(), predicted.numpy(), groups_N.numpy()
-    return EvaluatedRecords(loss.numpy(), *codes, size, groups, classes)
+    return EvaluatedRecords(loss.numpy(), *codes, size, groups, classes, scores.numpy())
 
 
 def release(
@@ -90,9 +90,9 @@ def release(
     """Release one statistic of a client's records: its value plus N(0, (z · sensitivity)²) in every cell.
 
     With z = 0 (the references at ε = ∞) the statistic is exact, without clipping or noise. Otherwise a loss
-    that is not finite counts as the clip, so that one record can neither abort nor dominate the round. A
-    client that adds a share of the noise, or none because a trusted server does, clips in the same way.
-    Releases are rounded as ``fedtoll.clients.noise`` tells.
+    that is not finite counts as the clip, and probabilities that are none as 0, so that one record can
+    neither abort nor dominate the round. A client that adds a share of the noise, or none because a trusted
+    server does, clips in the same way. Releases are rounded as ``fedtoll.clients.noise`` tells.
 
     Parameters
     ----------
@@ -116,6 +116,7 @@ def release(
     losses_N = records.losses_N
     if not exact:
         losses_N = np.clip(np.nan_to_num(losses_N, nan=clip, posinf=clip), 0.0, clip)
+        records = replace(records, scores_NC=np.nan_to_num(records.scores_NC, nan=0.0))
     value = np.asarray(_VALUES[plan.name](records, losses_N, clip), dtype=np.float64)
     if group is not None and value.ndim:
         value = value[group]
@@ -152,6 +153,11 @@ def _group_confusion(records: EvaluatedRecords, losses_N: Losses, clip: float) -
     return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
+def _group_score(records: EvaluatedRecords, losses_N: Losses, clip: float) -> Value:
+    columns = [np.bincount(records.groups_N, p_N, records.groups) for p_N in records.scores_NC.T]
+    return np.stack(columns, axis=1)
+
+
 def _pairs(cell_N: NDArray[np.int64], value_N: Losses, cells: int) -> NDArray[np.float64]:
     """Return the sum of the values and the number of records of every cell, ``[cells, 2]``."""
     sums = np.bincount(cell_N, weights=value_N, minlength=cells)
@@ -164,4 +170,5 @@ _VALUES: dict[str, Callable[[EvaluatedRecords, Losses, float], Value]] = {
     "group_loss": _group_loss,
     "label_group_loss": _label_group_loss,
     "group_confusion": _group_confusion,
+    "group_score": _group_score,
 }

@@ -15,6 +15,7 @@ declaration            shape            L2 sensitivity      value
 ``GroupLoss(B)``       (G, 2)           √2                  (Σ min(ℓ, B) / B, count) by group
 ``LabelGroupLoss(B)``  (G, C, 2)        √2                  the same by group and label
 ``GroupConfusion()``   (G, C, C)        1                   count by group, label, prediction
+``GroupScore()``       (G, C)           1                   Σ of the classes' probabilities by group
 =====================  ===============  ==================  ==================================
 
 n is the client's public size, G the number of groups in the scenario, C the number
@@ -188,10 +189,30 @@ class GroupConfusion:
         return 1.0
 
 
+@dataclass(frozen=True)
+class GroupScore:
+    """Sums of the classes' probabilities by group under the broadcast model: ``value[g, c] = Σ p_i(c)``.
+
+    It is the expected number of predictions of each class, and its sum over classes is the group's number of
+    records. A record adds its probabilities to one group's cells. They are 0 or more and their sum is 1, so
+    the L2 sensitivity is 1.
+    """
+
+    name: ClassVar[str] = "group_score"
+
+    def shape(self, groups: int, classes: int) -> tuple[int, ...]:
+        """Return ``(groups, classes)``."""
+        return (groups, classes)
+
+    def sensitivity(self, size: int) -> float:
+        """Return 1, because a vector of probabilities has a norm of at most 1."""
+        return 1.0
+
+
 STATISTICS: dict[str, Callable[..., Statistic]] = {
-    s.name: s for s in (MeanLoss, ErrorRate, GroupLoss, LabelGroupLoss, GroupConfusion)
+    s.name: s for s in (MeanLoss, ErrorRate, GroupLoss, LabelGroupLoss, GroupConfusion, GroupScore)
 }
 """Every declaration by name."""
 
-ADDITIVE = frozenset({"group_loss", "label_group_loss", "group_confusion"})
+ADDITIVE = frozenset({"group_loss", "label_group_loss", "group_confusion", "group_score"})
 """Sums and counts over records: their sum over clients is that of all records, with the same sensitivity."""

@@ -21,6 +21,7 @@ from fedtoll.scenarios.statistics import (
     Estimate,
     GroupConfusion,
     GroupLoss,
+    GroupScore,
     LabelGroupLoss,
     MeanLoss,
     Statistic,
@@ -226,6 +227,9 @@ def _exact(
         losses_GC = np.minimum(losses_GC, statistic.clip)
     if isinstance(statistic, ErrorRate):
         return np.asarray(wrong_GC.sum() / size)
+    if isinstance(statistic, GroupScore):
+        sure_GC = 0.9 * (counts_GC - wrong_GC) + 0.1 * wrong_GC
+        return sure_GC + (counts_GC - sure_GC)[:, ::-1]
     if isinstance(statistic, GroupConfusion):
         correct_GC = counts_GC - wrong_GC
         confusion = [np.diag(c) + np.diag(w)[:, ::-1] for c, w in zip(correct_GC, wrong_GC, strict=True)]

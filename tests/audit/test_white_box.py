@@ -286,7 +286,7 @@ def test_a_statistic_without_noise_is_seen(monkeypatch):
 
     sound = bounds()
     assert [b.view for b in sound] == views
-    assert len(views) == 10
+    assert len(views) == 12
     assert all(b.claim == gaussian_epsilon(0.01, 1e-5) and b.bound <= b.claim and b.p > 1e-3 for b in sound)
     real = mechanisms.release
 

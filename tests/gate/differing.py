@@ -109,7 +109,7 @@ def due(run: Run, client: int, rounds: list[int]) -> list[Row]:
     for turn, round in enumerate(rounds, start=1):
         if turn % EVERY == 1:
             rows += [(round, name, 1.0, Z, 1) for name in ("mean_loss", "group_loss", "label_group_loss")]
-            rows += [(round, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion")]
+            rows += [(round, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion", "group_score")]
         rows.append((round, DP_SGD, RATE, run.clients[client].noise_multiplier, STEPS))
     return rows
 

@@ -46,7 +46,7 @@ def due(run: Run, client: int, until: int = ROUNDS) -> list[Row]:
     for round in range(1, until + 1):
         if round % EVERY == 1:
             rows += [(round, name, 1.0, Z, 1) for name in ("mean_loss", "group_loss", "label_group_loss")]
-            rows += [(round, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion")]
+            rows += [(round, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion", "group_score")]
         rows.append((round, DP_SGD, RATE, run.clients[client].noise_multiplier, STEPS))
     return rows
 

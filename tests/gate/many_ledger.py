@@ -39,7 +39,7 @@ def due(run: Run, client: int, until: int, epochs: float = 1.0) -> list[Row]:
     for t in range(1, until + 1):
         if t % many.EVERY == 1:
             rows += [(t, name, 1.0, Z, 1) for name in ("mean_loss", "group_loss", "label_group_loss")]
-            rows += [(t, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion")]
+            rows += [(t, name, 1.0, Z, 1) for name in ("error_rate", "group_confusion", "group_score")]
         rows.append((t, DP_SGD, many.RATES[client], sigma, steps))
     return rows
 

@@ -49,8 +49,14 @@ WEIGHED: dict[str, Any] = {
 INSTRUCTIONS: list[dict[str, Any]] = [{}, WEIGHED, *({key: value} for key, value in WEIGHED.items())]
 """What clients receive in addition to the model: nothing, all instructions, and each by itself."""
 
-CELLS = {"mean_loss": 1, "error_rate": 1, "group_loss": 2, "label_group_loss": 4, "group_confusion": 4}
+CELLS = {
+    **{"mean_loss": 1, "error_rate": 1, "group_loss": 2},
+    **{"label_group_loss": 4, "group_confusion": 4, "group_score": 2},
+}
 """The cells of every statistic for the client's own group."""
+
+REPLACED = ("group_confusion", "group_score")
+"""Statistics that replacing a record may move by √2 times as much as adding it."""
 
 Vectors = NDArray[np.float64]
 
@@ -152,7 +158,7 @@ def statistics(system: System) -> None:
         close(part, name)
     by_client = z.transpose(1, 0, 2).reshape(z.shape[1], -1)
     most = float(np.abs(np.corrcoef(by_client) - np.eye(len(by_client))).max())
-    # Of 2,000 pairs with 96 cells each, a false alarm has probability 1e-13.
+    # Of 2,000 pairs with 112 cells each, a false alarm has probability 1e-13.
     assert most < 0.8, f"the statistics of two clients have a correlation of {most:.3f}"
     _in_bulk(run, system.seed)
 
@@ -161,7 +167,9 @@ def _in_bulk(run: Run, seed: int) -> None:
     """Check a million draws of the mechanism: over the wire they would take minutes."""
     groups, rounds = 500, 150
     codes = np.zeros(0, dtype=np.int64)
-    empty = mechanisms.EvaluatedRecords(np.zeros(0), codes, codes, codes, 20, groups, run.classes)
+    empty = mechanisms.EvaluatedRecords(
+        np.zeros(0), codes, codes, codes, 20, groups, run.classes, np.zeros((0, run.classes))
+    )
     z = []
     for index, plan in enumerate(run.statistics):
         for i in range(rounds):
@@ -186,7 +194,7 @@ def replay(system: System) -> None:
             changed = False
             for name, bound in SENSITIVITY.items():
                 most = float(np.linalg.norm(a.statistic(name) - b.statistic(name)))
-                limit = bound(many.SIZES[a.client]) * (math.sqrt(2) if name == "group_confusion" else 1)
+                limit = bound(many.SIZES[a.client]) * (math.sqrt(2) if name in REPLACED else 1)
                 assert most <= limit * (1 + 1e-6), (
                     f"{name} of client {a.client} moves by {most:.4g}, more than {limit:.4g}"
                 )

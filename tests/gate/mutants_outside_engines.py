@@ -142,6 +142,27 @@ def statistic_without_a_clip() -> list[Any]:
     ]
 
 
+@mutant("a record adds its number to the sums of probabilities, as if the pair had a norm of 1")
+def scores_with_a_count() -> list[Any]:
+    def group_score(held: Any, losses_N: Any, clip: float) -> Any:
+        value = score(held, losses_N, clip)
+        value[:, 0] = np.bincount(held.groups_N, minlength=held.groups)
+        return value
+
+    score = mechanisms._VALUES["group_score"]
+    return [patch.dict(mechanisms._VALUES, {"group_score": group_score})]
+
+
+@mutant("the log-odds of a record enter the sums of scores in place of its probabilities")
+def scores_without_a_bound() -> list[Any]:
+    def group_score(held: Any, losses_N: Any, clip: float) -> Any:
+        p_NC = held.scores_NC.clip(1e-9, 1 - 1e-9)
+        return score(replace(held, scores_NC=np.log(p_NC / (1 - p_NC))), losses_N, clip)
+
+    score = mechanisms._VALUES["group_score"]
+    return [patch.dict(mechanisms._VALUES, {"group_score": group_score})]
+
+
 # The ledger.
 
 

@@ -181,7 +181,8 @@ def in_full(system: System, name: str) -> None:
     (index,) = (i for i, s in enumerate(private.statistics) if s.name == name)
     plan, empty = private.statistics[index], np.zeros(0, dtype=np.int64)
     evaluated = mechanisms.EvaluatedRecords(
-        np.zeros(0), empty, empty, empty, 20, len(private.groups), private.classes
+        *(np.zeros(0), empty, empty, empty, 20, len(private.groups), private.classes),
+        np.zeros((0, private.classes)),
     )
     cells = plan.declaration.shape(evaluated.groups, evaluated.classes)
     draws = [

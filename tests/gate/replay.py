@@ -40,6 +40,7 @@ SENSITIVITY: dict[str, Callable[[int], float]] = {
     "group_loss": lambda n: 2**0.5,
     "label_group_loss": lambda n: 2**0.5,
     "group_confusion": lambda n: 1.0,
+    "group_score": lambda n: 1.0,
 }
 """The L2 sensitivity of every statistic for a public size n, derived by hand."""
 

@@ -23,7 +23,7 @@ from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
-from fedtoll.scenarios.statistics import GroupConfusion, GroupLoss, LabelGroupLoss
+from fedtoll.scenarios.statistics import GroupConfusion, GroupLoss, GroupScore, LabelGroupLoss
 from fedtoll.server.app import federate, fit
 from fedtoll.server.grid import LocalGrid
 from fedtoll.server.plan import check as check_scenario
@@ -56,7 +56,7 @@ from tests.gate.system import (
 from tests.peers.oracle import at_least, at_most
 
 K = len(tables.SIZES)
-SUMS = ("group_loss", "label_group_loss", "group_confusion")
+SUMS = ("group_loss", "label_group_loss", "group_confusion", "group_score")
 """The statistics that add up over clients."""
 
 TRUSTS: tuple[tuple[str, int], ...] = (("secure-aggregation", 0), ("secure-aggregation", 2), ("central", 0))
@@ -73,7 +73,7 @@ class BySize(Strategy):
 
     @property
     def requests(self) -> tuple[Any, ...]:
-        return GroupLoss(self.clip), LabelGroupLoss(self.clip), GroupConfusion()
+        return GroupLoss(self.clip), LabelGroupLoss(self.clip), GroupConfusion(), GroupScore()
 
     def public_weights(self, cohort: Any) -> Any:
         return np.array([m.size for m in cohort]) / sum(m.size for m in cohort)
@@ -364,7 +364,7 @@ def ledger(system: System) -> None:
                     row
                     for t in (1, 2, 3)
                     for row in (
-                        *((t, name, 1.0, Z, 1) for name in (*SUMS[:2], SUMS[2]) if t % 2),
+                        *((t, name, 1.0, Z, 1) for name in SUMS if t % 2),
                         (t, DP_SGD, rate, sigma, 1),
                     )
                 ]
@@ -372,7 +372,7 @@ def ledger(system: System) -> None:
                 spent = float(table[table["client"] == k]["epsilon_spent"].max())
                 if k not in {0, 3}:  # the oracles take seconds for each rate
                     continue
-                kinds = ((sigma, rate, 3), (Z, 1.0, 6))
+                kinds = ((sigma, rate, 3), (Z, 1.0, 2 * len(SUMS)))
                 least, most = at_least(kinds, DELTA, 1e-4), at_most(kinds, DELTA, 1e-4)
                 assert least <= spent <= most * 1.0005, f"{trust}: client {k} spent {spent}, not {most}"
                 assert most <= EPSILON * 1.001, f"{trust}: client {k} spends {most}, more than {EPSILON}"

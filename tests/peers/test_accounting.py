@@ -111,7 +111,7 @@ CASES: dict[str, tuple[dict[str, Any], float, dict[str, Any], dict[str, Any]]] =
     "term, many rounds": (TERM, 4.0, {"rounds": 6, "local_steps": 1}, {}),
     "term, costly statistic": (TERM, 3.0, {"sampling_rate": 0.03}, {"noise_multiplier": 4.0}),
     "term, a share of ε": (TERM, 1.0, {"rounds": 5}, {"budget_share": 0.3, "every": 2}),
-    "five statistics": (EVERYTHING, 2.0, {"rounds": 3}, {"budget_share": 0.1}),
+    "six statistics": (EVERYTHING, 2.0, {"rounds": 3}, {"budget_share": 0.1}),
 }
 
 

@@ -9,6 +9,7 @@ from fedtoll.scenarios.statistics import (
     ErrorRate,
     GroupConfusion,
     GroupLoss,
+    GroupScore,
     LabelGroupLoss,
     MeanLoss,
     Statistic,
@@ -27,7 +28,7 @@ class Everything(FedAvg):
     def requests(self) -> tuple[Statistic, ...]:
         """Return one of each."""
         losses = (MeanLoss(self.clip), GroupLoss(self.clip), LabelGroupLoss(self.clip))
-        return (*losses, ErrorRate(), GroupConfusion())
+        return (*losses, ErrorRate(), GroupConfusion(), GroupScore())
 
 
 @dataclass(frozen=True)

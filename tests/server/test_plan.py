@@ -142,7 +142,7 @@ def test_runs_come_by_strategy_epsilon_and_seed():
 def test_training_and_statistics_together_spend_the_target(strategy, target):
     run = run_of(strategy, target, statistics={"noise_multiplier": 60.0}, training={"rounds": 5})
     assert {s.noise_multiplier for s in run.statistics} <= {60.0}
-    assert len(run.statistics) == {"fedavg": 0, "term": 1}.get(strategy["name"], 5)
+    assert len(run.statistics) == {"fedavg": 0, "term": 1}.get(strategy["name"], 6)
     assert_calibrated(run)
 
 

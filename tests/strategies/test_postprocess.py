@@ -82,8 +82,8 @@ def test_every_number_of_every_statistic_leaves_with_the_noise_that_was_charged(
                 noise = (np.asarray(metrics.pop(s.name)) - own.ravel()) / sd
                 scores += noise.ravel().tolist()
             assert not metrics
-    # One group: 1 + 2 + 4 + 1 + 4 numbers a client; mixed: 1 + 4 + 8 + 1 + 8.
-    assert len(scores) == run.rounds * (3 * 12 if not change else 4 * 22)
+    # One group: 1 + 2 + 4 + 1 + 4 + 2 numbers a client; mixed: 1 + 4 + 8 + 1 + 8 + 4.
+    assert len(scores) == run.rounds * (3 * 14 if not change else 4 * 26)
     z = np.array(scores)
     assert len(np.unique(z)) == len(z)
     assert np.abs(z).min() > 1e-4
