@@ -61,6 +61,12 @@ def task(run: Run, state: RecordDict, usual: Task) -> Task:
     method, sent = built(run.personal), usual.parameters
     name = BEFORE if entered(state, usual.round) else KEPT
     kept: Model = wire.arrays(state.array_records[name]) if name in state else sent
+    return task_of(run, method, kept, usual)
+
+
+def task_of(run: Run, method: PersonalModel, kept: Model, usual: Task) -> PersonalTask:
+    """Return how a client trains that keeps a model of its own, given how it would without one."""
+    sent = usual.parameters
     values = {field: getattr(usual, field) for field in Task.__dataclass_fields__}
     mine = PersonalTask(**values, sent=sent, kept=kept, method=method)
     if method.usual:
@@ -152,10 +158,11 @@ def asked(method: PersonalModel, name: str, *given: Model | None, like: Model) -
 
 
 def _readonly(model: Model) -> list[NDArray[Any]]:
-    views = [np.asarray(x).view() for x in model]
-    for view in views:
-        view.flags.writeable = False
-    return views
+    """Return copies that cannot be written: a view would lead to the memory of other clients' models."""
+    copies = [np.array(x) for x in model]
+    for copy in copies:
+        copy.flags.writeable = False
+    return copies
 
 
 def released(each: Task, result: Result) -> list[Release]:

@@ -9,9 +9,11 @@
 
 The kit takes several clients through rounds. In place of DP-SGD it adds random numbers to the models that are
 trained, and it records what each method was given and returned. The engine charges the steps that a class
-declares and shows its methods nothing but models, so a class spends no more than ε, whatever it returns. What
-the kit finds is what makes results wrong: other shapes, a memory besides the model that is kept, or a result
-that differs when a message is repeated.
+declares and shows its methods nothing but models, so a class spends no more than ε, whatever it returns: the
+gate checks that for every class at once. What the kit finds is what makes results wrong: other shapes, a
+memory besides the model that is kept, or a result that differs when a message is repeated. It also finds a
+class that goes round the engine: a client's steps are run twice, on other records but with the same trained
+models, and nothing that leaves a method may differ.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fedtoll.clients.personal import asked
+from fedtoll.clients.engines.base import Job, Task, Trained
+from fedtoll.clients.personal import asked, task_of, train_together
 from fedtoll.clients.personal_models.base import Model, PersonalModel
 from fedtoll.clients.personal_models.registry import REGISTRY, declared
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.verdicts import Verdict, assert_none_failed, judge
 
 SHAPES = (((1, 5), (1,)), ((4, 3), (4,), (2, 4), (2,)))
@@ -113,9 +118,12 @@ def _parameters(method: PersonalModel, seed: int) -> Complaints:
 def _declared(method: PersonalModel, seed: int) -> Complaints:
     """Own steps are a whole number or None, and pulls are finite numbers of 0 or more."""
     try:
-        declared(method)
+        found = [(declared(method), method.pull, method.own_pull) for _ in range(3)]
     except ScenarioError as error:
         yield str(error)
+        return
+    if any(each != found[0] for each in found):
+        yield "own_steps, pull or own_pull differ from one reading to the next"
 
 
 def _models(method: PersonalModel, seed: int) -> Complaints:
@@ -145,12 +153,73 @@ def _memory(method: PersonalModel, seed: int) -> Complaints:
                 yield f"{call.name}: depends on calls before it, not on its arguments alone"
 
 
+@dataclass(frozen=True)
+class _Public:
+    """What the engine's way round a method reads of a run."""
+
+    method: PersonalModel
+    personal: bool = True
+    learning_rate: float = 0.5
+
+    def own_steps(self, client: ClientPlan) -> int:
+        """Return the declared own steps."""
+        return client.steps if self.method.own_steps is None else self.method.own_steps
+
+
+@dataclass
+class _Blind:
+    """An engine that trains on no record: it adds random numbers, whatever clients hold."""
+
+    rng: np.random.Generator
+    name: str = "blind"
+
+    def train(self, run: Run, tasks: Sequence[Task]) -> list[Trained]:
+        """Return the parameters of every task, with numbers added."""
+        return [
+            Trained([x + self.rng.standard_normal(x.shape) for x in task.parameters], task.plan.steps)
+            for task in tasks
+        ]
+
+    def train_together(self, jobs: Sequence[Job]) -> list[list[Trained]]:
+        """Train several runs, one after another."""
+        return [self.train(run, tasks) for run, tasks in jobs]
+
+
+def _steps(method: PersonalModel, seed: int, record: float) -> Iterator[tuple[str, list[NDArray[Any]]]]:
+    """Take a client through rounds as the engine does, and yield what it sends, keeps and is scored by."""
+    run: Any = _Public(method)
+    engine = _Blind(np.random.default_rng(seed))
+    constants: Any = {"sampling_rate": 0.5, "batch_size": 4.5, "steps": 2, "noise_multiplier": 1.0}
+    client = ClientPlan(id=0, group="", size=9, **constants)
+    kept: Model = [np.zeros(shape) for shape in SHAPES[1]]
+    sent = kept
+    features, codes = torch.full((9, 3), record), torch.full((9,), int(record > 0))
+    for round in range(1, ROUNDS + 1):
+        usual = Task(client, round, sent, features, codes, groups_N=codes)
+        task = task_of(run, method, kept, usual)
+        ((result,),) = train_together(engine, [(run, [task])])
+        assert result.own is not None
+        scored = asked(method, "score", result.own, task.sent, like=task.sent)
+        sent, kept = result.trained.parameters, result.own
+        for name, model in (("sends", sent), ("keeps", kept), ("is scored by", scored)):
+            yield name, [np.array(x) for x in model]
+
+
+def _unseen(method: PersonalModel, seed: int) -> Complaints:
+    """With the same trained models, what a client sends and keeps does not change with its records."""
+    first, second = ([*_steps(method, seed, record)] for record in (-1.0, 7.0))
+    for (name, one), (_, other) in zip(first, second, strict=True):
+        if not _equal(one, other):
+            yield f"what a client {name} depends on its records, not on trained models alone"
+
+
 PROPERTIES: dict[str, Callable[[PersonalModel, int], Complaints]] = {
     "parameters checked": _parameters,
     "steps and pulls declared": _declared,
     "models": _models,
     "same inputs, same outputs": _pure,
     "no other memory": _memory,
+    "no record seen": _unseen,
 }
 """The properties that are judged, by name."""
 

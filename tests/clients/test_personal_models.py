@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtoll.clients import train
+from fedtoll.clients.engines import sampling
+from fedtoll.clients.engines.base import Task
 from fedtoll.clients.personal_models import registry
 from fedtoll.clients.personal_models.base import PersonalModel, mixed
 from fedtoll.clients.personal_models.conformance import PROPERTIES, assert_conforms, conform
@@ -294,6 +298,46 @@ class Negative(Good):
     own_pull = -0.1
 
 
+class Peeks(Good):
+    """Sends a record, which it finds in the frames of its callers."""
+
+    def send(self, trained, sent):
+        return [x + record() for x in trained]
+
+
+class Memorises(Good):
+    """Keeps a record, and so sends it later."""
+
+    def keep(self, trained, own, sent):
+        return [x + record() for x in trained]
+
+
+class Confides(Good):
+    """Is scored by a model with a record in it; the model leaves the client with its reply."""
+
+    def score(self, kept, sent):
+        return [x + record() for x in kept]
+
+
+def record() -> float:
+    """Return a number of the client's records: those of any task in the callers' frames."""
+    frame: Any = sys._getframe()
+    while frame := frame.f_back:
+        for value in list(frame.f_locals.values()):
+            if isinstance(value, Task):
+                return float(value.features_ND.sum())
+    return 0.0
+
+
+class Indecisive(Good):
+    """Declares fewer steps when runs are planned than later."""
+
+    @property
+    def own_steps(self):
+        SEEN["asked"] = SEEN.get("asked", 0) + 1
+        return 0 if SEEN["asked"] < SEEN.get("until", 3) else SEEN["asked"]
+
+
 WRONG = {
     Remembers: "no other memory",
     Counts: "same inputs, same outputs",
@@ -302,7 +346,72 @@ WRONG = {
     OtherShape: "models",
     Overflows: "models",
     Negative: "steps and pulls declared",
+    Indecisive: "steps and pulls declared",
+    Peeks: "no record seen",
+    Memorises: "no record seen",
+    Confides: "no record seen",
 }
+
+
+GIVEN: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Greedy(PersonalModel):
+    """Looks at all that it is given, and sends all of it at once."""
+
+    own_steps = 2
+
+    def begin(self, sent, kept):
+        return self.everything(sent, kept)
+
+    def own_begin(self, sent, kept):
+        return self.everything(kept, sent)
+
+    def send(self, trained, sent):
+        return self.everything(trained, sent)
+
+    def keep(self, trained, own, sent):
+        return self.everything(own, trained, sent)
+
+    def everything(self, *models):
+        GIVEN.append([x.copy() for model in models for x in model])
+        assert all(x.base is None for model in models for x in model)  # no way to other memory
+        return [3.0 * sum(arrays) for arrays in zip(*models, strict=True)]
+
+
+@pytest.mark.parametrize("engine", ["cohort", "opacus"])
+@pytest.mark.parametrize("epsilon", [2.0, "inf"])
+def test_a_class_is_given_nothing_of_records_that_no_batch_has(engine, epsilon, monkeypatch):
+    """So all that it can send comes from clipped and noised steps: the gate measures those."""
+    run = one({"kind": f"{__name__}:Greedy"}, epsilon, training={"engine": engine})
+    found = []
+    for drawn, records in ((False, 1.0), (False, -50.0), (True, 1.0), (True, -50.0)):
+        monkeypatch.setattr(sampling, "poisson", lambda rng, n, q, drawn=drawn: np.arange(n if drawn else 0))
+        real = train._tensors
+        monkeypatch.setattr(
+            train, "_tensors", lambda *a, real=real, r=records: [(r * x, y, g) for x, y, g in real(*a)]
+        )
+        GIVEN.clear()
+        trained(run)
+        monkeypatch.setattr(train, "_tensors", real)
+        found.append([np.concatenate([np.ravel(x) for x in each]) for each in GIVEN])
+    assert len(found[0]) == 4 * 3 * 3  # methods, clients, rounds
+    assert all(map(np.array_equal, found[0], found[1]))
+    assert not all(map(np.array_equal, found[2], found[3]))  # what batches have does show
+
+
+def test_steps_that_a_class_declares_later_are_not_run():
+    """The engine takes the steps that the noise was calibrated for and the ledger charges."""
+    SEEN.clear()
+    SEEN["until"] = 1_000
+    run = one({"kind": f"{__name__}:Indecisive"}, 3.0)
+    SEEN["until"] = 0
+    ledger = simulate(run)["ledger"]
+    assert Indecisive().own_steps > 0
+    assert run.personal is not None
+    assert run.personal.own_steps == 0
+    assert set(ledger["release"]) == {"dp-sgd"}
 
 
 def test_the_unbroken_one_conforms():
