@@ -10,8 +10,8 @@ import numpy as np
 
 from fedtoll.scenarios.statistics import GroupLoss, Statistic
 from fedtoll.strategies.base import Instructions, Member, Report, State, Strategy, Weights, sizes
-from fedtoll.strategies.counts import add_counts
 from fedtoll.strategies.fedminmax import HEAVIEST, groups_of
+from fedtoll.strategies.group_means import group_means
 from fedtoll.strategies.simplex import project
 
 
@@ -117,18 +117,8 @@ class FPFL(Strategy):
             weights = mixture[index] * [r.size for r in reports] / n_G[index]
             return weights / weights.sum(), {**state, "multipliers": multipliers}
         sd_KG2 = np.stack([np.asarray(r.statistics["group_loss"].sd, dtype=float) for r in reports])
-        floor_G = np.maximum(np.sqrt((sd_KG2[:, :, 1] ** 2).sum(axis=0)), 1.0)
-        state = {**state, **add_counts(state, reports, value_KG2[:, :, 1])}
-        known_KG = state["counts"] / state["releases"][:, None]
-        present_K = np.isin(state["counts.clients"], [r.client for r in reports])
-        here_G = known_KG[present_K].sum(axis=0)
-        all_G = np.maximum(known_KG.sum(axis=0), floor_G)
-        share_G = all_G / all_G.sum()
-        losses_G = self.clip * value_KG2[:, :, 0].sum(axis=0) / np.maximum(here_G, floor_G)
-        if not present_K.all():  # a group whose records are all missing has no loss of its own
-            moves_G = here_G > floor_G
-            mean = losses_G[moves_G] @ share_G[moves_G] / share_G[moves_G].sum() if moves_G.any() else 0.0
-            losses_G = np.where(moves_G, losses_G, mean)
+        losses_G = self.clip * value_KG2[:, :, 0].sum(axis=0)
+        state, share_G, losses_G = group_means(state, reports, value_KG2[:, :, 1], sd_KG2[:, :, 1], losses_G)
         old = state.get("multipliers", np.zeros(len(share_G)))
         mixture, multipliers = self._moved(old, losses_G, share_G)
         return sizes(reports), {**state, "share": share_G, "mixture": mixture, "multipliers": multipliers}

@@ -67,7 +67,7 @@ def test_with_fractional_orders_the_oracle_is_a_little_above(tmp_path, capsys, m
         assert theirs * (1 - 1e-3) < ours <= theirs * (1 + 1e-9)
 
 
-SLOW = ("fairfed", "fedfb", "fedminmax", "fpfl")
+SLOW = ("fairfed", "fedfb", "fedminmax", "fpfl", "puffle")
 """Strategies that ask for statistics of other kinds than ``term``; the rest repeat one of these."""
 
 

@@ -205,13 +205,24 @@ def test_with_several_local_steps_the_composed_epsilon_would_not_hold():
 
 @pytest.mark.parametrize("by", SUMS)
 @pytest.mark.parametrize(
-    "name", ["fedavg", "uniform", "fedavgm", "fedadam", "fedyogi", "fedprox", "fedminmax"]
+    "name",
+    [
+        *("fedavg", "uniform", "fedavgm", "fedadam", "fedyogi", "fedprox"),
+        *("fedminmax", "puffle", "dp-fermi", "fedfdp"),
+    ],
 )
 def test_strategies_with_public_weights_run(by, name):
     tables = simulate(one({"name": name}, by))
     assert tables["groups"]["accuracy"].notna().all()
-    assert not {"group_loss", "group_loss_sd"} & {*tables["clients"]}
-    assert ("group_loss" in tables["rounds"]) == (name == "fedminmax")
+    asked = {
+        "fedminmax": "group_loss",
+        "fedfdp": "group_loss",
+        "puffle": "group_score",
+        "dp-fermi": "group_score",
+    }
+    for statistic in ("group_loss", "group_score"):
+        assert not {statistic, f"{statistic}_sd"} & {*tables["clients"]}
+        assert (statistic in tables["rounds"]) == (asked.get(name) == statistic)
 
 
 @dataclass(frozen=True)
@@ -249,6 +260,7 @@ def test_strategies_that_need_single_clients_are_refused_before_training(name, r
 def test_fedtolls_strategies_are_all_decided():
     ours = {n for n in registry.names() if registry.resolve(n)[0].startswith("fedtoll.")}
     run = {"fedavg", "uniform", "fedavgm", "fedadam", "fedyogi", "fedprox", "fedminmax"}
+    run |= {"puffle", "dp-fermi", "fedfdp"}
     assert run <= ours
     for name in ours - run - {*NEEDS}:
         stated = scenario({"name": name}, training=ONE_STEP, privacy={"epsilons": [2.0], "trust": "central"})
