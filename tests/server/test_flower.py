@@ -1,6 +1,6 @@
 """The same app under ``flwr run``: a SuperLink, Flower's simulation and Ray, started and stopped by us.
 
-Each start takes half a minute, so the assertions share as few as they can.
+Each run takes half a minute of a core, so the assertions share as few as they can.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -41,69 +44,82 @@ def factory(inputs, outputs):
 
 
 @pytest.fixture(scope="module")
-def flower(tmp_path_factory) -> tuple[Plan, Store, list[str]]:
-    """Run FedAvg, clip-only, and TERM at ε = 2, under one SuperLink."""
-    every = planned(FEDAVG, TERM, privacy={"epsilons": ["clip-only", 2.0]}, training={"engine": "opacus"})
-    plan = replace(every, runs=(every.runs[0], every.runs[3]))
-    store = Store(tmp_path_factory.mktemp("flower"))
+def one(tmp_path_factory) -> Iterator[AbstractContextManager[Any]]:
+    """Yield a block in which ``superlink.execute`` uses the same SuperLink as in all other such blocks."""
+    folder = tmp_path_factory.mktemp("superlink")
+    with superlink.superlink(folder) as flwr:
+        yield patch.object(superlink, "superlink", lambda home: nullcontext(flwr))
+
+
+def trained(plan: Plan, folder: Path, one: AbstractContextManager[Any]) -> Store:
+    """Train all runs of a plan under Flower."""
+    store = Store(folder)
     store.open(plan, TOML, "test")
     done: list[Run] = []
-    failures = superlink.execute(plan, store, finished=done.append)
-    assert failures == []
+    with one:
+        assert superlink.execute(plan, store, finished=done.append) == []
     assert done == list(plan.runs)
-    return plan, store, failures
+    return store
+
+
+@pytest.fixture(scope="module")
+def flower(tmp_path_factory, one) -> tuple[Plan, Store]:
+    """Run FedAvg, clip-only, and TERM at ε = 2; both end with a calibration."""
+    every = planned(
+        FEDAVG,
+        TERM,
+        privacy={"epsilons": ["clip-only", 2.0]},
+        training={"engine": "opacus"},
+        calibration={"noise_multiplier": 10.0},
+    )
+    plan = replace(every, runs=(every.runs[0], every.runs[3]))
+    return plan, trained(plan, tmp_path_factory.mktemp("flower"), one)
+
+
+def assert_the_same(run: Run, store: Store) -> None:
+    """Check that the stored tables have the bytes that this process gives."""
+    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
+    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["fedavg", "term"])
 def test_the_final_bytes_are_those_of_this_process(flower, number):
-    plan, store, _ = flower
-    run = plan.runs[number]
-    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
-    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
-
-
-def test_sums_are_those_of_this_process(tmp_path):
-    """Secure aggregation is simulated in the app, so Flower's simulation gives the same sums."""
-    plan = planned(
-        {"name": "fedminmax"},
-        privacy={"epsilons": [2.0], "trust": "secure-aggregation", "colluding": 1},
-        training={"engine": "opacus", "local_steps": 1},
-    )
-    store = Store(tmp_path)
-    store.open(plan, TOML, "test")
-    assert superlink.execute(plan, store, finished=lambda run: None) == []
-    (run,) = plan.runs
-    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
-    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+    """The last message of a run is one to evaluate."""
+    plan, store = flower
+    assert_the_same(plan.runs[number], store)
 
 
 SECTIONS: dict[str, dict[str, Any]] = {
-    "own models": {"personal": {"kind": "ditto", "strength": 0.2, "steps": 1}},
-    "calibration": {"calibration": {"noise_multiplier": 10.0}},
-    "participation": {"participation": {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}},
+    # Secure aggregation is simulated in the app, so Flower's simulation gives the same sums.
+    "sums": {
+        "strategies": [{"name": "fedminmax"}],
+        "privacy": {"epsilons": [2.0], "trust": "secure-aggregation", "colluding": 1},
+        "training": {"engine": "opacus", "local_steps": 1},
+    },
+    # They last from round to round in Flower's state.
+    "own models": {
+        "privacy": {"epsilons": [2.0]},
+        "training": {"engine": "opacus"},
+        "personal": {"kind": "ditto", "strength": 0.2, "steps": 1},
+    },
     "clients as the unit": {
-        "participation": {"kind": "poisson", "rate": 0.5},
         "privacy": {"epsilons": [2.0], "unit": "client", "trust": "central", "adaptive_clip": 0.5},
+        "training": {"engine": "opacus"},
+        "participation": {"kind": "poisson", "rate": 0.5},
     },
 }
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_what_other_sections_do_is_that_of_this_process(tmp_path, section):
-    """Own models last from round to round in Flower's state; the last message is one to evaluate."""
-    stated = {"privacy": {"epsilons": [2.0]}, "training": {"engine": "opacus"}, **SECTIONS[section]}
-    plan = planned(FEDAVG, **stated)
-    store = Store(tmp_path)
-    store.open(plan, TOML, "test")
-    assert superlink.execute(plan, store, finished=lambda run: None) == []
+def test_what_other_sections_do_is_that_of_this_process(tmp_path, one, section):
+    plan = planned(**SECTIONS[section])
     (run,) = plan.runs
-    assert run.attendance.present_TK.all() == ("participation" not in stated)
-    here, there = parquet(simulate(run)), store.folder / "runs" / run.hash
-    assert {name: (there / f"{name}.parquet").read_bytes() for name in here} == here
+    assert run.attendance.present_TK.all() == ("participation" not in SECTIONS[section])
+    assert_the_same(run, trained(plan, tmp_path, one))
 
 
 def test_what_is_there_starts_nothing(flower, monkeypatch):
-    plan, store, _ = flower
+    plan, store = flower
     monkeypatch.setattr(superlink, "superlink", None)
     assert superlink.execute(plan, store) == []
 
@@ -155,10 +171,16 @@ def test_a_client_that_raises_there_is_a_failed_command(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 @pytest.mark.parametrize(
-    ("signum", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+    ("signum", "code", "when"),
+    [
+        (signal.SIGINT, 130, "ClientAppActor"),
+        (signal.SIGKILL, -9, "ClientAppActor"),
+        (signal.SIGTERM, 143, "flwr-simulation"),
+        (signal.SIGHUP, 129, "flower-superlink"),
+    ],
 )
-def test_a_signal_leaves_no_process_behind(tmp_path, signum, code):
+def test_a_signal_leaves_no_process_behind(tmp_path, signum, code, when):
+    """Whatever the last process is that was started: the SuperLink, the simulation or a client."""
     ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, children ignore it too
     try:
         process, mark = start(tmp_path, "--set", "training.rounds=2000")
@@ -166,7 +188,7 @@ def test_a_signal_leaves_no_process_behind(tmp_path, signum, code):
         signal.signal(signal.SIGHUP, ignored)
     try:
         deadline = time.monotonic() + 240
-        while not any("ClientAppActor" in command for command in alive(mark)):
+        while not any(when in command for command in alive(mark)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.5)

@@ -75,11 +75,15 @@ def test_the_command_says_what_was_skipped(here, tmp_path, fragile, caplog):
 
 @pytest.mark.slow
 def test_the_final_bytes_are_those_of_this_process_under_flower_too(tmp_path, fragile):
-    every = planned(TERM, privacy={"epsilons": [2.0]}, training=TRAINING, model={"kind": fragile}, seeds=[2])
+    """Clients are away by plan, and others fail."""
+    rare = {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}
+    changes = {"training": TRAINING, "model": {"kind": fragile}, "participation": rare, "seeds": [2]}
+    every = planned(TERM, privacy={"epsilons": [2.0]}, **changes)
     store = Store(Path(tmp_path) / "out")
     store.open(every, TOML, "test")
     assert superlink.execute(every, store) == []
     (run,) = every.runs
+    assert not run.attendance.present_TK.all()
     here, there = simulate(run), store.folder / "runs" / run.hash
     assert {n: (there / f"{n}.parquet").read_bytes() for n in parquet(here)} == parquet(here)
     assert (here["clients"]["skipped"] != "").sum() == 3

@@ -34,8 +34,8 @@ TIMEOUT = 1800.0
 STOP = 30.0
 """Seconds that ending a SuperLink with all its descendants may take."""
 
-POLL, POLL_STORED = 10.0, 3.0
-"""Seconds between two looks at its status: while it trains, and once its results are stored."""
+POLL, POLL_MOST, POLL_STORED = 10.0, 60.0, 3.0
+"""Seconds between two looks at its status: at first, at most, and once its results are stored."""
 
 
 def execute(
@@ -233,15 +233,19 @@ def _follow(
     """Wait until a run ends; return its status and Flower's details.
 
     Starting Flower's command takes a core some seconds, which the run needs itself. So the status is polled
-    seldom, and more often once the results are stored.
+    ever more seldom, and again once the results are stored and the app has had time to end.
     """
-    asked = time.monotonic()
-    deadline = asked + timeout
-    while time.monotonic() < deadline:
+    started = asked = now = time.monotonic()
+    there = False
+    while now < started + timeout:
         time.sleep(1)
-        if time.monotonic() - asked < (POLL_STORED if stored() else POLL):
+        now = time.monotonic()
+        if not there and stored():
+            there, asked = True, now
+        pause = POLL_STORED if there else min(max(POLL, asked - started), POLL_MOST)
+        if now < min(asked + pause, started + timeout):
             continue
-        asked = time.monotonic()
+        asked = now
         (entry,) = _json(flwr, "ls", "own", "--run-id", run_id)["runs"]
         if entry["status"].startswith("finished"):
             details = " ".join(str(entry.get("status-details") or "no reason given").split())
