@@ -1,21 +1,25 @@
-"""The Flower ``ClientApp``: trains one client, one message at a time."""
+"""The Flower ``ClientApp``: trains one client, one message at a time.
+
+Torch is imported for training only, because SuperNodes load this module for every message.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedtoll.clients import train as handler
+from fedtoll.clients import roll_call as handler
 from fedtoll.clients.failures import CLIENT_FAILED, REASONS
-from fedtoll.clients.node import Decided, Node
 
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from fedtoll.clients.node import Decided, Node
+
 _log = logging.getLogger("fedtoll")
 app = ClientApp()
 _nodes: dict[Decided, Node] = {}  # Flower calls functions, so what rounds share lives as long as the process
@@ -47,6 +51,11 @@ def _node(context: Context) -> Node:
 
     In a simulation one process is many nodes in turn. They decide nothing, and so share one object.
     """
+    import torch
+
+    from fedtoll.clients.node import Decided, Node
+
+    torch.set_num_threads(1)
     decided = Decided.of(context)
     if decided not in _nodes:
         _nodes.clear()

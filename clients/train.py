@@ -37,14 +37,17 @@ from fedtoll.clients.failures import (
     Failure,
     RejectedError,
 )
+from fedtoll.clients.roll_call import partition_id
+from fedtoll.clients.roll_call import roll_call as roll_call  # the in-process Grid asks its clients here
 from fedtoll.clients.state import LEDGER, answer, claim, enter, entered, keep_mechanism_state, mechanism_state
 from fedtoll.clients.weights import example_weights, score_weights
 from fedtoll.privacy.ledger import Release, chosen, training_of
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
-from fedtoll.scenarios.run import NUMERICS, Run
+from fedtoll.scenarios.run import Run
 
 Record = TypeVar("Record")
+_partition_id = partition_id
 
 _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights", "score_weights", updates.CLIP}
 
@@ -322,16 +325,6 @@ def _reply(job: _Job, result: personal.Result) -> Message:
     return Message(RecordDict(records), reply_to=job.message)
 
 
-def roll_call(message: Message, context: Context) -> Message:
-    """Reply with the client of this node and its version of fedtoll."""
-    from fedtoll import __version__
-
-    content = ConfigRecord(
-        {"partition-id": _partition_id(context), "fedtoll": __version__, "numerics": NUMERICS}
-    )
-    return Message(RecordDict({"roll-call": content}), reply_to=message)
-
-
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:
     """Release every statistic that is due in this one of the client's rounds."""
     run, module = cohort.run, cohort.module
@@ -357,10 +350,6 @@ def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> 
         (statistic, mechanisms.release(statistic, records, group=group, index=index, **key))
         for index, statistic in due
     ]
-
-
-def _partition_id(context: Context) -> int:
-    return int(context.node_config["partition-id"])
 
 
 def _round_of(message: Message) -> int:
