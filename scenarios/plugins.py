@@ -12,9 +12,11 @@ import importlib
 import inspect
 import json
 import math
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +32,42 @@ def refusal(key: str, message: str) -> ScenarioError:
     return ScenarioError(" ".join(f"{key}: {message}".split()))
 
 
-def located(name: str, key: str, installed: Callable[[str], str]) -> str:
+def installed(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group, in alphabetical order.
+
+    Reading the metadata of all packages takes milliseconds, and a sweep asks for each run. So they are read
+    again only if a folder of ``sys.path`` changed, as it does when a package is installed or removed.
+    """
+    return _installed_in(group, tuple((folder, _modified(folder)) for folder in sys.path))
+
+
+def _modified(folder: str) -> int:
+    try:
+        return Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=8)
+def _installed_in(group: str, folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(sorted(entry_points(group=group), key=lambda e: (e.name, e.value)))
+
+
+def located(name: str, key: str, path_of: Callable[[str], str]) -> str:
     """Return the path of a class, ``module:Class`` or ``/absolute/file.py:Class``.
 
     Parameters
     ----------
     name, key
         What the user wrote, and the key under which.
-    installed
+    path_of
         Returns the import path of an entry point, or raises.
     """
     module, colon, attribute = name.rpartition(":")
     if not colon:
         if name.endswith(".py"):
             raise refusal(key, f"{name!r}: write {name}:Class, with the name of its class")
-        module, _, attribute = installed(name).rpartition(":")
+        module, _, attribute = path_of(name).rpartition(":")
     if module.endswith(".py") and not shipped.received(Path(module)):
         try:
             module = str(Path(module).expanduser().resolve())
@@ -149,7 +172,7 @@ class Registry:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all, with those of installed packages."""
-        return tuple(sorted({*self.built_in, *(entry.name for entry in entry_points(group=self.group))}))
+        return tuple(sorted({*self.built_in, *(entry.name for entry in installed(self.group))}))
 
     def resolve(self, name: str, known: Iterable[str] = ()) -> tuple[str, str]:
         """Return the path of a class, and the SHA-256 of its source; empty for fedtoll's own.
@@ -167,8 +190,8 @@ class Registry:
             If nothing has the name, two packages install it, or its class cannot be loaded. One line.
         """
 
-        def installed(name: str) -> str:
-            found = {entry.value for entry in entry_points(group=self.group) if entry.name == name}
+        def path_of(name: str) -> str:
+            found = {entry.value for entry in installed(self.group) if entry.name == name}
             found |= {self.built_in[name]} if name in self.built_in else set()
             if not found:
                 raise self.refusal(f"{name!r} is unknown{nearest(name, [*self.names(), *known])}")
@@ -177,7 +200,7 @@ class Registry:
                 raise self.refusal(f"{name!r} is {both}; write package.module:Class instead")
             return found.pop()
 
-        path = located(name, self.key, installed)
+        path = located(name, self.key, path_of)
         return path, digest(name, self.key, path, self.load(path))
 
     def load(self, path: str) -> Any:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import sys
 import typing
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from fedtoll.scenarios import plugins
@@ -40,25 +37,9 @@ def installed_path(name: str) -> str:
 
 
 def _installed() -> dict[str, list[EntryPoint]]:
-    """Return the entry points of every name, in alphabetical order.
-
-    Reading the metadata of all packages takes milliseconds, and a sweep asks for each run. So they are read
-    again only if a folder of ``sys.path`` changed, as it does when a package is installed or removed.
-    """
-    return _installed_in(tuple((folder, _modified(folder)) for folder in sys.path))
-
-
-def _modified(folder: str) -> int:
-    try:
-        return Path(folder or ".").stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-@lru_cache(maxsize=1)
-def _installed_in(folders: tuple[tuple[str, int], ...]) -> dict[str, list[EntryPoint]]:
+    """Return the entry points of every name, in alphabetical order."""
     installed: dict[str, list[EntryPoint]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+    for entry in plugins.installed(GROUP):
         installed.setdefault(entry.name, []).append(entry)
     return installed
 

@@ -11,7 +11,6 @@ import difflib
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ class PluginSource(UserSource):
 
 def names() -> tuple[str, ...]:
     """Return the names of all sources that other packages install, including those that cannot be loaded."""
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    return tuple(sorted({entry.name for entry in plugins.installed(GROUP)}))
 
 
 def located(name: str) -> str:
@@ -82,7 +81,7 @@ def located(name: str) -> str:
 
 
 def _named(name: str) -> str:
-    found = {entry.value for entry in entry_points(group=GROUP) if entry.name == name}
+    found = {entry.value for entry in plugins.installed(GROUP) if entry.name == name}
     if not found:
         raise _error(f"{name!r} is unknown{nearest(name, names())}")
     if len(found) > 1:

@@ -163,7 +163,10 @@ def test_a_mixture_is_scored_and_its_own_part_is_kept(own):
 def test_a_package_can_install_one_under_a_name(own, monkeypatch):
     monkeypatch.syspath_prepend(str(own.parent))
     entries = [EntryPoint("mix", "own:Mixture", "fedtoll.personal_models")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [e for e in entries if e.group == group])
+    known = plugins.installed
+    monkeypatch.setattr(
+        plugins, "installed", lambda group: [*known(group), *(e for e in entries if e.group == group)]
+    )
     assert "mix" in registry.REGISTRY.names()
     named, imported = one({"kind": "mix"}), one({"kind": "own:Mixture"})
     assert named.personal is not None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fedtoll
+from fedtoll.scenarios import plugins
 from fedtoll.scenarios.data import DataSource, load_table, named, plugin, source_of
 from fedtoll.scenarios.data.config import TableFacts
 from fedtoll.scenarios.errors import ScenarioError
@@ -282,7 +283,10 @@ def installed(monkeypatch, tmp_path):
     (tmp_path / "charted.py").write_text(f"{SOURCE}\n    public = True\n")
     monkeypatch.syspath_prepend(tmp_path)
     entries = [EntryPoint("charts", "charted:Mine", plugin.GROUP), EntryPoint("gone", "gone:X", plugin.GROUP)]
-    monkeypatch.setattr(plugin, "entry_points", lambda group: entries if group == plugin.GROUP else [])
+    known = plugins.installed
+    monkeypatch.setattr(
+        plugins, "installed", lambda group: entries if group == plugin.GROUP else known(group)
+    )
     return entries
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedtoll.scenarios import plugins
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
@@ -157,7 +158,7 @@ def test_packages_are_read_again_only_after_a_change(tmp_path, monkeypatch):
         read.append(group)
         return entry_points(group=group)
 
-    monkeypatch.setattr(registry, "entry_points", counted)
+    monkeypatch.setattr(plugins, "entry_points", counted)
     monkeypatch.syspath_prepend(tmp_path)
     for _ in range(2):
         with pytest.raises(ScenarioError, match="'late' is unknown"):
