@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import typer.main
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
@@ -85,6 +87,13 @@ def _built_in_records_once():
         return built_in_table(source.name) if source in BUILT_IN else load_table(source)
 
     with patch.object(Federation, "resolve", once), patch.object(federation, "load_table", load):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _command_line_once():
+    """Read the signatures of all commands once per process, not at every call of a command: it takes .1 s."""
+    with patch.object(typer.main, "get_command", functools.cache(typer.main.get_command)):
         yield
 
 

@@ -101,13 +101,24 @@ _WRITES = {
 
 
 class Watch:
-    """Notes every file that this process writes outside the allowed folders, while it is on."""
+    """Notes every file that this process writes outside the allowed folders, while it is on.
+
+    A hook cannot be taken back, and is called for every import and every file that is opened. So it is
+    added when it is first needed.
+    """
 
     def __init__(self) -> None:
         self.on = False
+        self.added = False
         self.allowed: tuple[str, ...] = ()
         self.outside: list[str] = []
-        sys.addaudithook(self._hear)
+
+    def start(self, allowed: tuple[str, ...]) -> None:
+        """Note what is written outside these folders from now on."""
+        if not self.added:
+            sys.addaudithook(self._hear)
+            self.added = True
+        self.allowed, self.outside, self.on = allowed, [], True
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.on or (event != "open" and event not in _WRITES):
@@ -355,9 +366,8 @@ def attempt(edge: str, number: int, seed: int, made: World) -> tuple[str, str]:
     case = EDGES[edge](random.Random(f"{edge} {seed} {number}"), made)
     before = state(made.elsewhere)
     allowed = [made.temporary, made.place / "cache", *([case.out] if case.out else [])]
-    WATCH.allowed, WATCH.outside = (*(f"{p}" for p in allowed), "/dev/", "/proc/self"), []
     inputs = {file.name for file in made.here.iterdir()} | ({case.out.name} if case.out else set())
-    WATCH.on = True
+    WATCH.start((*(f"{p}" for p in allowed), "/dev/", "/proc/self"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
