@@ -8,9 +8,13 @@ import warnings
 
 import pytest
 
-from tests.test_walls import FILES
+from tests.test_walls import FILES, SOURCE
 
-MODULES = [".".join(("fedtoll", *p.with_suffix("").parts)).removesuffix(".__init__") for p in FILES]
+MODULES = [
+    ".".join(("fedtoll", *p.with_suffix("").parts)).removesuffix(".__init__")
+    for p in FILES
+    if ">>>" in (SOURCE / p).read_text(encoding="utf-8")
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -18,9 +22,9 @@ def test_the_examples_of_a_module(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
     assert found.failed == 0
 
 
 def test_there_are_examples():
-    found = [doctest.DocTestFinder().find(importlib.import_module(name)) for name in MODULES]
-    assert sum(bool(example.examples) for examples in found for example in examples) > 40
+    assert len(MODULES) > 40

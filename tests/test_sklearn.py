@@ -42,12 +42,21 @@ def expected_failures(estimator):
     [
         DPClassifier(),
         DPClassifier(epsilon=INF, hidden=(16,)),
-        DPClassifier(epsilon=8.0, hidden=(8,), public_size=200),
     ],
     expected_failed_checks=expected_failures,
     xfail_strict=True,
 )
 def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [DPClassifier(epsilon=8.0, hidden=(8,), public_size=200)],
+    expected_failed_checks=expected_failures,
+    xfail_strict=True,
+)
+def test_its_contract_with_a_network_of_given_public_size(estimator, check):
     check(estimator)
 
 

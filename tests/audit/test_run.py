@@ -108,6 +108,7 @@ def test_every_group_has_the_claim_and_the_bound_of_every_view(audited):
     assert not audited[1]["broken"]
 
 
+@pytest.mark.slow
 def test_every_group_is_attacked_at_every_epsilon(audited):
     frame = pd.DataFrame(audited[1]["membership"])
     assert len(frame) == 2 * 2 * 2 * 3  # strategies, ε, attacks, groups and everybody

@@ -90,7 +90,7 @@ def test_what_can_change_a_number_changes_every_hash(before, override):
 
 @pytest.mark.parametrize(
     "override",
-    ["training.clip=2.0", "privacy.delta=1e-7", "privacy.noise_seed=7", 'privacy.accountant="prv"'],
+    ["training.clip=2.0", "privacy.delta=1e-7", "privacy.noise_seed=7", 'privacy.accountant="rdp"'],
 )
 def test_what_only_privacy_uses_changes_private_runs_only(before, override):
     after = _hashes(override)

@@ -62,6 +62,17 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def least(tmp_path_factory) -> Path:
+    """The results of one strategy and seed, tuned, without a report."""
+    place: Path = tmp_path_factory.mktemp("least")
+    few = ['strategies=[{name="fedavg"}]']
+    scenario = own.write(place, own.patients(), own.TUNE)
+    fedtoll.run(scenario, out=place / "results", overrides=few, seeds="0:1", executor="serial")
+    (place / "results/audit").mkdir()
+    return place / "results"
+
+
+@pytest.fixture(scope="module")
 def untuned(tmp_path_factory) -> Path:
     """The results of a scenario that stores predictions, skips replies and probes other learning rates."""
     place: Path = tmp_path_factory.mktemp("untuned")
@@ -253,13 +264,13 @@ def test_predictions_are_never_copied(untuned, tmp_path):
     assert not list((tmp_path / "copy").rglob("predictions*"))
 
 
-def test_nothing_is_overwritten_and_the_command_prints_one_line(here, folder, tmp_path):
-    code, out, err = here("export", folder, "--shareable", "copy")
+def test_nothing_is_overwritten_and_the_command_prints_one_line(here, least, tmp_path):
+    code, out, err = here("export", least, "--shareable", "copy")
     assert (code, err) == (0, "")
-    assert out.startswith("copy: 8 runs; left out: clients.parquet, groups.parquet, rounds.parquet, audit, ")
+    assert out.startswith("copy: 2 runs; left out: clients.parquet, groups.parquet, rounds.parquet, audit, ")
     assert out.count("\n") == 1
     before = files(tmp_path / "copy")
-    code, out, err = here("export", folder, "--shareable", "copy", "--with-measures")
+    code, out, err = here("export", least, "--shareable", "copy", "--with-measures")
     assert (code, out, err) == (2, "", "fedtoll: copy: exists already; choose another name\n")
     assert files(tmp_path / "copy") == before
     code, _, err = here("export", tmp_path, "--shareable", "other")
@@ -268,14 +279,14 @@ def test_nothing_is_overwritten_and_the_command_prints_one_line(here, folder, tm
 
 
 @pytest.mark.parametrize("damage", ["hash", "run", "ledger", "scenario"])
-def test_a_damaged_folder_is_one_line(here, folder, tmp_path, damage):
+def test_a_damaged_folder_is_one_line(here, least, tmp_path, damage):
     import shutil
 
-    shutil.copytree(folder, place := tmp_path / "damaged")
+    shutil.copytree(least, place := tmp_path / "damaged")
     resolved: dict[str, Any] = json.loads((place / "resolved.json").read_text())
     if damage == "hash":
         resolved["recipe"][0]["hash"] = "../../elsewhere"
-    run = place / "runs" / json.loads((folder / "resolved.json").read_text())["recipe"][0]["hash"]
+    run = place / "runs" / json.loads((least / "resolved.json").read_text())["recipe"][0]["hash"]
     if damage == "run":
         (run / "run.json").write_text("[]")
     if damage == "ledger":

@@ -273,6 +273,7 @@ def test_the_reference_is_compared_with_a_converged_model(tuned):
     )
 
 
+@pytest.mark.slow
 def test_candidates_of_other_versions_are_refused_before_anything_is_trained(tuned, folder, monkeypatch):
     from fedtoll.sweep import cache
 
