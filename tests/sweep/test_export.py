@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fedtoll
-from fedtoll.audit.run import prepare, run_audit
+from fedtoll.audit import run as audits
 from fedtoll.report import write_report
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.server.store import TABLES
@@ -90,10 +90,13 @@ def untuned(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory) -> Path:
-    """The results of an audit."""
+    """The results of an audit of few observations, which has the same files."""
     place: Path = tmp_path_factory.mktemp("audited")
     scenario = own.write(place, own.patients())
-    run_audit(prepare(scenario, ['strategies=[{name="fedavg"}]'], "0:4"), place / "results", workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audits, "OBSERVATIONS", dict.fromkeys(audits.OBSERVATIONS, 1000))
+        prepared = audits.prepare(scenario, ['strategies=[{name="fedavg"}]'], "0:4")
+        audits.run_audit(prepared, place / "results", workers=1)
     return place / "results"
 
 
