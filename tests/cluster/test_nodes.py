@@ -61,6 +61,11 @@ def stored(folder: Path) -> int:
     return len(list(folder.glob("runs/[!.]*")))
 
 
+def pause(folder: Path, seconds: float) -> None:
+    """Set how long the strategy of commands that start from now on waits in every round."""
+    (folder / "pauses.py").write_text(f"SECONDS = {seconds}\n")
+
+
 def start(folder: Path, *arguments: str, address: str = "") -> subprocess.Popen[str]:
     """Start `fedtoll run` in a folder from which own modules can be imported."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), "COLUMNS": "400"}
@@ -106,7 +111,7 @@ def sweep(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
     folder = tmp_path_factory.mktemp("sweep")
     own.write(folder, own.patients(), toml=SCENARIO)
     (folder / "slow.py").write_text(SLOW)
-    (folder / "pauses.py").write_text("SECONDS = 3.0\n")
+    pause(folder, 0.0)
     (folder / "nets.py").write_text(NETS)
     process = start(folder, "patients.toml", "--out", "serial", "--executor", "serial", "--no-probe")
     assert finish(process)[0] == 0
@@ -119,6 +124,7 @@ def test_own_files_reach_a_node_whose_worker_and_which_then_is_killed(cluster, s
     address, _ = cluster
     folder, expected = sweep
     log = tmp_path / "log"
+    pause(folder, 3.0)
     with second(tmp_path / "second", address, folder, FEDTOLL_TEST_LOG=str(log)) as other:
         out = folder / "killed"
         process = start(
@@ -184,6 +190,7 @@ def test_a_frozen_node_costs_time_but_no_run(cluster, sweep, tmp_path):
     address, _ = cluster
     folder, expected = sweep
     log = tmp_path / "log"
+    pause(folder, 3.0)
     with second(tmp_path / "second", address, folder, FEDTOLL_TEST_LOG=str(log)) as other:
         process = start(
             folder,
@@ -200,6 +207,7 @@ def test_a_frozen_node_costs_time_but_no_run(cluster, sweep, tmp_path):
 def test_at_most_so_many_runs_at_once_as_asked_for(cluster, sweep, tmp_path):
     address, first = cluster
     folder, expected = sweep
+    pause(folder, 1.0)
     with second(tmp_path / "second", address, folder) as other:
         process = start(
             folder,
@@ -221,6 +229,7 @@ def test_another_ray_on_this_machine_is_not_used_unless_it_is_named(cluster, swe
     ended = time.monotonic() + 120
     while first.workers() and time.monotonic() < ended:  # those of the test before are still ending
         time.sleep(0.2)
+    pause(folder, 1.0)
     process = start(folder, "patients.toml", "--out", "local", "--executor", "ray", "--no-probe")
     used = 0
     while process.poll() is None:
@@ -235,6 +244,7 @@ def test_a_head_that_dies_ends_the_command_with_one_line_and_keeps_what_is_store
     folder, expected = sweep
     out = folder / "headless"
     command = ("patients.toml", "--out", "headless", "--no-probe", "--executor")
+    pause(folder, 3.0)
     with head(tmp_path / "head") as (address, first):
         process = start(folder, *command, "ray", address=address)
         wait(lambda: stored(out), process)
@@ -246,5 +256,6 @@ def test_a_head_that_dies_ends_the_command_with_one_line_and_keeps_what_is_store
     assert err.count("\n") == 1
     assert err.startswith(f"fedtoll: Ray at {address}: ")
     assert 0 < stored(out) < 8
+    pause(folder, 0.0)
     assert finish(start(folder, *command, "serial"))[0] == 0
     assert tables(out) == expected
