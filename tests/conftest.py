@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import typer.main
+from hypothesis import HealthCheck, settings
 
 import fedtoll  # noqa: F401  (switches telemetry, update checks and usage statistics off)
 from fedtoll import cli
@@ -29,6 +30,9 @@ from fedtoll.server.plan import plan
 from tests.shared import built_in_table
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it, children inherit that
+
+settings.register_profile("fedtoll", settings(), suppress_health_check=[HealthCheck.too_slow])  # busy machine
+settings.load_profile("fedtoll")
 
 BUILT_IN = tuple(SOURCES.values())
 

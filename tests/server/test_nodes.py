@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -264,3 +266,9 @@ def test_files_that_cannot_be_split(own):
 def test_older_runs_keep_their_hash():
     """The new key is not in the JSON of a run that does not use it."""
     assert "holders" not in planned(FEDAVG).runs[0].to_json()
+
+
+@pytest.mark.slow
+def test_the_process_that_answers_a_roll_call_imports_no_torch():
+    code = "import sys; from fedtoll.clients.app import roll_call; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
