@@ -9,10 +9,10 @@
 
 The kit takes several clients through rounds. In place of DP-SGD it adds random numbers to the models that are
 trained, and it records what each method was given and returned. The engine charges the steps that a class
-declares and shows its methods nothing but models, so a class spends no more than ε, whatever it returns: the
-gate checks that for every class at once. What the kit finds is what makes results wrong: other shapes, a
-memory besides the model that is kept, or a result that differs when a message is repeated. It also finds a
-class that goes round the engine: a client's steps are run twice, on other records but with the same trained
+declares and shows its methods nothing but models, so a class spends no more than ε, whatever it returns; the
+gate measures the engine. What the kit finds is what makes results wrong: other shapes, a memory besides the
+model that is kept, or a result that differs when a message is repeated. It also finds a class that looks for
+records elsewhere in the process: a client's steps are run twice, on other records but with the same trained
 models, and nothing that leaves a method may differ.
 """
 
