@@ -13,6 +13,7 @@ from torch import nn
 
 from fedtoll.clients import losses
 from fedtoll.clients.noise import noised
+from fedtoll.clients.updates import to_norm
 from fedtoll.scenarios.run import StatisticPlan
 from fedtoll.scenarios.statistics import Estimate, Value
 from fedtoll.scenarios.streams import Purpose, stream
@@ -94,6 +95,9 @@ def release(
     neither abort nor dominate the round. A client that adds a share of the noise, or none because a trusted
     server does, clips in the same way. Releases are rounded as ``fedtoll.clients.noise`` tells.
 
+    If a client is the unit of privacy, its whole value, a vector of all cells, is scaled down to the norm
+    ``plan.client_bound``: that is the most by which all of its records together move the sum over clients.
+
     Parameters
     ----------
     plan
@@ -118,9 +122,11 @@ def release(
         losses_N = np.clip(np.nan_to_num(losses_N, nan=clip, posinf=clip), 0.0, clip)
         records = replace(records, scores_NC=np.nan_to_num(records.scores_NC, nan=0.0))
     value = np.asarray(_VALUES[plan.name](records, losses_N, clip), dtype=np.float64)
+    if plan.client_bound is not None and not exact:
+        value = np.asarray(to_norm([value], plan.client_bound)[0][0], dtype=np.float64)
     if group is not None and value.ndim:
         value = value[group]
-    sd = plan.added_noise * plan.declaration.sensitivity(records.size)
+    sd = plan.added_noise * plan.sensitivity(records.size)
     if sd > 0:
         normals = stream(seed, Purpose.STATISTIC, client, round, index).standard_normal((1, *value.shape))
         value = noised(torch.from_numpy(value[None]), torch.from_numpy(normals), [sd])[0].numpy()

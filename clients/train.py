@@ -41,7 +41,7 @@ from fedtoll.clients.roll_call import partition_id
 from fedtoll.clients.roll_call import roll_call as roll_call  # the in-process Grid asks its clients here
 from fedtoll.clients.state import LEDGER, answer, claim, enter, entered, keep_mechanism_state, mechanism_state
 from fedtoll.clients.weights import example_weights, score_weights
-from fedtoll.privacy.ledger import Release, chosen, training_of
+from fedtoll.privacy.ledger import DP_SGD, Release, chosen, joint
 from fedtoll.scenarios.federation import Federation, Records
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import Run
@@ -303,8 +303,10 @@ def _reply(job: _Job, result: personal.Result) -> Message:
     """Record the releases in the client's ledger, and return the reply."""
     plan, round, trained = job.task.plan, job.task.round, result.trained
     released = [Release(plan.id, round, s.name, 1.0, s.noise_multiplier, 1) for s, _ in job.answers]
-    rate, count = job.run.trained(plan) if job.run.unit == "client" else (plan.sampling_rate, trained.steps)
-    released.append(Release(plan.id, round, training_of(job.run), rate, plan.noise_multiplier, count))
+    sigma = plan.noise_multiplier
+    released.append(Release(plan.id, round, DP_SGD, plan.sampling_rate, sigma, trained.steps))
+    if job.run.unit == "client":  # all of them are one release
+        released = [joint(job.run, plan, round, [s for s, _ in job.answers])]
     released += personal.released(job.task, result)
     if LEDGER not in job.context.state:
         released = [*chosen(job.run, plan), *released]
@@ -328,7 +330,7 @@ def _reply(job: _Job, result: personal.Result) -> Message:
 def _answers(cohort: _Cohort, task: Task, groups_N: torch.Tensor, turn: int) -> mechanisms.Answers:
     """Release every statistic that is due in this one of the client's rounds."""
     run, module = cohort.run, cohort.module
-    due = [(i, statistic) for i, statistic in enumerate(run.statistics) if statistic.due(turn)]
+    due = run.due(task.round, turn)
     if not due or module is None:
         return []
     plan = task.plan

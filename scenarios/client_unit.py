@@ -23,6 +23,23 @@ bit b_k = [‖Δ_k‖ ≤ C_t] − 1/2 to a second sum, whose sensitivity is 1/2
 
 Both sums come from one sample of clients, so a round is one Gaussian release of the pair. With noise
 multipliers z_Δ and z_b its own is z = (z_Δ⁻² + z_b⁻²)^(−1/2), which is charged.
+
+Statistics that a strategy requests (sums and counts by group) join the same release. Client k has the vector
+S_k of all cells of a statistic, computed on all its records at the broadcast model, and sends
+
+    V_k = S_k · min(1, M s / ‖S_k‖)
+
+where s is the sensitivity to one record and M = ``statistics.record_cap``: whatever it holds, a client counts
+as at most M records of one cell. All cells shrink by one factor, so the mean loss of a group within a client
+stays what it is. A client without records sends zeros. So all records of one client together move Σ_k V_k by
+at most M s, and the noise has the standard deviation z_s M s. M is public: by default the largest public
+size, with which no client shrinks that holds no more records than it declares.
+
+V_k, Δ_k and b_k of a round come from one sample of clients. Divided by their sensitivities and noise
+multipliers they are one vector, which one client moves by at most (z_Δ⁻² + z_b⁻² + Σ_s z_s⁻²)^(1/2): one
+Gaussian release, whose z is the inverse. To charge statistics as releases of their own would assume a second,
+independent sample of clients, and understate ε. Strategies are shown the noised sum times the public factor
+Σ_j n_j / Σ_j n_j a_j, an estimate of the total over all clients. (Derived here.)
 """
 
 from __future__ import annotations
@@ -30,6 +47,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from fedtoll.scenarios.statistics import ADDITIVE
 
 Unit = Literal["record", "client"]
 
@@ -39,13 +58,18 @@ BITS = 10.0
 PACE = 0.2
 """η of the adaptive clip (Andrew et al. 2021, section 3)."""
 
+SHARE = 0.1
+"""The share of ε that statistics would spend on their own, unless a scenario states their noise."""
+
 TOLERANCE = 1e-9
 
 
 def check(scenario: Any) -> None:
     """Raise ``ValueError`` in one line if the unit of privacy does not go with the other sections."""
-    privacy, rule = scenario.privacy, scenario.participation
+    privacy, rule, statistics = scenario.privacy, scenario.participation, scenario.statistics
     if privacy.unit == "record":
+        if (cap := statistics.record_cap) is not None:
+            raise ValueError(f"statistics.record_cap = {cap:g}: needs privacy.unit = 'client'")
         for key in ("adaptive_clip", "weight_cap"):
             if (value := getattr(privacy, key)) is not None:
                 raise ValueError(f"privacy.{key} = {value:g}: needs privacy.unit = 'client'")
@@ -69,6 +93,11 @@ def check(scenario: Any) -> None:
         raise ValueError(
             "participation.kind = 'availability': not with privacy.trust = 'secure-aggregation': shares of "
             "the noise need the same number of clients in every round; use 'fraction'"
+        )
+    if statistics.every > 1 and rule.kind == "availability":
+        raise ValueError(
+            f"statistics.every = {statistics.every}: must be 1 with participation.kind = 'availability' and "
+            "privacy.unit = 'client': nobody may take part in the round in which they are due"
         )
 
 
@@ -106,6 +135,37 @@ def update_multiplier(z: float, adaptive: bool) -> float:
     return z / math.sqrt(1 - BITS**-2) if adaptive else z
 
 
+def joint_multiplier(*multipliers: float) -> float:
+    """Return z of one release of several sums over the same clients: (Σ z_i⁻²)^(−1/2); 0 if one is 0.
+
+    Examples
+    --------
+    >>> joint_multiplier(3.0), joint_multiplier(3.0, 4.0)
+    (3.0, 2.4)
+    """
+    if len(multipliers) == 1 or min(multipliers) == 0:
+        return min(multipliers)
+    return 1 / math.hypot(*(1 / z for z in multipliers))
+
+
+def statistic_bound(record: float, sizes: Sequence[int], cap: float | None) -> float:
+    """Return the largest norm of a client's part of a statistic: that of ``cap`` records.
+
+    Parameters
+    ----------
+    record
+        The L2 sensitivity to one record.
+    sizes, cap
+        The public sizes of all clients, and M; the largest of them by default.
+
+    Examples
+    --------
+    >>> statistic_bound(2.0, [10, 30], None), statistic_bound(2.0, [10, 30], 12.5)
+    (60.0, 25.0)
+    """
+    return record * (max(sizes) if cap is None else cap)
+
+
 def bit_multiplier(z: float) -> float:
     """Return z_b, the noise multiplier of the sum of bits."""
     return BITS * z
@@ -136,11 +196,16 @@ def update_share(z: float, most: float, weight: float, honest: int) -> float:
     return z * most / (weight * math.sqrt(honest))
 
 
+def statistic_share(z: float, honest: int) -> float:
+    """Return the noise that a client adds to its part of a statistic, in units of the bound: z_s / √m."""
+    return z / math.sqrt(honest)
+
+
 def check_run(run: Any) -> None:
     """Raise ``ValueError`` unless a run's clients and server add exactly the noise of the client unit."""
     clients, rule = run.clients, run.participation
-    if run.trust == "local" or run.on_failure != "abort" or run.statistics:
-        raise ValueError("unit 'client': needs sums of updates, every reply, and no statistics")
+    if run.trust == "local" or run.on_failure != "abort":
+        raise ValueError("unit 'client': needs sums of updates, and every reply")
     weights = [c.weight or 0.0 for c in clients]
     if not math.isclose(math.fsum(weights), 1.0, rel_tol=TOLERANCE) or min(weights) <= 0:
         raise ValueError("clients.weight: not greater than 0 with a sum of 1")
@@ -160,6 +225,13 @@ def check_run(run: Any) -> None:
         found = client.noise_share
         if found is None or not math.isclose(found, due, rel_tol=TOLERANCE, abs_tol=0.0):
             raise ValueError(f"noise_share = {found}: must be {due:g}")
+    for statistic in run.statistics:
+        if statistic.name not in ADDITIVE or not (statistic.client_bound or 0.0) > 0:
+            raise ValueError(f"statistic {statistic.name}: needs to be a sum over records, with a bound")
+        due = statistic_share(statistic.noise_multiplier, honest(run)) if shared else 0.0
+        found = statistic.noise_share
+        if found is None or not math.isclose(found, due, rel_tol=TOLERANCE, abs_tol=0.0):
+            raise ValueError(f"statistic {statistic.name}: noise_share = {found}: must be {due:g}")
 
 
 def honest(run: Any) -> int:

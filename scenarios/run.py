@@ -135,6 +135,10 @@ class StatisticPlan(Section):
     It is due in a client's first round, and in every ``every``-th of its rounds after that. If the server
     sees sums only, ``noise_multiplier`` is z of the sum, and ``noise_share`` the noise that each client adds
     itself, in units of the sensitivity.
+
+    If a client is the unit of privacy, the sensitivity is ``client_bound``, the largest norm of all that a
+    client adds to the sum; the statistic is due in round 1, and in every ``every``-th round after that,
+    whoever takes part.
     """
 
     name: str
@@ -142,16 +146,21 @@ class StatisticPlan(Section):
     noise_multiplier: float
     every: int = 1
     noise_share: float | None = None
+    client_bound: float | None = None
 
     @property
     def added_noise(self) -> float:
         """The noise that a client itself adds, in units of the sensitivity."""
         return self.noise_multiplier if self.noise_share is None else self.noise_share
 
+    def sensitivity(self, size: int) -> float:
+        """Return the L2 sensitivity to one record of a client of this size, or to a whole client."""
+        return self.declaration.sensitivity(size) if self.client_bound is None else self.client_bound
+
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out a later key that has its default, so that older runs keep their JSON and hash."""
-        return without_default(handler(self), noise_share=None)
+        return without_default(handler(self), noise_share=None, client_bound=None)
 
     def due(self, turn: int) -> bool:
         """Return whether a client releases the statistic in this one of its rounds, counted from 1."""
@@ -287,6 +296,14 @@ class Run(Section):
         if self.unit == "record":
             return client.sampling_rate, client.steps
         return (self.participation and self.participation.rate) or 1.0, 1
+
+    def due(self, round: int, turn: int) -> list[tuple[int, StatisticPlan]]:
+        """Return the statistics, each with its index, that a client releases in a round, its ``turn``-th.
+
+        Where a client is the unit, all take part in one sum, so that the round alone decides.
+        """
+        place = turn if self.unit == "record" else round
+        return [(i, s) for i, s in enumerate(self.statistics) if s.due(place)]
 
     @property
     def local(self) -> Run:

@@ -251,6 +251,10 @@ class Statistics(Section):
 
     Post-processing improves releases at no cost: ``smoothing`` s is a moving average
     (s · previous + (1 − s) · new), ``shrinkage`` shrinks noisy scalars towards the clients' mean.
+
+    Where a client is the unit of privacy, it counts as at most ``record_cap`` records in a sum over clients
+    (by default as many as the largest public size), and the default is ``budget_share`` = 0.1
+    (:mod:`fedtoll.scenarios.client_unit`).
     """
 
     noise_multiplier: Positive | None = None
@@ -258,6 +262,12 @@ class Statistics(Section):
     every: Count = 1
     smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     shrinkage: Annotated[bool, Field(strict=True)] = False
+    record_cap: Positive | None = None
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a later key that has its default, so that older stored scenarios stay the same."""
+        return without_default(handler(self), record_cap=None)
 
     @model_validator(mode="after")
     def _check(self) -> Statistics:

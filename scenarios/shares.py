@@ -76,6 +76,8 @@ def check_shares(run: Any) -> None:
     if run.unit == "client":
         client_unit.check_run(run)
         return
+    if any(s.client_bound is not None for s in statistics):
+        raise ValueError("client_bound: needs the unit 'client'")
     if run.adaptive_clip is not None or (run.participation and run.participation.kind == "poisson"):
         raise ValueError("adaptive_clip, participation 'poisson': need the unit 'client'")
     if run.trust == "local":

@@ -31,9 +31,10 @@ def planned(
     statistics: Sequence[StatisticPlan],
     clients: Sequence[ClientPlan],
 ) -> tuple[tuple[StatisticPlan, ...], tuple[ClientPlan, ...]]:
-    """Return statistics and clients; these with their weights in a sum and their shares of its noise.
+    """Return statistics and clients; both with their shares of a sum's noise, clients with their weights.
 
-    Where clients are the unit, weights are capped. Else this is :func:`fedtoll.server.sums.planned`.
+    Where clients are the unit, weights are capped, and so is what a client adds to a statistic. Else this is
+    :func:`fedtoll.server.sums.planned`.
 
     Raises
     ------
@@ -53,7 +54,16 @@ def planned(
     weights = client_unit.capped(public_weights(plan, clients), privacy.weight_cap)
     sigma, most = max(c.noise_multiplier for c in clients), client_unit.largest(weights)
     z = client_unit.update_multiplier(sigma, privacy.adaptive_clip is not None)
-    return (), tuple(
+    bounded = tuple(
+        s.changed(
+            noise_share=client_unit.statistic_share(s.noise_multiplier, honest) if shared else 0.0,
+            client_bound=client_unit.statistic_bound(
+                s.declaration.sensitivity(1), [c.size for c in clients], scenario.statistics.record_cap
+            ),
+        )
+        for s in statistics
+    )
+    return bounded, tuple(
         c.changed(
             noise_multiplier=sigma,
             weight=weight,
@@ -66,8 +76,12 @@ def planned(
 class ClientSums(Sums):
     """Makes the single report that a strategy sees of every round of a run whose unit is the client.
 
-    ``clip`` is C_t, the bound of an update in the next round; ``None`` without clipping.
+    ``clip`` is C_t, the bound of an update in the next round; ``None`` without clipping. ``scale`` is n over
+    the expected number of records (by public sizes) of those who take part in a round.
     """
+
+    first_stream = 1
+    """The bit of the adaptive clip has the stream 0."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -75,6 +89,8 @@ class ClientSums(Sums):
         weights = [c.weight or 0.0 for c in run.clients]
         self.weights: Weights = np.array(client_unit.coefficients(weights, chances.tolist()))
         self.clip = run.clip
+        sizes = np.array([c.size for c in run.clients], dtype=np.float64)
+        self.scale = float(sizes.sum() / (sizes @ chances))
         self._expected = float(chances.sum())
 
     def instructions(self) -> dict[str, float]:

@@ -327,11 +327,10 @@ class Strict(SynchronousGrid):
         plan, turn = self._clients[client], self.attendance.turn(self._places[client], round)
         public: dict[str, float] = {"num-examples": plan.size}
         cells: dict[str, tuple[int, ...]] = {clients.BOUND: ()} if self._plan.scales_gradients else {}
-        for s in self._plan.statistics:
-            if s.due(turn):
-                public[f"{s.name}.sd"] = s.added_noise * s.declaration.sensitivity(plan.size)
-                shape = self._plan.released(plan, s)
-                cells[s.name] = (math.prod(shape),) if shape else ()
+        for _, s in self._plan.due(round, turn):
+            public[f"{s.name}.sd"] = s.added_noise * s.sensitivity(plan.size)
+            shape = self._plan.released(plan, s)
+            cells[s.name] = (math.prod(shape),) if shape else ()
         if self._plan.adaptive_clip is not None and self._plan.clip is not None:
             public[f"{BIT}.sd"], cells[BIT] = bit_share(self._plan), ()
         return public, cells

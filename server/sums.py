@@ -66,11 +66,6 @@ def check(privacy: Privacy, plan: StrategyPlan, requested: Sequence[tuple[str, A
             f"privacy.trust = {privacy.trust!r}: strategy {plan.name!r} sees only sums and public weights "
             f"there, but {reason}"
         )
-    if privacy.unit == "client" and requested:
-        raise ScenarioError(
-            f"privacy.unit = 'client': strategy {plan.name!r} asks for {requested[0][0]}, whose noise covers "
-            "what one record changes, not what all records of a client do"
-        )
 
 
 def planned(
@@ -154,12 +149,16 @@ class Sums:
         A run whose trust model is not ``local``.
     """
 
+    first_stream = 0
+    """The number of the first statistic's stream of noise in a round."""
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self.member = Member(COHORT, sum(c.size for c in run.clients), "")
         self.weights: Weights = np.array([c.weight for c in run.clients], dtype=np.float64)
         self.added = 0.0  # the variance that the server added to a coordinate of the last sum
         self.clip: float | None = None  # of whole updates, if a client is the unit
+        self.scale = 1.0  # the sums of a statistic are shown times this public number
         self._last: dict[str, Estimate] = {}
 
     def instructions(self) -> dict[str, float]:
@@ -232,17 +231,18 @@ class Sums:
     def _statistic(
         self, index: int, plan: StatisticPlan, round: int, metrics: Sequence[Mapping[str, Any]]
     ) -> Estimate:
-        """Return the sum of a statistic over the clients; between releases, the last one."""
+        """Return the sum of a statistic over the clients, scaled; between releases, the last one."""
         run = self._run
         if not plan.due(round):
             return self._last[plan.name]
         shape = plan.declaration.shape(len(run.groups), run.classes)
-        value = np.sum([np.reshape(m[plan.name], shape) for m in metrics], axis=0)
+        sent = [np.reshape(m[plan.name], shape) for m in metrics]
+        value = np.sum(sent, axis=0) if sent else np.zeros(shape)
         sd = float(np.sqrt(np.sum([m[f"{plan.name}.sd"] ** 2 for m in metrics])))
         if run.trust == "central" and plan.noise_multiplier > 0:
-            sd = plan.noise_multiplier * plan.declaration.sensitivity(1)
-            rng = stream(run.noise_seed, Purpose.SUM_STATISTIC, round, index)
+            sd = plan.noise_multiplier * plan.sensitivity(1)
+            rng = stream(run.noise_seed, Purpose.SUM_STATISTIC, round, self.first_stream + index)
             value = noised_array(value, rng.standard_normal(shape), sd)
-        new = Estimate(value, np.full(shape, sd))
+        new = Estimate(self.scale * value, np.full(shape, self.scale * sd))
         self._last[plan.name] = smooth(self._last.get(plan.name), new, run.smoothing)
         return self._last[plan.name]

@@ -19,6 +19,7 @@ from fedtoll.scenarios.statistics import Value
 from fedtoll.server import adapter, sums
 from fedtoll.server.evaluate import HeldOut
 from fedtoll.server.strict import Strict
+from fedtoll.strategies.postprocess import undefined
 
 Tables = dict[str, pd.DataFrame]
 """The tables of one run by name: groups, clients, rounds, ledger and, if the run stores them, predictions."""
@@ -176,7 +177,8 @@ def _rounds(
         else:
             frame["effective_noise"] += total**2 * sums.added_variance(run)
         for statistic in run.statistics:
-            seen = [history[t].total[statistic.name] for t in frame["round"]]
+            nothing = undefined(run, statistic)  # in a round in which nobody takes part
+            seen = [history[t].total.get(statistic.name, nothing) for t in frame["round"]]
             frame[statistic.name] = pd.Series([_flat(estimate.value) for estimate in seen])
             frame[f"{statistic.name}_sd"] = pd.Series([_flat(estimate.sd) for estimate in seen])
     lost = [sum(t in reasons for reasons in strict.skipped.values()) for t in frame["round"]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtoll.scenarios.statistics import LabelGroupLoss, Statistic
-from fedtoll.strategies.base import Instructions, Report, State, Strategy, Weights, sizes
+from fedtoll.strategies.base import Instructions, Member, Report, State, Strategy, Weights, sizes
 from fedtoll.strategies.counts import add_counts
 
 HEAVIEST = 2.0
@@ -91,6 +91,10 @@ class FedFB(Strategy):
             return {}
         negative_G = np.clip(1 + state["tilt"] / state["share"], 0.0, HEAVIEST)
         return {"group_weights": np.stack([negative_G, HEAVIEST - negative_G], axis=-1).ravel().tolist()}
+
+    def public_weights(self, cohort: Sequence[Member]) -> Weights:
+        """Return n_k / n, also where the server sees sums only: clients apply λ_{y,z} / ρ_z."""
+        return sizes(cohort)
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return n_k / n, and update λ."""

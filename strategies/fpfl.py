@@ -103,6 +103,10 @@ class FPFL(Strategy):
         weights = np.minimum(state["mixture"] / state["share"], HEAVIEST)
         return {"group_weights": [float(w) for w in weights]}
 
+    def public_weights(self, cohort: Sequence[Member]) -> Weights:
+        """Return n_k / n: where the server sees sums only, clients apply μ_z / ρ_z, as mixed clients do."""
+        return sizes(cohort)
+
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
         """Return μ_g n_k / n_g if clients declare their groups, else n_k / n; and update λ."""
         value_KG2 = np.stack([np.asarray(r.statistics["group_loss"].value, dtype=float) for r in reports])

@@ -61,14 +61,8 @@ class Released:
             for (_, _, statistics), estimate in zip(present, estimates, strict=True):
                 statistics[statistic.name] = estimate
             for statistics in seen:
-                statistics.setdefault(statistic.name, self._undefined(statistic))
+                statistics.setdefault(statistic.name, undefined(run, statistic))
         return seen
-
-    def _undefined(self, statistic: StatisticPlan) -> Estimate:
-        """Return an estimate of NaN in the statistic's shape."""
-        shape = statistic.declaration.shape(len(self._run.groups), self._run.classes)
-        undefined = np.full(shape, math.nan) if shape else math.nan
-        return Estimate(undefined, undefined)
 
     def _read(self, statistic: StatisticPlan, client: ClientPlan, content: Mapping[str, Any]) -> Estimate:
         """Return a released statistic in full shape; cells of groups a client does not have are exactly 0."""
@@ -81,6 +75,13 @@ class Released:
         values[cells] = np.reshape(value, self._run.released(client, statistic))
         noise[cells] = sd
         return Estimate(values, noise)
+
+
+def undefined(run: Run, statistic: StatisticPlan) -> Estimate:
+    """Return an estimate of NaN in the statistic's shape."""
+    shape = statistic.declaration.shape(len(run.groups), run.classes)
+    nothing = np.full(shape, math.nan) if shape else math.nan
+    return Estimate(nothing, nothing)
 
 
 def smooth(before: Estimate | None, new: Estimate, memory: float) -> Estimate:

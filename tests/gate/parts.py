@@ -15,6 +15,7 @@ from typing import Any
 from tests.gate import (
     calibration,
     choice,
+    client_statistics,
     clients,
     clipping,
     differing,
@@ -26,6 +27,7 @@ from tests.gate import (
     mutants,
     mutants_of_accounting,
     mutants_of_calibration,
+    mutants_of_client_statistics,
     mutants_of_clients,
     mutants_of_clipping,
     mutants_of_differing,
@@ -189,6 +191,19 @@ CLIENTS = Part(
     heading="Where a client is the unit of privacy, with the checks of this part:",
 )
 
+CLIENT_STATISTICS = Part(
+    "Statistics of clients as the unit",
+    "the clients of the first system, each protected as a whole, with\n"
+    "statistics in every second round of a hidden sample with an adaptive clip, and in every round of a\n"
+    "visible one under secure aggregation with a colluding client.",
+    (client_statistics,),
+    (mutants_of_client_statistics,),
+    ("messages", "what is refused", "the sum", "replay", "ledger", "noise"),
+    prefix=client_statistics.PREFIX,
+    label=lambda i: f"v{i + 1}",
+    heading="Where such clients release statistics, with the checks of this part:",
+)
+
 OWN_MODELS = Part(
     "Own models",
     "the clients of the first system, each with a model of its own: MR-MTL, FedPer, Ditto and a\n"
@@ -212,7 +227,18 @@ CALIBRATION = Part(
     heading="A last release that corrects offsets, with the checks of this part:",
 )
 
-PARTS = (FIRST, MANY, OWN_FILES, DIFFERING, SUMS, CLIENTS, CLIPPING, OWN_MODELS, CALIBRATION)
+PARTS = (
+    FIRST,
+    MANY,
+    OWN_FILES,
+    DIFFERING,
+    SUMS,
+    CLIENTS,
+    CLIENT_STATISTICS,
+    CLIPPING,
+    OWN_MODELS,
+    CALIBRATION,
+)
 
 QUICKEST = tuple(part.prefix + name for part in PARTS for name in part.quickest)
 """All checks, quickest first within each part."""

@@ -114,11 +114,13 @@ def test_the_oracle_agrees_where_the_server_sees_sums(trust, tmp_path, capsys, m
     ],
     ids=["hidden", "seen"],
 )
+@pytest.mark.parametrize("name", ["fedavg", "fedminmax"])
 def test_the_oracle_agrees_where_a_client_is_the_unit(
-    trust, participation, clients, tmp_path, capsys, monkeypatch
+    name, trust, participation, clients, tmp_path, capsys, monkeypatch
 ):
     privacy = {"epsilons": [3.0, 0.7], "trust": trust, "unit": "client", "adaptive_clip": 0.5}
-    plan = planned({"name": "fedavg"}, privacy=privacy, participation=participation)
+    every = {"every": 2} if name == "fedminmax" else {}
+    plan = planned({"name": name}, privacy=privacy, participation=participation, statistics=every)
     store = Store(tmp_path)
     store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:

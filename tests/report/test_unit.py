@@ -19,9 +19,15 @@ TRAINING = {"local_steps": 2, "sampling_rate": 0.002}
 HIDDEN = {"kind": "poisson", "rate": 0.5}
 
 
-def folder(path, by, **changes):
+def folder(path, by, *strategies, **changes):
     section = {"epsilons": ["inf", 3.0], "unit": "client", "trust": by, **changes.pop("privacy", {})}
-    plan = planned(FEDAVG, privacy=section, training=TRAINING, partition={"clients": {"*": 4}}, **changes)
+    plan = planned(
+        *(strategies or [FEDAVG]),
+        privacy=section,
+        training=TRAINING,
+        partition={"clients": {"*": 4}},
+        **changes,
+    )
     store = Store(path)
     store.open(plan, TOML, "fedtoll run sex.toml")
     for run in plan.runs:
@@ -100,3 +106,35 @@ def test_a_preview_has_one_row_for_all_clients_that_are_charged_alike():
     for row in rows:
         assert (row["sampling_rate"], row["steps"]) == (0.5, 2)
         assert row["epsilon_spent"] == pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_card_page_and_account_say_what_statistics_are_part_of(tmp_path):
+    strategies = FEDAVG, {"name": "fedminmax"}
+    options = {"every": 2, "record_cap": 20.0}
+    found = folder(tmp_path, "central", *strategies, participation=HIDDEN, statistics=options)
+    card = privacy.card(found)
+    said = dict(card.promises)["Statistics"]
+    assert said.startswith("fedminmax asks for group_loss. What a client adds")
+    assert "the norm of 20 records of one cell" in said
+    assert "charged as one release" in said
+    spent = {s.strategy: s for s in card.spent}
+    assert spent["fedavg"].statistics == "none"
+    assert spent["fedminmax"].statistics == "group_loss: 1 releases, each one with the update"
+    assert (spent["fedminmax"].rate, spent["fedminmax"].steps) == ("0.5", "2")
+    assert "client-update + group_loss" in set(found.ledger["release"])
+    assert "group_loss asks" not in render(Digest(found))
+    stated = scenario(
+        *strategies,
+        privacy={"epsilons": [3.0], "unit": "client", "trust": "central"},
+        training=TRAINING,
+        partition={"clients": {"*": 4}},
+        participation=HIDDEN,
+        statistics=options,
+    )
+    plain, joint = scenario_spending(stated, "x.toml")
+    assert "joint" not in plain
+    assert [part["what"] for part in joint["parts"]] == ["client-update", "client-update + group_loss"]
+    update, statistic = joint["joint"]["client-update"], joint["joint"]["group_loss"]
+    assert joint["parts"][1]["noise_multiplier"] == pytest.approx((update**-2 + statistic**-2) ** -0.5)
+    assert joint["spent"] == pytest.approx(3.0, rel=1e-3)

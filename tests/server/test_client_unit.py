@@ -290,7 +290,7 @@ def test_combinations_without_sense_are_one_line(changes, reason):
     [
         ("noise-fair", "depend on what single clients report"),
         ("term", "needs each client's own mean_loss"),
-        ("fedminmax", "what one record changes"),
+        ("fairfed", "depend on what single clients report"),
     ],
 )
 def test_strategies_that_need_reports_or_statistics_are_refused(name, reason):

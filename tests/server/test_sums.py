@@ -208,7 +208,7 @@ def test_with_several_local_steps_the_composed_epsilon_would_not_hold():
     "name",
     [
         *("fedavg", "uniform", "fedavgm", "fedadam", "fedyogi", "fedprox"),
-        *("fedminmax", "puffle", "dp-fermi", "fedfdp"),
+        *("fedminmax", "fpfl", "fedfb", "puffle", "dp-fermi", "fedfdp"),
     ],
 )
 def test_strategies_with_public_weights_run(by, name):
@@ -216,11 +216,13 @@ def test_strategies_with_public_weights_run(by, name):
     assert tables["groups"]["accuracy"].notna().all()
     asked = {
         "fedminmax": "group_loss",
+        "fpfl": "group_loss",
+        "fedfb": "label_group_loss",
         "fedfdp": "group_loss",
         "puffle": "group_score",
         "dp-fermi": "group_score",
     }
-    for statistic in ("group_loss", "group_score"):
+    for statistic in ("group_loss", "label_group_loss", "group_score"):
         assert not {statistic, f"{statistic}_sd"} & {*tables["clients"]}
         assert (statistic in tables["rounds"]) == (asked.get(name) == statistic)
 
@@ -260,7 +262,7 @@ def test_strategies_that_need_single_clients_are_refused_before_training(name, r
 def test_fedtolls_strategies_are_all_decided():
     ours = {n for n in registry.names() if registry.resolve(n)[0].startswith("fedtoll.")}
     run = {"fedavg", "uniform", "fedavgm", "fedadam", "fedyogi", "fedprox", "fedminmax"}
-    run |= {"puffle", "dp-fermi", "fedfdp"}
+    run |= {"fpfl", "fedfb", "puffle", "dp-fermi", "fedfdp"}
     assert run <= ours
     for name in ours - run - {*NEEDS}:
         stated = scenario({"name": name}, training=ONE_STEP, privacy={"epsilons": [2.0], "trust": "central"})
@@ -374,6 +376,7 @@ def test_a_supernode_with_records_of_its_own_answers_no_such_run():
         training=local.training,
         partition=SimpleNamespace(kind="declared", copies=1),
         participation=local.participation,
+        statistics=local.statistics,
         tune=None,
     )
     with pytest.raises(ValueError, match=r"partition.kind = 'declared': not with privacy.trust = 'central'"):

@@ -218,6 +218,9 @@ def _text(row: dict[str, Any]) -> str:
         for line in table
     ]
     total = f"total ε = {_number(row['spent'])}"
+    if joint := row.get("joint"):
+        within = ", ".join(f"{name} {z:g}" for name, z in joint.items())
+        lines.append(f"noise multipliers within one release of a round: {within}")
     if "left" in row:
         total += f" of {row['epsilon']:g}, left {_number(row['left'])}"
     return "\n".join([header, *(f"  {line}" for line in [*lines, total, *_curve_lines(row)])])

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtoll.privacy import calibration_cache, loss_distribution, opacus_prv, opacus_rdp
+from fedtoll.scenarios.client_unit import joint_multiplier
 from fedtoll.scenarios.errors import ScenarioError
 
 ORDERS: tuple[float, ...] = (
@@ -234,6 +235,7 @@ def calibrate(
     delta: float,
     accountant: str = DEFAULT,
     others: Sequence[Event] = (),
+    joined: Event | None = None,
 ) -> float:
     """Return the smallest noise multiplier of DP-SGD whose *total* ε is at most ``target``.
 
@@ -247,6 +249,9 @@ def calibrate(
         As in :func:`epsilon`.
     others
         The client's other releases (statistics), paid from ``target`` too.
+    joined
+        What is released from the same samples as ``joined.count`` of the ``count`` steps, at their sampling
+        rate: step and this are one release with the noise multiplier (σ⁻² + z⁻²)^(−1/2).
 
     Returns
     -------
@@ -268,10 +273,14 @@ def calibrate(
     key = [
         *(_VERSION, ORDERS, target, sampling_rate, count, delta, accountant),
         *([e.noise_multiplier, e.sampling_rate, e.count] for e in others),
+        *([] if joined is None else ["joined", joined.noise_multiplier, joined.count]),
     ]
 
     def events(sigma: float) -> list[Event]:
-        return [Event(sigma, sampling_rate, count), *others]
+        if joined is None:
+            return [Event(sigma, sampling_rate, count), *others]
+        both = Event(joint_multiplier(sigma, joined.noise_multiplier), sampling_rate, joined.count)
+        return [Event(sigma, sampling_rate, count - joined.count), both, *others]
 
     def spent(sigma: float) -> float:
         return epsilon(events(sigma), delta, accountant)
@@ -279,14 +288,15 @@ def calibrate(
     cached = calibration_cache.recall(key)
     if cached is not None and LIMITS[0] <= cached <= LIMITS[1] and spent(cached) <= target:
         return cached
+    fixed = others if joined is None else (*others, joined)
     if accountant == "rdp":
-        sigma = _round_up(_rdp_root(events, target, others, delta))
+        sigma = _round_up(_rdp_root(events, target, fixed, delta))
     else:
         start = min(max(0.5, sampling_rate * math.sqrt(count) / target), LIMITS[1] / 2)
         if accountant == "prv":  # it is expensive: start at the σ of RDP, which is an upper bound
             with suppress(ScenarioError):
-                start = _rdp_root(events, target, others, delta)
-        sigma = _round_up(_root(spent, target, others, delta, accountant, start))
+                start = _rdp_root(events, target, fixed, delta)
+        sigma = _round_up(_root(spent, target, fixed, delta, accountant, start))
     while spent(sigma) > target:
         sigma = _round_up(sigma * (1 + 2e-5))
     calibration_cache.remember(key, sigma)

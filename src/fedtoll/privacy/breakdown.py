@@ -14,7 +14,7 @@ from typing import Any
 
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
-from fedtoll.privacy.ledger import CHOICE, DP_SGD, OWN, owed_after, training_of
+from fedtoll.privacy.ledger import CHOICE, CLIENT_UPDATE, DP_SGD, OWN, joint, owed_after
 from fedtoll.scenarios.run import ClientPlan, Run
 
 
@@ -126,14 +126,19 @@ def spending(
     return content if target is None else {**content, "epsilon": target, "left": target - spent}
 
 
-def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[str, Event]:
+def events_of(
+    run: Run, client: ClientPlan, sigma: float | None = None, joined: int | None = None
+) -> dict[str, Event]:
     """Return all that a client releases over its rounds, by part; ``sigma`` replaces its noise multiplier.
 
-    A choice of constants is no event; see :func:`fedtoll.privacy.selection.charge_of`.
+    A choice of constants is no event; see :func:`fedtoll.privacy.selection.charge_of`. Where a client is the
+    unit, ``joined`` is the number of its rounds with statistics, by default as if it took part in all.
     """
     noise = client.noise_multiplier if sigma is None else sigma
     rate, count = run.trained(client)
-    events = {training_of(run): Event(noise, rate, count * run.rounds_of(client))}
+    if run.unit == "client":
+        return _rounds(run, client.changed(noise_multiplier=noise), joined)
+    events = {DP_SGD: Event(noise, rate, count * run.rounds_of(client))}
     if own := run.own_steps(client):
         events[OWN] = Event(noise, client.sampling_rate, own * run.rounds_of(client))
     for s in run.statistics:
@@ -141,3 +146,14 @@ def events_of(run: Run, client: ClientPlan, sigma: float | None = None) -> dict[
     for release in owed_after(run, client):
         events[release.what] = Event(release.noise_multiplier, 1.0, 1)
     return events
+
+
+def _rounds(run: Run, client: ClientPlan, joined: int | None) -> dict[str, Event]:
+    """Return the rounds of a client that is the unit, without and with statistics."""
+    rounds, rate = run.rounds_of(client), run.trained(client)[0]
+    if not run.statistics:
+        return {CLIENT_UPDATE: Event(client.noise_multiplier, rate, rounds)}
+    both = run.statistics[0].releases(rounds) if joined is None else joined
+    release = joint(run, client, 1, run.statistics)
+    events = {CLIENT_UPDATE: Event(client.noise_multiplier, rate, rounds - both)} if rounds > both else {}
+    return {**events, release.what: Event(release.noise_multiplier, rate, both)}

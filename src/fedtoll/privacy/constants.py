@@ -10,6 +10,7 @@ from fedtoll.privacy.accounting import Event
 from fedtoll.scenarios import partition
 from fedtoll.scenarios.by_client import by_client
 from fedtoll.scenarios.choice import Choice, Distribution, Tried
+from fedtoll.scenarios.client_unit import SHARE, joint_multiplier
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import ClientPlan, StatisticPlan
@@ -27,15 +28,15 @@ def constants(
     That is ``epsilon`` times the client's factor. Statistics have the same noise for all clients, so that
     ``statistics.budget_share`` is a share of the least of their ε.
     """
-    factors = factors_of(scenario, clients, epsilon)
-    statistics = statistics_of(scenario, scenario.training.rounds, requested, epsilon * min(factors))
-    turns = turns_of(scenario, clients, scenario.training.rounds)
-    alike: dict[tuple[int, float, int | None], ClientPlan] = {}  # of many thousands, few differ
+    factors, rounds = factors_of(scenario, clients, epsilon), scenario.training.rounds
+    statistics = statistics_of(scenario, rounds, requested, epsilon * min(factors))
+    turns, joined = turns_of(scenario, clients, rounds), joined_of(scenario, clients, rounds)
+    alike: dict[tuple[int, float, int | None, int], ClientPlan] = {}  # of many thousands, few differ
     planned = []
-    for client, factor, turn in zip(clients, factors, turns, strict=True):
-        key = (client.size, factor, turn)
+    for client, factor, turn, join in zip(clients, factors, turns, joined, strict=True):
+        key = (client.size, factor, turn, join)
         if key not in alike:
-            alike[key] = client_of(scenario, client, epsilon * factor, statistics, factor, turn)
+            alike[key] = client_of(scenario, client, epsilon * factor, statistics, factor, turn, join)
         planned.append(alike[key].model_copy(update={"id": client.id, "group": client.group}))
     return statistics, tuple(planned)
 
@@ -49,19 +50,25 @@ def factors_of(scenario: Scenario, clients: Sequence[partition.Client], epsilon:
 def statistics_of(
     scenario: Scenario, rounds: int, requested: Requests, epsilon: float
 ) -> tuple[StatisticPlan, ...]:
-    """Plan the requested statistics, all with the same noise multiplier z."""
-    options = scenario.statistics
-    z = 0.0
+    """Plan the requested statistics, all with the same noise multiplier z.
+
+    Where a client is the unit, those of a round are one release, from the same sample of clients.
+    """
+    options, by_client = scenario.statistics, scenario.privacy.unit == "client"
+    z, share, releases = 0.0, options.budget_share, -(-rounds // options.every)
+    if by_client and options.noise_multiplier is None:
+        share = share or SHARE
     if epsilon < math.inf and requested:
         z = options.noise_multiplier or 100.0
-        if options.budget_share is not None:
+        if share is not None:
             z = accounting.calibrate(
-                options.budget_share * epsilon,
-                sampling_rate=1.0,
-                count=len(requested) * -(-rounds // options.every),
+                share * epsilon,
+                sampling_rate=(by_client and scenario.participation.rate) or 1.0,
+                count=releases if by_client else len(requested) * releases,
                 delta=scenario.privacy.delta,
                 accountant=scenario.privacy.accountant,
             )
+            z *= math.sqrt(len(requested)) if by_client else 1
     return tuple(
         StatisticPlan(name=name, parameters=dict(parameters), noise_multiplier=z, every=options.every)
         for name, parameters in requested
@@ -76,6 +83,15 @@ def turns_of(scenario: Scenario, clients: Sequence[partition.Client], rounds: in
     return Attendance.draw(rule, clients, rounds).counts()
 
 
+def joined_of(scenario: Scenario, clients: Sequence[partition.Client], rounds: int) -> Sequence[int]:
+    """Return in how many of its rounds each client releases statistics, where a client is the unit."""
+    rule, every = scenario.participation, scenario.statistics.every
+    if rule.kind in {"all", "poisson"} or scenario.privacy.unit == "record":
+        return [-(-rounds // every)] * len(clients)
+    found: list[int] = Attendance.draw(rule, clients, rounds).present_TK[::every].sum(axis=0).tolist()
+    return found
+
+
 def client_of(
     scenario: Scenario,
     client: partition.Client,
@@ -83,6 +99,7 @@ def client_of(
     statistics: Sequence[StatisticPlan],
     factor: float = 1.0,
     turns: int | None = None,
+    joined: int = 0,
 ) -> ClientPlan:
     """Plan one client's q, B, T and σ from its public size.
 
@@ -95,6 +112,8 @@ def client_of(
     turns
         In how many rounds it takes part, by default all. A client that never does has the noise of one
         round, which it never uses.
+    joined
+        In how many of them statistics are part of its release, where a client is the unit.
     """
     training = scenario.training
     rate, steps = _rate_and_steps(training, client)
@@ -103,16 +122,21 @@ def client_of(
     all_steps = steps + (personal.extra_steps(steps) if personal else 0)
     noise = 0.0
     if epsilon < math.inf:
-        charged_rate, count = rate, all_steps
+        charged_rate, count, together = rate, all_steps, None
+        others = (*_events(statistics, rounds), *_after(scenario))
         if scenario.privacy.unit == "client":
-            charged_rate, count = scenario.participation.rate or 1.0, 1
+            charged_rate, count, others = scenario.participation.rate or 1.0, 1, ()
+            if statistics and joined:
+                z = joint_multiplier(*(s.noise_multiplier for s in statistics))
+                together = Event(z, charged_rate, joined)
         noise = accounting.calibrate(
             epsilon,
             sampling_rate=charged_rate,
             count=count * rounds,
             delta=scenario.privacy.delta,
             accountant=scenario.privacy.accountant,
-            others=(*_events(statistics, rounds), *_after(scenario)),
+            others=others,
+            joined=together,
         )
     return ClientPlan(
         id=client.id,

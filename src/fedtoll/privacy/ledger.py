@@ -14,20 +14,26 @@ from dataclasses import dataclass, replace
 from fedtoll.privacy import selection
 from fedtoll.privacy.accounting import Event, epsilon
 from fedtoll.scenarios.calibration import GroupResidual
+from fedtoll.scenarios.client_unit import joint_multiplier
 from fedtoll.scenarios.participation import Attendance
-from fedtoll.scenarios.run import ClientPlan, Run
+from fedtoll.scenarios.run import ClientPlan, Run, StatisticPlan
 
 DP_SGD = "dp-sgd"
 """The name of the training's releases; a statistic's releases have its name."""
 
 CLIENT_UPDATE = "client-update"
-"""The name of the training's releases where a client is the unit: its clipped update in a noised sum."""
+"""The name of the training's releases where a client is the unit: its clipped update in a noised sum.
+
+In rounds with statistics, their names follow: ``client-update + group_loss`` is one release of all of them.
+"""
 
 OWN = "own model"
 """The name of the steps that train only the model that a client keeps."""
 
 TRAINING = (DP_SGD, CLIENT_UPDATE, OWN)
 """The releases that are steps or rounds of training."""
+
+_PLUS = " + "
 
 ALL_CLIENTS = -1
 """The client number of what all clients are charged alike, since nobody sees who takes part."""
@@ -129,6 +135,36 @@ class Ledger:
         return epsilon([e for events in by_name.values() for e in events], self.delta, self.accountant)
 
 
+def is_training(what: str) -> bool:
+    """Return whether a release is a step or a round of training, perhaps with statistics.
+
+    Examples
+    --------
+    >>> [is_training(what) for what in ("dp-sgd", "client-update + group_loss", "group_loss")]
+    [True, True, False]
+    """
+    return what.partition(_PLUS)[0] in TRAINING
+
+
+def statistics_in(what: str) -> tuple[str, ...]:
+    """Return the names of the statistics that are part of a round's release.
+
+    Examples
+    --------
+    >>> statistics_in("client-update + group_loss"), statistics_in("client-update")
+    (('group_loss',), ())
+    """
+    return tuple(what.split(_PLUS)[1:]) if is_training(what) else ()
+
+
+def joint(run: Run, client: ClientPlan, round: int, statistics: Sequence[StatisticPlan]) -> Release:
+    """Return the one release of a round where a client is the unit: of its update and of statistics."""
+    rate, count = run.trained(client)
+    what = _PLUS.join([CLIENT_UPDATE, *(s.name for s in statistics)])
+    z = joint_multiplier(client.noise_multiplier, *(s.noise_multiplier for s in statistics))
+    return Release(client.id, round, what, rate, z, count)
+
+
 def chosen(run: Run, client: ClientPlan) -> tuple[Release, ...]:
     """Return what a client has released before round 1: the choice of constants, if one was made."""
     return () if run.choice is None else (Release(client.id, 0, CHOICE, 1.0, 0.0, 1),)
@@ -147,11 +183,12 @@ def owed(run: Run, client: ClientPlan, round: int, turn: int | None = None) -> t
         The how-manieth of the client's rounds this is, from 1; by default all rounds are.
     """
     turn = round if turn is None else turn
-    statistics = tuple(
-        Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in run.statistics if s.due(turn)
-    )
+    due = [s for _, s in run.due(round, turn)]
+    if run.unit == "client":
+        return (joint(run, client, round, due),)
+    statistics = tuple(Release(client.id, round, s.name, 1.0, s.noise_multiplier, 1) for s in due)
     rate, count = run.trained(client)
-    training = Release(client.id, round, training_of(run), rate, client.noise_multiplier, count)
+    training = Release(client.id, round, DP_SGD, rate, client.noise_multiplier, count)
     return (
         *(chosen(run, client) if turn == 1 else ()),
         *statistics,
@@ -173,11 +210,6 @@ def owed_for_own(run: Run, client: ClientPlan, round: int) -> tuple[Release, ...
     steps = run.own_steps(client)
     owed = Release(client.id, round, OWN, client.sampling_rate, client.noise_multiplier, steps)
     return (owed,) if steps else ()
-
-
-def training_of(run: Run) -> str:
-    """Return the name of the training's releases."""
-    return DP_SGD if run.unit == "record" else CLIENT_UPDATE
 
 
 def hidden(run: Run, round: int) -> tuple[Release, ...]:

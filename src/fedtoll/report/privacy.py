@@ -14,7 +14,7 @@ import pandas as pd
 from fedtoll.formatting import MOST_CLIENTS, count, general, listed, span
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import WORRYING
-from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, TRAINING
+from fedtoll.privacy.ledger import ALL_CLIENTS, CHOICE, is_training, statistics_in
 from fedtoll.report import trust, unit, who
 from fedtoll.scenarios.calibration import GroupResidual
 from fedtoll.scenarios.resolved import private_records
@@ -127,18 +127,7 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
     elif records := int(results.resolved.get("data", {}).get("rows", 0)):
         terms.append(("δ and records", _exposed(records, float(ledger["delta"].max()))))
     terms += who.terms(scenario)
-    statistic = ~ledger["release"].isin([*TRAINING, CHOICE, GroupResidual.name])
-    kinds = ledger.loc[statistic, ["strategy", "release"]].drop_duplicates()
-    requests = [
-        f"{s} asks for {listed(part['release'])}" for s, part in kinds.groupby("strategy", sort=False)
-    ]
-    statistics = (
-        f"{listed(requests)}. These are Gaussian releases, charged to the same ledger and paid for from the "
-        "same ε."
-        if requests
-        else "No strategy asks clients for statistics."
-    )
-    terms.append(("Statistics", statistics))
+    terms.append(("Statistics", _statistics(ledger, scenario)))
     if not (choices := ledger[ledger["release"] == CHOICE]).empty:
         alone = choices.groupby("epsilon")["epsilon_spent"].max().sort_index(ascending=False)
         prices = listed(f"{general(s)} of ε = {general(e)}" for e, s in zip(alone.index, alone, strict=True))
@@ -161,6 +150,24 @@ def _promises(results: ResultsLike, ledger: pd.DataFrame) -> list[tuple[str, str
             )
         )
     return terms
+
+
+def _statistics(ledger: pd.DataFrame, scenario: dict[str, Any]) -> str:
+    """Return which statistics strategies ask for, and how those are paid for."""
+    kinds: dict[str, list[str]] = {}
+    for strategy, release in ledger[["strategy", "release"]].drop_duplicates().itertuples(index=False):
+        other = release not in {CHOICE, GroupResidual.name}
+        names = statistics_in(release) if is_training(release) else (release,) if other else ()
+        kinds.setdefault(strategy, []).extend(n for n in names if n not in kinds.get(strategy, []))
+    requests = [f"{strategy} asks for {listed(names)}" for strategy, names in kinds.items() if names]
+    if not requests:
+        return "No strategy asks clients for statistics."
+    if unit.is_client(scenario):
+        return f"{listed(requests)}. {unit.statistics(scenario)}"
+    return (
+        f"{listed(requests)}. These are Gaussian releases, charged to the same ledger and paid for from the "
+        "same ε."
+    )
 
 
 def _exposed(records: int, delta: float) -> str:
@@ -330,17 +337,21 @@ def _spent(strategy: str, epsilon: float, rows: pd.DataFrame, clients: dict[int,
     """Summarise what was charged to the clients of one strategy at one ε."""
     by_client = rows.groupby("client")["epsilon_spent"].max()
     least, most = float(by_client.min()), float(by_client.max())
-    training = rows[rows["release"].isin(TRAINING)]
+    training = rows[rows["release"].map(is_training)]
     one_run = rows[rows["seed"] == rows["seed"].iloc[0]]
-    steps = one_run[one_run["release"].isin(TRAINING)].groupby("client")["count"].sum()
+    trained = one_run["release"].map(is_training)
+    steps = one_run[trained].groupby("client")["count"].sum()
     statistics = []
-    statistic_rows = one_run[~one_run["release"].isin([*TRAINING, CHOICE])]
-    for name, part in statistic_rows.groupby("release", sort=False):
+    for name, part in one_run[~trained & (one_run["release"] != CHOICE)].groupby("release", sort=False):
         times = part.groupby("client")["count"].sum()
         noise = span(part["noise_multiplier"].min(), part["noise_multiplier"].max(), "general")
         statistics.append(
             f"{name}: {span(times.min(), times.max(), 'count')} releases, noise multiplier {noise}"
         )
+    for names, part in one_run[trained].groupby(one_run["release"].map(statistics_in)):
+        times = part.groupby("client")["count"].sum()
+        released = span(times.min(), times.max(), "count")
+        statistics += [f"{name}: {released} releases, each one with the update" for name in names]
     return Spent(
         epsilon=general(epsilon, 6),
         strategy=strategy,

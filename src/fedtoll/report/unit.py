@@ -74,6 +74,17 @@ def mechanism(scenario: Mapping[str, Any], norm: str) -> str:
     return text
 
 
+def statistics(scenario: Mapping[str, Any]) -> str:
+    """Return the sentences on statistics that strategies ask for."""
+    cap = scenario.get("statistics", {}).get("record_cap")
+    most = "as many records as the largest public size" if cap is None else f"{general(float(cap))} records"
+    return (
+        f"What a client adds to such a sum is scaled down to the norm of {most} of one cell, whatever it "
+        "holds; the noise is in units of that norm. The update and the statistics of a round come from the "
+        "same clients and are charged as one release."
+    )
+
+
 def participation(scenario: Mapping[str, Any]) -> str:
     """Return a sentence on clients that are sampled in secret; empty otherwise."""
     if not is_hidden(scenario):

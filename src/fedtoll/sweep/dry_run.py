@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedtoll.privacy.breakdown import Spending, events_of, spending
-from fedtoll.privacy.ledger import ALL_CLIENTS, Ledger, all_owed
+from fedtoll.privacy.ledger import ALL_CLIENTS, CLIENT_UPDATE, Ledger, all_owed
 from fedtoll.privacy.selection import charge_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.numbers import write_number
@@ -211,7 +211,8 @@ def scenario_spending(
     -------
     list
         As returned by :func:`spending`, with ``strategy``, ``clients`` (ids), ``groups``, ``public_sizes``
-        and, where the server sees sums, ``trust`` and ``colluding``; ``unit``, if that is the client.
+        and, where the server sees sums, ``trust`` and ``colluding``; ``unit``, if that is the client, and
+        ``joint``, if its rounds have statistics: the noise multipliers of the parts of one release.
 
     Raises
     ------
@@ -227,15 +228,32 @@ def scenario_spending(
     entries = []
     for run in budgeted(plan):
         distinct: dict[tuple[Any, ...], list[ClientPlan]] = {}
-        for client in run.clients:
+        for client, joined in zip(run.clients, _joined(run), strict=True):
             planned = client.sampling_rate, client.steps, client.noise_multiplier, client.epsilon_factor
-            distinct.setdefault((*planned, run.rounds_of(client), charge_of(run, client)), []).append(client)
-        entries += [_client_spending(run, clients, sigma) for clients in distinct.values()]
+            key = (*planned, run.rounds_of(client), charge_of(run, client), joined)
+            distinct.setdefault(key, []).append(client)
+        entries += [_client_spending(run, clients, sigma, key[-1]) for key, clients in distinct.items()]
     return entries
 
 
-def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | None) -> Spending:
-    events, charge = events_of(run, clients[0], sigma), charge_of(run, clients[0], sigma)
+def _joined(run: Run) -> list[int | None]:
+    """Return in how many of its rounds every client releases statistics, where a client is the unit."""
+    if run.unit == "record" or not run.statistics or run.hides_clients:
+        return [None] * len(run.clients)
+    found: list[int | None] = run.attendance.present_TK[:: run.statistics[0].every].sum(axis=0).tolist()
+    return found
+
+
+def _joint(run: Run, client: ClientPlan, sigma: float | None) -> dict[str, float]:
+    """Return the noise multipliers of what one release of a round consists of, by name."""
+    update = {CLIENT_UPDATE: client.noise_multiplier if sigma is None else sigma}
+    return {**update, **{s.name: s.noise_multiplier for s in run.statistics}}
+
+
+def _client_spending(
+    run: Run, clients: Sequence[ClientPlan], sigma: float | None, joined: int | None
+) -> Spending:
+    events, charge = events_of(run, clients[0], sigma, joined), charge_of(run, clients[0], sigma)
     return {
         "strategy": run.strategy.name,
         "clients": [c.id for c in clients],
@@ -243,5 +261,6 @@ def _client_spending(run: Run, clients: Sequence[ClientPlan], sigma: float | Non
         "public_sizes": [c.size for c in clients],
         **({} if run.trust == "local" else {"trust": run.trust, "colluding": run.colluding}),
         **({} if run.unit == "record" else {"unit": run.unit}),
+        **({"joint": _joint(run, clients[0], sigma)} if run.unit == "client" and run.statistics else {}),
         **spending(events, *run.guarantee, run.target_of(clients[0]), charge),
     }
