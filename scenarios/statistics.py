@@ -23,6 +23,9 @@ of classes. Cells of all groups are released, so that the absence of a group doe
 leak, unless the plan declares the group of a client's records public: then only that
 group's cells are released, and the others are 0 with a standard deviation of 0.
 
+If a client is the unit of privacy, what all of its records together add to a sum has a bound of its own,
+which the plan states: see :mod:`fedtoll.scenarios.client_unit`.
+
 The clip is part of the mechanism. At ε = ∞ and under clip-only, values are exact and
 not clipped: there, a mean loss may exceed B, and a group's sum of losses its count.
 """

@@ -24,6 +24,9 @@ LOCAL = [
 PUBLIC = [FEDAVG, {"name": "uniform"}, {"name": "fedavgm"}, {"name": "fedadam"}]
 """Strategies that need the sum of all updates alone."""
 
+SUMS = [*PUBLIC[:2], *({"name": n} for n in ("fedminmax", "fpfl", "fedfb"))]
+"""Strategies that run on sums, and those that need totals of groups too."""
+
 MODELS: list[dict[str, Any]] = [
     {"kind": "logistic"},
     {"kind": "mlp", "hidden": [5]},
@@ -40,8 +43,12 @@ WORLDS: list[dict[str, Any]] = [
     {"privacy": {"epsilon_factor": {"Female": 0.5}}, "statistics": {"budget_share": 0.2}},
     {"privacy": {"trust": "secure-aggregation", "colluding": 1}, "training": ONE_STEP},
     {"privacy": {"trust": "central"}, "training": ONE_STEP},
-    {"privacy": CLIENT, "participation": {"kind": "poisson", "rate": 0.5}},
-    {"privacy": {**CLIENT, "adaptive_clip": 0.5, "trust": "secure-aggregation"}},
+    {"privacy": CLIENT, "participation": {"kind": "poisson", "rate": 0.5}, "strategies": SUMS},
+    {
+        "privacy": {**CLIENT, "adaptive_clip": 0.5, "trust": "secure-aggregation"},
+        "statistics": {"every": 2, "record_cap": 50.0},
+        "strategies": SUMS,
+    },
     {"client": {"mechanism": "dpsgd-f"}},
     {"client": {"mechanism": "adaptive-clip", "momentum": 0.5}},
     {"personal": {"kind": "mr-mtl", "strength": 0.2}, "strategies": PUBLIC[:2]},
