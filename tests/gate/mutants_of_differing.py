@@ -53,9 +53,9 @@ def noise_for_the_whole_budget() -> list[Any]:
     original = constants.client_of
 
     def client(
-        scenario: Any, one: Any, epsilon: float, statistics: Any, factor: float = 1.0, turns: Any = None
+        scenario: Any, one: Any, epsilon: float, statistics: Any, factor: float = 1.0, *turns: Any
     ) -> Any:
-        return original(scenario, one, epsilon / factor, statistics, factor, turns)
+        return original(scenario, one, epsilon / factor, statistics, factor, *turns)
 
     return [patch.object(constants, "client_of", client)]
 
