@@ -44,6 +44,10 @@ class Puffle(Strategy):
     counts in the predicted class only, λ starts every later round at (d − target) / (1 − target), at least 0,
     with v = 0, and α may decay: all left out.
 
+    λ adds up over rounds, and the largest of several noisy gaps is above the true one. Where a group is
+    small next to the noise of its count, or the target is out of reach, λ grows to 1, where the loss no
+    longer counts and the model learns nothing.
+
     Parameters
     ----------
     target
@@ -75,7 +79,7 @@ class Puffle(Strategy):
     """
 
     target: float = 0.05
-    alpha: float = 0.5
+    alpha: float = 0.1
     momentum: float = 0.0
     start: float = 0.0
 

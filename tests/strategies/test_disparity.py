@@ -92,6 +92,17 @@ def test_puffles_weight_falls_below_the_target_and_stays_between_0_and_1():
     assert strategy.instructions(4, state) == {}
 
 
+def test_noise_in_small_groups_drives_puffles_weight_to_1():
+    """As its docstring warns: the rates are equal, and the largest noisy gap is not."""
+    rng, strategy = np.random.default_rng(3), Puffle(target=0.05)
+    state: dict[str, Any] = {}
+    exact = np.array([r.statistics["group_score"].value for r in reports(np.full(RECORDS, 0.5))])
+    for _ in range(40):
+        noised = answering("group_score", N, exact + rng.normal(0, 20, exact.shape), sd=20.0)
+        _, state = strategy.weigh(noised, state)
+    assert state["lambda"] > 0.9
+
+
 # DP-FERMI.
 
 
