@@ -140,7 +140,7 @@ def joint_multiplier(*multipliers: float) -> float:
 
     Examples
     --------
-    >>> joint_multiplier(3.0), joint_multiplier(3.0, 4.0)
+    >>> joint_multiplier(3.0), round(joint_multiplier(3.0, 4.0), 9)
     (3.0, 2.4)
     """
     if len(multipliers) == 1 or min(multipliers) == 0:
