@@ -204,6 +204,7 @@ def test_memberships_differ_and_the_records_are_the_same(scenario):
     assert 0.45 < (a.member_N == b.member_N).mean() < 0.55
 
 
+@pytest.mark.slow
 def test_the_text_for_the_terminal(audited):
     shown = _text(audited[1])
     assert "Membership by group" in shown
