@@ -68,16 +68,10 @@ def test_a_new_strategy_in_another_folder(here, tmp_path):
 def test_the_command_that_new_strategy_prints_runs(here, tmp_path):
     run = here("new-strategy", "my-strategy")[1].splitlines()[2]
     quick = ["training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 2]']
-    done = subprocess.run(
-        [sys.executable, "-m", "fedtoll.cli", *shlex.split(run)[1:], "--seeds", "0:1", "--executor", "serial"]
-        + [x for pair in quick for x in ("--set", pair)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "MyStrategy" in done.stdout
+    short = ("--seeds", "0:1", "--executor", "serial", "--no-tune", "--no-probe")
+    code, out, err = here(*shlex.split(run)[1:], *short, *(x for pair in quick for x in ("--set", pair)))
+    assert code == 0, err
+    assert "MyStrategy" in out
 
 
 @pytest.mark.parametrize(
