@@ -272,9 +272,10 @@ def noise(system: System) -> None:
     for case, given in CASES.items():
         private, whole, _ = planned(system, case, ROUNDS)
         every: list[NDArray[np.float64]] = []
+        told: list[NDArray[np.float64]] = []
         for more in range(3):
             run = reseeded(private, more)
-            seen, rows, first, told = trained(run), [], [], []
+            seen, rows, first = trained(run), [], []
             for t in due(case, ROUNDS):
                 exact = held(whole, seen.models[t - 1], t, seen.tap.asked.get(t, []))
                 row = []
@@ -288,12 +289,12 @@ def noise(system: System) -> None:
                 rows.append(np.concatenate(row))
                 first.append(rows[-1][0])
             every += rows
-            close(np.array(rows).ravel(), f"{case}: statistics")
-            right = np.allclose(np.concatenate(told), 1, rtol=1e-9)
-            assert right, f"{case}: the strategy is told another sd"
             if case == "hidden":
                 _bits(run, seen, np.array(first))
         drawn = np.array(every)
+        close(drawn.ravel(), f"{case}: statistics")
+        right = np.allclose(np.concatenate(told), 1, rtol=1e-9)
+        assert right, f"{case}: the strategy is told another sd"
         assert drawn.std(axis=0).min() > 0.4, f"{case}: a cell has less noise than the others"
         independent(drawn.T, f"{case}: cells of statistics")
         if case == "hidden" and system.seed == 0:

@@ -168,7 +168,7 @@ def test_all_records_of_a_client_move_a_sum_by_no_more_than_its_bound():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fedminmax", "fpfl", "fedfb"])
+@pytest.mark.parametrize("name", ["fedminmax", "fpfl", "fedfb", "puffle", "dp-fermi", "fedfdp"])
 @pytest.mark.parametrize("by", ["central", "secure-aggregation"])
 def test_strategies_that_need_totals_of_groups_run(name, by):
     changes = {"participation": HALF} if by == "central" else {}
