@@ -147,7 +147,7 @@ def last_batch(without: int, step: int) -> Callable[[np.random.Generator, int, f
 
 
 MOST_RECORDS = 12
-"""The most records that are tried until the gradient of one is clipped."""
+"""The most records that are tried until each client moves and one of their gradients is clipped."""
 
 
 @check("many clients: replay of training")
@@ -169,7 +169,8 @@ def replay(system: System) -> None:
         reached = dict.fromkeys(many.SOME, 0.0)
         whole = _moves(run, parameters, round, -1, step, instructions)
         for record in range(MOST_RECORDS):
-            if record >= (4 if thorough else 2) and max(reached.values()) > 0.9 * CLIP:
+            shown = min(reached.values()) > CLIP / 10 and max(reached.values()) > 0.9 * CLIP
+            if shown and record >= (4 if thorough else 2):
                 break
             part = _moves(run, parameters, round, record, step, instructions)
             for client in many.SOME:
