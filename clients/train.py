@@ -47,7 +47,6 @@ from fedtoll.scenarios.participation import Attendance
 from fedtoll.scenarios.run import Run
 
 Record = TypeVar("Record")
-_partition_id = partition_id
 
 _INSTRUCTIONS = {"run", "server-round", "proximal_mu", "group_weights", "score_weights", updates.CLIP}
 
@@ -187,7 +186,7 @@ class Clients:
         if id(content) not in read:
             read[id(content)] = self._read(only(ConfigRecord, content), only(ArrayRecord, content))
         broadcast = read[id(content)]
-        run, client = broadcast.cohort.run, _partition_id(context)
+        run, client = broadcast.cohort.run, partition_id(context)
         if not (turn := broadcast.cohort.attendance.turn(client, broadcast.round)):  # it was not charged
             raise RejectedError(f"round {broadcast.round}: by its plan, this client does not take part")
         features, labels, groups = broadcast.cohort.tensors[client]
@@ -294,7 +293,7 @@ class _Job:
 def _failed(message: Message, context: Context, error: Exception, failures: list[Failure]) -> Message:
     """Log what a client raised, and return its reply."""
     if len(failures) < MOST_FAILURES:
-        failures.append(Failure(_partition_id(context), _round_of(message), error))
+        failures.append(Failure(partition_id(context), _round_of(message), error))
     code = MESSAGE_REJECTED if isinstance(error, RejectedError) else CLIENT_FAILED
     return Message(Error(code, REASONS[code]), reply_to=message)
 

@@ -87,7 +87,7 @@ class Section(BaseModel):
         return hash(self.model_dump_json())
 
 
-def _seeds(value: object) -> object:
+def listed_seeds(value: object) -> object:
     """Read a range such as ``"0:5"``."""
     if isinstance(value, str):
         first, colon, last = value.partition(":")
@@ -99,5 +99,5 @@ def _seeds(value: object) -> object:
     return value
 
 
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(listed_seeds), Field(min_length=1)]
 """Seeds as a list, or as a range such as ``"0:5"``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,7 +18,16 @@ from pydantic import (
 from fedtoll.scenarios.choice import Distribution, TruncatedNegativeBinomial
 from fedtoll.scenarios.client import check as check_client
 from fedtoll.scenarios.errors import ScenarioError, nearest
-from fedtoll.scenarios.fields import CLIP_ONLY, Count, Positive, Rate, Section, Seeds, without_default
+from fedtoll.scenarios.fields import (
+    CLIP_ONLY,
+    Count,
+    Positive,
+    Rate,
+    Section,
+    Seeds,
+    listed_seeds,
+    without_default,
+)
 from fedtoll.scenarios.personal import check as check_personal
 from fedtoll.scenarios.schedule import Schedule
 from fedtoll.scenarios.validation import describe_error
@@ -98,7 +108,10 @@ class Tune(Section):
         """Fill in the defaults of a grid."""
         if not isinstance(stated, Mapping):
             return stated
-        one = isinstance(seeds := stated.get("seeds"), list | tuple) and len(seeds) == 1
+        one = False
+        with suppress(ValueError):  # which the field reports
+            seeds = listed_seeds(stated.get("seeds"))
+            one = isinstance(seeds, list | tuple) and len(seeds) == 1
         grid = one or stated.get("charge", "none") != "none" or stated.get("method") == "grid"
         return {"method": "grid", "seeds": (1000, 1001), **stated} if grid else stated
 

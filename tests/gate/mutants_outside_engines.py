@@ -13,6 +13,7 @@ from fedtoll.clients import mechanisms, wire
 from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import gradients, opacus, sampling
+from fedtoll.clients.roll_call import partition_id
 from fedtoll.privacy import accounting, calibration_cache, constants, ledger
 from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
@@ -312,7 +313,7 @@ def number_in_the_roll_call() -> list[Any]:
     def answers(message: Any, context: Any) -> Any:
         reply = original(message, context)
         answer: Any = reply.content["roll-call"]
-        answer["fedtoll"] += f"+{tables.HELD[clients._partition_id(context)]}"
+        answer["fedtoll"] += f"+{tables.HELD[partition_id(context)]}"
         return reply
 
     def lenient(content: Any) -> Any:

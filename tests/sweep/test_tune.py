@@ -328,6 +328,7 @@ def test_a_wrong_value_of_a_strategys_parameter_is_found_by_check(several, lists
         ({"method": "grid"}, "grid", 2),
         ({"charge": "random-stopping"}, "grid", 2),
         ({"seeds": [7]}, "grid", 1),
+        ({"seeds": "7:8"}, "grid", 1),
         ({"seeds": [7, 8, 9]}, "halving", 3),
     ],
 )
