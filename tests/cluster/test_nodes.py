@@ -84,8 +84,8 @@ def finish(process: subprocess.Popen[str], seconds: float = 300, killed: bool = 
     """Return the exit code and the lines on stderr.
 
     Ray may still list a node that the test before has killed, and fedtoll then says that it is not used, or
-    that it is gone: unless this test has ``killed`` one too, such a line is about no node of this test, and is
-    left out.
+    that it is gone. Unless this test has ``killed`` one too, such a line is not about its nodes: it is left
+    out.
     """
     try:
         _, err = process.communicate(timeout=seconds)
