@@ -38,7 +38,6 @@ from fedtoll.clients.failures import (
     RejectedError,
 )
 from fedtoll.clients.roll_call import partition_id
-from fedtoll.clients.roll_call import roll_call as roll_call  # the in-process Grid asks its clients here
 from fedtoll.clients.state import LEDGER, answer, claim, enter, entered, keep_mechanism_state, mechanism_state
 from fedtoll.clients.weights import example_weights, score_weights
 from fedtoll.privacy.ledger import DP_SGD, Release, chosen, joint

@@ -96,8 +96,8 @@ def load(path: str, key: str, kind: str, base: type = object) -> Any:
     """
     module, _, attribute = path.rpartition(":")
     is_file = module.endswith(".py")
-    if is_file and not (shipped.received(Path(module)) or Path(module).is_file()):
-        raise refusal(key, f"{module}: no such file")
+    if is_file and not (shipped.received(Path(module)) or _is_file(Path(module))):
+        raise refusal(key, f"{module[:200]}: no such file")
     require(module)
     try:
         with contained():
@@ -114,6 +114,13 @@ def load(path: str, key: str, kind: str, base: type = object) -> Any:
         what = "class" if base is object else base.__name__
         raise refusal(key, f"{module} has no {what} {attribute!r}{nearest(attribute, classes)}")
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def digest(name: str, key: str, path: str, cls: type) -> str:

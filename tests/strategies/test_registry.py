@@ -51,6 +51,7 @@ MISTAKES = [
     ("fedtoll.strategies.term:Terms", {}, "no class 'Terms'; did you mean 'Term'"),
     ("no_such_package:X", {}, "cannot be imported"),
     ("nowhere/file.py:X", {}, "no such file"),
+    ("x" * 300 + ".py:X", {}, "not a file: "),
     ("nowhere/file.py", {}, "write nowhere/file.py:Class, with the name of its class"),
     ("term", {"tt": 1.0}, "unknown parameter 'tt'; did you mean 't'"),
     ("term", {"t": "five"}, "t = 'five'"),
@@ -68,6 +69,11 @@ def test_a_mistake_is_one_line(name, parameters, message):
         registry.build(registry.resolve(name)[0], parameters)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_stored_path_that_is_too_long_is_one_line():
+    with pytest.raises(ScenarioError, match="no such file"):
+        registry.load("/" + "x" * 300 + ".py:X")
 
 
 def test_whole_numbers_are_fine_where_numbers_are_asked():

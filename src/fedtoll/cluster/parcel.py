@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-import fedtoll
 from fedtoll.scenarios import atomic, shipped
 from fedtoll.scenarios.data import SOURCES, archive, builtin
 from fedtoll.scenarios.data.acs import ACS, cached_file
@@ -20,12 +19,9 @@ from fedtoll.scenarios.run import Run
 
 _INSTALLED = tuple(
     Path(folder).resolve()
-    for folder in {
-        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        str(Path(fedtoll.__file__).parent),
-    }
+    for folder in {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
-"""Folders whose modules every node has itself."""
+"""Folders whose modules every node has itself, besides fedtoll's."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +150,8 @@ def _own_modules() -> dict[str, str]:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py") or name.startswith(("__", "_fedtoll_")):
+            continue
+        if name.split(".")[0] == "fedtoll":  # wherever its folders are, as when it is installed editable
             continue
         path = Path(file).resolve()
         if not path.is_file() or any(path.is_relative_to(folder) for folder in _INSTALLED):
