@@ -17,8 +17,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run as FlowerRun
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedtoll.clients import roll_call
 from fedtoll.clients import train as clients
-from fedtoll.clients.roll_call import roll_call
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 
@@ -99,7 +99,7 @@ class LocalGrid(SynchronousGrid):
             message.metadata.__dict__["_message_id"] = str(next(self._ids))
         contexts = [self._contexts[m.metadata.dst_node_id] for m in sent]
         if all(m.metadata.message_type == MessageType.QUERY for m in sent):
-            return [roll_call(m, c) for m, c in zip(sent, contexts, strict=True)]
+            return [roll_call.roll_call(m, c) for m, c in zip(sent, contexts, strict=True)]
         return self._handler(sent, contexts)
 
 

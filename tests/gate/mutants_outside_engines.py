@@ -9,11 +9,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from fedtoll.clients import mechanisms, wire
+from fedtoll.clients import mechanisms, roll_call, wire
 from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.clients.engines import gradients, opacus, sampling
-from fedtoll.clients.roll_call import partition_id
 from fedtoll.privacy import accounting, calibration_cache, constants, ledger
 from fedtoll.privacy.ledger import DP_SGD, Ledger, Release
 from fedtoll.scenarios import data
@@ -308,19 +307,19 @@ def number_in_a_name() -> list[Any]:
 
 @mutant("the version in a client's roll call ends in its number of records")
 def number_in_the_roll_call() -> list[Any]:
-    original, called = clients.roll_call, strict._called
+    original, called = roll_call.roll_call, strict._called
 
     def answers(message: Any, context: Any) -> Any:
         reply = original(message, context)
         answer: Any = reply.content["roll-call"]
-        answer["fedtoll"] += f"+{tables.HELD[partition_id(context)]}"
+        answer["fedtoll"] += f"+{tables.HELD[roll_call.partition_id(context)]}"
         return reply
 
     def lenient(content: Any) -> Any:
         index, version, numerics = called(content)
         return index, version.partition("+")[0], numerics
 
-    return [patch.object(clients, "roll_call", answers), patch.object(strict, "_called", lenient)]
+    return [patch.object(roll_call, "roll_call", answers), patch.object(strict, "_called", lenient)]
 
 
 @mutant("a round is answered again for another model, with the same noise")
