@@ -150,7 +150,7 @@ def _final(out: Path) -> dict[str, bytes]:
 
 
 def _scenario(file: Path) -> Path:
-    """Write a sweep of 24 short runs, as JSON."""
+    """Write a sweep as JSON: 24 short runs with chosen constants, and 24 of the recipe."""
     from fedtoll.scenarios.read import read
 
     overrides = ["training.rounds=2", "training.local_steps=2", 'privacy.epsilons=["inf", 8]']
