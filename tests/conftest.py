@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Generator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["FEDTOLL_PROGRESS"] = "off"  # on a slow machine, commands would say how far they are
@@ -47,13 +46,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     seed = config.getoption("shuffle")
     return None if seed is None else f"random order: --shuffle {seed}"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Use one worker more than usual for the whole suite, some tests of which wait for other processes."""
-    usual = yield
-    return usual + 1 if config.option.markexpr == "not thorough" else usual
 
 
 @pytest.hookimpl(tryfirst=True)
