@@ -20,7 +20,7 @@ from fedtoll.server.app import federate
 from fedtoll.server.plan import Candidates, plan
 from tests.gate import tables
 from tests.gate.ledger import EVERY, ROUNDS, STEPS, Row, Tap, due, rows_of
-from tests.gate.system import DELTA, EPSILON, EVERYTHING, RATE, STEP, System, check, scenario
+from tests.gate.system import DELTA, EVERYTHING, RATE, STEP, System, check, scenario
 from tests.peers.test_accounting import divergence
 
 TRIES: tuple[Distribution, ...] = (
@@ -28,6 +28,8 @@ TRIES: tuple[Distribution, ...] = (
     Poisson(mean=3.0),
 )
 TRAININGS = 2
+EPSILON = 2.0
+"""Of the whole run. With little noise, Rényi divergences at fractional orders take many times as long."""
 CHOSEN = (0, "choice of constants")
 """The round and the name of the first release."""
 
