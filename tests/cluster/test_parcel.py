@@ -77,6 +77,7 @@ def test_a_node_without_the_files_can_load_the_runs(runs, tmp_path):
         *("nets", "nets.small", "space.helpers")
     }
     assert sent.modules["space"] == ""
+    assert [name for name in sent.modules if name.split(".")[0] == "fedtoll"] == []  # installed editable, too
     for file in [*tmp_path.rglob("*.py"), tmp_path / "patients.csv"]:
         file.unlink()
     assert node(sent) == ""
