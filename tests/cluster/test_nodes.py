@@ -30,13 +30,15 @@ from fedtoll.strategies.fedavg import FedAvg
 
 @dataclass(frozen=True)
 class Slow(FedAvg):
-    """FedAvg that takes its time, and says on which node it is."""
+    """FedAvg that waits in every round, and says on which node it is."""
 
     def weigh(self, reports, state):
-        time.sleep(pauses.SECONDS)
         if log := os.environ.get("FEDTOLL_TEST_LOG"):
             with open(log, "a") as file:
                 file.write("round\\n")
+        ended = time.monotonic() + pauses.SECONDS
+        while time.monotonic() < ended and os.path.exists(pauses.WHILE):
+            time.sleep(0.05)
         return super().weigh(reports, state)
 '''
 
@@ -61,9 +63,17 @@ def stored(folder: Path) -> int:
     return len(list(folder.glob("runs/[!.]*")))
 
 
-def pause(folder: Path, seconds: float) -> None:
-    """Set how long the strategy of commands that start from now on waits in every round."""
-    (folder / "pauses.py").write_text(f"SECONDS = {seconds}\n")
+def pause(folder: Path, seconds: float, while_there: Path = Path("/")) -> None:
+    """Set how long commands that start from now on wait in every round, at most while a file is there."""
+    (folder / "pauses.py").write_text(f"SECONDS = {seconds}\nWHILE = {str(while_there)!r}\n")
+
+
+@pytest.fixture
+def hold(tmp_path) -> Path:
+    """Return a file that holds every run in its first round until it is removed."""
+    file = tmp_path / "hold"
+    file.touch()
+    return file
 
 
 def start(folder: Path, *arguments: str, address: str = "") -> subprocess.Popen[str]:
@@ -127,11 +137,11 @@ def sweep(tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
     return folder, expected
 
 
-def test_own_files_reach_a_node_whose_worker_and_which_then_is_killed(cluster, sweep, tmp_path):
+def test_own_files_reach_a_node_whose_worker_and_which_then_is_killed(cluster, sweep, hold, tmp_path):
     address, _ = cluster
     folder, expected = sweep
     log = tmp_path / "log"
-    pause(folder, 3.0)
+    pause(folder, 120, hold)
     with second(tmp_path / "second", address, folder, FEDTOLL_TEST_LOG=str(log)) as other:
         out = folder / "killed"
         process = start(
@@ -141,13 +151,15 @@ def test_own_files_reach_a_node_whose_worker_and_which_then_is_killed(cluster, s
         victims = other.workers()
         os.kill(victims[0], signal.SIGKILL)
         wait(lambda: set(other.workers()) - set(victims), process)  # its successor is there
-        assert stored(out) < 8
+        assert stored(out) == 0
         other.kill()
+        assert process.stderr is not None
+        assert any("is gone" in line for line in process.stderr)
+        hold.unlink()
         code, err = finish(process, killed=True)
     assert code == 0, err
     assert tables(out) == expected
     assert not (out / "errors").exists()
-    assert "is gone" in err
 
 
 def test_built_in_records_are_sent_to_a_node_without_them_and_one_that_cannot_load_them_is_left_out(
@@ -189,20 +201,21 @@ def test_a_node_with_another_version_is_refused_by_name(cluster, sweep, tmp_path
     assert stored(folder / "mixed") == 0
 
 
-def test_a_frozen_node_costs_time_but_no_run(cluster, sweep, tmp_path):
+def test_a_frozen_node_costs_time_but_no_run(cluster, sweep, hold, tmp_path):
     address, _ = cluster
     folder, expected = sweep
     log = tmp_path / "log"
-    pause(folder, 3.0)
+    pause(folder, 120, hold)
     with second(tmp_path / "second", address, folder, FEDTOLL_TEST_LOG=str(log)) as other:
         process = start(
             folder,
-            *("patients.toml", "--out", "frozen", "--executor", "ray", "--no-probe", "--timeout", "40"),
+            *("patients.toml", "--out", "frozen", "--executor", "ray", "--no-probe", "--timeout", "20"),
             *("--seeds", "0:1"),
             address=address,
         )
         wait(lambda: log.exists() and other.workers(), process)
         other.send(signal.SIGSTOP)
+        hold.unlink()
         code, err = finish(process)
     assert code == 0, err
     assert (found := tables(folder / "frozen")).items() <= expected.items()
@@ -212,11 +225,12 @@ def test_a_frozen_node_costs_time_but_no_run(cluster, sweep, tmp_path):
 def test_at_most_so_many_runs_at_once_as_asked_for(cluster, sweep, tmp_path):
     address, first = cluster
     folder, expected = sweep
-    pause(folder, 1.0)
+    pause(folder, 0.5)
     with second(tmp_path / "second", address, folder) as other:
         process = start(
             folder,
             *("patients.toml", "--out", "one", "--executor", "ray", "--workers", "1", "--no-probe"),
+            *("--seeds", "0:1"),
             address=address,
         )
         most = 0
@@ -225,7 +239,8 @@ def test_at_most_so_many_runs_at_once_as_asked_for(cluster, sweep, tmp_path):
             time.sleep(0.2)
         assert finish(process)[0] == 0
     assert most == 1
-    assert tables(folder / "one") == expected
+    assert (found := tables(folder / "one")).items() <= expected.items()
+    assert len(found) == 4 * 4
 
 
 def test_another_ray_on_this_machine_is_not_used_unless_it_is_named(cluster, sweep):
@@ -234,22 +249,24 @@ def test_another_ray_on_this_machine_is_not_used_unless_it_is_named(cluster, swe
     ended = time.monotonic() + 120
     while first.workers() and time.monotonic() < ended:  # those of the test before are still ending
         time.sleep(0.2)
-    pause(folder, 1.0)
-    process = start(folder, "patients.toml", "--out", "local", "--executor", "ray", "--no-probe")
+    pause(folder, 0.5)
+    local = ("--out", "local", "--executor", "ray", "--no-probe", "--seeds", "0:1")
+    process = start(folder, "patients.toml", *local)
     used = 0
     while process.poll() is None:
         used = max(used, len(first.workers()))
         time.sleep(0.2)
     assert finish(process)[0] == 0
     assert used == 0
-    assert tables(folder / "local") == expected
+    assert (found := tables(folder / "local")).items() <= expected.items()
+    assert len(found) == 4 * 4
 
 
 def test_a_head_that_dies_ends_the_command_with_one_line_and_keeps_what_is_stored(sweep, tmp_path):
     folder, expected = sweep
     out = folder / "headless"
     command = ("patients.toml", "--out", "headless", "--no-probe", "--executor")
-    pause(folder, 3.0)
+    pause(folder, 1.0)
     with head(tmp_path / "head") as (address, first):
         process = start(folder, *command, "ray", address=address)
         wait(lambda: stored(out), process)

@@ -33,6 +33,12 @@ def die(name: str) -> str:
     return name
 
 
+def die_or_hang(name: str) -> str:
+    if name == "d":
+        time.sleep(600)
+    return die(name)
+
+
 def all_die(names: Sequence[str]) -> list[str]:
     """Do several jobs with one call."""
     return [die(name) for name in names]
