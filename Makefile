@@ -18,7 +18,7 @@ test: $(VENV)/.developer  ## the quick tests
 test-all: $(VENV)/.developer  ## every check, the slow ones too
 	$(BIN)/pytest -n auto --dist worksteal -m "not thorough"
 
-test-thorough: $(VENV)/.developer  ## checks of the suite again, over more seeds, models, draws and inputs
+test-thorough: $(VENV)/.developer  ## checks of the suite again, over more seeds, models, draws, inputs and grids
 	$(BIN)/pytest -n auto --dist worksteal -m thorough
 
 test-random: $(VENV)/.developer  ## the quick tests in random order; SEED=... repeats one

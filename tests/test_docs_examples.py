@@ -84,7 +84,7 @@ def test_every_command_works_in_short(copy, folder, here, monkeypatch):
             assert_printed(out, output)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("copy", "folder"), zip(FOLDERS, FOLDERS, strict=True), indirect=["copy"])
 def test_training_prints_what_the_readme_prints(copy, folder):
     """As typed. The test above compares the output of all other commands."""

@@ -68,7 +68,7 @@ def test_the_cheap_commands_say_what_the_page_says(here, tmp_path):
     assert checked == 5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_whole_tutorial(here, tmp_path):
     for step, shown in steps():
         if step == "file":

@@ -94,7 +94,12 @@ def by_script(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "executor"),
-    [(["-"], "processes"), (["-i"], "processes"), (["-c"], "processes"), (["-"], "ray")],
+    [
+        (["-"], "processes"),
+        (["-i"], "processes"),
+        (["-c"], "processes"),
+        pytest.param(["-"], "ray", marks=pytest.mark.thorough),
+    ],
     ids=["pipe", "interactive", "-c", "ray from a pipe"],
 )
 def test_every_door_gives_the_bytes_of_a_plain_script(tmp_path, by_script, arguments, executor):

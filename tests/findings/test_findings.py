@@ -386,7 +386,7 @@ def test_a_real_browser_shows_it_and_asks_for_nothing(trained, tmp_path):
             assert browser.run("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_finding_runs_quickly(here):
     code, out, err = here("findings", "--quick", "--json")
     assert (code, err) == (0, "")

@@ -105,7 +105,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize(
+    "section",
+    [name if name == "sums" else pytest.param(name, marks=pytest.mark.thorough) for name in SECTIONS],
+)
 def test_what_other_sections_do_is_that_of_this_process(tmp_path, one, section):
     plan = planned(**SECTIONS[section])
     (run,) = plan.runs

@@ -71,7 +71,10 @@ def wait_for_runs(folder, count, process):
 
 
 @pytest.mark.slow  # two workers are in the quick suite, in test_executor.py
-@pytest.mark.parametrize(("name", "workers"), [("processes", 3), ("ray", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("processes", 3), pytest.param("ray", 2, marks=pytest.mark.thorough)],  # Ray is in tests/cluster, too
+)
 def test_the_executor_and_its_workers_change_no_byte(tmp_path, uninterrupted, name, workers):
     planned, expected = uninterrupted
     assert executor.execute(planned.runs, Store(tmp_path), executor=name, workers=workers) == []

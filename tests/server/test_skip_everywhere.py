@@ -73,7 +73,7 @@ def test_the_command_says_what_was_skipped(here, tmp_path, fragile, caplog):
     assert json.loads(out)["skipped"] == len(gone)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_final_bytes_are_those_of_this_process_under_flower_too(tmp_path, fragile):
     """Clients are away by plan, and others fail."""
     rare = {"kind": "availability", "availability": {"Female": 0.5}, "seed": 3}

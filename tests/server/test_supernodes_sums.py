@@ -79,7 +79,7 @@ def federation(folder: Path, nodes: int) -> Iterator[int]:
             guard.wait(60)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
 def test_updates_bits_and_statistics_of_clients_have_the_bytes_of_this_process(tmp_path):
     (run,) = planned(MINMAX, **SECTIONS).runs

@@ -68,7 +68,7 @@ def test_a_group_of_any_size_changes_no_byte(seed):
     check(some_runs(seed), seed)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(4, 30))
 def test_a_group_of_any_size_changes_no_byte_in_more_scenarios(seed):
     check(some_runs(seed), seed)
