@@ -34,6 +34,7 @@ def page(found: Row) -> str:
         gaps=_table(_gap_rows(search, verdicts)),
         confirmed=_table(_confirmed_rows(search, confirm, verdicts)),
         changes=_changes(found["strategies"]),
+        uncompared=_uncompared(verdicts, found["strategies"]),
     )
 
 
@@ -128,6 +129,17 @@ def _changes(compared: list[Row]) -> str:
         if not hits:
             rows.append([cell, f"{tested[0]['epsilon']:g}", "none", "", "", "", "", ""])
     return _table(rows)
+
+
+def _uncompared(verdicts: dict[str, dict[float, str]], compared: list[Row]) -> str:
+    """Name the cells with a real gap in which strategies have not been compared yet."""
+    tried = {r["cell"] for r in compared}
+    left = [
+        f"{cell} (ε = {max(real):g})"
+        for cell, by_epsilon in verdicts.items()
+        if (real := [e for e in EPSILONS if by_epsilon[e] == "real"]) and cell not in tried
+    ]
+    return f"\n\nNot run yet, though their gap is real: {', '.join(left)}." if left else ""
 
 
 def _significant(compared: list[Row], stage: str) -> set[tuple[str, str, str, int]]:
@@ -234,7 +246,7 @@ learning rate, like FedAvg. A negative difference in the price gap or disparity 
 everybody's utility is worse. The price gap is about what privacy adds, the disparity about how much the
 groups differ at this ε, for whatever reason.
 
-{changes}
+{changes}{uncompared}
 
 The figures are in `benchmarks/prices.json`. To measure a cell again: `python -m benchmarks.prices search
 FOLDER law-race`.

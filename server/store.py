@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,9 @@ from fedtoll.scenarios.locks import locked
 from fedtoll.scenarios.numbers import write_number
 from fedtoll.scenarios.run import NUMERICS, ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
-from fedtoll.server.plan import Plan
+
+if TYPE_CHECKING:  # it imports torch, which a report does not need
+    from fedtoll.server.plan import Plan
 
 PREDICTIONS = "predictions"
 """The one table that a run may not have."""

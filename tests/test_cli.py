@@ -66,6 +66,18 @@ def test_the_command_line_imports_nothing_heavy(tmp_path):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
+def test_a_report_and_a_comparison_import_neither_torch_nor_flower(tmp_path):
+    code = (
+        "import sys; from fedtoll.report.folder import write_report; from fedtoll.server.results import load;"
+        "from fedtoll.toll import two_folders; print({'torch', 'flwr'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
 def commands(command, path=()):
     """Yield the words of every command and group of the command line."""
     yield path

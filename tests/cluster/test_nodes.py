@@ -69,7 +69,7 @@ def pause(folder: Path, seconds: float, while_there: Path = Path("/")) -> None:
 
 
 @pytest.fixture
-def hold(tmp_path) -> Path:
+def hold(tmp_path: Path) -> Path:
     """Return a file that holds every run in its first round until it is removed."""
     file = tmp_path / "hold"
     file.touch()
