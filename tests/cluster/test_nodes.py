@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from fedtoll.scenarios.read import read
+from fedtoll.server.plan import plan
+from fedtoll.server.store import Store
+from fedtoll.sweep import executor
 from tests.cluster.machines import Machine, head, second
 from tests.server import own
 
@@ -49,10 +53,8 @@ def small(inputs, outputs):
     return nn.Sequential(nn.Linear(inputs, 3), nn.ReLU(), nn.Linear(3, outputs))
 """
 
-BUILT_IN = [
-    *("adult-race", "--seeds", "0:2", "--no-tune", "--no-probe", "--set", "training.rounds=2"),
-    *("--set", 'privacy.epsilons=["inf", 2]', "--set", 'strategies=[{name="fedavg"}]'),
-]
+BUILT_IN = ("training.rounds=2", 'privacy.epsilons=["inf", 2]', 'strategies=[{name="fedavg"}]')
+"""What is changed in adult-race."""
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -166,13 +168,20 @@ def test_built_in_records_are_sent_to_a_node_without_them_and_one_that_cannot_lo
     cluster, tmp_path
 ):
     address, _ = cluster
-    code, err = finish(start(tmp_path, *BUILT_IN, "--out", "serial", "--executor", "serial"))
-    assert code == 0, err
+    here = Store(tmp_path / "serial")
+    assert (
+        executor.execute(plan(read("adult-race", BUILT_IN, "0:2"), "x").runs, here, executor="serial") == []
+    )
     with (
         second(tmp_path / "second", address, tmp_path / "serial", UV_OFFLINE="1"),
         second(tmp_path / "third", address, tmp_path / "none", FEDTOLL_DATA="/proc/none"),
     ):
-        process = start(tmp_path, *BUILT_IN, "--out", "ray", "--executor", "ray", "--address", address)
+        changes = [word for override in BUILT_IN for word in ("--set", override)]
+        process = start(
+            tmp_path,
+            *("adult-race", "--seeds", "0:2", "--no-tune", "--no-probe", *changes),
+            *("--out", "ray", "--executor", "ray", "--address", address),
+        )
         code, err = finish(process)
     assert code == 0, err
     assert err.count("\n") == 1
