@@ -1,6 +1,6 @@
 """Where is the price gap real at best constants, and does any strategy change it? Fixed before it ran.
 
-``python -m benchmarks.prices search|confirm|strategies|repairs|collect FOLDER [CELL ...]``
+``python -m benchmarks.prices search|confirm|strategies|repairs FOLDER [CELL ...]``, ``... collect FOLDER``
 
 **Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
 that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
@@ -35,7 +35,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,33 +253,33 @@ def changed(stage: str, cell: str, folder: Path) -> list[str]:
     return [name for name in STRATEGIES if any(label.partition("(")[0] == name for label in labels)]
 
 
-def collect(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+def collect(folder: Path) -> dict[str, Any]:
     """Return the rows of all cells that have been run, in this folder or before, as plain values."""
     from fedtoll.scenarios.run import NUMERICS
 
     found: dict[str, Any] = {"numerics": NUMERICS}
     for table, stages in TABLES.items():
         found[table] = [
-            row for stage in stages for cell in names for row in rows_of(table, stage, cell, folder)
+            row for stage in stages for cell in cells() for row in rows_of(table, stage, cell, folder)
         ]
     return found
 
 
 def main() -> None:
     """Run a stage over all cells, or write the collected figures."""
-    from fedtoll.scenarios.errors import ScenarioError
+    from fedtoll.scenarios.errors import FedtollError
 
     stage, folder, *chosen = sys.argv[1:]
     names = chosen or list(cells())
     if stage == "collect":
-        found = json.dumps(collect(Path(folder), names), indent=1, ensure_ascii=False)
+        found = json.dumps(collect(Path(folder)), indent=1, ensure_ascii=False)
         (HERE / "prices.json").write_text(found + "\n", encoding="utf-8")
         return
     for cell in names:
         begin = time.monotonic()
         try:
             run(stage, cell, Path(folder))
-        except (ScenarioError, OSError) as error:  # records that cannot be fetched here
+        except (FedtollError, OSError) as error:  # e.g. records that cannot be fetched here
             print(f"{stage} {cell}: not run: {error}", flush=True)
         else:
             print(f"{stage} {cell}: {time.monotonic() - begin:.0f} s", flush=True)

@@ -192,8 +192,8 @@ def _table(rows: Iterable[list[str]]) -> str:
 HEAD = """# Prices in the library
 
 Where does privacy cost one group more than another, once every constant is chosen for each ε? And does a
-[strategy](strategies.md) narrow that gap? This page answers for every built-in scenario, and for changes of
-five of them.
+[strategy](strategies.md) narrow that gap? This page answers for the built-in scenarios, and for changes of
+six of them: {cells} cells.
 
 {summary}
 

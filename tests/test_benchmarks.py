@@ -80,6 +80,11 @@ def test_the_page_of_prices_is_made_from_its_file():
     assert made.page(found) == (ROOT / "docs/prices.md").read_text(encoding="utf-8")
 
 
+def test_collecting_keeps_what_was_measured_before(tmp_path):
+    made = importlib.import_module("benchmarks.prices")
+    assert made.collect(tmp_path) == json.loads((ROOT / "benchmarks/prices.json").read_text(encoding="utf-8"))
+
+
 def test_a_gap_is_real_only_if_both_stages_find_it():
     made = importlib.import_module("benchmarks.prices")
 

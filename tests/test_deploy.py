@@ -91,6 +91,16 @@ def test_without_split_nodes_keep_their_noise_secret_and_limit_epsilon(made, tmp
     assert not list((tmp_path / "own").rglob("*.parquet"))
 
 
+def test_a_node_limits_epsilon_to_its_clients_share(made, tmp_path):
+    command = ["federation", "init", str(tmp_path / "own"), str(made / "server/scenario.toml")]
+    command += ["--set", "privacy.epsilons=[1.0, 3.0]", "--set", "privacy.epsilon_factor={Female=0.5}"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    limits = [(tmp_path / f"own/nodes/node-{k}/supernode.sh").read_text() for k in (0, 2)]
+    assert "epsilon=3.0" in limits[0]
+    assert "epsilon=1.5" in limits[1]
+
+
 def test_a_client_checks_its_file(made):
     file, scenario = str(made / "nodes/node-2/records.parquet"), str(made / "server/scenario.toml")
     good = CliRunner().invoke(app, ["federation", "check", file, "--client", "2", "--scenario", scenario])

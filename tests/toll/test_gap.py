@@ -30,6 +30,14 @@ def test_the_gap_names_who_pays_most_and_least():
     assert row["disparity"] == pytest.approx(0.26)
 
 
+@pytest.mark.parametrize("last", [0.3, 0.1 + 0.2, 0.3 - 1e-16])
+def test_the_same_gap_in_every_seed_is_no_certainty_whatever_is_rounded(last):
+    low, high = gap_interval(np.array([[0.3, 0.1]] * 3 + [[last, 0.1]]))
+    assert low == 0
+    assert np.isnan(high)
+    assert gap_interval(np.array([[0.3, 0.3]] * 3 + [[0.3, last]])) == pytest.approx((0, 0), abs=1e-15)
+
+
 def test_everybody_and_groups_with_too_few_records_take_no_part_in_the_gap():
     parts = [pair([(0.2, 0.2 + cost)] * 2, group=g) for g, cost in (("a", 0.05), ("b", 0.06), ("(all)", 0.5))]
     parts.append(pair([(0.2, 0.9)] * 2, group="tiny", n=20, positives=4))

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedtoll import __version__
 from fedtoll.deploy.certificates import write_certificates, write_key
 from fedtoll.deploy.split import HELD_OUT, Divided
 from fedtoll.scenarios import toml
 from fedtoll.scenarios.atomic import write_folder
+from fedtoll.scenarios.by_client import by_client
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.app_folder import write_app
@@ -107,7 +108,7 @@ def write(folder: Path, scenario: Scenario, place: Place, divided: Divided | Non
     divided
         The records, if they are split here for a demonstration. Then nodes use the plan's seeds, so that the
         results are those of a simulation. Without, a node draws batches and noise from a secret of its own,
-        and rejects runs that spend more than the largest ε of the scenario.
+        and rejects runs that spend more than the largest ε of the scenario, times its share of it.
 
     Returns
     -------
@@ -161,6 +162,11 @@ def write(folder: Path, scenario: Scenario, place: Place, divided: Divided | Non
     return nodes
 
 
+class _Holder(NamedTuple):
+    id: int
+    group: str
+
+
 def _config(scenario: Scenario, client: int, *, secret: bool) -> str:
     """Return the configuration of a node, as ``flower-supernode --node-config`` takes it."""
     values: dict[str, Any] = {"partition-id": client, "partition": RECORDS}
@@ -168,7 +174,9 @@ def _config(scenario: Scenario, client: int, *, secret: bool) -> str:
         values["noise"] = "secret"
         budgets = [math.inf if isinstance(e, str) else float(e) for e in scenario.privacy.epsilons]
         if max(budgets) < math.inf:
-            values["epsilon"] = max(budgets)
+            holders = [_Holder(k, h.group) for k, h in enumerate(scenario.partition.holders)]
+            shares = by_client("privacy.epsilon_factor", scenario.privacy.epsilon_factor, holders)
+            values["epsilon"] = max(budgets) * shares[client]
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 
 

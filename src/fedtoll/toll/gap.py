@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES, Measure
-from fedtoll.toll.intervals import Floats, half_width
+from fedtoll.toll.intervals import Floats, half_width, nan_if_zero
 from fedtoll.toll.limits import LEVEL
 
 AT = ["strategy", "mechanism", "epsilon"]
@@ -144,7 +144,9 @@ def gap_interval(toll_SG: Floats) -> tuple[float, float]:
     difference_SP = toll_SG[:, first] - toll_SG[:, second]
     mean_P = np.abs(difference_SP.mean(axis=0))
     se_P = difference_SP.std(axis=0, ddof=1) / np.sqrt(seeds)
-    half_P = half_width(np.where((se_P == 0) & (mean_P > 0), np.nan, se_P), seeds, LEVEL / len(first))
+    scale_P = 1e3 * np.abs(toll_SG).max(axis=0)[[first, second]].max(axis=0)  # of what rounding may leave
+    alike_P = np.isnan(nan_if_zero(mean_P, scale_P))
+    half_P = half_width(np.where(alike_P, se_P, nan_if_zero(se_P, scale_P)), seeds, LEVEL / len(first))
     return max(0.0, float((mean_P - half_P).max())), float((mean_P + half_P).max())
 
 

@@ -39,8 +39,8 @@ def half_width(se: ArrayLike, seeds: ArrayLike, alpha: float | Floats = 0.05) ->
         return stdtrit(np.where(freedom > 0, freedom, np.nan), 1 - np.asarray(alpha) / 2) * np.asarray(se)
 
 
-def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
-    """Return mean, low and high of the studentised interval over seeds (the first axis); NaN is dropped.
+def t_interval(x: ArrayLike) -> tuple[Any, Any, Any]:
+    """Return mean, low and high of the studentised 95% interval over seeds (the first axis); NaN is dropped.
 
     The estimand is the mean over all seeds that could have been drawn, for *this* table of records and its
     folds. A width of zero does not mean certainty but a measure too coarse to show a difference, so the ends
@@ -62,8 +62,8 @@ def t_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
     return mean, mean - half, mean + half
 
 
-def seed_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
-    """Return mean, low and high of Hall's interval over seeds (the first axis); NaN is dropped.
+def seed_interval(x: ArrayLike) -> tuple[Any, Any, Any]:
+    """Return mean, low and high of Hall's 95% interval over seeds (the first axis); NaN is dropped.
 
     The estimand is that of :func:`t_interval`. Tolls of small groups are skewed to the right, so a t interval
     misses large tolls too often; this one reaches further on the side of the long tail (:func:`hall_ends`).
@@ -78,13 +78,13 @@ def seed_interval(x: ArrayLike, alpha: float = 0.05) -> tuple[Any, Any, Any]:
     """
     values = np.asarray(x, dtype=float)
     defined = ~np.isnan(values)
-    mean, _, high = t_interval(values, alpha)
+    mean, _, high = t_interval(values)
     count = defined.sum(axis=0)
     centred = np.where(defined, values - mean, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         skewness = (centred**3).sum(axis=0) / (centred**2).sum(axis=0) ** 1.5 * np.sqrt(count)
-        se = (high - mean) / half_width(1.0, count, alpha)
-    return mean, *hall_ends(mean, se, half_width(1.0, count, alpha), mean_skewness(skewness, count))
+        se = (high - mean) / half_width(1.0, count)
+    return mean, *hall_ends(mean, se, half_width(1.0, count), mean_skewness(skewness, count))
 
 
 def mean_skewness(skewness: ArrayLike, seeds: ArrayLike) -> Any:
