@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## fetch Adult and run the built-in scenario adult-rac
 test: $(VENV)/.developer  ## the quick tests
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-test-all: $(VENV)/.developer  ## every check, the slow ones too
+test-all: $(VENV)/.developer  ## the slow tests, too
 	$(BIN)/pytest -n auto --dist worksteal -m "not thorough"
 
 test-thorough: $(VENV)/.developer  ## checks of the suite again, over more seeds, models, draws, inputs and grids

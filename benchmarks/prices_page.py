@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
-from benchmarks.prices import EPSILONS, FACTORS, LEAST, SEEDS, STRATEGIES, Row, at, cells, verdict
+from benchmarks.prices import EPSILONS, FACTORS, LATER, LEAST, SEEDS, STRATEGIES, Row, at, cells, verdict
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs/prices.md"
@@ -30,6 +30,7 @@ def page(found: Row) -> str:
         confirm=_said(SEEDS["confirm"]),
         strategies=len(STRATEGIES),
         cells=len(search),
+        later=LATER,
         missing=_missing(search),
         gaps=_table(_gap_rows(search, verdicts)),
         confirmed=_table(_confirmed_rows(search, confirm, verdicts)),
@@ -193,7 +194,7 @@ HEAD = """# Prices in the library
 
 Where does privacy cost one group more than another, once every constant is chosen for each ε? And does a
 [strategy](strategies.md) narrow that gap? This page answers for the built-in scenarios, and for changes of
-six of them: {cells} cells.
+six of them: {cells} cells. (The scenario `{later}` was made from its cell *law-race + network*.)
 
 {summary}
 

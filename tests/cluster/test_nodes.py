@@ -153,7 +153,7 @@ def test_own_files_reach_a_node_whose_worker_and_which_then_is_killed(cluster, s
         victims = other.workers()
         os.kill(victims[0], signal.SIGKILL)
         wait(lambda: set(other.workers()) - set(victims), process)  # its successor is there
-        assert stored(out) == 0
+        assert stored(out) < 8
         other.kill()
         assert process.stderr is not None
         assert any("is gone" in line for line in process.stderr)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fedtoll import __version__
 from fedtoll.deploy.certificates import write_certificates, write_key
@@ -17,6 +17,7 @@ from fedtoll.scenarios import toml
 from fedtoll.scenarios.atomic import write_folder
 from fedtoll.scenarios.by_client import by_client
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.partition import Client
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.app_folder import write_app
 
@@ -108,7 +109,7 @@ def write(folder: Path, scenario: Scenario, place: Place, divided: Divided | Non
     divided
         The records, if they are split here for a demonstration. Then nodes use the plan's seeds, so that the
         results are those of a simulation. Without, a node draws batches and noise from a secret of its own,
-        and rejects runs that spend more than the largest ε of the scenario, times its share of it.
+        and rejects runs that spend more than its share of the largest ε of the scenario.
 
     Returns
     -------
@@ -162,11 +163,6 @@ def write(folder: Path, scenario: Scenario, place: Place, divided: Divided | Non
     return nodes
 
 
-class _Holder(NamedTuple):
-    id: int
-    group: str
-
-
 def _config(scenario: Scenario, client: int, *, secret: bool) -> str:
     """Return the configuration of a node, as ``flower-supernode --node-config`` takes it."""
     values: dict[str, Any] = {"partition-id": client, "partition": RECORDS}
@@ -174,8 +170,8 @@ def _config(scenario: Scenario, client: int, *, secret: bool) -> str:
         values["noise"] = "secret"
         budgets = [math.inf if isinstance(e, str) else float(e) for e in scenario.privacy.epsilons]
         if max(budgets) < math.inf:
-            holders = [_Holder(k, h.group) for k, h in enumerate(scenario.partition.holders)]
-            shares = by_client("privacy.epsilon_factor", scenario.privacy.epsilon_factor, holders)
+            clients = [Client(k, h.group, h.size) for k, h in enumerate(scenario.partition.holders)]
+            shares = by_client("privacy.epsilon_factor", scenario.privacy.epsilon_factor, clients)
             values["epsilon"] = max(budgets) * shares[client]
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 

@@ -144,9 +144,9 @@ def gap_interval(toll_SG: Floats) -> tuple[float, float]:
     difference_SP = toll_SG[:, first] - toll_SG[:, second]
     mean_P = np.abs(difference_SP.mean(axis=0))
     se_P = difference_SP.std(axis=0, ddof=1) / np.sqrt(seeds)
-    scale_P = 1e3 * np.abs(toll_SG).max(axis=0)[[first, second]].max(axis=0)  # of what rounding may leave
-    alike_P = np.isnan(nan_if_zero(mean_P, scale_P))
-    half_P = half_width(np.where(alike_P, se_P, nan_if_zero(se_P, scale_P)), seeds, LEVEL / len(first))
+    scale = 1e3 * np.abs(toll_SG).max()  # differences of tolls are rounded relative to the tolls
+    alike_P = np.isnan(nan_if_zero(mean_P, scale))  # no gap: a width of zero says nothing wrong
+    half_P = half_width(np.where(alike_P, se_P, nan_if_zero(se_P, scale)), seeds, LEVEL / len(first))
     return max(0.0, float((mean_P - half_P).max())), float((mean_P + half_P).max())
 
 
