@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtoll.clients import losses, model, wire
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import DivergedError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import Run
 
@@ -31,7 +31,7 @@ def start(run: Run, federation: Federation) -> Model:
 
     Raises
     ------
-    RunError
+    DivergedError
         If the public model is not finite.
     """
     features = federation.table.features.shape[1]
@@ -60,7 +60,7 @@ def _trained(run: Run, federation: Federation, initial: Model) -> Model:
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     found = [a.astype(run.precision) for a in model.get(module)]
     if not all(np.isfinite(a).all() for a in found):
-        raise RunError("training.start = 'public': the model trained on public records is not finite")
+        raise DivergedError("training.start = 'public': the model trained on public records is not finite")
     return found
 
 

@@ -25,6 +25,14 @@ class RunError(FedtollError):
     """A run started and did not finish (exit code 1)."""
 
 
+class DivergedError(RunError):
+    """A run ended because a number of it is not finite, e.g. because its learning rate is too large."""
+
+
+class NotFiniteError(ValueError):
+    """An array or a number of a message is not finite."""
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """Return a suggestion from ``candidates`` for the end of an error line.
 

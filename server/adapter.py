@@ -19,7 +19,7 @@ from fedtoll.clients import wire
 from fedtoll.clients.train import BOUND, only
 from fedtoll.privacy.ledger import ALL_CLIENTS
 from fedtoll.privacy.update_noise import noise_variance
-from fedtoll.scenarios.errors import RunError, ScenarioError, nearest
+from fedtoll.scenarios.errors import DivergedError, RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
@@ -31,7 +31,7 @@ from fedtoll.strategies import registry
 from fedtoll.strategies.base import Arrays, Member, Report, Strategy, Weights, weights_and_state
 from fedtoll.strategies.new_model import like, partly
 from fedtoll.strategies.postprocess import Released
-from fedtoll.strategies.simplex import simplex_violation
+from fedtoll.strategies.simplex import NOT_FINITE, simplex_violation
 
 
 @dataclass
@@ -144,9 +144,8 @@ class Adapted(FlowerStrategy):
         except TypeError as error:
             raise RunError(f"round {server_round}: {self._name}: {error}") from None
         if problem := simplex_violation(weights, len(reports)):
-            raise RunError(
-                f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}"
-            )
+            kind = DivergedError if problem == NOT_FINITE else RunError
+            raise kind(f"round {server_round}: the weights of {self._name} are not on the simplex: {problem}")
         combined, self._state, coefficients = self.strategy.combine(self._params, reports, weights, state)
         if coefficients is None:
             raise RunError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedtoll.clients import model, public_model
 from fedtoll.clients.clipping import registry as clipping
-from fedtoll.scenarios.errors import RunError, ScenarioError
+from fedtoll.scenarios.errors import DivergedError, RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.foreign import contained, end_if_forked
 from fedtoll.scenarios.run import Run
@@ -90,7 +90,9 @@ def federate(grid: Grid, run: Run, look: Look | None = None, federation: Federat
     def measure(round: int, current: tuple[NDArray[Any], ...]) -> None:
         probabilities = held_out.probabilities(current, own)
         if np.isnan(probabilities).any():
-            raise RunError(f"round {round}: {run.strategy.name} returned a model whose scores are not finite")
+            raise DivergedError(
+                f"round {round}: {run.strategy.name} returned a model whose scores are not finite"
+            )
         groups.extend({"round": round, **row} for row in held_out.measure(probabilities))
         final.update(probabilities=probabilities, model=current)
         if look is not None:

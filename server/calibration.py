@@ -17,7 +17,7 @@ from fedtoll.clients import state as client_state
 from fedtoll.clients import wire
 from fedtoll.privacy.ledger import owed_after
 from fedtoll.scenarios.calibration import CalibrationPlan, GroupResidual
-from fedtoll.scenarios.errors import RunError, ScenarioError, one_line
+from fedtoll.scenarios.errors import DivergedError, NotFiniteError, RunError, ScenarioError, one_line
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
@@ -108,9 +108,11 @@ def _read(run: Run, client: ClientPlan, reply: Message, strict: Strict, where: s
         mine: Any = run.groups.index(client.group) if client.group else slice(None)
         cells[mine] = np.reshape(np.asarray(metrics[name], dtype=np.float64), cells[mine].shape)
         if not np.isfinite(cells[mine]).all():
-            raise ValueError(f"{name} is not finite")
+            raise NotFiniteError(f"{name} is not finite")
         if dict(content.config_records[client_state.LEDGER]) != strict.ledger.columns(client.id):
             raise ValueError("its ledger differs from the server's")
+    except NotFiniteError as error:
+        raise DivergedError(f"{where}: the reply is malformed: {error}") from None
     except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{where}: the reply is malformed: {one_line(str(error))}") from None
     return cells

@@ -13,7 +13,7 @@ from fedtoll.clients import model, wire
 from fedtoll.clients.personal import RECORD, asked
 from fedtoll.clients.personal_models import registry as personal_models
 from fedtoll.clients.personal_models.base import PersonalModel
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import NotFiniteError, ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.personal import PersonalPlan, title
 from fedtoll.scenarios.run import Run, StrategyPlan
@@ -113,6 +113,6 @@ def taken(run: Run, sent: ArrayRecord, content: RecordDict) -> list[NDArray[np.f
         except ValueError as error:
             raise ValueError(f"own parameter {name}: {error}") from None
         if not np.isfinite(values).all():
-            raise ValueError(f"own parameter {name} is not finite")
+            raise NotFiniteError(f"own parameter {name} is not finite")
         found.append(values.copy())
     return found

@@ -22,7 +22,7 @@ from fedtoll.clients.failures import CLIENT_FAILED, REASONS
 from fedtoll.clients.updates import BIT
 from fedtoll.privacy.ledger import COLUMNS, Ledger, Release, first_missing, first_uncharged, hidden, owed
 from fedtoll.scenarios.client_unit import bit_share
-from fedtoll.scenarios.errors import RunError, one_line
+from fedtoll.scenarios.errors import DivergedError, NotFiniteError, RunError, one_line
 from fedtoll.scenarios.run import NUMERICS, Run
 from fedtoll.server.grid import SynchronousGrid, wait_for_nodes
 from fedtoll.server.personal import OwnModels, taken
@@ -134,6 +134,7 @@ class Strict(SynchronousGrid):
             turn = self.attendance.turn(self._places[client], round)
             self.ledger.charge(owed(self._plan, self._clients[client], round, turn))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
+        faults: list[type[RunError]] = []
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             if (replied := self._replied(round, reply, addressed)) is not None:
                 replies[replied].append(reply)
@@ -143,14 +144,16 @@ class Strict(SynchronousGrid):
                 raise RunError(f"{where}: {len(replies[client])} replies")
             fault = self._fault(client, round, message, next(iter(replies[client]), None))
             if fault and not self._skips:
-                raise RunError(f"{where}: {fault}")
+                raise type(fault)(f"{where}: {fault}")
             if fault:
-                self.skipped[client][round] = shortened(fault)
+                faults.append(type(fault))
+                self.skipped[client][round] = shortened(str(fault))
                 self.parameters.pop(client, None)
                 replies[client] = []
         if not any(replies.values()):
             first = next(iter(addressed))
-            raise RunError(
+            diverged = all(kind is DivergedError for kind in faults)
+            raise (DivergedError if diverged else RunError)(
                 f"round {round}: every reply was skipped; {self._label(first)}: {self.skipped[first][round]}"
             )
         return [reply for received in replies.values() for reply in received]
@@ -173,26 +176,30 @@ class Strict(SynchronousGrid):
             return self.client_of[node]
         raise RunError(f"round {round}: received a reply from node {node}, which is not a client")
 
-    def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> str:
-        """Return what is wrong with a client's reply, in one line, or an empty string."""
+    def _fault(self, client: int, round: int, message: Message, reply: Message | None) -> RunError | None:
+        """Return what is wrong with a client's reply, in one line, or ``None``."""
         if reply is None:
-            return "the reply is missing"
+            return RunError("the reply is missing")
         if reply.has_error():
-            return _FAULTS.get(reply.error.code, _FAILED)
+            return RunError(_FAULTS.get(reply.error.code, _FAILED))
         if self._skips:
             self._check_nothing_uncharged(client, round, reply.content)
         try:
             self._check(client, message, reply)
         except KeyError as error:
-            return f"the reply is malformed: it has no {error}"
+            return RunError(f"the reply is malformed: it has no {error}")
+        except NotFiniteError as error:
+            return DivergedError(f"the reply is malformed: {error}")
         except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
-            return f"the reply is malformed: {one_line(str(error))}"
+            return RunError(f"the reply is malformed: {one_line(str(error))}")
         if not self._skips:
-            return ""
+            return None
         unknown = never_released(
             self._plan, self.attendance.rounds(self._places[client], round), self.skipped[client]
         )
-        return f"its {unknown} is not known: it was skipped whenever it was due" if unknown else ""
+        if not unknown:
+            return None
+        return RunError(f"its {unknown} is not known: it was skipped whenever it was due")
 
     def _check_nothing_uncharged(self, client: int, round: int, content: RecordDict) -> None:
         """Raise if a client reports a release that was not charged, even if the run skips faults.
@@ -282,7 +289,7 @@ class Strict(SynchronousGrid):
             except ValueError as error:
                 raise ValueError(f"parameter {name}: {error}") from None
             if not np.isfinite(values).all():
-                raise ValueError(f"parameter {name} is not finite")
+                raise NotFiniteError(f"parameter {name} is not finite")
             self.parameters[client].append(values)
         public, cells = self._metrics(client, _round(message))
         if set(metrics) != {*public, *cells}:
@@ -290,7 +297,7 @@ class Strict(SynchronousGrid):
         for name, value in metrics.items():
             numbers = value if isinstance(value, list) else [value]
             if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
-                raise ValueError(f"metric {name} is not finite")
+                raise NotFiniteError(f"metric {name} is not finite")
             if name in public and value != public[name]:
                 raise ValueError(f"{name} is {value}, not {public[name]} as the plan says")
             if name in cells and np.shape(value) != cells[name]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import DivergedError, RunError
 from fedtoll.strategies.base import Arrays
 
 
@@ -30,5 +30,5 @@ def like(current: Arrays, new: Sequence[Any], what: str) -> list[NDArray[np.floa
     with np.errstate(over="ignore"):
         model = [np.asarray(array, dtype=old.dtype) for array, old in zip(new, current, strict=True)]
     if not all(np.isfinite(array).all() for array in model):
-        raise RunError(f"{what} that is not finite")
+        raise DivergedError(f"{what} that is not finite")
     return model

@@ -27,7 +27,8 @@ class RobustHDP(Strategy):
     into a low-rank part L and a sparse part S by principal component pursuit: min ‖L‖_* + λ ‖S‖_1 with
     L + S = Q and λ = 1 / √max(rows, columns). L is what clients have in common, S_k is taken for the noise of
     client k. The estimate is made in the first round in which a client trains, with all clients of that
-    round, and kept.
+    round, and kept. Where not everybody takes part, it is made anew when the client trains with more clients
+    than before: few show little of what they have in common.
 
     The method asks no client for its ε, so that none gains by a false one. Here every client's noise is a
     constant of the plan, and ``inverse-variance`` uses it. What differs from others for another reason is
@@ -64,12 +65,12 @@ class RobustHDP(Strategy):
             raise ValueError(f"rows = {self.rows}: must be 1 or more")
 
     def weigh(self, reports: Sequence[Report], state: State) -> tuple[Weights, State]:
-        """Return 1 / σ̂_k², normalised, and the state with the estimates of new clients."""
-        known = {int(client) for client in state.get("noise.clients", ())}
-        new = [i for i, r in enumerate(reports) if r.client not in known]
+        """Return 1 / σ̂_k², normalised, and the state with the new estimates."""
+        together = dict(zip(state.get("together.clients", ()), state.get("together", ()), strict=True))
+        new = [i for i, r in enumerate(reports) if together.get(r.client, 0) < len(reports)]
         if new:
-            estimated = noise_of(reports, self.rows)
-            state = remember(state, [reports[i] for i in new], noise=estimated[new])
+            estimated, count = noise_of(reports, self.rows)[new], np.full(len(new), len(reports))
+            state = remember(state, [reports[i] for i in new], noise=estimated, together=count)
         noise = recall(state, reports, "noise")
         least = noise.min()
         weights = np.asarray(noise == 0, dtype=np.float64) if least == 0 else (least / noise) ** 2

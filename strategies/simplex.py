@@ -12,6 +12,9 @@ from fedtoll.strategies.base import Weights
 TOLERANCE = 1e-9
 """Largest allowed deviation of a sum of weights from 1."""
 
+NOT_FINITE = "not finite"
+"""What :func:`simplex_violation` says of weights of which one is NaN or infinite."""
+
 
 def simplex_violation(weights: Any, count: int) -> str:
     """Return why an array does not hold ``count`` weights ≥ 0 with sum 1, or "" if it does.
@@ -30,7 +33,7 @@ def simplex_violation(weights: Any, count: int) -> str:
     if weights.dtype.kind not in "iuf":
         return f"{weights.dtype} instead of numbers"
     if not np.isfinite(weights).all():
-        return "not finite"
+        return NOT_FINITE
     if (weights < 0).any():
         return f"{weights.min():.3g} is negative"
     excess = float(weights.sum()) - 1

@@ -49,6 +49,19 @@ def test_the_estimate_is_made_once_for_each_client():
     assert state["noise.clients"].tolist() == [0, 1, 2, 5]
 
 
+def test_the_estimate_is_made_anew_with_more_clients():
+    """Under partial participation, the first round of a client may show little of what all have in common."""
+    strategy = RobustHDP()
+    updates = noisy([0.5] * 5)
+    alone, state = strategy.weigh(reports(updates[:1]), {})
+    assert alone.tolist() == [1.0]
+    together, state = strategy.weigh(reports(updates), state)
+    assert together == pytest.approx(strategy.weigh(reports(updates), {})[0])
+    assert together.min() > 0.1
+    fewer, _ = strategy.weigh(reports(noisy([9.0, 0.5])), state)
+    assert fewer == pytest.approx(together[:2] / together[:2].sum())
+
+
 def test_without_any_noise_and_with_too_much():
     alike = [np.zeros(9)] * 3
     assert RobustHDP().weigh(reports(alike), {})[0].tolist() == [1 / 3] * 3

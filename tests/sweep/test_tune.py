@@ -14,6 +14,8 @@ from fedtoll.scenarios.read import read
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan, check, plan
 from fedtoll.server.trainer import Final, Trainer, simulate
+from fedtoll.strategies.base import sizes
+from fedtoll.strategies.fedavg import FedAvg
 from fedtoll.sweep.candidates import candidates, constants_at, with_constants
 from fedtoll.sweep.tune import candidate_runs, rungs, tune
 from fedtoll.sweep.validate import validation_losses
@@ -173,6 +175,17 @@ def test_an_error_in_user_code_is_one_line_and_not_mistaken_for_divergence(plann
     (raised,) = validation_losses(Trainer(), [planned.runs[0].to_json()])
     assert isinstance(raised, RunError)
     assert str(raised) == f"fedavg, ε = ∞, seed 0: {error.__name__}: in two lines"
+
+
+def test_a_mistake_of_a_strategy_is_not_mistaken_for_divergence(planned, monkeypatch):
+    monkeypatch.setattr(FedAvg, "weigh", lambda self, reports, state: (2 * sizes(reports), state))
+    (raised,) = validation_losses(Trainer(), [planned.runs[0].to_json()])
+    assert isinstance(raised, RunError)
+    assert "the weights of FedAvg are not on the simplex: sum 2 instead of 1" in str(raised)
+    monkeypatch.setattr(FedAvg, "weigh", lambda self, reports, state: (math.nan * sizes(reports), state))
+    (losses,) = validation_losses(Trainer(), [planned.runs[0].to_json()])
+    assert isinstance(losses, dict)
+    assert math.isnan(losses["(all)"])
 
 
 def test_the_final_model_is_that_of_a_measured_run(planned):

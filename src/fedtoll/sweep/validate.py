@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtoll.scenarios.errors import RunError
+from fedtoll.scenarios.errors import DivergedError
 from fedtoll.scenarios.federation import Records
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.run import Run
@@ -35,7 +35,7 @@ def validation_losses(trainer: Trainer, texts: Sequence[str]) -> list[Losses | E
 
 def _losses(trainer: Trainer, run: Run, final: Final | Failed) -> Losses | Exception:
     """Return the losses of one run's final model, or of a run that raised."""
-    if isinstance(final, RunError) and final.__cause__ is None:  # it diverged
+    if isinstance(final, DivergedError):
         return {EVERYBODY: math.nan}
     if isinstance(final, Failed):
         return named(run, final)
