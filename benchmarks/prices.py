@@ -1,6 +1,6 @@
 """Where is the price gap real at best constants, and does any strategy change it? Fixed before it ran.
 
-``python -m benchmarks.prices search|confirm|strategies|repairs FOLDER [CELL ...]``, ``... collect FOLDER``
+``python -m benchmarks.prices STAGE FOLDER [CELL ...]``; after it ``python -m benchmarks.prices collect FOLDER``
 
 **Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
 that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
@@ -24,6 +24,14 @@ over the whole family of a cell. A strategy that the cell's scenario refuses is 
 **repairs.** The strategies that change the gap or disparity of a cell significantly, and FedAvg, once more
 with seeds 100 to 119 and choices made anew with seeds 1100 and 1101. A change that both stages find is
 confirmed.
+
+**library.** Added after the stages above had been seen, and fixed before it ran. Every library scenario and
+its blind twin as they are, whether they have a real gap or not, at ε = ∞, 1 and .5: the fourteen strategies
+of version 0.1.0 (:data:`FOURTEEN`). Learning rates, seeds and quantities as in ``strategies``, with Holm over
+the family of a scenario at both ε.
+
+**again.** The strategies that ``library`` finds to change the gap or disparity of a scenario at either ε, and
+FedAvg, as in ``repairs``.
 
 Nothing here is chosen by its results: a cell that shows no gap stays in the table. Calling a stage again
 resumes it. ``collect`` adds what is finished to ``prices.json``; ``python -m benchmarks.prices_page`` writes
@@ -73,13 +81,22 @@ STRATEGIES = {
     "superquantile": '{name="superquantile"}',
     "fpfl": '{name="fpfl"}',
 }
-SEEDS = {"search": "0:10", "confirm": "100:120", "strategies": "0:16", "repairs": "100:120"}
-TUNING = {"search": "[1000, 1001]", "confirm": "[1100, 1101]"}
-TUNING |= {"strategies": TUNING["search"], "repairs": TUNING["confirm"]}
-TABLES = {"gaps": ("search", "confirm"), "strategies": ("strategies", "repairs")}
+FOURTEEN = tuple(STRATEGIES)[:14]
+"""The strategies of version 0.1.0."""
+AGAIN = {"search": "confirm", "strategies": "repairs", "library": "again"}
+"""Each stage that finds something, and the stage that confirms it."""
+SEEDS = {"search": "0:10", "strategies": "0:16", "library": "0:16"} | dict.fromkeys(AGAIN.values(), "100:120")
+TUNING = dict.fromkeys(AGAIN, "[1000, 1001]") | dict.fromkeys(AGAIN.values(), "[1100, 1101]")
+TABLES = {
+    "gaps": ("search", "confirm"),
+    "strategies": ("strategies", "repairs"),
+    "library": ("library", "again"),
+}
 """The tables of ``prices.json``, and the stages whose rows each has."""
 LATER = "law-race-network"
 """The scenario that was made from what this search found."""
+COMPARED = (1.0, 0.5)
+"""The ε of ``library`` and ``again``."""
 LEAST = 0.01
 """Nats: a smaller price gap does not matter."""
 
@@ -120,31 +137,42 @@ def run(stage: str, cell: str, folder: Path) -> None:
     from fedtoll.scenarios.read import read
 
     scenario, overrides = cells()[cell]
-    chosen, epsilons = ["fedavg"], ["inf", *EPSILONS]
-    found = [gaps(stage, cell, folder) for stage in ("search", "confirm")]
-    verdicts = {e: verdict(found[0], found[1], e) for e in EPSILONS}
-    if stage == "confirm" and set(verdicts.values()) == {"none"}:
+    epsilons = epsilons_of(stage, cell, folder)
+    chosen = {"strategies": list(STRATEGIES), "library": list(FOURTEEN)}.get(stage, ["fedavg"])
+    if stage in ("repairs", "again"):
+        chosen += changed("strategies" if stage == "repairs" else "library", cell, folder)
+    if not epsilons or (stage in ("repairs", "again") and chosen == ["fedavg"]):
         return
-    if stage in ("strategies", "repairs"):
-        if not (real := [e for e in EPSILONS if verdicts[e] == "real"]):
-            return
-        chosen, epsilons = list(STRATEGIES), ["inf", max(real)]
+    if stage not in ("search", "confirm"):
         quantities = '["toll gap", "disparity", "utility"]'
-        compare = f'compare={{baseline="fedavg", epsilons=[{max(real)}], quantities={quantities}}}'
-        overrides = [*overrides, compare]
-    if stage == "repairs" and not (chosen := ["fedavg", *changed("strategies", cell, folder)])[1:]:
-        return
+        stated = f'compare={{baseline="fedavg", epsilons={json.dumps(epsilons)}, quantities={quantities}}}'
+        overrides = [*overrides, stated]
     rate = read(scenario).training.learning_rate
     rates = [rate * factor for factor in FACTORS]
     overrides = [
         *overrides,
         f"tune={{method='grid', learning_rates={rates}, seeds={TUNING[stage]}}}",
-        f"privacy.epsilons={json.dumps(epsilons)}",
+        f"privacy.epsilons={json.dumps(['inf', *epsilons])}",
     ]
-    chosen = [name for name in chosen if stage != "strategies" or accepted(scenario, overrides, name)]
+    if stage in ("strategies", "library"):
+        chosen = [name for name in chosen if accepted(scenario, overrides, name)]
     listed = f"strategies=[{', '.join(STRATEGIES[name] for name in chosen)}]"
     fedtoll.run(scenario, out=place(stage, cell, folder), overrides=[*overrides, listed], seeds=SEEDS[stage])
     _mark(stage, cell, folder).touch()
+
+
+def epsilons_of(stage: str, cell: str, folder: Path) -> list[float]:
+    """Return the finite ε of a stage in a cell; none if the stage does not run there."""
+    if stage == "search":
+        return list(EPSILONS)
+    if stage in ("library", "again"):
+        return list(COMPARED) if not cells()[cell][1] else []
+    search, confirm = (gaps(name, cell, folder) for name in ("search", "confirm"))
+    verdicts = {e: verdict(search, confirm, e) for e in EPSILONS}
+    if stage == "confirm":
+        return list(EPSILONS) if set(verdicts.values()) != {"none"} else []
+    real = [e for e in EPSILONS if verdicts[e] == "real"]
+    return [max(real)] if real else []
 
 
 def accepted(scenario: str, overrides: list[str], name: str) -> bool:
@@ -164,7 +192,7 @@ def accepted(scenario: str, overrides: list[str], name: str) -> bool:
 def stored() -> dict[str, list[Row]]:
     """Return the rows of ``prices.json`` by table."""
     tables: dict[str, Any] = json.loads((HERE / "prices.json").read_text(encoding="utf-8"))
-    return {name: tables[name] for name in TABLES}
+    return {name: tables.get(name, []) for name in TABLES}
 
 
 def rows_of(table: str, stage: str, cell: str, folder: Path) -> list[Row]:
@@ -248,7 +276,7 @@ def verdict(search: list[Row], confirm: list[Row], epsilon: float) -> str:
 
 def changed(stage: str, cell: str, folder: Path) -> list[str]:
     """Return the strategies that change the price gap or disparity of a cell significantly."""
-    rows = rows_of("strategies", stage, cell, folder)
+    rows = rows_of(stage, stage, cell, folder)
     labels = [r["strategy"] for r in rows if r["significant"] and r["quantity"] in ("toll gap", "disparity")]
     return [name for name in STRATEGIES if any(label.partition("(")[0] == name for label in labels)]
 

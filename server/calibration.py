@@ -18,7 +18,6 @@ from fedtoll.clients import wire
 from fedtoll.privacy.ledger import owed_after
 from fedtoll.scenarios.calibration import CalibrationPlan, GroupResidual
 from fedtoll.scenarios.errors import DivergedError, NotFiniteError, RunError, ScenarioError, one_line
-from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.scenario import Scenario
 from fedtoll.server.strict import Strict
@@ -35,9 +34,9 @@ class Offsets:
     sds: NDArray[np.float64]
 
 
-def check_federation(scenario: Scenario, federation: Federation) -> None:
+def check(scenario: Scenario, classes: int) -> None:
     """Raise ``ScenarioError`` in one line if the labels have more than two classes."""
-    if scenario.calibration is not None and (classes := len(federation.table.classes)) > 2:
+    if scenario.calibration is not None and classes > 2:
         raise ScenarioError(f"calibration: needs two classes, not {classes}: it moves a single logit")
 
 

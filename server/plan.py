@@ -134,6 +134,7 @@ def check(scenario: Scenario, file: str, unchecked: list[str] | None = None) -> 
             clipping.check_section(scenario.client, scenario.tune.client if scenario.tune else {})
         if source is not None:
             check_classes(scenario.compare, len(source.classes))
+            calibration.check(scenario, len(source.classes))
             delta_of(scenario, source.rows)
     except ScenarioError as error:
         raise ScenarioError(f"{file}: {error}") from None
@@ -209,7 +210,7 @@ def plan(
             scenario.data, scenario.split, scenario.partition, source=source, like=like
         )
         personal.check_federation(scenario, federation)
-        calibration.check_federation(scenario, federation)
+        calibration.check(scenario, len(federation.table.classes))
         delta_of(scenario, federation.size)
         runs = tuple(
             run
