@@ -1,6 +1,6 @@
 """Where is the price gap real at best constants, and does any strategy change it? Fixed before it ran.
 
-``python -m benchmarks.prices STAGE FOLDER [CELL ...]``; after it ``python -m benchmarks.prices collect FOLDER``
+``python -m benchmarks.prices STAGE FOLDER [CELL ...]``, then ``python -m benchmarks.prices collect FOLDER``
 
 **Cells.** Every library scenario and its blind twin. Five of them also with a small network, with clients
 that mix the groups (``iid``), and with a quarter of a small group's training records (``keep``). Four
@@ -293,6 +293,15 @@ def collect(folder: Path) -> dict[str, Any]:
     return found
 
 
+def written(found: dict[str, Any]) -> str:
+    """Return the collected rows as JSON, one line for each."""
+    parts = [f'"numerics": {found["numerics"]}']
+    for table in TABLES:
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found[table])
+        parts.append(f'"{table}": [\n{lines}\n]')
+    return "{" + ",\n".join(parts) + "}\n"
+
+
 def main() -> None:
     """Run a stage over all cells, or write the collected figures."""
     from fedtoll.scenarios.errors import FedtollError
@@ -300,8 +309,7 @@ def main() -> None:
     stage, folder, *chosen = sys.argv[1:]
     names = chosen or list(cells())
     if stage == "collect":
-        found = json.dumps(collect(Path(folder)), indent=1, ensure_ascii=False)
-        (HERE / "prices.json").write_text(found + "\n", encoding="utf-8")
+        (HERE / "prices.json").write_text(written(collect(Path(folder))), encoding="utf-8")
         return
     for cell in names:
         begin = time.monotonic()
