@@ -21,7 +21,7 @@ from pydantic import (
 
 from fedtoll.scenarios.baseline import Baseline
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float, without_default
+from fedtoll.scenarios.fields import Epsilon, Positive, Section, as_float, only_with, without_default
 from fedtoll.scenarios.measures import FLAGS, VALUED, MeasureName
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.reduction import Reduction
@@ -180,8 +180,7 @@ class Claim(Section):
             raise ValueError(f"at_least, at_most: kind = {self.kind!r} {need}")
         if self.at_least is not None and self.at_most is not None and self.at_least >= self.at_most:
             raise ValueError("at_least must be less than at_most")
-        if (self.kind == "shape") != (self.shape is not None):
-            raise ValueError("shape: required by kind = 'shape', and only there")
+        only_with("shape", self.shape is not None, self.kind == "shape", "kind = 'shape'")
         self._check_shape()
         self._check_correlation()
         for side in (self.a, self.b or self.a):
@@ -196,22 +195,18 @@ class Claim(Section):
         return self
 
     def _check_shape(self) -> None:
-        if (self.kind == "shape") != bool(self.over):
-            raise ValueError("over: required by kind = 'shape', and only there")
+        only_with("over", bool(self.over), self.kind == "shape", "kind = 'shape'")
         if self.over and (len(self.over) < 2 or len(set(self.over)) != len(self.over)):
             raise ValueError("over: needs at least two steps, each once")
         if len({isinstance(step, str) for step in self.over}) > 1:
             raise ValueError("over: mixes values of ε with names of settings; give one kind")
-        if (self.shape == "peaks") != (self.peak is not None):
-            raise ValueError("peak: required by shape = 'peaks', and only there")
+        only_with("peak", self.peak is not None, self.shape == "peaks", "shape = 'peaks'")
         if self.peak is not None and self.peak not in self.over[1:-1]:
             raise ValueError("peak: must be a step of over other than the first and the last")
-        if (self.shape == "flat") != (self.margin is not None):
-            raise ValueError("margin: required by shape = 'flat', and only there")
+        only_with("margin", self.margin is not None, self.shape == "flat", "shape = 'flat'")
 
     def _check_correlation(self) -> None:
-        if (self.kind == "correlation") != (self.along is not None):
-            raise ValueError("along: required by kind = 'correlation', and only there")
+        only_with("along", self.along is not None, self.kind == "correlation", "kind = 'correlation'")
         if self.given is not None and self.along != "atypicality":
             raise ValueError("given: 'size' needs along = 'atypicality'")
         if self.kind == "correlation" and (self.a.of or self.of) not in {"toll", "price", "value"}:

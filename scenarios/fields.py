@@ -87,12 +87,29 @@ class Section(BaseModel):
         return hash(self.model_dump_json())
 
 
+def only_with(key: str, given: bool, needed: bool, condition: str, example: str = "") -> None:
+    """Raise ``ValueError`` in one line unless a key is given exactly where it is needed.
+
+    Examples
+    --------
+    >>> only_with("hidden", True, False, "kind = 'mlp'")
+    Traceback (most recent call last):
+    ValueError: hidden: only with kind = 'mlp'
+    """
+    if needed and not given:
+        raise ValueError(f"{key}: required by {condition}{example and f', e.g. {example}'}")
+    if given and not needed:
+        raise ValueError(f"{key}: only with {condition}")
+
+
 def listed_seeds(value: object) -> object:
     """Read a range such as ``"0:5"``."""
     if isinstance(value, str):
         first, colon, last = value.partition(":")
-        if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        if not (colon and first.isdigit() and last.isdigit()):
             raise ValueError('must be a list such as [0, 1, 2] or a range such as "0:5"')
+        if int(first) >= int(last):
+            raise ValueError('the range is empty: the first number is included, the last is not, as in "0:5"')
         if int(last) - int(first) > 10_000:
             raise ValueError("more than 10,000 seeds")
         return list(range(int(first), int(last)))

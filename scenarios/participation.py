@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedtoll.scenarios.by_client import Named, by_client
-from fedtoll.scenarios.fields import Rate, Section, Seed, without_default
+from fedtoll.scenarios.fields import Rate, Section, Seed, only_with, without_default
 from fedtoll.scenarios.streams import Purpose, stream
 
 KEY = "participation.availability"
@@ -48,12 +48,12 @@ class Participation(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Participation:
-        if (self.fraction is not None) != (self.kind == "fraction"):
-            raise ValueError("fraction: required by kind = 'fraction', and only there")
-        if bool(self.availability) != (self.kind == "availability"):
-            raise ValueError("availability: required by kind = 'availability', and only there")
-        if (self.rate is not None) != (self.kind == "poisson"):
-            raise ValueError("rate: required by kind = 'poisson', and only there")
+        for key, given, kind in (
+            ("fraction", self.fraction is not None, "fraction"),
+            ("availability", bool(self.availability), "availability"),
+            ("rate", self.rate is not None, "poisson"),
+        ):
+            only_with(key, given, self.kind == kind, f"kind = {kind!r}")
         if self.seed and self.kind == "poisson":
             raise ValueError("seed: not with kind = 'poisson', which is secret: the run's own seed draws it")
         if self.seed and self.kind == "all":

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedtoll.scenarios.errors import nearest
-from fedtoll.scenarios.fields import Count, Section, without_default
+from fedtoll.scenarios.fields import Count, Section, only_with, without_default
 
 NAMES = {"mr-mtl": "MR-MTL", "fedper": "FedPer", "ditto": "Ditto"}
 """The names of fedtoll's own kinds in texts."""
@@ -91,10 +91,9 @@ class Personal(Section):
         if self.model_extra:
             key = next(iter(self.model_extra))
             raise ValueError(f"{key}: unknown key{nearest(key, Personal.model_fields)}")
-        if (self.strength is None) != (self.kind == "fedper"):
-            raise ValueError("strength: required by kind = 'mr-mtl' and 'ditto', and only there")
-        if (self.last is None) != (self.kind != "fedper"):
-            raise ValueError("last: required by kind = 'fedper', e.g. last = 2, and only there")
+        fedper = self.kind == "fedper"
+        only_with("strength", self.strength is not None, not fedper, "kind = 'mr-mtl' or 'ditto'")
+        only_with("last", self.last is not None, fedper, "kind = 'fedper'", "last = 2")
         if self.steps is not None and self.kind != "ditto":
             raise ValueError("steps: only with kind = 'ditto'")
         return self

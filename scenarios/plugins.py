@@ -110,7 +110,12 @@ def load(path: str, key: str, kind: str, base: type = object) -> Any:
         raise refusal(key, f"{path!r} raises when imported: {error!r}") from None
     found = getattr(loaded, attribute, None)
     if not (inspect.isclass(found) and issubclass(found, base)):
-        classes = [k for k, v in vars(loaded).items() if inspect.isclass(v) and issubclass(v, base)]
+        classes = [
+            name
+            for name, value in vars(loaded).items()
+            if inspect.isclass(value) and issubclass(value, base)
+            if not is_file or value.__module__ == loaded.__name__  # not what a user's file imports
+        ]
         what = "class" if base is object else base.__name__
         raise refusal(key, f"{module} has no {what} {attribute!r}{nearest(attribute, classes)}")
     return found

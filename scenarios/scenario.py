@@ -38,6 +38,7 @@ from fedtoll.scenarios.fields import (
     Section,
     Seed,
     Seeds,
+    only_with,
     without_default,
 )
 from fedtoll.scenarios.participation import Participation
@@ -125,8 +126,7 @@ class Partition(Section):
             ("shares", self.shares, "shares"),
             ("holders", self.holders, "declared"),
         ):
-            if bool(value) != (self.kind == kind):
-                raise ValueError(f"{key}: required by kind = {kind!r}, and only there")
+            only_with(key, bool(value), self.kind == kind, f"kind = {kind!r}")
         if self.skew and self.kind != "iid":
             raise ValueError("skew: needs kind = 'iid'")
         if self.copies > 1 and self.kind in {"dirichlet", "shares"}:
@@ -153,8 +153,7 @@ class Model(Section):
         if self.kind not in {"logistic", "mlp"} and ":" not in self.kind:
             known = nearest(self.kind, ["logistic", "mlp"])
             raise ValueError(f"kind = {self.kind!r}: neither a model nor a 'file.py:factory'{known}")
-        if (self.kind == "mlp") != bool(self.hidden):
-            raise ValueError("hidden: required by kind = 'mlp', e.g. hidden = [64, 32], and only there")
+        only_with("hidden", bool(self.hidden), self.kind == "mlp", "kind = 'mlp'", "hidden = [64, 32]")
         return self
 
 

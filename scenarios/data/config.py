@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedtoll.scenarios.fields import Count, Positive, Section, without_default
+from fedtoll.scenarios.fields import Count, Positive, Section, only_with, without_default
 
 MOST_VALUES = 1_000
 """The most values that a column of your own file may have."""
@@ -345,8 +345,8 @@ class Data(Section):
             raise ValueError("source, file: give exactly one of them")
         if bool(self.file) != (self.own is not None):
             raise ValueError("file, [data.own]: give both or neither")
-        if (self.source == "synthetic") != (self.synthetic is not None):
-            raise ValueError("[data.synthetic]: required by source = 'synthetic', and only there")
+        synthetic = self.source == "synthetic"
+        only_with("[data.synthetic]", self.synthetic is not None, synthetic, "source = 'synthetic'")
         if self.own is not None:
             self.check_groups(self.own)
         return self

@@ -184,7 +184,7 @@ def test_shuffling_given_a_trait_removes_its_effect():
         ({"at_least": None}, "kind = 'correlation' needs at least one of them"),
         ({"of": "spread"}, "a correlation needs 'toll'"),
         ({"b": {}}, "kind = 'correlation' has only one side, a"),
-        ({"kind": "threshold"}, "along: required by kind = 'correlation'"),
+        ({"kind": "threshold"}, "along: only with kind = 'correlation'"),
     ],
 )
 def test_mistakes_are_one_line(change, words):

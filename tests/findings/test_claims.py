@@ -42,7 +42,7 @@ def changed(**change):
         ({"claim__0__b": None}, "b: kind = 'order' needs it"),
         ({"claim__0__at_least": 1.0}, "at_least, at_most: kind = 'order' takes neither"),
         ({"claim__2__at_most": None}, "at_least, at_most: kind = 'ratio' needs at least one of them"),
-        ({"claim__0__shape": "rises"}, "shape: required by kind = 'shape'"),
+        ({"claim__0__shape": "rises"}, "shape: only with kind = 'shape'"),
         ({"claim__0__settings": ["mixd"]}, "no setting 'mixd'; did you mean 'mixed'?"),
         ({"claim__0__a": {"setting": "mixd"}}, "no setting 'mixd'; did you mean 'mixed'?"),
         ({"claim__1__name": "minority-loses-weight"}, "'minority-loses-weight' appears twice"),

@@ -98,7 +98,7 @@ def test_scenarios_without_participation_are_written_and_hashed_as_before():
     [
         ({"kind": "some"}, "participation.kind"),
         ({"kind": "fraction"}, "fraction: required by kind = 'fraction'"),
-        ({"fraction": 0.5}, "fraction: required by kind = 'fraction', and only there"),
+        ({"fraction": 0.5}, "fraction: only with kind = 'fraction'"),
         ({"kind": "fraction", "fraction": 0.0}, "participation.fraction"),
         ({"kind": "fraction", "fraction": 1.1}, "participation.fraction"),
         ({"kind": "fraction", "fraction": float("nan")}, "participation.fraction"),

@@ -51,6 +51,7 @@ MISTAKES = {
     "unknown model": ('kind = "logistic"', 'kind = "logistics"', ["model", "'logistics'", "'logistic'"]),
     "unknown split": ('kind = "folds"', 'kind = "fold"', ["split.kind", "'fold'", "'folds'"]),
     "seeds": ('seeds = "0:10"', 'seeds = "5:0"', ["seeds", "5:0", "range"]),
+    "no seeds": ('seeds = "0:10"', 'seeds = "5:5"', ["seeds", "5:5", "the range is empty"]),
     "strategy twice": ('name = "uniform"', 'name = "fedavg"', ["fedavg", "twice"]),
     "not TOML": ("[data]", "[data", ["not a TOML file"]),
 }
