@@ -22,6 +22,7 @@ from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.compare import check_classes
+from fedtoll.scenarios.declared import check_groups
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
@@ -31,7 +32,6 @@ from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import calibration, client_sums, personal, sums
-from fedtoll.server.groups import check_groups
 from fedtoll.strategies import registry
 from fedtoll.strategies.base import Strategy
 

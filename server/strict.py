@@ -192,14 +192,10 @@ class Strict(SynchronousGrid):
             return DivergedError(f"the reply is malformed: {error}")
         except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
             return RunError(f"the reply is malformed: {one_line(str(error))}")
-        if not self._skips:
-            return None
-        unknown = never_released(
-            self._plan, self.attendance.rounds(self._places[client], round), self.skipped[client]
-        )
-        if not unknown:
-            return None
-        return RunError(f"its {unknown} is not known: it was skipped whenever it was due")
+        due = self.attendance.rounds(self._places[client], round)
+        if self._skips and (unknown := never_released(self._plan, due, self.skipped[client])):
+            return RunError(f"its {unknown} is not known: it was skipped whenever it was due")
+        return None
 
     def _check_nothing_uncharged(self, client: int, round: int, content: RecordDict) -> None:
         """Raise if a client reports a release that was not charged, even if the run skips faults.

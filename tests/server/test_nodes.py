@@ -234,7 +234,7 @@ def test_other_grids_refuse_a_scenario_whose_records_are_elsewhere(own):
     [
         ({"partition": {"kind": "declared", "holders": [{"size": 5, "group": "Fmale"}]}}, "no group 'Fmale'"),
         ({"partition": {"kind": "declared"}}, "holders: required by kind = 'declared'"),
-        ({"partition": {"holders": [{"size": 5}]}}, "holders: required by kind = 'declared'"),
+        ({"partition": {"holders": [{"size": 5}]}}, "holders: only with kind = 'declared'"),
         ({"partition": {"kind": "declared", "copies": 2, "holders": [{"size": 5}]}}, "copies: not with"),
         ({"split": {"folds": 3}}, "split: not with"),
     ],
