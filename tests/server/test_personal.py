@@ -302,7 +302,10 @@ def test_a_run_without_has_no_trace_of_them():
         ({"training": {"average": True}}, "training.average: must be false"),
         ({"partition": {"kind": "iid", "clients": 4, "copies": 2}}, "partition.copies = 2"),
         ({"personal": {"kind": "mr-mtl"}}, "strength: required by kind = 'mr-mtl'"),
-        ({"personal": {"kind": "fedper", "last": 2, "strength": 1.0}}, "strength: only with kind = 'mr-mtl' or"),
+        (
+            {"personal": {"kind": "fedper", "last": 2, "strength": 1.0}},
+            "strength: only with kind = 'mr-mtl' or",
+        ),
         ({"personal": {"kind": "fedper"}}, "last: required by kind = 'fedper'"),
         ({"personal": {"kind": "mr-mtl", "strength": 1.0, "steps": 2}}, "steps: only with kind = 'ditto'"),
         ({"personal": {"kind": "mrmtl", "strength": 1.0}}, "personal.kind: 'mrmtl' is unknown; .*'mr-mtl'"),
