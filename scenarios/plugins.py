@@ -121,6 +121,14 @@ def load(path: str, key: str, kind: str, base: type = object) -> Any:
     return found
 
 
+def path_of(cls: type) -> str:
+    """Return ``file.py:Class`` for a class that was loaded from a user's file, else ``module:Class``."""
+    module = cls.__module__
+    if module.startswith(shipped.PREFIX) and (loaded := sys.modules.get(module)) is not None:
+        return f"{loaded.__file__}:{cls.__qualname__}"
+    return f"{module}:{cls.__qualname__}"
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

@@ -18,6 +18,9 @@ from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
+PREFIX = "_fedtoll_"
+"""Begins the name of the module that a user's file becomes."""
+
 _files: dict[str, bytes] = {}
 _modules: dict[str, str] = {}
 
@@ -83,7 +86,7 @@ def load(path: Path, kind: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _execute(path: Path, source: bytes, kind: str) -> Any:
-    name = f"_fedtoll_{kind}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    name = f"{PREFIX}{kind}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
     spec = spec_of(name, path, source)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")

@@ -21,6 +21,7 @@ from fedtoll.privacy.ledger import ALL_CLIENTS
 from fedtoll.privacy.update_noise import noise_variance
 from fedtoll.scenarios.errors import DivergedError, RunError, ScenarioError, nearest
 from fedtoll.scenarios.foreign import contained
+from fedtoll.scenarios.plugins import path_of
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.schedule import step
 from fedtoll.scenarios.statistics import Estimate
@@ -332,9 +333,7 @@ def check_flower(cls: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
         the wrong type or out of range.
     """
     if not issubclass(cls, FlowerStrategy):
-        raise ScenarioError(
-            f"strategies: {cls.__module__}:{cls.__qualname__} is neither a fedtoll nor a Flower strategy"
-        )
+        raise ScenarioError(f"strategies: {path_of(cls)} is neither a fedtoll nor a Flower strategy")
     where = f"strategies: {cls.__name__}"
     for base in cls.__mro__:
         for name, reason in _REFUSED.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
+from fedtoll.scenarios import plugins
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.keywords import plain
 from fedtoll.strategies import registry
@@ -59,7 +59,4 @@ def _name(cls: type) -> str:
     for name in registry.names():
         if registry.installed_path(name) == path:
             return name
-    module = sys.modules.get(cls.__module__)
-    if cls.__module__.startswith("_fedtoll_strategy_") and module is not None:  # from file.py:Class
-        return f"{module.__file__}:{cls.__qualname__}"
-    return path
+    return plugins.path_of(cls)

@@ -146,7 +146,7 @@ def test_what_fails_is_said_and_the_exit_code_is_1(here, tmp_path):
         (["inner/y:Broken"], ["'inner/y:Broken' cannot be imported", "did you mean 'inner/y.py:Broken'?"]),
         (["x.py:Brokn"], ["no class 'Brokn'", "'Broken'"]),
         (["x.py:Strategi"], ["no class 'Strategi'; known: Broken, Other"]),  # nothing that the file imports
-        (["x.py:Other"], ["neither a fedtoll nor a Flower strategy"]),
+        (["x.py:Other"], ["/x.py:Other is neither a fedtoll nor a Flower strategy"]),
         (["no.module:X"], ["cannot be imported"]),
         (["flwr.serverapp.strategy:QFedAvg"], ["cannot run here"]),
         (["flwr.serverapp.strategy:FedYogi", "--set", "etaa=1.0"], ["'etaa'", "'eta'"]),

@@ -149,7 +149,7 @@ def _own_modules() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or not file.endswith(".py") or name.startswith(("__", "_fedtoll_")):
+        if not isinstance(file, str) or not file.endswith(".py") or name.startswith(("__", shipped.PREFIX)):
             continue
         if name.split(".")[0] == "fedtoll":  # wherever its folders are, as when it is installed editable
             continue
