@@ -25,17 +25,18 @@ over the whole family of a cell. A strategy that the cell's scenario refuses is 
 with seeds 100 to 119 and choices made anew with seeds 1100 and 1101. A change that both stages find is
 confirmed.
 
-**library.** Added after the stages above had been seen, and fixed before it ran. Every library scenario and
-its blind twin as they are, whether they have a real gap or not, at ε = ∞, 1 and .5: the fourteen strategies
-of version 0.1.0 (:data:`FOURTEEN`). Learning rates, seeds and quantities as in ``strategies``, with Holm over
-the family of a scenario at both ε.
+**library.** Added after the stages above had been seen, and fixed before it ran. Every library scenario
+and its blind twin as they are (but for :data:`LATER`), whether they have a real gap or not, at ε = ∞, 1
+and .5: the strategies of version 0.1.0 (:data:`FOURTEEN`) that the scenario accepts. Learning rates,
+seeds and quantities as in ``strategies``, with Holm over the family of a scenario at both ε.
 
 **again.** The strategies that ``library`` finds to change the gap or disparity of a scenario at either ε, and
 FedAvg, as in ``repairs``.
 
 Nothing here is chosen by its results: a cell that shows no gap stays in the table. Calling a stage again
-resumes it. ``collect`` adds what is finished to ``prices.json``; ``python -m benchmarks.prices_page`` writes
-that into ``docs/prices.md``. What was found before is read from the folder, or else from ``prices.json``.
+resumes it. ``collect`` adds what is finished to ``prices.json``; ``python -m benchmarks.prices_page``
+writes that into ``docs/prices.md`` and ``docs/changes.md``. What was found before is read from the
+folder, or else from ``prices.json``.
 """
 
 from __future__ import annotations
@@ -307,6 +308,8 @@ def main() -> None:
     from fedtoll.scenarios.errors import FedtollError
 
     stage, folder, *chosen = sys.argv[1:]
+    if stage not in (known := [*SEEDS, "collect"]):
+        sys.exit(f"{stage}: not a stage; known: {', '.join(known)}")
     names = chosen or list(cells())
     if stage == "collect":
         (HERE / "prices.json").write_text(written(collect(Path(folder))), encoding="utf-8")

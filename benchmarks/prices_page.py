@@ -50,7 +50,7 @@ def page(found: Row) -> str:
         confirmed=_table(_confirmed_rows(search, confirm, verdicts)),
         changes=_changes(found["strategies"], "strategies"),
         fourteen=len(FOURTEEN),
-        library=_library(found["library"]),
+        library=_library(found["library"], search),
         uncompared=_uncompared(verdicts, found["strategies"]),
     )
 
@@ -129,7 +129,8 @@ def _changes(compared: list[Row], stage: str) -> str:
     """Return one table: what changed a gap or disparity significantly, and whether that was confirmed."""
     key = itemgetter("cell", "epsilon", "strategy", "quantity")
     again = {key(r): r for r in compared if r["stage"] == AGAIN[stage]}
-    rows = [["cell", "ε", "strategy", "quantity", "difference", "again", "confirmed", "everybody"]]
+    head = ["ε", "strategy", "quantity", "difference", "again", "confirmed", "everybody"]
+    rows = [["scenario" if stage == "library" else "cell", *head]]
     for cell, epsilon in _tried(compared, stage):
         tested = [r for r in compared if (r["stage"], r["cell"], r["epsilon"]) == (stage, cell, epsilon)]
         everybody = {r["strategy"]: r for r in tested if r["quantity"] == "utility"}
@@ -150,19 +151,32 @@ def _changes(compared: list[Row], stage: str) -> str:
     return _table(rows)
 
 
-def _library(compared: list[Row]) -> str:
+def _library(compared: list[Row], searched: Iterable[str]) -> str:
     """Return one table: the confirmed changes of every library scenario that was compared."""
     both = _confirmed(compared, "library")
-    rows = [["scenario", "ε", "narrow the gap", "widen it", "narrow the disparity", "widen it"]]
+    rows = [
+        ["scenario", "ε", "narrow the gap", "widen the gap", "narrow the disparity", "widen the disparity"]
+    ]
     for cell, epsilon in _tried(compared, "library"):
         line = [cell, f"{epsilon:g}"]
         for k in product(("toll gap", "disparity"), (-1, 1)):
             names = (s.partition("(")[0] for c, e, s, *key in both if (c, e, *key) == (cell, epsilon, *k))
             line.append(", ".join(sorted(names, key=FOURTEEN.index)))
         rows.append(line)
-    plain = [name for name, (_, changed) in cells().items() if not changed]
-    left = [name for name in plain if all(name != cell for cell, _ in _tried(compared, "library"))]
-    return _table(rows) + (f"\n\nNot run yet: {', '.join(left)}." if left else "")
+    return _table(rows) + _left_of_library(compared, searched)
+
+
+def _left_of_library(compared: list[Row], searched: Iterable[str]) -> str:
+    """Name the scenarios that have not been compared, and those whose changes have not been tried again."""
+    tried = {cell for cell, _ in _tried(compared, "library")}
+    hits = {r["cell"] for r in compared if r["significant"] and r["quantity"] != "utility"}
+    confirmed = {cell for cell, _ in _tried(compared, AGAIN["library"])}
+    plain = [name for name, (_, changed) in cells().items() if not changed and name in searched]
+    parts = (
+        ("Not run yet", [name for name in plain if name not in tried]),
+        ("Not run again yet, so nothing of them is confirmed", [c for c in plain if c in hits - confirmed]),
+    )
+    return "".join(f"\n\n{said}: {', '.join(names)}." for said, names in parts if names)
 
 
 def _tried(compared: list[Row], stage: str) -> list[tuple[str, float]]:
@@ -298,9 +312,11 @@ groups differ at this ε, for whatever reason.
 ## Strategies in the scenarios as they are
 
 Does a strategy change the gap or disparity in library scenarios, whether their price gap is real or not?
-This part was added after the others had been seen, and fixed before it ran: the {fourteen} strategies of
-version 0.1.0 at both ε = 1 and 0.5, tuned and tested as above, with Holm over both. The table names what was
-found and confirmed. Changes may be small: see [all of them with intervals](changes.md).
+This part was added after the others had been seen, and fixed before it ran: those of the {fourteen}
+strategies of version 0.1.0 that the scenario accepts, at both ε = 1 and 0.5, tuned and tested as above,
+with Holm over all strategies and quantities of a scenario at both ε. The table names what was found and
+confirmed. Changes may be small: see [all of them with intervals](changes.md). `{later}` is left out: its
+cell is above.
 
 {library}
 
@@ -311,10 +327,14 @@ FOLDER law-race`.
 
 CHANGES_HEAD = """# Strategies in library scenarios, with intervals
 
-All significant changes of the price gap or disparity against FedAvg, tuned against tuned, at ε = 1 and 0.5.
-[Prices in the library](prices.md) says how they were found, and sums them up. A difference is in nats of
-log-loss; a negative one is fairer. "everybody" is the difference in everybody's utility; a negative one is
-worse. "none": no strategy changed either quantity significantly.
+Every strategy of version 0.1.0 that changed the price gap or disparity of a library scenario significantly
+against FedAvg, tuned against tuned, at ε = 1 or 0.5. [Prices in the library](prices.md) says how this was
+found, sums it up, and names the scenarios that have not been run yet.
+
+A difference is in nats of log-loss; a negative one is fairer. "again" is the same on other seeds, with
+choices made anew, and "confirmed" says whether both are significant in the same direction. "everybody" is the
+difference in everybody's utility in the first stage; a negative one is worse. "none": no strategy changed
+either quantity significantly.
 
 {changes}
 """

@@ -134,7 +134,7 @@ class Strict(SynchronousGrid):
             turn = self.attendance.turn(self._places[client], round)
             self.ledger.charge(owed(self._plan, self._clients[client], round, turn))
         replies: dict[int, list[Message]] = {client: [] for client in addressed}
-        faults: list[type[RunError]] = []
+        faults: dict[int, type[RunError]] = {}
         for reply in self._grid.send_and_receive(list(addressed.values()), timeout=timeout):
             if (replied := self._replied(round, reply, addressed)) is not None:
                 replies[replied].append(reply)
@@ -146,16 +146,15 @@ class Strict(SynchronousGrid):
             if fault and not self._skips:
                 raise type(fault)(f"{where}: {fault}")
             if fault:
-                faults.append(type(fault))
+                faults[client] = type(fault)
                 self.skipped[client][round] = shortened(str(fault))
                 self.parameters.pop(client, None)
                 replies[client] = []
         if not any(replies.values()):
-            first = next(iter(addressed))
-            diverged = all(kind is DivergedError for kind in faults)
-            raise (DivergedError if diverged else RunError)(
-                f"round {round}: every reply was skipped; {self._label(first)}: {self.skipped[first][round]}"
-            )
+            others = (client for client, kind in faults.items() if kind is not DivergedError)
+            shown = next(others, next(iter(faults)))
+            line = f"every reply was skipped; {self._label(shown)}: {self.skipped[shown][round]}"
+            raise faults[shown](f"round {round}: {line}")
         return [reply for received in replies.values() for reply in received]
 
     def _replied(self, round: int, reply: Message, addressed: Mapping[int, Message]) -> int | None:
@@ -192,8 +191,10 @@ class Strict(SynchronousGrid):
             return DivergedError(f"the reply is malformed: {error}")
         except (ValueError, TypeError, AttributeError, EOFError, OverflowError, MemoryError) as error:
             return RunError(f"the reply is malformed: {one_line(str(error))}")
+        if not self._skips:
+            return None
         due = self.attendance.rounds(self._places[client], round)
-        if self._skips and (unknown := never_released(self._plan, due, self.skipped[client])):
+        if unknown := never_released(self._plan, due, self.skipped[client]):
             return RunError(f"its {unknown} is not known: it was skipped whenever it was due")
         return None
 

@@ -27,8 +27,8 @@ class RobustHDP(Strategy):
     into a low-rank part L and a sparse part S by principal component pursuit: min ‖L‖_* + λ ‖S‖_1 with
     L + S = Q and λ = 1 / √max(rows, columns). L is what clients have in common, S_k is taken for the noise of
     client k. The estimate is made in the first round in which a client trains, with all clients of that
-    round, and kept. Where not everybody takes part, it is made anew when the client trains with more clients
-    than before: few show little of what they have in common.
+    round. It is made again when the client trains with more clients than before, because few show little of
+    what they have in common; otherwise it is kept.
 
     The method asks no client for its ε, so that none gains by a false one. Here every client's noise is a
     constant of the plan, and ``inverse-variance`` uses it. What differs from others for another reason is
@@ -41,10 +41,10 @@ class RobustHDP(Strategy):
     References
     ----------
     Malekmohammadi, Yu and Cao, *Noise-aware algorithm for heterogeneous differentially private federated
-    learning*, ICML 2024, arXiv 2406.03519. The rule and the single estimate are those of the authors' code;
-    the paper's own text was not checked. For large models they take the first rows of the matrix, here they
-    are spread. Principal component pursuit: Candès, Li, Ma and Wright, *Robust principal component
-    analysis?*, J. ACM 2011, arXiv 0912.3599, algorithm 1.
+    learning*, ICML 2024, arXiv 2406.03519. The rule, and the single estimate where everybody takes part,
+    are those of the authors' code; the paper's own text was not checked. For large models they take the
+    first rows of the matrix, here they are spread. Principal component pursuit: Candès, Li, Ma and
+    Wright, *Robust principal component analysis?*, J. ACM 2011, arXiv 0912.3599, algorithm 1.
 
     Examples
     --------

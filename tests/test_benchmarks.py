@@ -78,11 +78,32 @@ def test_the_page_of_prices_is_made_from_its_file():
     made = importlib.import_module("benchmarks.prices_page")
     found = json.loads((ROOT / "benchmarks/prices.json").read_text(encoding="utf-8"))
     assert made.page(found) == (ROOT / "docs/prices.md").read_text(encoding="utf-8")
+    assert made.changes_page(found) == (ROOT / "docs/changes.md").read_text(encoding="utf-8")
+
+
+def test_what_was_not_confirmed_or_not_run_is_named():
+    made = importlib.import_module("benchmarks.prices_page")
+
+    def row(cell, stage, significant=True, strategy="term(t=5)"):
+        tested = {"cell": cell, "epsilon": 1.0, "strategy": strategy, "quantity": "disparity"}
+        return {**tested, "difference": -0.1, "stage": stage, "significant": significant}
+
+    rows = [
+        *(row("law-race", "library"), row("law-race", "again")),
+        row("tv16-race", "library"),
+        row("compas-race", "library", significant=False),
+    ]
+    page = made._library(rows, ["law-race", "tv16-race", "compas-race", "credit-sex"])
+    assert "| law-race | 1 |  |  | term |  |" in page
+    assert "| tv16-race | 1 |  |  |  |  |" in page
+    assert "Not run yet: credit-sex." in page
+    assert "Not run again yet, so nothing of them is confirmed: tv16-race." in page
 
 
 def test_collecting_keeps_what_was_measured_before(tmp_path):
     made = importlib.import_module("benchmarks.prices")
-    assert made.collect(tmp_path) == json.loads((ROOT / "benchmarks/prices.json").read_text(encoding="utf-8"))
+    stored = (ROOT / "benchmarks/prices.json").read_text(encoding="utf-8")
+    assert made.written(made.collect(tmp_path)) == stored
 
 
 def test_a_gap_is_real_only_if_both_stages_find_it():

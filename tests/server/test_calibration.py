@@ -14,12 +14,13 @@ from fedtoll.clients import calibration as clients
 from fedtoll.clients.state import LEDGER
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.federation import Federation
+from fedtoll.scenarios.read import read
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.server.app import federate, fit
 from fedtoll.server.calibration import Offsets, calibrate, offsets
 from fedtoll.server.grid import LocalGrid
-from fedtoll.server.plan import plan
+from fedtoll.server.plan import check, plan
 from fedtoll.server.strict import Strict
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep.validate import validation_losses
@@ -230,6 +231,11 @@ def test_a_malformed_last_reply_ends_the_run_in_one_line(change, reason):
     assert reason in line
     missing = refusal(run, Wrapped(run, lambda replies, t: replies[1:] if t == run.rounds + 1 else replies))
     assert missing == "calibration, client 0: the reply is missing"
+
+
+def test_it_needs_two_classes_and_check_says_so_without_the_records():
+    with pytest.raises(ScenarioError, match=r"x: calibration: needs two classes, not 10"):
+        check(read("digits-rare", ["calibration={}"]), "x")
 
 
 def test_an_audit_refuses():

@@ -15,6 +15,7 @@ from fedtoll.clients import engines
 from fedtoll.clients import state as client_state
 from fedtoll.clients import train as clients
 from fedtoll.privacy.ledger import Ledger, owed
+from fedtoll.scenarios.errors import DivergedError, RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.server.app import federate
 from fedtoll.server.grid import LocalGrid
@@ -289,6 +290,22 @@ def test_nodes_that_left_are_missing_though_the_superlink_does_not_name_them(pri
 )
 def test_what_is_no_bad_luck_of_one_client_ends_the_run(private, change, line):
     assert refusal(private, Wrapped(private, faulty(ROUND, change))) == line
+
+
+def test_a_run_diverged_if_nothing_but_numbers_that_are_not_finite_is_left(private):
+    def change(lost: bool) -> Callable[[Replies], Replies]:
+        def changed(replies: Replies) -> Replies:
+            for reply in replies:
+                MALFORMED["not a number"][0](reply)
+            return replies[:-1] if lost else replies
+
+        return changed
+
+    with pytest.raises(DivergedError, match=r"skipped; client 0 \(Male\): .* is not finite"):
+        federate(Wrapped(private, faulty(ROUND, change(lost=False))), private)
+    with pytest.raises(RunError, match=r"skipped; client 2 \(Female\): the reply is missing") as caught:
+        federate(Wrapped(private, faulty(ROUND, change(lost=True))), private)
+    assert not isinstance(caught.value, DivergedError)
 
 
 @pytest.mark.parametrize("strategy", ["Repeats", "TrainsTwice"])
