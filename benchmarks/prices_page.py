@@ -37,7 +37,7 @@ def page(found: Row) -> str:
         cell: {e: verdict(search[cell], confirm.get(cell, []), e) for e in EPSILONS} for cell in search
     }
     return HEAD.format(
-        summary=_summary(search, confirm, verdicts, found["strategies"]),
+        summary=_summary(search, confirm, verdicts, [*found["strategies"], *found["library"]]),
         factors=len(FACTORS),
         least=LEAST,
         search=_said(SEEDS["search"]),
@@ -80,11 +80,14 @@ def _summary(
             + (f", and {len(once)} more have one that was found once" if once else "")
             + f". In the median cell the recipe gap is {recipe:.3f} nats and the price gap {price:.3f}."
         )
-    if tried := len({r["cell"] for r in compared if r["stage"] == "strategies"}):
-        both = _confirmed(compared, "strategies")
+    for stage, which in (
+        ("strategies", "cells with a real gap, at its largest ε"),
+        ("library", "library scenarios, real gap or not, at ε = 1 and 0.5"),
+    ):
+        both, tried = _confirmed(compared, stage), {cell for cell, _ in _tried(compared, stage)}
         count = {k: sum(key[3:] == k for key in both) for k in product(("toll gap", "disparity"), (-1, 1))}
         lines.append(
-            f"- **Strategies**, in {tried} of the cells with a real gap, found and confirmed:"
+            f"- **Strategies in {len(tried)} {which}**, found and confirmed:"
             f" {count['toll gap', -1]} narrow the price gap and {count['toll gap', 1]} widen it;"
             f" {count['disparity', -1]} narrow the disparity and {count['disparity', 1]} widen it."
         )
@@ -241,6 +244,8 @@ def _interval(row: Row | None, name: str) -> str:
     if not row:
         return ""
     low, high = ("gap_low", "gap_high") if name == "gap" else ("low", "high")
+    if row[low] is None:  # the same in every seed
+        return _number(row[name])
     return f"{row[name]:.3f} ({row[low]:.3f} to {row[high]:.3f})".replace("-", "−")
 
 
@@ -317,6 +322,10 @@ strategies of version 0.1.0 that the scenario accepts, at both ε = 1 and 0.5, t
 with Holm over all strategies and quantities of a scenario at both ε. The table names what was found and
 confirmed. Changes may be small: see [all of them with intervals](changes.md). `{later}` is left out: its
 cell is above.
+
+A price compares a strategy with itself at ε = ∞. So a strategy can widen the price gap because it is fairer
+without privacy: in `synthetic-shift`, the private models of `noise-fair` are FedAvg's but for rounding, and
+only its models at ε = ∞ differ. Read the gap with the disparity and everybody's utility.
 
 {library}
 
