@@ -103,7 +103,7 @@ def _factory(path: str) -> Callable[[int, int], nn.Module]:
     module, _, name = path.rpartition(":")
     file = _absolute(module) if module.endswith(".py") else None
     if file is not None and not (shipped.received(file) or file.is_file()):
-        raise ScenarioError(f"model.kind = {path!r}: no such file: {file}")
+        raise ScenarioError(f"model.kind = {path!r}: no such file: {str(file)!r}")
     require(module)
     try:
         with contained():

@@ -84,7 +84,7 @@ def test_a_factory_in_a_file(importable, tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text("from torch import nn\ndef tanh(i, o): return nn.Linear(i, o)\n")
     assert model.digest(Model(kind="my_models.py:tanh")) != before
     assert isinstance(model.build(by_file, 5, 2), torch.nn.Linear)
-    missing = f"no such file: {tmp_path / 'none.py'}"
+    missing = f"no such file: '{tmp_path / 'none.py'}'"
     for kind, message in (("none.py:tanh", missing), ("my_models.py:tan", "did you mean 'tanh'")):
         with pytest.raises(ScenarioError, match=message):
             model.build(Model(kind=kind), 3, 2)

@@ -155,7 +155,7 @@ def test_a_charged_choice_draws_from_the_whole_grid():
     [
         ({"personal": {"strength": [0.1, 1.0]}}, {}, "tune.personal: needs [personal]"),
         ({"personal": {"strenght": [0.1, 1.0]}}, {"personal": DITTO}, "did you mean 'strength'"),
-        ({"personal": {"last": [1, 2]}}, {"personal": DITTO}, "last: required by kind = 'fedper'"),
+        ({"personal": {"last": [1, 2]}}, {"personal": DITTO}, "last: only with kind = 'fedper'"),
         ({"personal": {"strength": [0.1, -1.0]}}, {"personal": DITTO}, "tune.personal.strength = -1.0: "),
         ({"personal": {"kind": ["ditto", "mr-mtl"]}}, {"personal": DITTO}, "tune.personal.kind: not a const"),
         (
