@@ -140,11 +140,12 @@ def run(stage: str, cell: str, folder: Path) -> None:
     scenario, overrides = cells()[cell]
     epsilons = epsilons_of(stage, cell, folder)
     chosen = {"strategies": list(STRATEGIES), "library": list(FOURTEEN)}.get(stage, ["fedavg"])
-    if stage in ("repairs", "again"):
-        chosen += changed("strategies" if stage == "repairs" else "library", cell, folder)
-    if not epsilons or (stage in ("repairs", "again") and chosen == ["fedavg"]):
+    first = {"repairs": "strategies", "again": "library"}.get(stage)
+    if first:
+        chosen += changed(first, cell, folder)
+    if not epsilons or (first and chosen == ["fedavg"]):
         return
-    if stage not in ("search", "confirm"):
+    if stage not in TABLES["gaps"]:
         quantities = '["toll gap", "disparity", "utility"]'
         stated = f'compare={{baseline="fedavg", epsilons={json.dumps(epsilons)}, quantities={quantities}}}'
         overrides = [*overrides, stated]
@@ -193,7 +194,7 @@ def accepted(scenario: str, overrides: list[str], name: str) -> bool:
 def stored() -> dict[str, list[Row]]:
     """Return the rows of ``prices.json`` by table."""
     tables: dict[str, Any] = json.loads((HERE / "prices.json").read_text(encoding="utf-8"))
-    return {name: tables.get(name, []) for name in TABLES}
+    return {name: tables[name] for name in TABLES}
 
 
 def rows_of(table: str, stage: str, cell: str, folder: Path) -> list[Row]:

@@ -323,6 +323,8 @@ with Holm over all strategies and quantities of a scenario at both ε. The table
 confirmed. Changes may be small: see [all of them with intervals](changes.md). `{later}` is left out: its
 cell is above.
 
+Where all clients have the same ε, `epsilon-weighted` is `uniform`, so its changes are counted twice.
+
 A price compares a strategy with itself at ε = ∞. So a strategy can widen the price gap because it is fairer
 without privacy: in `synthetic-shift`, the private models of `noise-fair` are FedAvg's but for rounding, and
 only its models at ε = ∞ differ. Read the gap with the disparity and everybody's utility.
