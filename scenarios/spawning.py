@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows has no SIGHUP
 
 
 def start(process: BaseProcess) -> None:
@@ -15,9 +21,32 @@ def start(process: BaseProcess) -> None:
     A spawned process imports ``__main__`` of its parent, by default, to find what it defines. Nothing that
     fedtoll sends is defined there. Importing it would run a script without ``if __name__ == "__main__"``
     once more in every process, and fail where the script came through a pipe and has no file.
+
+    A signal that ends the caller counts when the process has started. Until then the process waits for what
+    it is to do, and would end with a traceback if nothing came.
     """
-    with _without_origin():
+    with _signals_wait(), _without_origin():
         process.start()
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Deliver signals that arrive during the block at its end; ignored ones stay ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    waiting = [signum for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    for signum in waiting:
+        signal.signal(signum, lambda signum, frame: arrived.append(signum))
+    try:
+        yield
+    finally:
+        for signum in waiting:
+            signal.signal(signum, before[signum])
+        for signum in arrived:
+            signal.raise_signal(signum)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fedtoll.scenarios.spawning import start
 from fedtoll.stopping import Stopped, stops_raise
 from tests.server.federation import TOML
 
@@ -57,6 +59,28 @@ def test_another_thread_sets_no_handler():
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+class _Signal:
+    """Sends this process a signal when it is pickled, which is in the middle of the start of a process."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        os.kill(os.getpid(), self.signum)
+        return str, ("sent",)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_until_a_process_has_started(signum):
+    before = signal.getsignal(signum)
+    process = multiprocessing.get_context("spawn").Process(target=len, args=(_Signal(signum),))
+    with pytest.raises((Stopped, KeyboardInterrupt)), stops_raise():
+        start(process)
+    assert signal.getsignal(signum) is before
+    process.join(30)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow
