@@ -135,6 +135,9 @@ class Partition(Section):
             raise ValueError("clients, keep, copies: not with kind = 'declared', where holders say it all")
         if len({len(row) for row in self.shares}) > 1:
             raise ValueError("shares: rows have different lengths")
+        for number, column in enumerate(zip(*self.shares, strict=True), 1):
+            if abs(sum(column) - 1) > 1e-6:
+                raise ValueError(f"shares: column {number} adds up to {sum(column):.6g}, not 1")
         return self
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fedtoll.scenarios.data import Attribute
 from fedtoll.scenarios.errors import ScenarioError
@@ -296,7 +297,6 @@ def test_copies_are_held_by_as_many_different_clients(places, kind):
 WRONG = [
     ({"kind": "column", "column": "plaice", "clients": {}}, "no attribute of 'made'; did you mean 'place'"),
     ({"kind": "shares", "shares": [[1.0, 1.0]]}, "2 columns for 4 groups: a, b, c, d"),
-    ({"kind": "shares", "shares": [[1.0, 1.0, 0.4, 1.0]]}, "the shares of 'c' add up to 0.4, not 1"),
     ({"kind": "iid", "clients": 700}, "client 0 of 700 would hold none of 576 training records"),
     ({"kind": "iid", "clients": 10**13}, "clients = 10000000000000: more than the 720 records of 'made'"),
     ({"kind": "dirichlet", "clients": 10**13, "alpha": 1.0}, "more than the 720 records of 'made'"),
@@ -314,6 +314,11 @@ def test_other_mistakes_are_reported_in_one_line(places, how, told):
         layout(places, places.groups(["group"]), Partition(**how), Split())
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_shares_that_do_not_add_up_are_refused_before_records_are_read():
+    with pytest.raises(ValidationError, match=r"shares: column 3 adds up to 0.4, not 1"):
+        Partition(kind="shares", shares=[[1.0, 0.5, 0.4, 1.0], [0.0, 0.5, 0.0, 0.0]])
 
 
 def test_public_records_are_neither_trained_nor_tested_on_in_any_seed(places):
