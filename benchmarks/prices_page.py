@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Iterable
 from itertools import product
@@ -23,41 +24,58 @@ from benchmarks.prices import (
     cells,
     verdict,
 )
+from benchmarks.prices_text import CHANGES, PRICES
 
 HERE = Path(__file__).parent
-PAGE, CHANGES = (HERE.parent / f"docs/{name}.md" for name in ("prices", "changes"))
+DOCS = HERE.parent / "docs"
 MANY = 0.5
+ALIKE = "epsilon-weighted"
+"""A strategy that is ``uniform`` where all clients have the same ε, as in all cells; it is not counted."""
 
 
 def page(found: Row) -> str:
     """Return the page. All its figures are those of ``found``, what ``prices collect`` has written."""
+    strategies, library = (_counted(found[table]) for table in ("strategies", "library"))
     search = _by_cell(r for r in found["gaps"] if r["stage"] == "search")
     confirm = _by_cell(r for r in found["gaps"] if r["stage"] == "confirm")
     verdicts = {
         cell: {e: verdict(search[cell], confirm.get(cell, []), e) for e in EPSILONS} for cell in search
     }
-    return HEAD.format(
-        summary=_summary(search, confirm, verdicts, [*found["strategies"], *found["library"]]),
+    return PRICES.format(
+        summary=_summary(search, confirm, verdicts, [*strategies, *library]),
         factors=len(FACTORS),
         least=LEAST,
         search=_said(SEEDS["search"]),
         confirm=_said(SEEDS["confirm"]),
-        strategies=len(STRATEGIES),
+        strategies=len(STRATEGIES) - 2,
+        settings=_settings(STRATEGIES),
         cells=len(search),
+        numerics=found["numerics"],
         later=LATER,
         missing=_missing(search),
         gaps=_table(_gap_rows(search, verdicts)),
         confirmed=_table(_confirmed_rows(search, confirm, verdicts)),
-        changes=_changes(found["strategies"], "strategies"),
+        changes=_changes(strategies, "strategies"),
         fourteen=len(FOURTEEN),
-        library=_library(found["library"], search),
-        uncompared=_uncompared(verdicts, found["strategies"]),
+        library=_library(library, search),
+        uncompared=_uncompared(verdicts, strategies),
     )
 
 
 def changes_page(found: Row) -> str:
     """Return the page of all significant changes in library scenarios, with intervals."""
-    return CHANGES_HEAD.format(changes=_changes(found["library"], "library"))
+    changes = _changes(_counted(found["library"]), "library")
+    return CHANGES.format(changes=changes, settings=_settings(FOURTEEN))
+
+
+def _counted(compared: list[Row]) -> list[Row]:
+    return [row for row in compared if row["strategy"] != ALIKE]
+
+
+def _settings(names: Iterable[str]) -> str:
+    """Return the parameters of strategies that are stated, as `name` (key=value)."""
+    stated = (re.fullmatch(r'\{name="(.+?)", (.+)\}', STRATEGIES[name]) for name in names)
+    return ", ".join(f"`{found[1]}` ({found[2].replace(' = ', '=')})" for found in stated if found)
 
 
 def _summary(
@@ -137,21 +155,30 @@ def _changes(compared: list[Row], stage: str) -> str:
     for cell, epsilon in _tried(compared, stage):
         tested = [r for r in compared if (r["stage"], r["cell"], r["epsilon"]) == (stage, cell, epsilon)]
         everybody = {r["strategy"]: r for r in tested if r["quantity"] == "utility"}
-        for r in (hits := [r for r in tested if r["significant"] and r["quantity"] != "utility"]):
-            second = again.get(key(r), {})
-            same = bool(second.get("significant")) and second["difference"] * r["difference"] > 0
+        gaps = [(r, again.get(key(r), {})) for r in tested if r["quantity"] != "utility"]
+        hits = [(r, second) for r, second in gaps if r["significant"] or second.get("significant")]
+        for r, second in hits:
             rows.append(
                 [
                     *(cell, f"{r['epsilon']:g}", r["strategy"]),
                     "price gap" if r["quantity"] == "toll gap" else r["quantity"],
                     *(_interval(r, "difference"), _interval(second, "difference")),
-                    "yes" if same else "no" if second else "not run again yet",
+                    _said_of(r, second),
                     _interval(everybody[r["strategy"]], "difference"),
                 ]
             )
         if not hits:
             rows.append([cell, f"{epsilon:g}", "none", "", "", "", "", ""])
     return _table(rows)
+
+
+def _said_of(first: Row, second: Row) -> str:
+    """Say which stages find a change; at least one of them does."""
+    if not second:
+        return "not run again yet"
+    if not first["significant"]:
+        return "second stage only"
+    return "yes" if second["significant"] and second["difference"] * first["difference"] > 0 else "no"
 
 
 def _library(compared: list[Row], searched: Iterable[str]) -> str:
@@ -255,107 +282,11 @@ def _table(rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-HEAD = """# Prices in the library
-
-Where does privacy cost one group more than another, once every constant is chosen for each ε? And does a
-[strategy](strategies.md) narrow that gap? This page answers for the built-in scenarios, and for changes of
-six of them: {cells} cells. (The scenario `{later}` was made from its cell *law-race + network*.)
-
-{summary}
-
-The [price](definitions.md#price-at-best-constants) of a group is what it loses at the best constants; the
-price gap is that of the group that pays most minus that of the group that pays least, in nats of log-loss.
-The *recipe gap* is the same at the scenario's own constants for every ε: what a study without tuning would
-report.
-
-## How it was searched
-
-The search was fixed in `benchmarks/prices.py` before it was run; nothing on this page was left out because
-of its result.
-
-- **search**: FedAvg alone at ε = ∞, 1, 0.5 and 0.1, seeds {search}; {factors} learning rates, from an
-  eighth of the recipe's to eight times as much, chosen at each ε on the public validation part with two
-  other seeds.
-- **confirm**: where the search finds a gap, seeds {confirm} with choices made anew.
-- A gap is *found* if its conservative 95% interval (all pairs of groups, Bonferroni) lies above 0. It is
-  *real* if both stages find it at the same ε. One below {least} nats in either is called *small*. One whose
-  second stage has not been run yet was *found once*.
-- **strategies**: where a real gap is not small, {strategies} strategies at the largest such ε, with the
-  same learning rates and 16 seeds, against FedAvg with Holm over all strategies and quantities of a cell.
-  (23 strategies and 20 seeds were planned; the cut came after the search and before any strategy ran.)
-  What changes the gap or disparity is run once more with seeds {confirm}.
-
-The intervals of one cell are simultaneous over its groups, not over cells and ε: of some 130 gaps, a few
-would be found once where there is none. That is why they are confirmed.
-
-## All {cells} cells
-
-Gaps under FedAvg in the search, in nats. A star marks a gap that the search finds. A dagger says that the
-choice at this ε, or at ∞, is the smallest or the largest of the rates: with more of them, or more rounds, the
-price might be another. A double dagger says that the model of everybody is
-[collapsed](definitions.md#collapsed) in half of the seeds or more: it predicts one class at 0.5, or is not
-shown to rank better than chance. Then the price is that of losing what the model knew.{missing}
-
-{gaps}
-
-## Gaps that were found
-
-With intervals. "pays most", "everybody" (everybody's price) and "collapsed" (the model of everybody, in which
-share of the seeds) are those of the second stage.
-
-{confirmed}
-
-## What strategies change
-
-Only significant changes are listed; all strategies were tried that the scenario accepts. Each chose its own
-learning rate, like FedAvg. A negative difference in the price gap or disparity is fairer; a negative one in
-everybody's utility is worse. The price gap is about what privacy adds, the disparity about how much the
-groups differ at this ε, for whatever reason.
-
-{changes}{uncompared}
-
-## Strategies in the scenarios as they are
-
-Does a strategy change the gap or disparity in library scenarios, whether their price gap is real or not?
-This part was added after the others had been seen, and fixed before it ran: those of the {fourteen}
-strategies of version 0.1.0 that the scenario accepts, at both ε = 1 and 0.5, tuned and tested as above,
-with Holm over all strategies and quantities of a scenario at both ε. The table names what was found and
-confirmed. Changes may be small: see [all of them with intervals](changes.md). `{later}` is left out: its
-cell is above.
-
-Where all clients have the same ε, `epsilon-weighted` is `uniform`, so its changes are counted twice.
-
-A price compares a strategy with itself at ε = ∞. So a strategy can widen the price gap because it is fairer
-without privacy: in `synthetic-shift`, the private models of `noise-fair` are FedAvg's but for rounding, and
-only its models at ε = ∞ differ. Read the gap with the disparity and everybody's utility.
-
-{library}
-
-The figures are in `benchmarks/prices.json`. To measure a cell again: `python -m benchmarks.prices search
-FOLDER law-race`.
-"""
-
-
-CHANGES_HEAD = """# Strategies in library scenarios, with intervals
-
-Every strategy of version 0.1.0 that changed the price gap or disparity of a library scenario significantly
-against FedAvg, tuned against tuned, at ε = 1 or 0.5. [Prices in the library](prices.md) says how this was
-found, sums it up, and names the scenarios that have not been run yet.
-
-A difference is in nats of log-loss; a negative one is fairer. "again" is the same on other seeds, with
-choices made anew, and "confirmed" says whether both are significant in the same direction. "everybody" is the
-difference in everybody's utility in the first stage; a negative one is worse. "none": no strategy changed
-either quantity significantly.
-
-{changes}
-"""
-
-
 def main() -> None:
     """Write both pages."""
     found = json.loads((HERE / "prices.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(found), encoding="utf-8")
-    CHANGES.write_text(changes_page(found), encoding="utf-8")
+    (DOCS / "prices.md").write_text(page(found), encoding="utf-8")
+    (DOCS / "changes.md").write_text(changes_page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

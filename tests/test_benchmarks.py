@@ -100,6 +100,36 @@ def test_what_was_not_confirmed_or_not_run_is_named():
     assert "Not run again yet, so nothing of them is confirmed: tv16-race." in page
 
 
+def test_a_change_of_one_stage_is_listed_and_a_strategy_that_is_another_is_not_counted():
+    made = importlib.import_module("benchmarks.prices_page")
+
+    def row(stage, strategy, significant, quantity="toll gap"):
+        tested = {"cell": "law-race", "epsilon": 1.0, "strategy": strategy, "quantity": quantity}
+        return {
+            **tested,
+            "difference": 0.1,
+            "low": 0.0,
+            "high": 0.2,
+            "stage": stage,
+            "significant": significant,
+        }
+
+    rows = [
+        row(stage, strategy, stage == "again" or strategy != "term(t=5)", quantity)
+        for stage in ("library", "again")
+        for strategy in ("uniform", "epsilon-weighted", "term(t=5)")
+        for quantity in ("toll gap", "utility")
+    ]
+    counted = made._counted(rows)
+    listed = made._changes(counted, "library")
+    assert (
+        listed.count("| uniform | price gap | 0.100 (0.000 to 0.200) | 0.100 (0.000 to 0.200) | yes |") == 1
+    )
+    assert listed.count("| term(t=5) | price gap |") == listed.count("| second stage only |") == 1
+    assert "epsilon-weighted" not in listed
+    assert made._confirmed(counted, "library") == {("law-race", 1.0, "uniform", "toll gap", 1)}
+
+
 def test_collecting_keeps_what_was_measured_before(tmp_path):
     made = importlib.import_module("benchmarks.prices")
     stored = (ROOT / "benchmarks/prices.json").read_text(encoding="utf-8")
