@@ -43,7 +43,8 @@ class GaussianDp:
         The end of the range. 0 without sampling, where the curves are equal.
     regret
         How far the two curves are apart: the largest [δ_μ(ε) − δ(ε)] / (1 + e^ε), which is the smallest κ
-        such that a test of the true curve with both error rates raised by κ is allowed by μ-GDP.
+        such that every test that μ-GDP allows, with both error rates raised by κ, is one that the true curve
+        allows.
     """
 
     mu: float
