@@ -123,6 +123,11 @@ def test_describe_toml_prints_a_scenario_to_copy(here, tmp_path):
     )
 
 
+def test_check_says_that_a_public_start_cannot_be_tuned(here):
+    code, out, _ = here("check", "adult-race", "--set", 'training.start="public"')
+    assert (code, out.startswith("adult-race.toml: valid, 150 runs, with --no-tune: ")) == (0, True)
+
+
 def test_a_finding_is_described_with_its_source_settings_and_claims(here, tmp_path):
     code, out, err = here("describe", "poor-become-poorer")
     assert (code, err) == (0, "")

@@ -40,6 +40,8 @@ def check(
     warn(file, plan.delta_of(scenario, 0 if source is None else source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
+    if tuned and scenario.training.start == "public":
+        tuned = ", with --no-tune: [tune] would choose by the records of training.start = 'public'"
     echo(f"{file}: valid{', apart from what was not checked' if unchecked else ''}, {runs} runs{tuned}")
     for what in unchecked:
         echo(f"not checked: {one_line(what)}, which is not fedtoll's code")
