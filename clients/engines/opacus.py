@@ -7,9 +7,10 @@ own stream for each (client, round, step) and is added by ``fedtoll.clients.nois
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedtoll.clients.engines.base import Job, Task, Trained
 from fedtoll.clients.engines.sampling import batches, begin, noise_generator, noise_keys
 from fedtoll.clients.losses import per_example, positive
 from fedtoll.clients.noise import noised
+from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.streams import Purpose, torch_seeds
 
@@ -81,6 +83,8 @@ class OpacusEngine:
                 losses = losses + task.score_weights_N[rows] * positive(logits)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
+                if any(_examples(p) != len(rows) for p in parameters):
+                    raise RunError("a gradient is not that of one record: the model mixes or splits examples")
                 begin(optimizer.generator, key)
                 optimizer.rows = rows
                 optimizer.absent = _drop_non_finite(parameters)
@@ -95,37 +99,103 @@ class OpacusEngine:
 def refusal(module: nn.Module, inputs: int) -> str:
     """Return why DP-SGD cannot train a module, or an empty string.
 
-    Per-example gradients require that an example's output does not depend on the rest of its batch. Opacus
-    names the layers that it knows to mix examples; all other modules are tried on a batch of random records,
-    in training and in evaluation mode.
+    DP-SGD clips the gradient of each record. So what Opacus takes for the gradient of an example must depend
+    on one record alone, and on all of it. Opacus names the layers that it knows to mix examples. All modules
+    are also tried on a batch of random records: in training mode, each layer must see as many examples as
+    there are records, and replacing one record must change no other's gradient. As far as the module is not
+    random, each record must also get the same outputs and gradients in a batch as alone.
     """
+    from opacus.grad_sample import GradSampleModule
     from opacus.validators import ModuleValidator
 
     if errors := ModuleValidator.validate(module, strict=False):
         return " ".join(str(errors[0]).split())
     dtype = next(module.parameters()).dtype
-    x = torch.randn(6, inputs, generator=torch.Generator().manual_seed(1), dtype=dtype)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for mode in (True, False):
-            module.train(mode)
-            together = _seeded(module, x)
-            if mode and not torch.equal(together, _seeded(module, x, seed=1)):
-                continue  # the module is random, as with dropout: compare in evaluation mode only
-            try:
-                separate = torch.cat([_seeded(module, x[i : i + 1]) for i in range(len(x))])
-            except Exception as error:
-                return f"it fails on a batch of one example: {' '.join(str(error).split())}"
-            if together.shape != separate.shape or not torch.allclose(
-                together, separate, rtol=1e-4, atol=1e-5
-            ):
-                return "an example's output depends on the other examples of its batch"
+    x_BD, other_BD = torch.randn(2, 6, inputs, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+    with torch.random.fork_rng(devices=[]):
+        tried = GradSampleModule(copy.deepcopy(module), loss_reduction="sum")
+        tried.train()
+        try:
+            for seed in range(3):
+                _check_others_stay(tried, x_BD, other_BD, seed)
+            for layer in tried.modules():
+                if isinstance(layer, nn.modules.dropout._DropoutNd):
+                    layer.eval()
+            if torch.equal(*(_gradients(tried, x_BD, seed) for seed in (0, 1))):  # not random otherwise
+                _check_alone(lambda x_BD: _gradients(tried, x_BD, 0), x_BD)
+            with torch.no_grad():
+                _check_alone(lambda x_BD: _outputs(module.eval(), x_BD, 0), x_BD)
+        except _MixesError as error:
+            return str(error)
     return ""
 
 
-def _seeded(module: nn.Module, x: torch.Tensor, seed: int = 0) -> torch.Tensor:
+_MIXED = "an example's output depends on the other examples of its batch"
+
+
+class _MixesError(Exception):
+    """The gradient of an example is not that of one record. The message says why."""
+
+
+def _outputs(module: nn.Module, x_BD: torch.Tensor, seed: int) -> torch.Tensor:
     model.seed_torch(seed)
-    output: torch.Tensor = module(x)
-    return output
+    outputs: torch.Tensor = module(x_BD)
+    return outputs
+
+
+def _gradients(module: Any, x_BD: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return what Opacus takes for the gradient of each example: ``[B, number of parameters]``."""
+    module.zero_grad()
+    logits = _outputs(module, x_BD, seed)
+    if len(logits) != len(x_BD):
+        raise _MixesError(f"it has {len(logits)} outputs for a batch of {len(x_BD)} examples")
+    losses = per_example(logits, torch.zeros(len(x_BD), dtype=torch.int64))
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    found = []
+    for name, p in module.named_parameters():
+        where, count = name.removeprefix("_module."), _examples(p)
+        if not count:
+            raise _MixesError(f"its parameter {where} is not used")
+        if count != len(x_BD):
+            sees = f"the layer of {where} sees {count} examples in a batch of {len(x_BD)}"
+            raise _MixesError(f"{sees}, so whole records would not be clipped")
+        found.append(p.grad_sample.flatten(1))
+    return torch.cat(found, dim=1).clone()
+
+
+def _examples(parameter: Any) -> int:
+    """Return for how many examples Opacus has a gradient of a parameter."""
+    return 0 if parameter.grad_sample is None else len(parameter.grad_sample)
+
+
+def _check_others_stay(module: Any, x_BD: torch.Tensor, other_BD: torch.Tensor, seed: int) -> None:
+    """Raise if replacing one example of a batch changes the gradient of another one."""
+    before_BP = _gradients(module, x_BD, seed)
+    for i in range(len(x_BD)):
+        changed_BD = x_BD.clone()
+        changed_BD[i] = other_BD[i]
+        after_BP = _gradients(module, changed_BD, seed)
+        after_BP[i] = before_BP[i]
+        if not _close(before_BP, after_BP):
+            raise _MixesError(_MIXED)
+
+
+def _check_alone(compute: Callable[[torch.Tensor], torch.Tensor], x_BD: torch.Tensor) -> None:
+    """Raise if what is computed for an example of a batch is not what is computed for it alone."""
+    together = compute(x_BD)
+    try:
+        alone = torch.cat([compute(x_BD[i : i + 1]) for i in range(len(x_BD))])
+    except _MixesError:
+        raise
+    except Exception as error:
+        raise _MixesError(f"it fails on a batch of one example: {' '.join(str(error).split())}") from None
+    if together.shape != alone.shape or not _close(together, alone):
+        raise _MixesError(_MIXED)
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-5 * max(1.0, float(one.abs().max())))
 
 
 def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
@@ -156,7 +226,7 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
             sd = self.noise_multiplier * bound
             for p in self.params:
                 p.grad = p.summed_grad.view_as(p)
-                if sd > 0:
+                if sd != 0:
                     normals = torch.from_numpy(self.generator.standard_normal(tuple(p.shape)))
                     p.grad = noised(p.grad.unsqueeze(0), normals.unsqueeze(0), [sd])[0].to(p.dtype)
 

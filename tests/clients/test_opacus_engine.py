@@ -13,7 +13,7 @@ from fedtoll.clients.engines import opacus, sampling
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.clients.engines.sampling import poisson
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.run import ClientPlan
 from fedtoll.scenarios.scenario import Model, Training
 
@@ -282,9 +282,9 @@ def test_no_two_of_many_steps_share_a_key(template):
 class Centred(torch.nn.Module):
     """A linear layer whose input is centred over the batch."""
 
-    def __init__(self):
+    def __init__(self, outputs=1):
         super().__init__()
-        self.linear = torch.nn.Linear(INPUTS, 1)
+        self.linear = torch.nn.Linear(INPUTS, outputs)
 
     def forward(self, x):
         return self.linear(x - x.mean(0))
@@ -295,6 +295,61 @@ class CentredInTraining(Centred):
         return super().forward(x) if self.training else self.linear(x)
 
 
+class Patches(torch.nn.Module):
+    """A linear layer over pieces of a record, as examples of their own."""
+
+    def __init__(self, inputs=INPUTS, outputs=1, pieces=2):
+        super().__init__()
+        self.pieces, self.linear = pieces, torch.nn.Linear(inputs // pieces, outputs)
+
+    def forward(self, x):
+        pieces = self.linear(x.reshape(len(x) * self.pieces, -1))
+        return pieces.reshape(len(x), self.pieces, -1).sum(1)
+
+
+class TimeFirst(Patches):
+    """The same with the batch in the second place, as torch's recurrent layers have it."""
+
+    def forward(self, x):
+        return self.linear(x.reshape(len(x), self.pieces, -1).transpose(0, 1)).sum(0)
+
+
+class BatchFirst(Patches):
+    """The same with the batch in the first place, where Opacus expects it."""
+
+    def forward(self, x):
+        return self.linear(x.reshape(len(x), self.pieces, -1)).sum(1)
+
+
+class Mixup(torch.nn.Module):
+    """Mixes pairs of records in training."""
+
+    def forward(self, x):
+        return 0.7 * x + 0.3 * x[torch.randperm(len(x))] if self.training else x
+
+
+class PerRecord(torch.nn.Module):
+    """Multiplies the records by their number."""
+
+    def forward(self, x):
+        return x * len(x) if self.training else x
+
+
+class Unused(BatchFirst):
+    """A module with a layer that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = torch.nn.Linear(2, 2)
+
+
+def with_dropout(*first):
+    """A module that is random in training, after others."""
+    return torch.nn.Sequential(
+        *first, torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(0.1), torch.nn.Linear(4, 1)
+    )
+
+
 MIXES = {
     "batch norm": torch.nn.Sequential(
         torch.nn.Linear(INPUTS, 4),
@@ -303,16 +358,37 @@ MIXES = {
     ),
     "centred": Centred(),
     "centred in training": CentredInTraining(),
+    "centred in training, and random": with_dropout(CentredInTraining(INPUTS)),
+    "mixed up, and random": with_dropout(Mixup()),
+    "as many times, and random": with_dropout(PerRecord()),
+    "pieces": Patches(),
+    "time first": TimeFirst(),
+    "time first, as many steps as records": TimeFirst(6 * INPUTS, pieces=6),
+    "not used": Unused(),
 }
 
 
 @pytest.mark.parametrize("name", MIXES)
 def test_a_model_that_mixes_the_examples_of_a_batch_is_refused(name, monkeypatch):
+    inputs = 6 * INPUTS if "as many steps" in name else INPUTS
     monkeypatch.setattr(model, "_factory", lambda path: lambda i, o: MIXES[name])
     training = Training(rounds=1, learning_rate=1.0, clip=1.0, sampling_rate=0.1, local_steps=1)
     with pytest.raises(ScenarioError, match="DP-SGD cannot train it") as caught:
-        engines.choose(training, Model(kind="a:b"), INPUTS, 2)
+        engines.choose(training, Model(kind="a:b"), inputs, 2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("module", [BatchFirst(), with_dropout(), torch.nn.Linear(INPUTS, 3)])
+def test_a_model_that_treats_each_record_on_its_own_is_accepted(module):
+    assert opacus.refusal(module, INPUTS) == ""
+
+
+@pytest.mark.parametrize("made", [Patches, TimeFirst])
+def test_gradients_of_pieces_of_records_are_not_clipped_instead_of_theirs(made, template, monkeypatch):
+    monkeypatch.setattr(model, "_factory", lambda path: made)
+    run, plan = prepare(template, Model(kind="a:b"), sigma=1.0, steps=1)
+    with pytest.raises(RunError, match="a gradient is not that of one record"):
+        OpacusEngine().train(run, [task(run, plan, data(20))])
 
 
 def test_a_step_formats_no_call_stack(template, monkeypatch):
