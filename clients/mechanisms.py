@@ -127,7 +127,7 @@ def release(
     if group is not None and value.ndim:
         value = value[group]
     sd = plan.added_noise * plan.sensitivity(records.size)
-    if sd > 0:
+    if sd != 0:
         normals = stream(seed, Purpose.STATISTIC, client, round, index).standard_normal((1, *value.shape))
         value = noised(torch.from_numpy(value[None]), torch.from_numpy(normals), [sd])[0].numpy()
     return Estimate(value if value.ndim else float(value), sd)

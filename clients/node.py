@@ -5,8 +5,10 @@
 - ``partition``: the file with the client's own records. The node then opens no other file of records and
   answers only runs whose plan declares its clients (``partition.kind = "declared"``).
 - ``noise = "secret"``: batches and noise come from a secret that the node draws for every Flower run, instead
-  of the plan's seed, which the server knows.
+  of the plan's seed, which the server knows. It needs ``partition``: without a file, the seed also says who
+  holds which records.
 - ``epsilon``: the most that a run may spend by its plan, recomputed here. Other runs are rejected.
+- ``delta``: the δ at which that ε is computed, whatever δ the plan states; 1e-5 by default.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from fedtoll.scenarios.run import Run
 SECRET = "fedtoll.secret"
 """The name of the record in a node's state with its secret of a Flower run. It never leaves the node."""
 
+DELTA = 1e-5
+"""The δ of a node's limit, if its operator states none."""
+
 SLACK = 1e-6
 """By how much, relative to the limit, rounding may let the ε of a plan exceed it."""
 
@@ -46,6 +51,8 @@ class Decided:
         The file with its own records; empty if the node resolves them from the plan.
     limit
         The most ε that a run may spend; infinity without a limit.
+    delta
+        The δ at which it is computed.
     secret
         128 secret bits for the seeds of this Flower run, or ``None`` for those of the plan.
     """
@@ -53,6 +60,7 @@ class Decided:
     client: int = 0
     file: str = ""
     limit: float = float("inf")
+    delta: float = DELTA
     secret: int | None = None
 
     @staticmethod
@@ -70,10 +78,15 @@ class Decided:
             raise ScenarioError(f"node-config: noise = {noise!r}: must be 'seeded' or 'secret'")
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
             raise ScenarioError(f"node-config: epsilon = {limit!r}: must be a number above 0")
-        secret = _secret(context) if noise == "secret" else None
+        delta = config.get("delta", DELTA)
+        if isinstance(delta, bool) or not isinstance(delta, float) or not 0 < delta < 1:
+            raise ScenarioError(f"node-config: delta = {delta!r}: must be a number between 0 and 1")
         file = str(config.get("partition", ""))
+        if noise == "secret" and not file:
+            raise ScenarioError("node-config: noise = 'secret': needs partition, a file of own records")
+        secret = _secret(context) if noise == "secret" else None
         client = int(config["partition-id"]) if file or limit < float("inf") else 0
-        return Decided(client, file, float(limit), secret)
+        return Decided(client, file, float(limit), delta, secret)
 
 
 def _secret(context: Context) -> int:
@@ -113,10 +126,10 @@ class Node(Clients):
                 f"privacy.trust = {run.trust!r}: this node sends only messages that are private"
             )
         if mine.limit < float("inf"):
-            spent = _spends(run, mine.client)
+            spent = _spends(run, mine.client, mine.delta)
             if not spent <= mine.limit * (1 + SLACK):
                 raise RejectedError(
-                    f"the run spends ε = {spent:g}, more than the {mine.limit:g} of this node"
+                    f"the run spends ε = {spent:g} at δ = {mine.delta:g}, more than the {mine.limit:g} of this node"
                 )
         if mine.secret is None:
             return run
@@ -142,10 +155,10 @@ def _alike(one: Run, other: Run) -> bool:
     return (one.data, one.partition, one.groups) == (other.data, other.partition, other.groups)
 
 
-def _spends(run: Run, client: int) -> float:
-    """Return the ε that a client spends by the plan of a run, from public constants alone."""
+def _spends(run: Run, client: int, delta: float) -> float:
+    """Return the ε that a client spends by the plan of a run at δ, from public constants alone."""
     if run.mechanism != "dp-sgd":
         return float("inf")
-    ledger = Ledger.of(run)
+    ledger = Ledger.of(run.model_copy(update={"delta": delta}))
     ledger.charge(all_owed(run, client, run.attendance))
     return ledger.epsilon(run.clients[client].id)

@@ -7,9 +7,10 @@ Braghin 2021). Here:
 - normals are float64, by the ziggurat method from 52 random bits each, and exact in the tails;
 - exact value and noise are added in float64;
 - the sum is rounded to a grid whose step is a power of two, between 2⁻¹⁷ and 2⁻¹⁶ of the noise's standard
-  deviation. The grid does not depend on records. Every cell of it contains more than 2³⁰ of the numbers that
-  the noise can take, so its probability is that of the real Gaussian to a relative error of about 2⁻³⁰, or
-  2⁻²⁵ if the exact value is a thousand standard deviations. Everything after the rounding is post-processing.
+  deviation. The grid does not depend on records. Every cell of it within five standard deviations contains
+  more than 2³⁰ of the numbers that the noise can take, so its probability is that of the real Gaussian to a
+  relative error of about 2⁻³⁰, or 2⁻²⁵ if the exact value is a thousand standard deviations. Farther out,
+  where cells are rare, the error grows. Everything after the rounding is post-processing.
 
 The rounding itself moves a release by at most 2⁻¹⁷ standard deviations.
 
@@ -94,6 +95,8 @@ def _columns(
     Adding and subtracting 1.5 · 2⁵² steps rounds to the nearest step, ties to even, in two fast passes. The
     function is part of the cache's key, so that a test can replace it.
     """
+    if not all(0 < sd < math.inf for sd in sds):
+        raise ValueError(f"noise with the standard deviations {sds}: must be finite and greater than 0")
     magic = [1.5 * 2.0**52 * step(sd) for sd in sds]
     sd_K, magic_K = (torch.tensor(x, dtype=torch.float64, device=device) for x in (sds, magic))
     return sd_K, magic_K

@@ -60,14 +60,14 @@ def sent(run: Run, task: Task, parameters: Arrays) -> tuple[Arrays, dict[str, fl
     update = [new.astype(np.float64) - old for new, old in zip(parameters, task.parameters, strict=True)]
     clipped, norm = to_norm(update, bound)
     share = (task.plan.noise_share or 0.0) * bound
-    if share > 0:
+    if share != 0:
         rng = stream(run.noise_seed, Purpose.UPDATE, task.plan.id, task.round)
         clipped = [noised_array(array, rng.standard_normal(array.shape), share) for array in clipped]
     new = [(old + array).astype(old.dtype) for old, array in zip(task.parameters, clipped, strict=True)]
     if run.adaptive_clip is None:
         return new, {}
     bit, sd = (0.5 if norm <= bound else -0.5) if len(task.labels_N) else 0.0, bit_share(run)
-    if sd > 0:
+    if sd != 0:
         rng = stream(run.noise_seed, Purpose.UPDATE_BIT, task.plan.id, task.round)
         bit = float(noised_array(np.array([bit]), rng.standard_normal(1), sd)[0])
     return new, {BIT: bit, f"{BIT}.sd": sd}

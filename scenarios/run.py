@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -24,13 +25,13 @@ from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.client import MechanismPlan
 from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.data.config import WORDS, Data
-from fedtoll.scenarios.fields import CLIP_ONLY, OnFailure, Section, without_default
+from fedtoll.scenarios.fields import CLIP_ONLY, Count, OnFailure, Positive, Rate, Section, without_default
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
 from fedtoll.scenarios.personal import PersonalPlan
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
-from fedtoll.scenarios.shares import check_shares
+from fedtoll.scenarios.shares import TOLERANCE, check_shares
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.scenarios.trust import Trust
 
@@ -66,6 +67,9 @@ _LATER_OF_CLIENTS: dict[str, Any] = {
 
 Mechanism = Literal["none", "clip-only", "dp-sgd"]
 """``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
+
+Noise = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""The standard deviation of noise, in units of a sensitivity; 0 without noise."""
 
 _Infinite = Annotated[
     float,
@@ -111,17 +115,23 @@ class ClientPlan(Section):
     ``noise_share`` is then that of the gradient, in units of its bound.
     """
 
-    id: int
+    id: Annotated[int, Field(ge=0)]
     group: str
-    size: int
-    sampling_rate: float
-    batch_size: float
-    steps: int
-    noise_multiplier: float
-    epsilon_factor: float = 1.0
-    rounds: int | None = None
-    weight: float | None = None
-    noise_share: float | None = None
+    size: Count
+    sampling_rate: Rate
+    batch_size: Positive
+    steps: Count
+    noise_multiplier: Noise
+    epsilon_factor: Rate = 1.0
+    rounds: Annotated[int, Field(ge=0)] | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    noise_share: Noise | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClientPlan:
+        if not math.isclose(self.batch_size, self.sampling_rate * self.size, rel_tol=TOLERANCE):
+            raise ValueError(f"batch_size = {self.batch_size}: must be sampling_rate times size")
+        return self
 
     @property
     def added_noise(self) -> float:
@@ -143,10 +153,10 @@ class StatisticPlan(Section):
 
     name: str
     parameters: dict[str, float]
-    noise_multiplier: float
-    every: int = 1
-    noise_share: float | None = None
-    client_bound: float | None = None
+    noise_multiplier: Noise
+    every: Count = 1
+    noise_share: Noise | None = None
+    client_bound: Positive | None = None
 
     @property
     def added_noise(self) -> float:
@@ -205,15 +215,15 @@ class Run(Section):
     model_digest: str = ""
     classes: int
     groups: tuple[str, ...]
-    rounds: int
+    rounds: Count
     learning_rate: float
-    clip: float | None
+    clip: Positive | None
     engine: Literal["cohort", "opacus"]
     device: Literal["cpu", "cuda"]
     precision: Literal["float32", "float64"]
     mechanism: Mechanism
     epsilon: _Infinite
-    delta: float | None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None
     accountant: Literal["pld", "rdp", "prv"] | None
     strategy: StrategyPlan
     statistics: tuple[StatisticPlan, ...]
@@ -253,6 +263,9 @@ class Run(Section):
                 raise ValueError("choice: only dp-sgd under the accountant 'rdp' can pay for it")
             if len(self.choice.others) not in {0, 1, len(self.clients)}:
                 raise ValueError(f"choice.others: not one entry for each of {len(self.clients)} clients")
+        declared = self.partition.holders
+        if declared and [(c.size, c.group) for c in self.clients] != [(h.size, h.group) for h in declared]:
+            raise ValueError("clients: not those of partition.holders")
         check_shares(self)
         return self
 

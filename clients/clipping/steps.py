@@ -9,6 +9,7 @@ from fedtoll.clients.clipping import registry
 from fedtoll.clients.clipping.base import TINY, Codes, Floats, Public
 from fedtoll.clients.engines.base import Task
 from fedtoll.clients.noise import noised
+from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import ClientPlan, Run
 from fedtoll.scenarios.streams import Purpose, step_streams
 
@@ -23,6 +24,12 @@ def statistic_sd(run: Run, client: ClientPlan) -> float:
     planned = run.client_mechanism
     share = planned.statistic_share if planned is not None else 0.0
     return float(client.noise_multiplier / share**0.5) if share else 0.0
+
+
+def check_noise(run: Run, sd: float, cells: int) -> None:
+    """Raise if the counts of a private run would be released without noise."""
+    if run.mechanism == "dp-sgd" and cells and not sd > 0:
+        raise RunError("client_mechanism: its counts have no share of the noise")
 
 
 def release(exact_M: Floats, sd: float, rng: np.random.Generator) -> Floats:
@@ -81,6 +88,7 @@ class Steps:
         self._streams = step_streams(
             run.noise_seed, Purpose.BATCH_STATISTIC, plan.id, task.round, steps=plan.steps
         )
+        check_noise(run, self._sd, self._mechanism.cells(self._public.groups))
         alike = plan.group or task.groups_N is None
         self._groups_N: Codes = (
             np.zeros(len(task.labels_N), np.int64) if alike else np.asarray(task.groups_N, dtype=np.int64)

@@ -83,8 +83,7 @@ class OpacusEngine:
                 losses = losses + task.score_weights_N[rows] * positive(logits)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if private:
-                if any(_examples(p) != len(rows) for p in parameters):
-                    raise RunError("a gradient is not that of one record: the model mixes or splits examples")
+                _check_counts(parameters, len(rows))
                 begin(optimizer.generator, key)
                 optimizer.rows = rows
                 optimizer.absent = _drop_non_finite(parameters)
@@ -238,6 +237,12 @@ def _private(sgd: torch.optim.Optimizer, run: Run, task: Task) -> Any:
         loss_reduction="mean",
         generator=noise_generator(),
     )
+
+
+def _check_counts(parameters: list[Any], records: int) -> None:
+    """Raise unless there is one gradient of every parameter for each record of a batch."""
+    if any(_examples(p) != records for p in parameters):
+        raise RunError("a gradient is not that of one record: the model mixes or splits examples")
 
 
 def _drop_non_finite(parameters: list[Any]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from fedtoll.clients.engines.cohort import CohortEngine
 from fedtoll.clients.engines.opacus import OpacusEngine
 from fedtoll.clients.engines.sampling import batches
 from fedtoll.scenarios.client import MechanismPlan
+from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.run import ClientPlan
 from fedtoll.scenarios.scenario import Model
 from fedtoll.scenarios.streams import Purpose, step_streams
@@ -33,15 +34,21 @@ MECHANISMS = {
 ENGINES = {"cohort": CohortEngine, "opacus": OpacusEngine}
 
 
-def plan_of(name, momentum=0.0, **parameters):
+def plan_of(name, momentum=0.0, share=SHARE, **parameters):
     if name == "dp-sgd":
         return MechanismPlan(name="dp-sgd", momentum=momentum)
     path, digest = registry.resolve(name)
     values = registry.check(registry.load(path), {**MECHANISMS.get(name, {}), **parameters})
-    share = SHARE if registry.instantiate(path, values).cells(2) else 0.0
+    share = share if registry.instantiate(path, values).cells(2) else 0.0
     return MechanismPlan(
         name=name, path=path, parameters=values, digest=digest, statistic_share=share, momentum=momentum
     )
+
+
+def test_counts_without_a_share_of_the_noise_are_not_released(template):
+    """A server could state such a plan to a client that adds no noise of its own accord."""
+    with pytest.raises(RunError, match="its counts have no share of the noise"):
+        trained(template, "adaptive-clip", share=0.0)
 
 
 def trained(template, name, engine="cohort", *, mechanism="dp-sgd", public_group=False, steps_=4, **options):

@@ -45,6 +45,12 @@ def test_each_client_has_its_own_standard_deviation_and_grid():
         assert torch.equal(both[k : k + 1], alone)
 
 
+@pytest.mark.parametrize("sd", [0.0, -1.0, math.inf, math.nan])
+def test_noise_that_hides_nothing_is_an_error(sd):
+    with pytest.raises(ValueError, match="must be finite and greater than 0"):
+        noise.noised(torch.ones(1, 8), torch.from_numpy(drawn(8))[None], [sd])
+
+
 def test_single_precision_values_are_added_in_double_precision():
     """A sum of 1000 and a noise of 1e-4 keeps the noise, which float32 would lose."""
     released = noise.noised(torch.full((1, 8), 1000.0), torch.from_numpy(drawn(8))[None], [1e-4])

@@ -11,6 +11,7 @@ from flwr.app import Error, Message
 
 from fedtoll.clients import node
 from fedtoll.clients import train as clients
+from fedtoll.clients.clipping import steps
 from fedtoll.clients.failures import CLIENT_FAILED
 from fedtoll.clients.node import Node
 from fedtoll.privacy.ledger import Ledger, owed
@@ -95,10 +96,10 @@ def a_secret_for_every_message() -> list[Any]:
 def _spends(count: Any) -> list[Any]:
     """Let the limit count other releases than the plan has."""
 
-    def spends(run: Run, client: int) -> float:
+    def spends(run: Run, client: int, delta: float) -> float:
         if run.mechanism != "dp-sgd":
             return float("inf")
-        counted = count(run)
+        counted = count(run.model_copy(update={"delta": delta}))
         ledger, plan = Ledger.of(counted), counted.clients[client]
         for round in range(1, counted.rounds + 1):
             ledger.charge(owed(counted, plan, round))
@@ -123,7 +124,18 @@ def the_limit_counts_one_step() -> list[Any]:
 
 @mutant("a node believes the ε that the plan states", NODES)
 def the_limit_believes_the_plan() -> list[Any]:
-    return [patch.object(node, "_spends", lambda run, client: run.epsilon)]
+    return [patch.object(node, "_spends", lambda run, client, delta: run.epsilon)]
+
+
+@mutant("a node computes what a run spends at the δ that the plan states", NODES)
+def the_limit_believes_the_delta() -> list[Any]:
+    spends = node._spends
+    return [patch.object(node, "_spends", lambda run, client, delta: spends(run, client, run.delta))]
+
+
+@mutant("the counts of a mechanism go out without noise if the plan gives them no share of it", NODES)
+def counts_without_a_share() -> list[Any]:
+    return [patch.object(steps, "check_noise", lambda run, sd, cells: None)]
 
 
 @mutant("a node that cannot read its file says why", NODES)

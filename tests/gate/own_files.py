@@ -19,6 +19,7 @@ import pandas as pd
 from flwr.app import Message
 
 from fedtoll.clients.failures import CLIENT_FAILED, MESSAGE_REJECTED, REASONS
+from fedtoll.scenarios.client import MechanismPlan
 from fedtoll.scenarios.read import validate
 from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import plan
@@ -54,6 +55,8 @@ PREFIX = "own files: "
 
 DECLARED, HELD = (40, 30, 24), (60, 18, 24)
 """The sizes that the plan declares, and the numbers of records in the files."""
+
+ADAPTIVE = "fedtoll.clients.clipping.adaptive:AdaptiveClip"
 
 GROUPS, KINDS = ("north", "south"), ("a", "b", "c")
 NOISY_ROUNDS = 30
@@ -258,11 +261,40 @@ def limit(system: System) -> None:
         "less noise of statistics": run.model_copy(update={"statistics": weaker}),
         "more rounds": run.model_copy(update={"rounds": run.rounds + 3}),
         "more steps": clients(steps=lambda t: t + 1),
-        "a larger rate": clients(sampling_rate=lambda q: q * 1.05),
+        "a larger rate": clients(sampling_rate=lambda q: q * 1.05, batch_size=lambda b: b * 1.05),
         "no noise": clipped,
     }
     for title, more in wasteful.items():
         assert refused(more, epsilon=EPSILON), f"{title}: a plan above the limit is answered"
+
+
+@check(PREFIX + "plans")
+def plans(system: System) -> None:
+    """A plan that would disarm a node's noise or its limit is not answered: bounds, sizes, rates, δ, shares."""
+    run, _ = runs(system)
+    config = {"epsilon": EPSILON, "noise": "secret"}
+    assert not refused(run, **config), "an honest plan is rejected"
+
+    def clients(**change: Any) -> Run:
+        return run.model_copy(update={"clients": tuple(c.model_copy(update=change) for c in run.clients)})
+
+    adaptive = MechanismPlan(name="adaptive-clip", path=ADAPTIVE, parameters={"quantile": 0.5, "rate": 1.0})
+    hostile = {
+        "a negative clip": run.model_copy(update={"clip": -CLIP}),
+        "a clip of 0": run.model_copy(update={"clip": 0.0}),
+        "a negative size": clients(size=-DECLARED[0], batch_size=-RATE * DECLARED[0]),
+        "another size": clients(size=10**6, batch_size=RATE * 10**6),
+        "a rate above 1": clients(sampling_rate=1.5),
+        "no steps": clients(steps=0),
+        "negative noise": clients(noise_multiplier=-1.0),
+        "a δ near 1": clients(noise_multiplier=0.2).model_copy(update={"delta": 0.999}),
+        "counts without a share": clients(noise_multiplier=50.0).model_copy(
+            update={"client_mechanism": adaptive, "statistics": ()}
+        ),
+    }
+    for title, plan in hostile.items():
+        replies = quietly(Nodes(plan, folder(), **config), plan)
+        assert all(r.has_error() for r in replies), f"{title}: it is answered"
 
 
 @check(PREFIX + "errors")

@@ -136,7 +136,7 @@ OWN_FILES = Part(
     "one, with and without secret noise and a limit of ε.",
     (own_files,),
     (mutants_of_own_files,),
-    ("errors", "limit", "secrets", "sizes", "replay", "noise"),
+    ("errors", "limit", "plans", "secrets", "sizes", "replay", "noise"),
     prefix="own files: ",
     label=lambda i: f"o{i + 1}",
     engines=("opacus",),

@@ -24,6 +24,14 @@ GOLDEN = [  # q, σ, T, RDP, PRV, PLD
 ]
 
 
+@pytest.mark.parametrize("accountant", ACCOUNTANTS)
+@pytest.mark.parametrize("rate", [-0.1, 1.5, math.nan])
+def test_a_rate_that_is_no_probability_is_an_error(rate, accountant):
+    """Such a release was left out of the composition."""
+    with pytest.raises(ValueError, match="sampling rate"):
+        epsilon([Event(0.1, rate, 10), Event(100.0)], DELTA, accountant)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDTOLL_DATA", str(tmp_path))

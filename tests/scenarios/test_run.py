@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 
 import pytest
 
@@ -142,6 +143,31 @@ def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_writte
     assert (
         scenario(training={"on_failure": "skip"}).model_dump(mode="json")["training"]["on_failure"] == "skip"
     )
+
+
+WRONG = {
+    "clip": [-1.0, 0.0, math.inf],
+    "delta": [0.0, 1.0, -1e-5],
+    "rounds": [0, -1],
+    "size": [0, -7],
+    "sampling_rate": [0.0, 1.5],
+    "batch_size": [1.0],
+    "steps": [0, -2],
+    "noise_multiplier": [-1.0, math.inf, math.nan],
+    "epsilon_factor": [0.0, 1.5],
+}
+"""Numbers that no plan of the server's has, and that would disarm what a client does with them."""
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in WRONG for value in WRONG[key]])
+def test_a_plan_out_of_range_is_refused(key, value):
+    run = single_run(FEDAVG, 2.0)
+    content = json.loads(run.to_json())
+    part = content if key in content else content["clients"][0]
+    assert key in part or key == "epsilon_factor"
+    part[key] = value
+    with pytest.raises(ValueError, match=key):
+        Run.from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize(

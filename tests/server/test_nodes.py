@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import subprocess
 import sys
 from typing import Any
@@ -208,6 +209,30 @@ def test_the_limit_is_of_what_the_plan_spends_not_of_what_it_says(own):
     weak = tuple(c.model_copy(update={"noise_multiplier": c.noise_multiplier / 2}) for c in run.clients)
     lying = run.model_copy(update={"clients": weak})
     assert refusal(lying, Nodes(lying, folder, epsilon=2.0)).endswith("the client rejects the message")
+
+
+def test_the_limit_is_at_the_nodes_delta_not_the_plans(own):
+    plan, folder = own
+    run = plan.runs[0]
+    weak = tuple(c.model_copy(update={"noise_multiplier": 0.2}) for c in run.clients)
+    lying = run.model_copy(update={"clients": weak, "delta": 0.999})
+    assert refusal(lying, Nodes(lying, folder, epsilon=2.0)).endswith("the client rejects the message")
+    assert refusal(run, Nodes(run, folder, epsilon=2.0, delta=1e-9)).endswith(
+        "the client rejects the message"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"noise": "secret"}, "node-config: noise = 'secret': needs partition, a file of own records"),
+        ({"delta": 1.0}, "node-config: delta = 1.0: must be a number between 0 and 1"),
+        ({"delta": "1e-5"}, "node-config: delta = '1e-5': must be a number between 0 and 1"),
+    ],
+)
+def test_a_configuration_that_protects_nothing_is_refused(config, message):
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        Decided.of(Context(1, 0, {"partition-id": 0, **config}, RecordDict(), {}))
 
 
 def test_a_run_without_noise_is_rejected_under_a_limit(own):

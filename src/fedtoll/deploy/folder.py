@@ -173,6 +173,7 @@ def _config(scenario: Scenario, client: int, *, secret: bool) -> str:
             clients = [Client(k, h.group, h.size) for k, h in enumerate(scenario.partition.holders)]
             shares = by_client("privacy.epsilon_factor", scenario.privacy.epsilon_factor, clients)
             values["epsilon"] = max(budgets) * shares[client]
+            values["delta"] = scenario.privacy.delta
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 
 

@@ -204,6 +204,8 @@ def kinds(events: Sequence[Event]) -> tuple[tuple[float, float, int], ...]:
     merged: dict[tuple[float, float], int] = {}
     for event in events:
         key = (event.noise_multiplier, event.sampling_rate)
+        if not 0 <= event.sampling_rate <= 1:
+            raise ValueError(f"sampling rate {event.sampling_rate}: must be from 0 to 1")
         merged[key] = merged.get(key, 0) + event.count
     return tuple(sorted((*key, n) for key, n in merged.items() if n > 0 and key[1] > 0))
 
