@@ -128,9 +128,8 @@ class Node(Clients):
         if mine.limit < float("inf"):
             spent = _spends(run, mine.client, mine.delta)
             if not spent <= mine.limit * (1 + SLACK):
-                raise RejectedError(
-                    f"the run spends ε = {spent:g} at δ = {mine.delta:g}, more than the {mine.limit:g} of this node"
-                )
+                what = f"ε = {spent:g} at δ = {mine.delta:g}"
+                raise RejectedError(f"the run spends {what}, more than the {mine.limit:g} of this node")
         if mine.secret is None:
             return run
         return run.model_copy(update={"seed": mine.secret, "noise_seed": mine.secret})

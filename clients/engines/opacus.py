@@ -124,6 +124,7 @@ def refusal(module: nn.Module, inputs: int) -> str:
             if torch.equal(*(_gradients(tried, x_BD, seed) for seed in (0, 1))):  # not random otherwise
                 _check_alone(lambda x_BD: _gradients(tried, x_BD, 0), x_BD)
             with torch.no_grad():
+                _check_empty(module.eval(), x_BD)
                 _check_alone(lambda x_BD: _outputs(module.eval(), x_BD, 0), x_BD)
         except _MixesError as error:
             return str(error)
@@ -191,6 +192,14 @@ def _check_alone(compute: Callable[[torch.Tensor], torch.Tensor], x_BD: torch.Te
         raise _MixesError(f"it fails on a batch of one example: {' '.join(str(error).split())}") from None
     if together.shape != alone.shape or not _close(together, alone):
         raise _MixesError(_MIXED)
+
+
+def _check_empty(module: nn.Module, x_BD: torch.Tensor) -> None:
+    """Raise if a batch of no examples, which Poisson sampling may draw, is an error."""
+    try:
+        module(x_BD[:0])
+    except Exception as error:
+        raise _MixesError(f"it fails on an empty batch: {' '.join(str(error).split())}") from None
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

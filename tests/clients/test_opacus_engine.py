@@ -303,22 +303,22 @@ class Patches(torch.nn.Module):
         self.pieces, self.linear = pieces, torch.nn.Linear(inputs // pieces, outputs)
 
     def forward(self, x):
-        pieces = self.linear(x.reshape(len(x) * self.pieces, -1))
-        return pieces.reshape(len(x), self.pieces, -1).sum(1)
+        pieces = self.linear(x.reshape(len(x) * self.pieces, x.shape[1] // self.pieces))
+        return pieces.reshape(len(x), self.pieces, pieces.shape[1]).sum(1)
 
 
 class TimeFirst(Patches):
     """The same with the batch in the second place, as torch's recurrent layers have it."""
 
     def forward(self, x):
-        return self.linear(x.reshape(len(x), self.pieces, -1).transpose(0, 1)).sum(0)
+        return self.linear(x.reshape(len(x), self.pieces, x.shape[1] // self.pieces).transpose(0, 1)).sum(0)
 
 
 class BatchFirst(Patches):
     """The same with the batch in the first place, where Opacus expects it."""
 
     def forward(self, x):
-        return self.linear(x.reshape(len(x), self.pieces, -1)).sum(1)
+        return self.linear(x.reshape(len(x), self.pieces, x.shape[1] // self.pieces)).sum(1)
 
 
 class Mixup(torch.nn.Module):
@@ -333,6 +333,13 @@ class PerRecord(torch.nn.Module):
 
     def forward(self, x):
         return x * len(x) if self.training else x
+
+
+class NeverEmpty(torch.nn.Linear):
+    """A linear layer that cannot do without an example."""
+
+    def forward(self, x):
+        return super().forward(x.reshape(len(x), -1))
 
 
 class Unused(BatchFirst):
@@ -364,6 +371,7 @@ MIXES = {
     "pieces": Patches(),
     "time first": TimeFirst(),
     "time first, as many steps as records": TimeFirst(6 * INPUTS, pieces=6),
+    "never empty": NeverEmpty(INPUTS, 1),
     "not used": Unused(),
 }
 

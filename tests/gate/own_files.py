@@ -270,7 +270,7 @@ def limit(system: System) -> None:
 
 @check(PREFIX + "plans")
 def plans(system: System) -> None:
-    """A plan that would disarm a node's noise or its limit is not answered: bounds, sizes, rates, δ, shares."""
+    """A plan that would disarm a node's noise or limit is not answered: bounds, sizes, rates, δ, shares."""
     run, _ = runs(system)
     config = {"epsilon": EPSILON, "noise": "secret"}
     assert not refused(run, **config), "an honest plan is rejected"
@@ -292,8 +292,8 @@ def plans(system: System) -> None:
             update={"client_mechanism": adaptive, "statistics": ()}
         ),
     }
-    for title, plan in hostile.items():
-        replies = quietly(Nodes(plan, folder(), **config), plan)
+    for title, changed in hostile.items():
+        replies = quietly(Nodes(changed, folder(), **config), changed)
         assert all(r.has_error() for r in replies), f"{title}: it is answered"
 
 

@@ -24,6 +24,7 @@ from tests.gate import (
     many_ledger,
     many_noise,
     many_records,
+    modules,
     mutants,
     mutants_of_accounting,
     mutants_of_calibration,
@@ -33,6 +34,7 @@ from tests.gate import (
     mutants_of_differing,
     mutants_of_floating_point,
     mutants_of_many,
+    mutants_of_modules,
     mutants_of_own_files,
     mutants_of_own_models,
     mutants_of_sums,
@@ -143,6 +145,19 @@ OWN_FILES = Part(
     heading="Nodes with a file of their own, with the checks of this part:",
 )
 
+MODULES = Part(
+    "Modules of a user's",
+    "the clients of the first system with modules that only Opacus trains: one over pieces of a\n"
+    "record, and three that clip something else than records or mix them.",
+    (modules,),
+    (mutants_of_modules,),
+    ("whole records",),
+    prefix=modules.PREFIX,
+    label=lambda i: f"m{i + 1}",
+    engines=("opacus",),
+    heading="Modules that clip something else than records, with the check of this part:",
+)
+
 DIFFERING = Part(
     "Clients that differ",
     "five clients whose sex is public, with shares of ε of their own, or that take part in\n"
@@ -231,6 +246,7 @@ PARTS = (
     FIRST,
     MANY,
     OWN_FILES,
+    MODULES,
     DIFFERING,
     SUMS,
     CLIENTS,
