@@ -10,7 +10,8 @@ import torch
 
 from fedtoll.clients import model
 from fedtoll.clients.engines.base import Task
-from fedtoll.scenarios.run import ClientPlan, Mechanism, Run, StrategyPlan
+from fedtoll.scenarios.budgets import Mechanism
+from fedtoll.scenarios.run import ClientPlan, Run, StrategyPlan
 from fedtoll.scenarios.scenario import Data, Model, Partition, Split
 
 FEATURES = 100

@@ -47,6 +47,8 @@ Epsilon = Annotated[
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Noise = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+"""The standard deviation of noise, in units of a sensitivity; 0 without noise."""
 Rate = Annotated[float, Field(strict=True, gt=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 

@@ -20,12 +20,21 @@ from pydantic import (
     model_validator,
 )
 
+from fedtoll.scenarios.budgets import Mechanism, budget_of
 from fedtoll.scenarios.calibration import CalibrationPlan
 from fedtoll.scenarios.choice import Choice
 from fedtoll.scenarios.client import MechanismPlan
 from fedtoll.scenarios.client_unit import Unit
 from fedtoll.scenarios.data.config import WORDS, Data
-from fedtoll.scenarios.fields import CLIP_ONLY, Count, OnFailure, Positive, Rate, Section, without_default
+from fedtoll.scenarios.fields import (
+    Count,
+    Noise,
+    OnFailure,
+    Positive,
+    Rate,
+    Section,
+    without_default,
+)
 from fedtoll.scenarios.numbers import read_number, write_number
 from fedtoll.scenarios.participation import Attendance, Participation
 from fedtoll.scenarios.personal import PersonalPlan
@@ -65,39 +74,11 @@ _LATER_OF_CLIENTS: dict[str, Any] = {
 }
 """The same for the keys of a client."""
 
-Mechanism = Literal["none", "clip-only", "dp-sgd"]
-"""``none``: neither clipping nor noise; ``clip-only``: clipping, still ε = ∞; ``dp-sgd``: both."""
-
-Noise = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""The standard deviation of noise, in units of a sensitivity; 0 without noise."""
-
 _Infinite = Annotated[
     float,
     BeforeValidator(read_number),
     PlainSerializer(write_number, when_used="json"),
 ]
-
-
-def mechanism_of(epsilon: float | str) -> Mechanism:
-    """Return the mechanism of a privacy budget.
-
-    Examples
-    --------
-    >>> [mechanism_of(epsilon) for epsilon in (math.inf, "clip-only", 0.5)]
-    ['none', 'clip-only', 'dp-sgd']
-    """
-    return "clip-only" if epsilon == CLIP_ONLY else "none" if epsilon == math.inf else "dp-sgd"
-
-
-def budget_of(mechanism: str, epsilon: float) -> float | Literal["clip-only"]:
-    """Return the privacy budget that a scenario states for a mechanism: what ``mechanism_of`` takes.
-
-    Examples
-    --------
-    >>> budget_of("none", math.inf), budget_of("clip-only", math.inf), budget_of("dp-sgd", 0.5)
-    (inf, 'clip-only', 0.5)
-    """
-    return "clip-only" if mechanism == CLIP_ONLY else math.inf if mechanism == "none" else float(epsilon)
 
 
 class ClientPlan(Section):

@@ -20,6 +20,7 @@ from fedtoll.clients.personal_models import registry as personal_models
 from fedtoll.privacy.constants import charged, constants
 from fedtoll.privacy.delta import delta_warning
 from fedtoll.scenarios import data as sources
+from fedtoll.scenarios.budgets import mechanism_of
 from fedtoll.scenarios.choice import Choice, Distribution
 from fedtoll.scenarios.compare import check_classes
 from fedtoll.scenarios.declared import check_groups
@@ -28,7 +29,7 @@ from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.foreign import ForeignCodeError, no_code
 from fedtoll.scenarios.read import read
-from fedtoll.scenarios.run import Run, StrategyPlan, mechanism_of
+from fedtoll.scenarios.run import Run, StrategyPlan
 from fedtoll.scenarios.scenario import Privacy, Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import noise_seed
 from fedtoll.server import calibration, client_sums, personal, sums

@@ -25,10 +25,11 @@ from fedtoll.clients.engines.base import Task
 from fedtoll.clients.engines.cohort import CohortEngine
 from fedtoll.privacy import accounting
 from fedtoll.privacy.delta import delta_warning
+from fedtoll.scenarios.budgets import mechanism_of
 from fedtoll.scenarios.data.config import Data
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.fields import CLIP_ONLY
-from fedtoll.scenarios.run import ClientPlan, Run, StrategyPlan, mechanism_of
+from fedtoll.scenarios.run import ClientPlan, Run, StrategyPlan
 from fedtoll.scenarios.scenario import Model, Partition, Split
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -145,7 +146,7 @@ def test_a_later_key_with_its_default_changes_no_hash_and_nothing_that_is_writte
     )
 
 
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "clip": [-1.0, 0.0, math.inf],
     "delta": [0.0, 1.0, -1e-5],
     "rounds": [0, -1],

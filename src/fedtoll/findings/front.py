@@ -19,8 +19,8 @@ from fedtoll.findings.quantities import Study
 from fedtoll.findings.verdicts import Part
 from fedtoll.formatting import budget, listed, number
 from fedtoll.report import vega
+from fedtoll.scenarios.budgets import budget_of
 from fedtoll.scenarios.claims import Claim, Term
-from fedtoll.scenarios.run import budget_of
 from fedtoll.scenarios.visible import all_visible
 
 Standing = Literal["on the front", "beaten", "collapsed", "no better than the majority"]

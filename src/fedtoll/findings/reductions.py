@@ -17,10 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedtoll.findings.models import table_of_groups
+from fedtoll.scenarios.budgets import budget_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.federation import Federation
 from fedtoll.scenarios.reduction import ACCURATE, FAIR, Reduction
-from fedtoll.scenarios.run import Run, budget_of
+from fedtoll.scenarios.run import Run
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
 from fedtoll.sweep.failures import errors_name_run

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fedtoll.scenarios.budgets import mechanism_of
 from fedtoll.scenarios.choice import seeds_of
-from fedtoll.scenarios.run import Run, mechanism_of
+from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.scenario import Scenario, StrategySpec, Training
 from fedtoll.scenarios.streams import Purpose, stream
 from fedtoll.scenarios.tune import ALTERNATIVES, AXES, SECTIONS, Tune, in_force

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from fedtoll import __version__
+from fedtoll.scenarios.budgets import budget_of
 from fedtoll.scenarios.errors import RunError
 from fedtoll.scenarios.numbers import write_number
-from fedtoll.scenarios.run import Run, budget_of
+from fedtoll.scenarios.run import Run
 from fedtoll.server.app_folder import write_app
 from fedtoll.server.plan import Plan
 from fedtoll.server.store import Store

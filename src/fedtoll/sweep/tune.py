@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from fedtoll.scenarios.budgets import budget_of, mechanism_of
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.fields import CLIP_ONLY
 from fedtoll.scenarios.measures import EVERYBODY
 from fedtoll.scenarios.numbers import write_number
-from fedtoll.scenarios.run import Run, budget_of, mechanism_of
+from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan
 from fedtoll.server.trainer import Trainer
