@@ -164,8 +164,12 @@ def clipped_sums(
 
 
 def _squared_norms(x_KBI: torch.Tensor) -> torch.Tensor:
+    """Return the squared norms ``[K, B]``, at least the smallest normal number.
+
+    A square that underflows would count as 0, and hide a large factor that it is multiplied with.
+    """
     norm_KB: torch.Tensor = torch.linalg.vector_norm(x_KBI, dim=2)  # avoids a temporary of the input's size
-    return norm_KB.square_()
+    return norm_KB.square_().clamp_(min=torch.finfo(norm_KB.dtype).tiny)
 
 
 def _forward(layer: Linear | nn.Module, a_KBI: torch.Tensor, active: int) -> torch.Tensor:

@@ -228,6 +228,28 @@ def test_records_that_are_not_finite_count_as_absent_in_both_engines(template, b
     assert all(np.isfinite(p).all() for t in CohortEngine().train(run, tasks) for p in t.parameters)
 
 
+@pytest.mark.parametrize("clip", [1.0, 1e-4, 1e-6])
+def test_the_square_of_a_small_gradient_does_not_hide_a_large_activation(template, clip):
+    """The gradient of a logit is 2.6e-23, whose square is 0 in float32, times an activation of 1e19."""
+    plan = ClientPlan(
+        id=0, group="g", size=1, sampling_rate=1.0, batch_size=1.0, steps=1, noise_multiplier=0.0
+    )
+    run = template.model_copy(
+        update={
+            **{"model": Model(kind="mlp", hidden=(1,)), "classes": 2, "clip": clip, "learning_rate": 1.0},
+            **{"mechanism": "clip-only", "precision": "float32", "clients": (plan,)},
+        }
+    )
+    values = np.zeros((1, 3)), np.array([1e19]), np.zeros((1, 1)), np.array([-52.0])
+    start = [value.astype(np.float32) for value in values]
+    task = Task(plan, 1, start, torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
+    for engine in (CohortEngine(), OpacusEngine()):
+        (trained,) = engine.train(run, [task])
+        moved = [np.abs(a.astype(float) - b).max() for a, b in zip(trained.parameters, start, strict=True)]
+        assert moved[2] > 0
+        assert moved[2] <= clip * (1 + 1e-6)
+
+
 def test_training_together_equals_training_alone(template):
     run, tasks = cohort_of(template, MODELS["mlp"], 3, TWENTY)
     together = CohortEngine().train(run, tasks)

@@ -241,8 +241,32 @@ def test_a_shareable_copy_has_the_ledger_and_says_what_it_lacks(folder, tmp_path
     }
     for name in ("groups.parquet", "errors", "audit", "report.html", "tuning", "tuning of resolved.json"):
         assert name in left_out
+    content = json.loads((tmp_path / "copy/resolved.json").read_text())
+    assert {"checksum", "rows"}.isdisjoint(content["data"])
     with pytest.raises(ScenarioError, match="a shareable copy without measures: it has nothing to report"):
         fedtoll.load(tmp_path / "copy")
+
+
+@pytest.mark.slow
+def test_a_shareable_copy_tells_neither_a_choice_nor_where_a_model_is(tmp_path):
+    """How often a client takes part follows from the chosen number of rounds."""
+    scenario = own.write(tmp_path, own.patients(), own.TUNE)
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n\n\ndef line(inputs, outputs):\n    return nn.Linear(inputs, outputs)\n"
+    )
+    overrides = [
+        'participation={kind="fraction", fraction=0.5}',
+        "tune.rounds=[1, 5]",
+        f'model={{kind="{tmp_path}/nets.py:line"}}',
+        'strategies=[{name="fedavg"}]',
+    ]
+    results = fedtoll.run(scenario, out=tmp_path / "out", overrides=overrides, seeds="0:1", executor="serial")
+    assert any("rounds" in client for client in results.resolved["clients"])
+    export(results.folder, tmp_path / "copy")
+    content = json.loads((tmp_path / "copy/resolved.json").read_text())
+    assert all("rounds" not in client for client in content["clients"])
+    for file in (tmp_path / "copy/runs").glob("*/run.json"):
+        assert json.loads(file.read_text())["model"]["kind"] == "nets.py:line"
 
 
 @pytest.mark.slow

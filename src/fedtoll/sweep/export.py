@@ -111,7 +111,8 @@ class _Copy:
             run = run.changed(client_mechanism=mechanism.changed(path=mechanism.path.rsplit("/", 1)[-1]))
         if (personal := run.personal) is not None:
             run = run.changed(personal=personal.changed(path=personal.path.rsplit("/", 1)[-1]))
-        run = run.changed(strategy=strategy, data=run.data.without_folders)
+        model = run.model.changed(kind=run.model.kind.rsplit("/", 1)[-1])
+        run = run.changed(strategy=strategy, model=model, data=run.data.without_folders)
         return run.changed(checksum="", predictions=False) if self.private else run
 
     def resolved(self) -> dict[str, Any]:
@@ -120,6 +121,7 @@ class _Copy:
         if self.chosen:  # what follows from constants that were chosen by measures
             kept = {k: v for k, v in kept.items() if k not in {"noise", "recipe"}}
             kept["runs"] = self.content.get("recipe", [])
+            kept["clients"] = [{k: v for k, v in c.items() if k != "rounds"} for c in kept["clients"]]
         for key in ("runs", "recipe", "probe"):
             if key in kept:
                 stored = [run for run in kept[key] if run["hash"] in self.runs]
@@ -129,7 +131,7 @@ class _Copy:
                 row | ({"failed": "failed"} if "failed" in row else {}) for row in kept["tuning"]
             ]
         if self.private:
-            kept["data"] = {k: v for k, v in kept["data"].items() if k != "checksum"}
+            kept["data"] = {k: v for k, v in kept["data"].items() if k not in {"checksum", "rows"}}
             if kept["scenario"]["partition"]["kind"] != "group":  # folders of earlier versions have it
                 kept.pop("partition", None)
         copied = "with measures" if self.measures else "without measures"
