@@ -40,7 +40,7 @@ from fedtoll.scenarios.participation import Attendance, Participation
 from fedtoll.scenarios.personal import PersonalPlan
 from fedtoll.scenarios.scenario import Model, Partition, Split
 from fedtoll.scenarios.schedule import CONSTANT, Schedule
-from fedtoll.scenarios.shares import TOLERANCE, check_shares
+from fedtoll.scenarios.shares import check_shares
 from fedtoll.scenarios.statistics import STATISTICS, Statistic
 from fedtoll.scenarios.trust import Trust
 
@@ -107,12 +107,6 @@ class ClientPlan(Section):
     rounds: Annotated[int, Field(ge=0)] | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     noise_share: Noise | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ClientPlan:
-        if not math.isclose(self.batch_size, self.sampling_rate * self.size, rel_tol=TOLERANCE):
-            raise ValueError(f"batch_size = {self.batch_size}: must be sampling_rate times size")
-        return self
 
     @property
     def added_noise(self) -> float:

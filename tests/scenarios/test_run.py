@@ -152,7 +152,7 @@ WRONG: dict[str, list[Any]] = {
     "rounds": [0, -1],
     "size": [0, -7],
     "sampling_rate": [0.0, 1.5],
-    "batch_size": [1.0],
+    "batch_size": [0.0, -1.0],
     "steps": [0, -2],
     "noise_multiplier": [-1.0, math.inf, math.nan],
     "epsilon_factor": [0.0, 1.5],
