@@ -131,6 +131,9 @@ def family(
         raise ScenarioError(f"compare.strategies = {baseline!r}: this is the baseline itself")
     if len(set(chosen)) != len(chosen):
         raise ScenarioError("compare.strategies: the same strategy twice, by its name and by its label")
+    stated = section.model_fields_set
+    if "quantities" in stated and "toll gap" in section.quantities and float("inf") not in epsilons:
+        raise ScenarioError("compare.quantities = 'toll gap': needs runs at ε = ∞ (privacy.epsilons)")
     finite = [float(e) for e in epsilons if not isinstance(e, str) and e < float("inf")]
     for epsilon in section.epsilons:
         if epsilon not in finite:

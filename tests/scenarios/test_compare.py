@@ -70,6 +70,13 @@ def test_a_family_names_what_the_scenario_has(section, words):
         family(Compare(**section), STRATEGIES, [INF, 8.0, 0.5])
 
 
+def test_a_declared_toll_gap_needs_runs_without_privacy():
+    with pytest.raises(ScenarioError, match=r"compare.quantities = 'toll gap': needs runs at ε = ∞"):
+        family(Compare(quantities=("toll gap", "utility")), STRATEGIES, [8.0, 0.5])
+    assert family(Compare(quantities=("utility",)), STRATEGIES, [8.0, 0.5])
+    assert family(Compare(quantities=("toll gap",)), STRATEGIES, [INF, 8.0, 0.5])
+
+
 def test_the_library_declares_four_of_twenty_five():
     scenario = read("adult-race")
     made = family(scenario.compare, {s.label: s.name for s in scenario.strategies}, scenario.privacy.epsilons)

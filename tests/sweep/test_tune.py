@@ -11,6 +11,7 @@ import pytest
 
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.read import read
+from fedtoll.scenarios.run import Run
 from fedtoll.scenarios.tune import Tune
 from fedtoll.server.plan import Plan, check, plan
 from fedtoll.server.trainer import Final, Trainer, simulate
@@ -244,8 +245,6 @@ def test_halving_trains_the_better_half_again_and_finds_the_best(planned, tmp_pa
     trained = []
 
     def loss(text):
-        from fedtoll.scenarios.run import Run
-
         run = Run.from_json(text)
         trained.append((run.epsilon, run.learning_rate, run.seed))
         return {"(all)": abs(run.learning_rate - 0.5) + 0.01 * (run.seed - 1000)}
@@ -256,6 +255,24 @@ def test_halving_trains_the_better_half_again_and_finds_the_best(planned, tmp_pa
     by_seed = {seed: [r for e, r, s in trained if s == seed and e == 1.0] for seed in (1000, 1001, 1002)}
     assert [len(by_seed[seed]) for seed in (1000, 1001, 1002)] == [5, 3, 2]
     assert sum(seeds for _, seeds in candidate_runs(changed, section_of(changed))) == len(trained)
+
+
+def test_the_next_best_takes_the_place_of_one_that_diverges_with_more_seeds(planned, tmp_path, monkeypatch):
+    """2.0 leads until the last seed, under which it diverges; 1.0 came as far, and 0.5 is not needed."""
+    rates = (0.125, 0.25, 0.5, 1.0, 2.0)
+    changed = with_tune(planned, learning_rates=rates, clips=(), seeds=(1000, 1001, 1002), method="halving")
+    trained = []
+
+    def loss(text):
+        run = Run.from_json(text)
+        trained.append((run.epsilon, run.learning_rate, run.seed))
+        lost = run.learning_rate == 2.0 and run.seed == 1002
+        return {"(all)": float("nan") if lost else 3.0 - run.learning_rate}
+
+    monkeypatch.setattr("fedtoll.sweep.tune.validation_losses", lambda _, texts: [loss(x) for x in texts])
+    tuned = tune(changed, tmp_path, executor="serial")
+    assert {c["learning_rate"] for c in chosen(tuned).values()} == {1.0}
+    assert {rate for epsilon, rate, seed in trained if epsilon == 1.0 and seed == 1002} == {1.0, 2.0}
 
 
 def test_all_constants_reach_the_run(several):

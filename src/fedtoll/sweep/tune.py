@@ -98,28 +98,37 @@ def tune(
         reasons[run.hash] = line.removeprefix(f"{run.label}: ")
         failed(run, reasons[run.hash], trace)
 
-    for count in rungs(section):
-        todo = {run.hash: run for c in alive for run in c.runs[:count] if run.hash not in trained}
-        trained |= _losses(
-            list(todo.values()),
-            folder,
-            planned,
-            executor,
-            workers,
-            timeout,
-            None if failed is None else give_up,
-            finished,
+    def train(some: Sequence[Candidate], count: int) -> None:
+        todo = {run.hash: run for c in some for run in c.runs[:count] if run.hash not in trained}
+        note = None if failed is None else give_up
+        trained.update(
+            _losses(list(todo.values()), folder, planned, executor, workers, timeout, note, finished)
         )
+
+    for count in rungs(section):
+        train(alive, count)
         alive = _best(alive, trained, reasons, section, count)
     chosen = {(c.strategy, c.epsilon): c for c in alive}
-    for (strategy, epsilon), best in chosen.items():
-        if not math.isfinite(_score(best, trained, section, len(section.seeds))):
-            cell = [c for c in all_candidates if (c.strategy, c.epsilon) == (strategy, epsilon)]
-            first = next((reason for c in cell if (reason := _failure(c, reasons))), "")
-            what = f"diverged or failed, the first failure: {first}" if first else "diverged"
-            raise RunError(
-                f"{name}: tuning {strategy} at ε = {write_number(epsilon)}: every candidate {what}"
-            )
+    cells = _cells(all_candidates)
+
+    def diverged() -> list[Cell]:
+        return [
+            cell
+            for cell, c in chosen.items()
+            if not math.isfinite(_score(c, trained, section, len(section.seeds)))
+        ]
+
+    # One that was best with fewer seeds may diverge with more; then the next best takes its place.
+    while spare := {
+        cell: best for cell in diverged() if (best := _next_best(cells[cell], trained, reasons, section))
+    }:
+        train(list(spare.values()), len(section.seeds))
+        chosen |= spare
+    for strategy, epsilon in diverged():
+        cell = cells[strategy, epsilon]
+        first = next((reason for c in cell if (reason := _failure(c, reasons))), "")
+        what = f"diverged or failed, the first failure: {first}" if first else "diverged"
+        raise RunError(f"{name}: tuning {strategy} at ε = {write_number(epsilon)}: every candidate {what}")
     runs = [
         run
         for (strategy, epsilon), best in chosen.items()
@@ -180,16 +189,37 @@ def _best(
 
     One that failed is trained no further, unless all of its cell did.
     """
-    cells: dict[Cell, list[Candidate]] = {}
-    for candidate in alive:
-        cells.setdefault((candidate.strategy, candidate.epsilon), []).append(candidate)
     best = []
-    for cell in cells.values():
+    for cell in _cells(alive).values():
         kept = 1 if count == len(section.seeds) else -(-len(cell) // 2)
         scores = [_score(candidate, trained, section, count) for candidate in cell]
         ranked = sorted(range(len(cell)), key=scores.__getitem__)[:kept]  # ties: the first in the file
         best += [cell[i] for i in sorted(ranked) if not _failure(cell[i], reasons)] or [cell[ranked[0]]]
     return best
+
+
+def _next_best(
+    cell: Sequence[Candidate], trained: dict[str, Losses], reasons: dict[str, str], section: Tune
+) -> Candidate | None:
+    """Return the best candidate of a cell that was not trained with all seeds, or ``None``.
+
+    The best is that which came farthest, and has the least loss there. One that diverged or failed is none.
+    """
+    found: list[tuple[int, float, int]] = []
+    for i, candidate in enumerate(cell):
+        seen = sum(run.hash in trained for run in candidate.runs)
+        score = _score(candidate, trained, section, seen) if seen else math.inf
+        if seen < len(candidate.runs) and math.isfinite(score) and not _failure(candidate, reasons):
+            found.append((-seen, score, i))
+    return cell[min(found)[2]] if found else None
+
+
+def _cells(some: Sequence[Candidate]) -> dict[Cell, list[Candidate]]:
+    """Return candidates by strategy and ε."""
+    cells: dict[Cell, list[Candidate]] = {}
+    for candidate in some:
+        cells.setdefault((candidate.strategy, candidate.epsilon), []).append(candidate)
+    return cells
 
 
 def _score(candidate: Candidate, trained: dict[str, Losses], section: Tune, count: int) -> float:
