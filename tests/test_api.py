@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from fedtoll.scenarios import toml
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.keywords import apply
 from fedtoll.scenarios.read import library, parse
+from fedtoll.server.results import load
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.given import described
 from fedtoll.strategies.term import Term
@@ -222,6 +224,40 @@ def test_results_say_what_they_are_in_one_line(results):
     assert "At ε = 2 under fedavg" in results.headline
     assert {"headline", "plot", "report", "toll", "groups"} <= set(dir(results))
     assert not [name for name in (*dir(results), *dir(results.plot)) if name.startswith("_")]
+
+
+def test_the_recipe_and_the_probe_are_results_too(tmp_path, results):
+    runs = results.resolved["runs"]
+    probe = [{**run, "learning_rate": 0.25} for run in runs]
+    whole = dataclasses.replace(results, resolved=results.resolved | {"recipe": runs, "probe": probe})
+    for found, part in ((whole.recipe, "recipe"), (whole.probe[0.25], "probe")):
+        assert type(found) is fedtoll.Results
+        assert repr(found).startswith(f"<Results of tiny ({part}): ")
+        assert "under fedavg" in found.headline
+        with pytest.raises(ScenarioError, match="name another folder"):
+            found.report()
+    assert repr(whole).startswith("<Results of tiny: ")
+    plain = load(results.folder)
+    assert repr(plain) == repr(results)
+    assert not list(results.folder.glob("*.html"))
+
+
+def test_results_are_equal_only_to_themselves(results):
+    again = fedtoll.load(results.folder)
+    assert results == results
+    assert results != again
+    assert load(results.folder) != load(results.folder)
+    assert len({results, again, load(results.folder)}) == 3
+
+
+@pytest.mark.parametrize("measure", [None, ["tpr"], "tprr"])
+def test_a_wrong_measure_is_not_blamed_on_the_folder(results, measure):
+    calls = (results.toll, results.toll_gap, results.joint_intervals, results.plot.utility)
+    for call in calls:
+        with pytest.raises(ScenarioError) as caught:
+            call(measure)
+        assert repr(measure) in str(caught.value)
+        assert "cannot be read" not in str(caught.value)
 
 
 def test_a_notebook_shows_the_headline_and_its_chart(results):
