@@ -260,6 +260,13 @@ def test_a_wrong_measure_is_not_blamed_on_the_folder(results, measure):
         assert "cannot be read" not in str(caught.value)
 
 
+def test_compare_explains_brackets_only_where_it_prints_some(results, here):
+    code, out, err = here("compare", results.folder, results.folder)
+    assert (code, err) == (0, "")
+    assert "Paired within 2 seeds: same records, groups, split and partition." in out
+    assert "rackets" not in out
+
+
 def test_a_notebook_shows_the_headline_and_its_chart(results):
     html = results._repr_html_()
     assert html.startswith("<p><strong>At ε = 2 under fedavg")
