@@ -204,7 +204,7 @@ def _text(scenario: str | Path | Mapping[str, Any], given: Mapping[str, Any]) ->
     """Return what ``scenario.toml`` of the results folder says."""
     if isinstance(scenario, Mapping):
         return toml.dumps(given)
-    return scenarios.find(str(scenario)).read_text(encoding="utf-8")
+    return scenarios.find(str(scenario)).read_text(encoding="utf-8-sig")
 
 
 def _call(scenario: str | Path | Mapping[str, Any], overrides: Sequence[str], keys: Mapping[str, Any]) -> str:
