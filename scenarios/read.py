@@ -135,7 +135,7 @@ def build(
         override(tables, pair)
     if seeds is not None:
         tables["seeds"] = seeds
-    apply(tables, keywords or {})
+    apply(tables, keywords or {}, overrides)
     if isinstance(data := tables.get("data"), dict):
         if isinstance(name := data.get("file"), str) and name:
             data["file"] = _absolute(name, "file", file, folder)

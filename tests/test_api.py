@@ -88,6 +88,13 @@ def test_a_key_of_training_is_not_the_list_that_tune_tries():
     assert table["tune"] == {"learning_rates": [0.1]}
 
 
+def test_a_key_may_be_stated_twice_with_the_same_value():
+    table = parse(library()["synthetic-shift"])
+    same = ["training.rounds=3", "training={clip=2.0, local_steps=1}"]
+    apply(table, {"rounds": 3, "training": {"rounds": 3, "clip": 2.0}}, same)
+    assert table["training"]["rounds"] == 3
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -97,6 +104,13 @@ def test_a_key_of_training_is_not_the_list_that_tune_tries():
         ({"strategies": "term"}, "must be a list"),
         ({"strategies": [3]}, "must be a name, a table with a name, a strategy or its class"),
         ({"learning_rates": [0.1]}, "learning_rates: no key of a scenario has this name"),
+        ({"rounds": 2, "training": {"rounds": 3}}, "training.rounds: stated twice, as 2 and as 3; state it"),
+        ({"rounds": 2, "overrides": ["training.rounds=3"]}, "training.rounds: stated twice, as 3 and as 2"),
+        ({"seeds": [1], "overrides": ["seeds=[2]"]}, "seeds: stated twice, as [2] and as [1]"),
+        (
+            {"data": {"synthetic": {"groups": {}}}, "overrides": ["data.synthetic.seed=2"]},
+            "data.synthetic.seed: stated twice, as 2 and left out",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, keys, words):
