@@ -17,13 +17,14 @@ import fedtoll
 from fedtoll import progress
 from fedtoll.api import _executor
 from fedtoll.scenarios import toml
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.keywords import apply
-from fedtoll.scenarios.read import library, parse
+from fedtoll.scenarios.read import library, parse, read
 from fedtoll.server.results import load
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.given import described
 from fedtoll.strategies.term import Term
+from fedtoll.sweep import run as sweep
 
 SCENARIO: dict[str, Any] = {
     "name": "tiny",
@@ -106,6 +107,18 @@ def test_a_key_may_be_stated_twice_with_the_same_value():
         ({"learning_rates": [0.1]}, "learning_rates: no key of a scenario has this name"),
         ({"rounds": 2, "training": {"rounds": 3}}, "training.rounds: stated twice, as 2 and as 3; state it"),
         ({"rounds": 2, "overrides": ["training.rounds=3"]}, "training.rounds: stated twice, as 3 and as 2"),
+        ({"overrides": "training.rounds=0"}, "overrides = 'training.rounds=0': must be a list of texts"),
+        ({"overrides": [1]}, "overrides = [1]: must be a list of texts"),
+        ({"tune": "no"}, "tune = 'no': must be True or False, or the section [tune]"),
+        ({"tune": {"learning_rates": [0.1]}}, "scenario: tune: nothing to choose from"),
+        ({"probe": {}}, "probe = {}: must be True or False"),
+        ({"force": "no"}, "force = 'no': must be True or False"),
+        ({"workers": 0}, "workers = 0: must be a whole number of 1 or more"),
+        ({"workers": -3}, "workers = -3: must be"),
+        ({"workers": "2"}, "workers = '2': must be"),
+        ({"workers": 1.5}, "workers = 1.5: must be"),
+        ({"workers": True}, "workers = True: must be"),
+        ({"executor": 3}, "executor 3 is unknown"),
         ({"seeds": [1], "overrides": ["seeds=[2]"]}, "seeds: stated twice, as [2] and as [1]"),
         (
             {"data": {"synthetic": {"groups": {}}}, "overrides": ["data.synthetic.seed=2"]},
@@ -119,6 +132,33 @@ def test_mistakes_are_one_line(tmp_path, keys, words):
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dictionary_is_the_section_tune(tmp_path, monkeypatch):
+    planned = []
+
+    def stop(scenario, file, tune):
+        planned.append((scenario.tune, tune))
+        raise ScenarioError("far enough")
+
+    monkeypatch.setattr("fedtoll.api.sweep.plan_for", stop)
+    with pytest.raises(ScenarioError, match="far enough"):
+        fedtoll.run("synthetic-shift", tune={"learning_rates": [0.125, 0.5]}, out=tmp_path / "x")
+    own = read("synthetic-shift").tune
+    assert own is not None
+    assert own.learning_rates != (0.125, 0.5)
+    assert planned == [(own.model_copy(update={"learning_rates": (0.125, 0.5)}), True)]
+
+
+def test_runs_that_are_missing_without_a_failure_are_an_error(tmp_path, monkeypatch):
+    execute = sweep.execute
+
+    def some(planned, store, **how):
+        return execute(dataclasses.replace(planned, runs=planned.runs[:-1]), store, **how)
+
+    monkeypatch.setattr("fedtoll.api.sweep.execute", some)
+    with pytest.raises(RunError, match=r"1 of 4 runs are not stored, e.g. fedavg, ε = 2, seed 1"):
+        fedtoll.run(SCENARIO, out=tmp_path / "x", **HOW)
 
 
 def test_an_instance_is_the_strategy_that_a_file_names():

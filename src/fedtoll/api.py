@@ -41,7 +41,7 @@ def run(
     workers: int | None = None,
     address: str | None = None,
     force: bool = False,
-    tune: bool = True,
+    tune: bool | Mapping[str, Any] = True,
     probe: bool = True,
     progress: bool = True,
     **keys: Any,
@@ -73,21 +73,23 @@ def run(
     force
         Accept stored runs that were made with other versions of the libraries.
     tune
-        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
+        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run. A
+        dictionary is the section itself, merged with the scenario's own.
     probe
         Whether to probe other learning rates if nothing is tuned and a probe is cheap.
     progress
         Whether to show how far it is: in a notebook or a terminal at once, elsewhere after 30 seconds.
     **keys
         Other keys of the scenario by name: ``epsilons=[1, 4]``, ``rounds=10``, or a whole section,
-        ``training={"rounds": 10}``, which is merged with the scenario's own.
+        ``training={"rounds": 10}``, which is merged with the scenario's own. A key may not have two values,
+        here and in ``overrides``.
 
     Raises
     ------
     ScenarioError
-        If the scenario has a mistake.
+        If the scenario or an argument has a mistake.
     RunError
-        If a run, or a run of a candidate, failed; the others are stored.
+        If a run, or a run of a candidate, failed or is missing; the others are stored.
 
     Warns
     -----
@@ -98,7 +100,10 @@ def run(
     --------
     ``fedtoll.run("adult-race", epsilons=["inf", 1, 4], seeds=range(3), rounds=10)``
     """
+    _check_arguments(overrides, tune=tune, probe=probe, force=force)
     given, file, folder = _read(scenario)
+    if isinstance(tune, Mapping):
+        keys, tune = {"tune": tune, **keys}, True
     if strategies is not None:
         if isinstance(strategies, str | Mapping):
             raise ScenarioError(f"strategies = {strategies!r}: must be a list")
@@ -111,7 +116,7 @@ def run(
         given = _with_table(given, table, results, file)
     checked = scenarios.build(given, file, folder, overrides, keywords=keys)
     executor = _executor(executor, [spec.name for spec in checked.strategies])
-    sweep.check_options(executor, "local", address=address)
+    sweep.check_options(executor, "local", address=address, workers=workers)
     planned = sweep.plan_for(checked, file, tune=tune)
     if planned.warning:
         warnings.warn(planned.warning, UserWarning, stacklevel=2)
@@ -136,7 +141,21 @@ def run(
             raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
         if lines:
             raise RunError(f"{len(lines)} runs of candidates failed: {lines[0]}")
+        if lost := [run.label for run in planned.all_runs if not store.has(run)]:
+            raise RunError(f"{len(lost)} of {len(planned.all_runs)} runs are not stored, e.g. {lost[0]}")
         return load(store.folder)
+
+
+def _check_arguments(overrides: Any, **flags: Any) -> None:
+    """Raise ``ScenarioError`` if an argument that the scenario does not check is of another type."""
+    if not isinstance(overrides, list | tuple) or not all(isinstance(text, str) for text in overrides):
+        raise ScenarioError(
+            f"overrides = {overrides!r}: must be a list of texts, e.g. ['training.rounds=10']"
+        )
+    for name, value in flags.items():
+        if not isinstance(value, bool) and not (name == "tune" and isinstance(value, Mapping)):
+            more = ", or the section [tune] as a dictionary" if name == "tune" else ""
+            raise ScenarioError(f"{name} = {value!r}: must be True or False{more}")
 
 
 def _read(scenario: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
