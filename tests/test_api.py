@@ -249,9 +249,12 @@ OWN = {
 }
 
 
-def test_a_frame_with_declared_columns(tmp_path):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(
+MINE = SCENARIO | {"data": {"groups": ["sex"], "own": OWN}}
+
+
+def frame(seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
         {
             "age": rng.uniform(0, 100, 400),
             "sex": rng.choice(["f", "m"], 400),
@@ -259,18 +262,74 @@ def test_a_frame_with_declared_columns(tmp_path):
             "secret": rng.uniform(0, 1, 400),
         }
     )
-    scenario = SCENARIO | {"data": {"groups": ["sex"], "own": OWN}}
-    results = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
-    assert set(results.groups["group"]) == {"f", "m", "(all)"}
-    stored = pd.read_parquet(tmp_path / "mine-table.parquet")
-    assert list(stored) == ["paid", "age", "sex"]
-    assert not list((tmp_path / "mine").rglob("*table*"))
-    again = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
-    assert hashes(again) == hashes(results)
-    with pytest.raises(ScenarioError, match="no column 'age'"):
-        fedtoll.run(scenario, table=frame.drop(columns="age"), out=tmp_path / "other", **HOW)
-    with pytest.raises(ScenarioError, match=r"needs \[data.own\]"):
-        fedtoll.run(SCENARIO, table=frame, out=tmp_path / "other", **HOW)
+
+
+@pytest.fixture(scope="module")
+def of_a_frame(tmp_path_factory):
+    return fedtoll.run(MINE, table=frame(), out=tmp_path_factory.mktemp("frame") / "mine", **HOW)
+
+
+def test_a_frame_with_declared_columns(of_a_frame):
+    place = of_a_frame.folder.parent
+    assert set(of_a_frame.groups["group"]) == {"f", "m", "(all)"}
+    assert list(pd.read_parquet(place / "mine-table.parquet")) == ["paid", "age", "sex"]
+    assert not list((place / "mine").rglob("*table*"))
+    stored = tomllib.loads((place / "mine/scenario.toml").read_text())
+    assert stored["data"] == MINE["data"] | {"file": str(place.resolve() / "mine-table.parquet")}
+    before = {file: file.stat().st_mtime_ns for file in place.glob("**/*.parquet")}
+    again = fedtoll.run(MINE, table=frame(), out=place / "mine", **HOW)
+    assert hashes(again) == hashes(of_a_frame)
+    assert {file: file.stat().st_mtime_ns for file in place.glob("**/*.parquet")} == before
+
+
+@pytest.mark.parametrize(
+    ("scenario", "more", "words"),
+    [
+        (MINE, {"table": frame().drop(columns="age")}, "no column 'age'"),
+        (SCENARIO, {}, "table: needs [data.own]"),
+        (MINE, {"rounds": -1}, "training.rounds = -1"),
+        (MINE, {"table": "x"}, "table: must be a pandas DataFrame, not str"),
+        (MINE, {"table": frame().assign(age=[[1], "x"] * 200)}, "table: cannot be written as Parquet"),
+        (MINE, {"data": {"file": "x.csv"}}, "data.file, table: both state the records"),
+    ],
+)
+def test_a_refused_call_writes_no_table(tmp_path, of_a_frame, scenario, more, words):
+    stored = of_a_frame.folder.with_name("mine-table.parquet")
+    before = stored.read_bytes()
+    call: dict[str, Any] = {"table": frame(1)} | HOW | more
+    with pytest.raises(ScenarioError) as caught:
+        fedtoll.run(scenario, out=tmp_path / "other", **call)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ScenarioError):
+        fedtoll.run(scenario, out=of_a_frame.folder, **call)
+    assert stored.read_bytes() == before
+
+
+def test_records_that_a_folder_has_runs_on_are_not_replaced(of_a_frame):
+    before = (stored := of_a_frame.folder.with_name("mine-table.parquet")).read_bytes()
+    with pytest.raises(ScenarioError, match=r"holds other records than this table, and .*; name another"):
+        fedtoll.run(MINE, table=frame(1), out=of_a_frame.folder, **HOW)
+    assert stored.read_bytes() == before
+
+
+def test_without_runs_only_a_file_of_other_records_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "results"
+    place.mkdir()
+    frame()[["paid", "age", "sex"]].to_parquet(place / "kept-table.parquet", compression="gzip")
+    frame(1).to_parquet(place / "new-table.parquet")
+    before = (place / "kept-table.parquet").read_bytes()
+    for name in ("kept", "new"):
+        fast: dict[str, Any] = {"epsilons": ["inf"], "seeds": [0]} | HOW
+        found = fedtoll.run(MINE, table=frame(), overrides=[f'name="{name}"'], **fast)
+        assert found.folder.resolve() == place / name
+    assert (place / "kept-table.parquet").read_bytes() == before
+    assert list(pd.read_parquet(place / "new-table.parquet")) == ["paid", "age", "sex"]
+    assert sorted(file.name for file in place.iterdir()) == [
+        *("kept", "kept-table.parquet", "new", "new-table.parquet")
+    ]
 
 
 def test_results_say_what_they_are_in_one_line(results):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedtoll.frame import Frame
 from fedtoll.results import Results, load
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios import toml
-from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.keywords import plain
 from fedtoll.server.store import Store
@@ -26,7 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedtoll.scenarios.run import Run
+    from fedtoll.scenarios.scenario import Scenario
     from fedtoll.server.plan import Plan
+
+_NO_FILE = str(Path("/table").resolve())
+"""Stands for the file of a frame until the results folder is known."""
 
 
 def run(
@@ -54,7 +57,8 @@ def run(
         A built-in name, the path of a TOML file, or a scenario as a dictionary of the same sections.
     table
         The records, in place of the file that ``[data]`` names; ``[data.own]`` declares the columns. The
-        declared columns are written next to the results folder, as ``<out>-table.parquet``.
+        declared columns are written next to the results folder, as ``<out>-table.parquet``, once the scenario
+        is planned. A folder with runs on other records is refused.
     strategies
         Names, dictionaries with ``name`` and parameters, classes, or instances such as ``Term(t=5.0)``.
     seeds
@@ -110,19 +114,24 @@ def run(
         keys["strategies"] = [described(strategy) for strategy in strategies]
     if seeds is not None:
         keys["seeds"] = seeds
-    name = str(keys.get("name", given.get("name", "results")))
-    results = Path(out) if out is not None else Path("results") / name
     if table is not None:
-        given = _with_table(given, table, results, file)
+        given = _for_table(given, file)
     checked = scenarios.build(given, file, folder, overrides, keywords=keys)
     executor = _executor(executor, [spec.name for spec in checked.strategies])
     sweep.check_options(executor, "local", address=address, workers=workers)
-    planned = sweep.plan_for(checked, file, tune=tune)
+    store = Store(Path(out) if out is not None else Path("results") / checked.name)
+    frame = None
+    if table is not None:
+        checked, frame = _with_table(checked, given, table, store.folder, file)
+    with frame.in_memory() if frame is not None else nullcontext():
+        planned = sweep.plan_for(checked, file, tune=tune)
     if planned.warning:
         warnings.warn(planned.warning, UserWarning, stacklevel=2)
     lines: list[str] = []
-    store = Store(results if out is not None else Path("results") / checked.name)
     with store.lock(), ray_address(address):
+        if frame is not None:
+            frame.write()
+            frame = None  # it holds a copy of the records
         with _shown(planned, store, progress, "tuning") as finished:
             planned = sweep.complete(
                 planned,
@@ -169,29 +178,28 @@ def _read(scenario: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str
     return scenarios.parse(path), path.name, path.parent
 
 
-def _with_table(given: Mapping[str, Any], table: pd.DataFrame, results: Path, file: str) -> dict[str, Any]:
-    """Write a frame next to the results folder, and return the scenario that names its file."""
+def _for_table(given: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return a scenario whose records are those of a frame, of a file with no name yet."""
     tables = copy.deepcopy(dict(given))
     data = tables.get("data")
-    own = data.get("own") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(own, dict):
+    if not isinstance(data, dict) or not isinstance(data.get("own"), dict):
         raise ScenarioError(f"{file}: table: needs [data.own], which declares its columns")
-    declared = [own.get("label"), *own.get("columns", ()), *own.get("attributes", ())]
-    names = [name for name in dict.fromkeys(declared) if name in table.columns]  # others: an error later
-    buffer = io.BytesIO()
-    try:
-        table[names].rename(columns=str).to_parquet(buffer, index=False)
-    except Exception as error:  # a column of several types, a name that appears twice
-        raise ScenarioError(f"{file}: table: cannot be written as Parquet: {error}") from None
-    path = results.with_name(f"{results.name}-table.parquet")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, buffer.getvalue())
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
     data.pop("source", None)
-    data["file"] = str(path.resolve())
+    data["file"] = _NO_FILE
     return tables
+
+
+def _with_table(
+    checked: Scenario, given: Mapping[str, Any], table: Any, results: Path, file: str
+) -> tuple[Scenario, Frame]:
+    """Return a scenario that names the file of a frame, and the frame; ``given`` names it, too."""
+    own = checked.data.own
+    if own is None or checked.data.file != _NO_FILE:
+        raise ScenarioError(f"{file}: data.file, table: both state the records; state one of them")
+    frame = Frame.of(table, own, results)
+    given["data"]["file"] = str(frame.path)
+    data = checked.data.model_copy(update={"file": str(frame.path)})
+    return checked.model_copy(update={"data": data}), frame
 
 
 def _executor(executor: str | None, names: Sequence[str]) -> str:
