@@ -32,7 +32,8 @@ class Results:
     """A results folder in memory: tidy frames over all its runs.
 
     Every frame begins with the columns ``strategy``, ``mechanism`` (``none``, ``clip-only`` or
-    ``dp-sgd``), ``epsilon`` (infinity for the first two) and ``seed``.
+    ``dp-sgd``), ``epsilon`` (infinity for the first two) and ``seed``. Two results are equal only if they are
+    the same object.
 
     Parameters
     ----------
@@ -55,8 +56,6 @@ class Results:
         Labels of planned runs that are not stored (yet).
     part
         ``recipe`` or ``probe`` if these are the runs of that property of other results; else empty.
-
-    Two results are equal only if they are the same object.
     """
 
     folder: Path
