@@ -69,8 +69,8 @@ def measure_named(measure: str) -> Measure:
     ScenarioError
         If there is no such measure; the line suggests the nearest name.
     """
-    if measure not in MEASURES:
-        raise ScenarioError(f"unknown measure {measure!r}{nearest(measure, MEASURES)}")
+    if not isinstance(measure, str) or measure not in MEASURES:
+        raise ScenarioError(f"unknown measure {measure!r}{nearest(str(measure), MEASURES)}")
     return MEASURES[measure]
 
 

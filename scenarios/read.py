@@ -53,9 +53,10 @@ def find(name: str) -> Path:
         try:
             if path.is_file():
                 return path
+            folder = path.is_dir()
         except OSError as error:
             raise ScenarioError(f"{name[:200]}: cannot be read: {error.strerror}") from None
-        raise ScenarioError(f"{name}: no such file")
+        raise ScenarioError(f"{name}: {'a folder, not a file' if folder else 'no such file'}")
     raise ScenarioError(f"{name[:200]}: no built-in scenario of this name{nearest(name[:200], builtin)}")
 
 
@@ -93,7 +94,7 @@ def parse(path: Path) -> dict[str, Any]:
             content = opened.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ScenarioError(f"{path.name}: larger than 1 MB, the limit for a scenario")
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # some editors begin a file with a byte-order mark
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path.name}: cannot be read: {error}") from None
@@ -134,7 +135,7 @@ def build(
         override(tables, pair)
     if seeds is not None:
         tables["seeds"] = seeds
-    apply(tables, keywords or {})
+    apply(tables, keywords or {}, overrides)
     if isinstance(data := tables.get("data"), dict):
         if isinstance(name := data.get("file"), str) and name:
             data["file"] = _absolute(name, "file", file, folder)

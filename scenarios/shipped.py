@@ -11,7 +11,8 @@ import importlib.machinery
 import importlib.util
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.util import module_from_spec
@@ -40,6 +41,16 @@ def receive(files: Mapping[str, bytes], modules: Mapping[str, str]) -> None:
     _modules.update(modules)
     if _modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+@contextmanager
+def held(path: Path, content: bytes) -> Iterator[None]:
+    """Make a file available to the block of this process, under a path where it may be written later."""
+    _files[str(path)] = content
+    try:
+        yield
+    finally:
+        del _files[str(path)]
 
 
 def received(path: Path) -> bool:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import pyarrow as pa
 
 from fedtoll.scenarios.errors import FedtollError, ScenarioError, one_line
-from fedtoll.scenarios.measures import RUN
+from fedtoll.scenarios.measures import RUN, measure_named
 from fedtoll.scenarios.resolved import read
 from fedtoll.scenarios.run import Run
+from fedtoll.scenarios.visible import visible
 from fedtoll.server.store import REQUIRED, TABLES, Store
 
 Key = tuple[str, str, float, int]
@@ -26,12 +27,13 @@ class NothingFinishedError(ScenarioError):
     """No run of a results folder is finished."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """A results folder in memory: tidy frames over all its runs.
 
     Every frame begins with the columns ``strategy``, ``mechanism`` (``none``, ``clip-only`` or
-    ``dp-sgd``), ``epsilon`` (infinity for the first two) and ``seed``.
+    ``dp-sgd``), ``epsilon`` (infinity for the first two) and ``seed``. Two results are equal only if they are
+    the same object.
 
     Parameters
     ----------
@@ -52,6 +54,8 @@ class Results:
         The final score of every held-out record, of the runs that stored it.
     missing
         Labels of planned runs that are not stored (yet).
+    part
+        ``recipe`` or ``probe`` if these are the runs of that property of other results; else empty.
     """
 
     folder: Path
@@ -62,30 +66,32 @@ class Results:
     ledger: pd.DataFrame
     predictions: pd.DataFrame
     missing: tuple[str, ...] = ()
+    part: str = ""
 
     @cached_property
-    def recipe(self) -> Results | None:
+    def recipe(self) -> Self | None:
         """The results with the constants of ``[training]``, if all others are those that ``[tune]`` chose.
 
         ``None`` if the scenario has no ``[tune]``, or no run of its recipe is finished.
         """
-        return self._other(self.resolved.get("recipe", []))
+        return self._other("recipe", self.resolved.get("recipe", []))
 
     @cached_property
-    def probe(self) -> dict[float, Results]:
+    def probe(self) -> dict[float, Self]:
         """The results of a few runs with other learning rates, by learning rate, if there was a probe."""
         runs = self.resolved.get("probe", [])
         rates = sorted({run["learning_rate"] for run in runs})
-        found = {rate: self._other([run for run in runs if run["learning_rate"] == rate]) for rate in rates}
+        tried = {rate: [run for run in runs if run["learning_rate"] == rate] for rate in rates}
+        found = {rate: self._other("probe", tried[rate]) for rate in rates}
         return {rate: results for rate, results in found.items() if results is not None}
 
-    def _other(self, runs: Sequence[dict[str, Any]]) -> Results | None:
+    def _other(self, part: str, runs: Sequence[dict[str, Any]]) -> Self | None:
         """Return the results of other runs in this folder; ``None`` if none is finished."""
         if not runs:
             return None
         resolved = {k: v for k, v in self.resolved.items() if k not in {"recipe", "probe", "tuning"}}
         try:
-            return _joined(Store(self.folder), resolved | {"runs": runs})
+            return type(self)(**_joined(Store(self.folder), resolved | {"runs": runs}), part=part)
         except NothingFinishedError:
             return None
         except Exception as error:  # reading files of unknown origin can raise anything
@@ -95,6 +101,7 @@ class Results:
         """Return each group's toll: :func:`fedtoll.toll.toll` with this scenario's folds and reference."""
         from fedtoll.toll import results_toll
 
+        measure_named(measure)
         with readable(self.folder):
             return results_toll(self, measure)
 
@@ -102,6 +109,7 @@ class Results:
         """Return the groups that pay most and least by strategy and ε: :func:`fedtoll.toll.toll_gap`."""
         from fedtoll.toll import toll_gap
 
+        measure_named(measure)
         with readable(self.folder):
             return toll_gap(self.toll(measure))
 
@@ -119,6 +127,19 @@ class Results:
         with readable(self.folder):
             return joint_intervals(self, measure)
 
+    def __repr__(self) -> str:
+        name = self.resolved.get("scenario", {}).get("name", "results")
+        runs, planned = len(self.resolved["runs"]) - len(self.missing), len(self.resolved["runs"])
+        keys = self.groups[["strategy", "mechanism", "epsilon", "seed"]].drop_duplicates()
+        parts = [
+            f"{runs} of {planned} runs" if self.missing else f"{runs} runs",
+            f"{(n := keys['strategy'].nunique())} {'strategy' if n == 1 else 'strategies'}",
+            f"{len(keys[['mechanism', 'epsilon']].drop_duplicates())} ε",
+            f"{(n := keys['seed'].nunique())} {'seed' if n == 1 else 'seeds'}",
+        ]
+        of = f"{name} ({self.part})" if self.part else name
+        return visible(f"<Results of {of}: {', '.join(parts)}; {self.folder}>")
+
 
 def load(folder: str | Path) -> Results:
     """Read a results folder into tidy frames.
@@ -135,7 +156,7 @@ def load(folder: str | Path) -> Results:
             f"{str(folder)[:200]}: a shareable copy without measures: it has nothing to report"
         )
     try:
-        return _joined(store, resolved)
+        return Results(**_joined(store, resolved))
     except ScenarioError:
         raise
     except Exception as error:  # reading files of unknown origin can raise anything
@@ -185,8 +206,8 @@ def unreadable(folder: str | Path, error: Exception) -> ScenarioError:
     return ScenarioError(f"{folder}: cannot be read as results of fedtoll ({reason})")
 
 
-def _joined(store: Store, resolved: dict[str, Any]) -> Results:
-    """Read and join the tables of all runs listed in ``resolved.json``."""
+def _joined(store: Store, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Read and join the tables of all runs listed in ``resolved.json``; return the fields of the results."""
     tables: dict[str, list[tuple[Key, pa.Table]]] = {name: [] for name in TABLES}
     missing = []
     for run in resolved["runs"]:
@@ -203,7 +224,7 @@ def _joined(store: Store, resolved: dict[str, Any]) -> Results:
     if not tables["groups"]:
         raise NothingFinishedError(f"{store.folder}: no run is finished yet")
     joined = {name: _joined_table(name, parts) for name, parts in tables.items()}
-    return Results(folder=store.folder, resolved=resolved, missing=tuple(missing), **joined)
+    return {"folder": store.folder, "resolved": resolved, "missing": tuple(missing), **joined}
 
 
 def _joined_table(name: str, parts: Sequence[tuple[Key, pa.Table]]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ import fedtoll
 from fedtoll import progress
 from fedtoll.api import _executor
 from fedtoll.scenarios import toml
-from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.keywords import apply
-from fedtoll.scenarios.read import library, parse
+from fedtoll.scenarios.read import library, parse, read
+from fedtoll.server.results import load
 from fedtoll.strategies.base import Strategy
 from fedtoll.strategies.given import described
 from fedtoll.strategies.term import Term
+from fedtoll.sweep import run as sweep
 
 SCENARIO: dict[str, Any] = {
     "name": "tiny",
@@ -86,6 +89,13 @@ def test_a_key_of_training_is_not_the_list_that_tune_tries():
     assert table["tune"] == {"learning_rates": [0.1]}
 
 
+def test_a_key_may_be_stated_twice_with_the_same_value():
+    table = parse(library()["synthetic-shift"])
+    same = ["training.rounds=3", "training={clip=2.0, local_steps=1}"]
+    apply(table, {"rounds": 3, "training": {"rounds": 3, "clip": 2.0}}, same)
+    assert table["training"]["rounds"] == 3
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -95,6 +105,25 @@ def test_a_key_of_training_is_not_the_list_that_tune_tries():
         ({"strategies": "term"}, "must be a list"),
         ({"strategies": [3]}, "must be a name, a table with a name, a strategy or its class"),
         ({"learning_rates": [0.1]}, "learning_rates: no key of a scenario has this name"),
+        ({"rounds": 2, "training": {"rounds": 3}}, "training.rounds: stated twice, as 2 and as 3; state it"),
+        ({"rounds": 2, "overrides": ["training.rounds=3"]}, "training.rounds: stated twice, as 3 and as 2"),
+        ({"overrides": "training.rounds=0"}, "overrides = 'training.rounds=0': must be a list of texts"),
+        ({"overrides": [1]}, "overrides = [1]: must be a list of texts"),
+        ({"tune": "no"}, "tune = 'no': must be True or False, or the section [tune]"),
+        ({"tune": {"learning_rates": [0.1]}}, "scenario: tune: nothing to choose from"),
+        ({"probe": {}}, "probe = {}: must be True or False"),
+        ({"force": "no"}, "force = 'no': must be True or False"),
+        ({"workers": 0}, "workers = 0: must be a whole number of 1 or more"),
+        ({"workers": -3}, "workers = -3: must be"),
+        ({"workers": "2"}, "workers = '2': must be"),
+        ({"workers": 1.5}, "workers = 1.5: must be"),
+        ({"workers": True}, "workers = True: must be"),
+        ({"executor": 3}, "executor 3 is unknown"),
+        ({"seeds": [1], "overrides": ["seeds=[2]"]}, "seeds: stated twice, as [2] and as [1]"),
+        (
+            {"data": {"synthetic": {"groups": {}}}, "overrides": ["data.synthetic.seed=2"]},
+            "data.synthetic.seed: stated twice, as 2 and left out",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, keys, words):
@@ -103,6 +132,33 @@ def test_mistakes_are_one_line(tmp_path, keys, words):
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dictionary_is_the_section_tune(tmp_path, monkeypatch):
+    planned = []
+
+    def stop(scenario, file, tune):
+        planned.append((scenario.tune, tune))
+        raise ScenarioError("far enough")
+
+    monkeypatch.setattr("fedtoll.api.sweep.plan_for", stop)
+    with pytest.raises(ScenarioError, match="far enough"):
+        fedtoll.run("synthetic-shift", tune={"learning_rates": [0.125, 0.5]}, out=tmp_path / "x")
+    own = read("synthetic-shift").tune
+    assert own is not None
+    assert own.learning_rates != (0.125, 0.5)
+    assert planned == [(own.model_copy(update={"learning_rates": (0.125, 0.5)}), True)]
+
+
+def test_runs_that_are_missing_without_a_failure_are_an_error(tmp_path, monkeypatch):
+    execute = sweep.execute
+
+    def some(planned, store, **how):
+        return execute(dataclasses.replace(planned, runs=planned.runs[:-1]), store, **how)
+
+    monkeypatch.setattr("fedtoll.api.sweep.execute", some)
+    with pytest.raises(RunError, match=r"1 of 4 runs are not stored, e.g. fedavg, ε = 2, seed 1"):
+        fedtoll.run(SCENARIO, out=tmp_path / "x", **HOW)
 
 
 def test_an_instance_is_the_strategy_that_a_file_names():
@@ -193,9 +249,12 @@ OWN = {
 }
 
 
-def test_a_frame_with_declared_columns(tmp_path):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(
+MINE = SCENARIO | {"data": {"groups": ["sex"], "own": OWN}}
+
+
+def frame(seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
         {
             "age": rng.uniform(0, 100, 400),
             "sex": rng.choice(["f", "m"], 400),
@@ -203,18 +262,74 @@ def test_a_frame_with_declared_columns(tmp_path):
             "secret": rng.uniform(0, 1, 400),
         }
     )
-    scenario = SCENARIO | {"data": {"groups": ["sex"], "own": OWN}}
-    results = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
-    assert set(results.groups["group"]) == {"f", "m", "(all)"}
-    stored = pd.read_parquet(tmp_path / "mine-table.parquet")
-    assert list(stored) == ["paid", "age", "sex"]
-    assert not list((tmp_path / "mine").rglob("*table*"))
-    again = fedtoll.run(scenario, table=frame, out=tmp_path / "mine", **HOW)
-    assert hashes(again) == hashes(results)
-    with pytest.raises(ScenarioError, match="no column 'age'"):
-        fedtoll.run(scenario, table=frame.drop(columns="age"), out=tmp_path / "other", **HOW)
-    with pytest.raises(ScenarioError, match=r"needs \[data.own\]"):
-        fedtoll.run(SCENARIO, table=frame, out=tmp_path / "other", **HOW)
+
+
+@pytest.fixture(scope="module")
+def of_a_frame(tmp_path_factory):
+    return fedtoll.run(MINE, table=frame(), out=tmp_path_factory.mktemp("frame") / "mine", **HOW)
+
+
+def test_a_frame_with_declared_columns(of_a_frame):
+    place = of_a_frame.folder.parent
+    assert set(of_a_frame.groups["group"]) == {"f", "m", "(all)"}
+    assert list(pd.read_parquet(place / "mine-table.parquet")) == ["paid", "age", "sex"]
+    assert not list((place / "mine").rglob("*table*"))
+    stored = tomllib.loads((place / "mine/scenario.toml").read_text())
+    assert stored["data"] == MINE["data"] | {"file": str(place.resolve() / "mine-table.parquet")}
+    before = {file: file.stat().st_mtime_ns for file in place.glob("**/*.parquet")}
+    again = fedtoll.run(MINE, table=frame(), out=place / "mine", **HOW)
+    assert hashes(again) == hashes(of_a_frame)
+    assert {file: file.stat().st_mtime_ns for file in place.glob("**/*.parquet")} == before
+
+
+@pytest.mark.parametrize(
+    ("scenario", "more", "words"),
+    [
+        (MINE, {"table": frame().drop(columns="age")}, "no column 'age'"),
+        (SCENARIO, {}, "table: needs [data.own]"),
+        (MINE, {"rounds": -1}, "training.rounds = -1"),
+        (MINE, {"table": "x"}, "table: must be a pandas DataFrame, not str"),
+        (MINE, {"table": frame().assign(age=[[1], "x"] * 200)}, "table: cannot be written as Parquet"),
+        (MINE, {"data": {"file": "x.csv"}}, "data.file, table: both state the records"),
+    ],
+)
+def test_a_refused_call_writes_no_table(tmp_path, of_a_frame, scenario, more, words):
+    stored = of_a_frame.folder.with_name("mine-table.parquet")
+    before = stored.read_bytes()
+    call: dict[str, Any] = {"table": frame(1)} | HOW | more
+    with pytest.raises(ScenarioError) as caught:
+        fedtoll.run(scenario, out=tmp_path / "other", **call)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ScenarioError):
+        fedtoll.run(scenario, out=of_a_frame.folder, **call)
+    assert stored.read_bytes() == before
+
+
+def test_records_that_a_folder_has_runs_on_are_not_replaced(of_a_frame):
+    before = (stored := of_a_frame.folder.with_name("mine-table.parquet")).read_bytes()
+    with pytest.raises(ScenarioError, match=r"holds other records than this table, and .*; name another"):
+        fedtoll.run(MINE, table=frame(1), out=of_a_frame.folder, **HOW)
+    assert stored.read_bytes() == before
+
+
+def test_without_runs_only_a_file_of_other_records_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "results"
+    place.mkdir()
+    frame()[["paid", "age", "sex"]].to_parquet(place / "kept-table.parquet", compression="gzip")
+    frame(1).to_parquet(place / "new-table.parquet")
+    before = (place / "kept-table.parquet").read_bytes()
+    for name in ("kept", "new"):
+        fast: dict[str, Any] = {"epsilons": ["inf"], "seeds": [0]} | HOW
+        found = fedtoll.run(MINE, table=frame(), overrides=[f'name="{name}"'], **fast)
+        assert found.folder.resolve() == place / name
+    assert (place / "kept-table.parquet").read_bytes() == before
+    assert list(pd.read_parquet(place / "new-table.parquet")) == ["paid", "age", "sex"]
+    assert sorted(file.name for file in place.iterdir()) == [
+        *("kept", "kept-table.parquet", "new", "new-table.parquet")
+    ]
 
 
 def test_results_say_what_they_are_in_one_line(results):
@@ -222,6 +337,47 @@ def test_results_say_what_they_are_in_one_line(results):
     assert "At ε = 2 under fedavg" in results.headline
     assert {"headline", "plot", "report", "toll", "groups"} <= set(dir(results))
     assert not [name for name in (*dir(results), *dir(results.plot)) if name.startswith("_")]
+
+
+def test_the_recipe_and_the_probe_are_results_too(tmp_path, results):
+    runs = results.resolved["runs"]
+    probe = [{**run, "learning_rate": 0.25} for run in runs]
+    whole = dataclasses.replace(results, resolved=results.resolved | {"recipe": runs, "probe": probe})
+    for found, part in ((whole.recipe, "recipe"), (whole.probe[0.25], "probe")):
+        assert type(found) is fedtoll.Results
+        assert repr(found).startswith(f"<Results of tiny ({part}): ")
+        assert "under fedavg" in found.headline
+        with pytest.raises(ScenarioError, match="name another folder"):
+            found.report()
+    assert repr(whole).startswith("<Results of tiny: ")
+    plain = load(results.folder)
+    assert repr(plain) == repr(results)
+    assert not list(results.folder.glob("*.html"))
+
+
+def test_results_are_equal_only_to_themselves(results):
+    again = fedtoll.load(results.folder)
+    assert results == results
+    assert results != again
+    assert load(results.folder) != load(results.folder)
+    assert len({results, again, load(results.folder)}) == 3
+
+
+@pytest.mark.parametrize("measure", [None, ["tpr"], "tprr"])
+def test_a_wrong_measure_is_not_blamed_on_the_folder(results, measure):
+    calls = (results.toll, results.toll_gap, results.joint_intervals, results.plot.utility)
+    for call in calls:
+        with pytest.raises(ScenarioError) as caught:
+            call(measure)
+        assert repr(measure) in str(caught.value)
+        assert "cannot be read" not in str(caught.value)
+
+
+def test_compare_explains_brackets_only_where_it_prints_some(results, here):
+    code, out, err = here("compare", results.folder, results.folder)
+    assert (code, err) == (0, "")
+    assert "Paired within 2 seeds: same records, groups, split and partition." in out
+    assert "rackets" not in out
 
 
 def test_a_notebook_shows_the_headline_and_its_chart(results):

@@ -154,6 +154,8 @@ BAD = {
     ),
     "unknown scenario": (("adult-rase",), "did you mean 'adult-race'?"),
     "rate of a scenario": (("adult-race", "--rate", 0.1), "--set training.sampling_rate="),
+    "rate of 0 of a scenario": (("adult-race", "--rate", 0, "--epsilon", 1), "--rate: the scenario sets it"),
+    "steps of 0 of a scenario": (("adult-race", "--steps", 0, "--epsilon", 1), "--steps: the scenario sets"),
     "set without one": (("--set", "training.rounds=1"), "needs a scenario"),
     "no finite ε": (("adult-race", "--set", 'privacy.epsilons=["inf"]'), "no finite ε to account for"),
 }

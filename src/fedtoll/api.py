@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedtoll.frame import Frame
 from fedtoll.results import Results, load
 from fedtoll.scenarios import read as scenarios
 from fedtoll.scenarios import toml
-from fedtoll.scenarios.atomic import write_bytes
 from fedtoll.scenarios.errors import RunError, ScenarioError
 from fedtoll.scenarios.keywords import plain
 from fedtoll.server.store import Store
@@ -26,7 +25,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fedtoll.scenarios.run import Run
+    from fedtoll.scenarios.scenario import Scenario
     from fedtoll.server.plan import Plan
+
+_NO_FILE = str(Path("/table").resolve())
+"""Stands for the file of a frame until the results folder is known."""
 
 
 def run(
@@ -41,7 +44,7 @@ def run(
     workers: int | None = None,
     address: str | None = None,
     force: bool = False,
-    tune: bool = True,
+    tune: bool | Mapping[str, Any] = True,
     probe: bool = True,
     progress: bool = True,
     **keys: Any,
@@ -54,7 +57,8 @@ def run(
         A built-in name, the path of a TOML file, or a scenario as a dictionary of the same sections.
     table
         The records, in place of the file that ``[data]`` names; ``[data.own]`` declares the columns. The
-        declared columns are written next to the results folder, as ``<out>-table.parquet``.
+        declared columns are written next to the results folder, as ``<out>-table.parquet``, once the scenario
+        is planned. A folder with runs on other records is refused.
     strategies
         Names, dictionaries with ``name`` and parameters, classes, or instances such as ``Term(t=5.0)``.
     seeds
@@ -73,21 +77,23 @@ def run(
     force
         Accept stored runs that were made with other versions of the libraries.
     tune
-        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run.
+        Whether to choose constants as ``[tune]`` says; without, only the scenario's own recipe is run. A
+        dictionary is the section itself, merged with the scenario's own.
     probe
         Whether to probe other learning rates if nothing is tuned and a probe is cheap.
     progress
         Whether to show how far it is: in a notebook or a terminal at once, elsewhere after 30 seconds.
     **keys
         Other keys of the scenario by name: ``epsilons=[1, 4]``, ``rounds=10``, or a whole section,
-        ``training={"rounds": 10}``, which is merged with the scenario's own.
+        ``training={"rounds": 10}``, which is merged with the scenario's own. A key may not have two values,
+        here and in ``overrides``.
 
     Raises
     ------
     ScenarioError
-        If the scenario has a mistake.
+        If the scenario or an argument has a mistake.
     RunError
-        If a run, or a run of a candidate, failed; the others are stored.
+        If a run, or a run of a candidate, failed or is missing; the others are stored.
 
     Warns
     -----
@@ -98,26 +104,34 @@ def run(
     --------
     ``fedtoll.run("adult-race", epsilons=["inf", 1, 4], seeds=range(3), rounds=10)``
     """
+    _check_arguments(overrides, tune=tune, probe=probe, force=force)
     given, file, folder = _read(scenario)
+    if isinstance(tune, Mapping):
+        keys, tune = {"tune": tune, **keys}, True
     if strategies is not None:
         if isinstance(strategies, str | Mapping):
             raise ScenarioError(f"strategies = {strategies!r}: must be a list")
         keys["strategies"] = [described(strategy) for strategy in strategies]
     if seeds is not None:
         keys["seeds"] = seeds
-    name = str(keys.get("name", given.get("name", "results")))
-    results = Path(out) if out is not None else Path("results") / name
     if table is not None:
-        given = _with_table(given, table, results, file)
+        given = _for_table(given, file)
     checked = scenarios.build(given, file, folder, overrides, keywords=keys)
     executor = _executor(executor, [spec.name for spec in checked.strategies])
-    sweep.check_options(executor, "local", address=address)
-    planned = sweep.plan_for(checked, file, tune=tune)
+    sweep.check_options(executor, "local", address=address, workers=workers)
+    store = Store(Path(out) if out is not None else Path("results") / checked.name)
+    frame = None
+    if table is not None:
+        checked, frame = _with_table(checked, given, table, store.folder, file)
+    with frame.in_memory() if frame is not None else nullcontext():
+        planned = sweep.plan_for(checked, file, tune=tune)
     if planned.warning:
         warnings.warn(planned.warning, UserWarning, stacklevel=2)
     lines: list[str] = []
-    store = Store(results if out is not None else Path("results") / checked.name)
     with store.lock(), ray_address(address):
+        if frame is not None:
+            frame.write()
+            frame = None  # it holds a copy of the records
         with _shown(planned, store, progress, "tuning") as finished:
             planned = sweep.complete(
                 planned,
@@ -136,7 +150,21 @@ def run(
             raise RunError(f"{len(failures)} of {len(planned.all_runs)} runs failed: {failures[0]}")
         if lines:
             raise RunError(f"{len(lines)} runs of candidates failed: {lines[0]}")
+        if lost := [run.label for run in planned.all_runs if not store.has(run)]:
+            raise RunError(f"{len(lost)} of {len(planned.all_runs)} runs are not stored, e.g. {lost[0]}")
         return load(store.folder)
+
+
+def _check_arguments(overrides: Any, **flags: Any) -> None:
+    """Raise ``ScenarioError`` if an argument that the scenario does not check is of another type."""
+    if not isinstance(overrides, list | tuple) or not all(isinstance(text, str) for text in overrides):
+        raise ScenarioError(
+            f"overrides = {overrides!r}: must be a list of texts, e.g. ['training.rounds=10']"
+        )
+    for name, value in flags.items():
+        if not isinstance(value, bool) and not (name == "tune" and isinstance(value, Mapping)):
+            more = ", or the section [tune] as a dictionary" if name == "tune" else ""
+            raise ScenarioError(f"{name} = {value!r}: must be True or False{more}")
 
 
 def _read(scenario: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
@@ -150,29 +178,28 @@ def _read(scenario: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str
     return scenarios.parse(path), path.name, path.parent
 
 
-def _with_table(given: Mapping[str, Any], table: pd.DataFrame, results: Path, file: str) -> dict[str, Any]:
-    """Write a frame next to the results folder, and return the scenario that names its file."""
+def _for_table(given: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return a scenario whose records are those of a frame, of a file with no name yet."""
     tables = copy.deepcopy(dict(given))
     data = tables.get("data")
-    own = data.get("own") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(own, dict):
+    if not isinstance(data, dict) or not isinstance(data.get("own"), dict):
         raise ScenarioError(f"{file}: table: needs [data.own], which declares its columns")
-    declared = [own.get("label"), *own.get("columns", ()), *own.get("attributes", ())]
-    names = [name for name in dict.fromkeys(declared) if name in table.columns]  # others: an error later
-    buffer = io.BytesIO()
-    try:
-        table[names].rename(columns=str).to_parquet(buffer, index=False)
-    except Exception as error:  # a column of several types, a name that appears twice
-        raise ScenarioError(f"{file}: table: cannot be written as Parquet: {error}") from None
-    path = results.with_name(f"{results.name}-table.parquet")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, buffer.getvalue())
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be written: {error.strerror or error}") from None
     data.pop("source", None)
-    data["file"] = str(path.resolve())
+    data["file"] = _NO_FILE
     return tables
+
+
+def _with_table(
+    checked: Scenario, given: Mapping[str, Any], table: Any, results: Path, file: str
+) -> tuple[Scenario, Frame]:
+    """Return a scenario that names the file of a frame, and the frame; ``given`` names it, too."""
+    own = checked.data.own
+    if own is None or checked.data.file != _NO_FILE:
+        raise ScenarioError(f"{file}: data.file, table: both state the records; state one of them")
+    frame = Frame.of(table, own, results)
+    given["data"]["file"] = str(frame.path)
+    data = checked.data.model_copy(update={"file": str(frame.path)})
+    return checked.model_copy(update={"data": data}), frame
 
 
 def _executor(executor: str | None, names: Sequence[str]) -> str:
@@ -204,7 +231,7 @@ def _text(scenario: str | Path | Mapping[str, Any], given: Mapping[str, Any]) ->
     """Return what ``scenario.toml`` of the results folder says."""
     if isinstance(scenario, Mapping):
         return toml.dumps(given)
-    return scenarios.find(str(scenario)).read_text(encoding="utf-8")
+    return scenarios.find(str(scenario)).read_text(encoding="utf-8-sig")
 
 
 def _call(scenario: str | Path | Mapping[str, Any], overrides: Sequence[str], keys: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedtoll.report import Digest
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results(stored.Results):
     """A results folder in memory: tidy frames over all its runs, and what the report says about them.
 
@@ -54,31 +54,25 @@ class Results(stored.Results):
         Parameters
         ----------
         out
-            The folder to write into, by default the results folder.
+            The folder to write into, by default the results folder. ``recipe`` and ``probe`` need one: their
+            report would replace that of the whole folder.
 
         Raises
         ------
         ScenarioError
-            If the folder cannot be written.
+            If the folder cannot be written, or must be named.
         RunError
             If writing fails later, e.g. because the disk is full.
         """
         from fedtoll.commands.report import write_page
 
+        if self.part and out is None:
+            raise ScenarioError(
+                f"report(): the report of the {self.part} would replace that of {self.folder}; name another "
+                "folder, e.g. report('other')"
+            )
         with stored.readable(self.folder):
             return write_page(self.digest, None if out is None else Path(out))
-
-    def __repr__(self) -> str:
-        name = self.resolved.get("scenario", {}).get("name", "results")
-        runs, planned = len(self.resolved["runs"]) - len(self.missing), len(self.resolved["runs"])
-        keys = self.groups[["strategy", "mechanism", "epsilon", "seed"]].drop_duplicates()
-        parts = [
-            f"{runs} of {planned} runs" if self.missing else f"{runs} runs",
-            f"{(n := keys['strategy'].nunique())} {'strategy' if n == 1 else 'strategies'}",
-            f"{len(keys[['mechanism', 'epsilon']].drop_duplicates())} ε",
-            f"{(n := keys['seed'].nunique())} {'seed' if n == 1 else 'seeds'}",
-        ]
-        return visible(f"<Results of {name}: {', '.join(parts)}; {self.folder}>")
 
     def _repr_html_(self) -> str:
         """Return the headline and its chart, as a notebook shows them."""
@@ -127,8 +121,8 @@ class Plots:
     def utility(self, measure: str = "log_loss") -> Figure:
         """Return every group's utility at each ε, in ``log_loss``, ``tpr`` or ``accuracy``."""
         drawn = self._charts.utility
-        if measure not in drawn:
-            raise ScenarioError(f"plot.utility({measure!r}): not drawn{nearest(measure, drawn)}")
+        if not isinstance(measure, str) or measure not in drawn:
+            raise ScenarioError(f"plot.utility({measure!r}): not drawn{nearest(str(measure), drawn)}")
         return self._figure(drawn[measure], "utility")
 
     def pareto(self) -> Figure:

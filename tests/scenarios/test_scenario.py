@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -194,6 +196,19 @@ def test_unknown_names_and_files_are_one_line():
         read("adult-rase")
     with pytest.raises(ScenarioError, match="no such file"):
         read("nowhere/x.toml")
+
+
+def test_a_folder_is_not_called_missing(tmp_path):
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(ScenarioError, match=r"x.toml: a folder, not a file"):
+        read(str(tmp_path / "x.toml"))
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_a_byte_order_mark_is_no_part_of_a_scenario(tmp_path, suffix):
+    text = BASE if suffix == "toml" else json.dumps(tomllib.loads(BASE))
+    (tmp_path / f"x.{suffix}").write_text(text, encoding="utf-8-sig")
+    assert read(str(tmp_path / f"x.{suffix}")) == read("adult-race")
 
 
 def test_a_scenario_survives_json():

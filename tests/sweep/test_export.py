@@ -297,8 +297,15 @@ def test_nothing_is_overwritten_and_the_command_prints_one_line(here, least, tmp
     assert out.startswith("copy: 2 runs; left out: clients.parquet, groups.parquet, rounds.parquet, audit, ")
     assert out.count("\n") == 1
     before = files(tmp_path / "copy")
+    code, out, err = here("status", "copy")
+    assert (code, err) == (0, "")
+    assert out.endswith(" runs done, 0 failed\na shareable copy without measures: it has nothing to report\n")
     code, out, err = here("export", least, "--shareable", "copy", "--with-measures")
     assert (code, out, err) == (2, "", "fedtoll: copy: exists already; choose another name\n")
+    assert files(tmp_path / "copy") == before
+    code, out, err = here("export", "copy", "--shareable", "copy/runs/../sub")
+    assert (code, out) == (2, "")
+    assert err == "fedtoll: copy/runs/../sub: lies in the results folder copy; choose another place\n"
     assert files(tmp_path / "copy") == before
     code, _, err = here("export", tmp_path, "--shareable", "other")
     assert (code, err.count("\n")) == (2, 1)

@@ -74,7 +74,7 @@ def budget(
             ("steps", steps, "training.local_steps"),
             ("statistic", statistic, "statistics.noise_multiplier"),
         ):
-            if value_given:
+            if value_given is not None and value_given != []:
                 raise ScenarioError(f"--{option}: the scenario sets it; override it with --set {key}=...")
         rows = _from_scenario(name, override or [], epsilon, sigma, delta, accountant)
     rows = [{**row, **_whole_curve(row)} for row in rows]

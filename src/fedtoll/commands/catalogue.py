@@ -73,7 +73,7 @@ def describe(
             files[name] = scenarios.find(name)
         if name not in files:
             raise ScenarioError(f"{name}: no built-in scenario has this name{nearest(name, files)}")
-        echo(files[name].read_text(encoding="utf-8"), end="")
+        echo(files[name].read_text(encoding="utf-8-sig"), end="")
         return
     if name.endswith((".toml", ".json")):
         scenario = scenarios.read(name)

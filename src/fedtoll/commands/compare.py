@@ -123,15 +123,20 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     from fedtoll.formatting import general, listed
 
     unpaired_because = tight["unpaired"].iloc[0]
+    brackets = tight[["difference", "low", "high"]].notna().all(axis="columns").any()
     if unpaired_because:
         a, b = int(tight["seeds_a"].max()), int(tight["seeds_b"].max())
-        lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}. In brackets: Welch's 95% intervals."]
+        lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}."]
+        lines[0] += " In brackets: Welch's 95% intervals." if brackets else ""
     else:
         seeds = int(tight["seeds"].max())
         lines = [
-            f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition. "
-            + ("In brackets: 95% intervals." if seeds > 1 else "One seed: no interval.")
+            f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition."
         ]
+        if seeds == 1:
+            lines[0] += " One seed: no interval."
+        elif brackets:
+            lines[0] += " In brackets: 95% intervals."
     lines.append("Above 0: the second costs more.")
     if tight["too_few"].any():
         lines.append("* too few records, or of a class, for a claim")

@@ -127,7 +127,7 @@ def run(
 
     folder = out or Path("results") / planned.scenario.name
     store = Store(folder)
-    text = find(name).read_text(encoding="utf-8")
+    text = find(name).read_text(encoding="utf-8-sig")
     waiting = f"{folder}: in use by another command; waiting for it to finish"
     with store.lock(lambda: complain(waiting)), ray_address(address):
         failures: list[str] = []

@@ -37,6 +37,8 @@ class Status:
         The number of stored trainings of candidates for ``[tune]``.
     seconds_left
         An estimate from the runs stored since the command began; ``None`` if it is not known.
+    measures
+        Whether the folder can have measures; ``False`` for a shareable copy without.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Status:
     failures: dict[str, str] = field(default_factory=dict)
     candidates: int = 0
     seconds_left: float | None = None
+    measures: bool = True
 
 
 def status(
@@ -81,7 +84,8 @@ def read(folder: Path) -> Status:
     name = str(content.get("scenario", {}).get("name", "results"))
     failures = _failures(folder, {path.name for path in stored})
     left = _left(folder, stored, len(listed) - len(stored)) if active else None
-    return Status(name, active, len(listed), len(stored), failures, candidates, left)
+    measures = content.get("exported") != "without measures"
+    return Status(name, active, len(listed), len(stored), failures, candidates, left, measures)
 
 
 def _locked(lock: Path) -> bool:
@@ -126,7 +130,9 @@ def _text(found: Status, folder: Path) -> str:
         lines = [f"{folder}: {state}; {found.candidates} trainings of candidates are stored"]
     else:
         lines = [f"{found.name}: {found.done} of {found.runs} runs done, {len(found.failures)} failed"]
-        if found.active:
+        if not found.measures:
+            lines.append("a shareable copy without measures: it has nothing to report")
+        elif found.active:
             left = "" if found.seconds_left is None else f", about {duration(found.seconds_left)} left"
             lines.append(f"a command trains here now{left}")
         elif found.done < found.runs:

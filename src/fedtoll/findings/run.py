@@ -101,7 +101,7 @@ def run_finding(
         check_versions(prepared, folder)
     if prepared.quick:  # starting workers would take longer than the runs
         executor, workers = "serial", 1
-    text = scenarios.find(prepared.name).read_text(encoding="utf-8")
+    text = scenarios.find(prepared.name).read_text(encoding="utf-8-sig")
     grids = {s.name: s.reduction for s in prepared.scenario.setting}
     mechanisms = {s.name: s.baseline for s in prepared.scenario.setting}
     correlated = any(claim.along is not None for claim in prepared.scenario.claim)

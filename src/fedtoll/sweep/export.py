@@ -52,7 +52,7 @@ def export(folder: Path, out: Path, *, with_measures: bool = False) -> tuple[int
     folder
         The results folder.
     out
-        The copy; it must not exist.
+        The copy; it must not exist, and not lie in the results folder.
     with_measures
         Whether the copy has what was measured on records. Results on a built-in source, whose records are
         public, always have it.
@@ -65,11 +65,13 @@ def export(folder: Path, out: Path, *, with_measures: bool = False) -> tuple[int
     Raises
     ------
     ScenarioError
-        If the folder has no results, cannot be read, or the copy exists or cannot be written.
+        If the folder has no results, cannot be read, or the copy exists, lies in it or cannot be written.
     """
     resolved = read(folder)
     if out.exists() or out.is_symlink():
         raise ScenarioError(f"{out}: exists already; choose another name")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ScenarioError(f"{out}: lies in the results folder {folder}; choose another place")
     try:
         copy = _Copy(folder, resolved, with_measures or not private_records(resolved))
         left_out = copy.left_out(copy.resolved())

@@ -172,11 +172,19 @@ def execute(
     )
 
 
-def check_options(executor: str, grid: str, timeout: float | None = None, address: str | None = None) -> None:
-    """Raise ``ScenarioError`` if the executor or grid is unknown, or an option does not go with it."""
+def check_options(
+    executor: str,
+    grid: str,
+    timeout: float | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """Raise ``ScenarioError`` if an option has no such value, or does not go with the executor or grid."""
     for option, value, known in (("executor", executor, executors.EXECUTORS), ("grid", grid, GRIDS)):
         if value not in known:
-            raise ScenarioError(f"{option} {value!r} is unknown{nearest(value, known)}")
+            raise ScenarioError(f"{option} {value!r} is unknown{nearest(str(value), known)}")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ScenarioError(f"workers = {workers!r}: must be a whole number of 1 or more")
     if timeout is not None and grid == "local" and executor == "serial":
         raise ScenarioError("--timeout: the executor 'serial' cannot stop a run; use processes")
     if address is not None:

@@ -65,9 +65,9 @@ def joint_intervals(results: ResultsLike, measure: str = "log_loss", alpha: floa
     ScenarioError
         If the measure is not a mean over records.
     """
-    if measure not in ROWS:
+    if not isinstance(measure, str) or measure not in ROWS:
         raise ScenarioError(
-            f"joint intervals: measure {measure!r} is not a mean over records{nearest(measure, ROWS)}"
+            f"joint intervals: measure {measure!r} is not a mean over records{nearest(str(measure), ROWS)}"
         )
     predictions = results.predictions
     sheets, names = _sheets(predictions, measure) if len(predictions) else ({}, ())
