@@ -107,7 +107,7 @@ def test_updates_bits_and_statistics_of_clients_have_the_bytes_of_this_process(t
     assert ledger["epsilon_spent"].max() == pytest.approx(4.0, rel=1e-3)
 
 
-OWN = {"epsilon": 8.0}, {"noise": "secret"}, {"partition": "mine.parquet"}
+OWN = {"epsilon": 8.0}, {"partition": "mine.parquet"}, {"partition": "mine.parquet", "noise": "secret"}
 
 
 @pytest.mark.parametrize("config", OWN, ids=str)
