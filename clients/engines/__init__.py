@@ -43,7 +43,7 @@ def choose(
     if ":" in model.kind:
         from fedtoll.clients.engines import opacus
 
-        if reason := opacus.refusal(module, inputs):
+        if reason := opacus.refusal(build(model, inputs, classes), inputs):
             raise ScenarioError(f"model.kind = {model.kind!r}: DP-SGD cannot train it: {reason}")
     reason = "clients train in separate processes" if separate else refusal(module)
     if training.engine == "cohort" and reason:

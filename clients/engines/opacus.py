@@ -7,7 +7,6 @@ own stream for each (client, round, step) and is added by ``fedtoll.clients.nois
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -102,7 +101,8 @@ def refusal(module: nn.Module, inputs: int) -> str:
     on one record alone, and on all of it. Opacus names the layers that it knows to mix examples. All modules
     are also tried on a batch of random records: in training mode, each layer must see as many examples as
     there are records, and replacing one record must change no other's gradient. As far as the module is not
-    random, each record must also get the same outputs and gradients in a batch as alone.
+    random, each record must also get the same outputs and gradients in a batch as alone. Opacus's hooks stay
+    in the module: train another one.
     """
     from opacus.grad_sample import GradSampleModule
     from opacus.validators import ModuleValidator
@@ -113,7 +113,7 @@ def refusal(module: nn.Module, inputs: int) -> str:
     x_BD, other_BD = torch.randn(2, 6, inputs, generator=torch.Generator().manual_seed(1), dtype=dtype)
     warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
     with torch.random.fork_rng(devices=[]):
-        tried = GradSampleModule(copy.deepcopy(module), loss_reduction="sum")
+        tried = GradSampleModule(module, loss_reduction="sum")
         tried.train()
         try:
             for seed in range(3):
