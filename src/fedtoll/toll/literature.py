@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.toll.gap import AT, toll_gap
 from fedtoll.toll.limits import ResultsLike
 from fedtoll.toll.tolls import ROW, results_toll
 
@@ -47,11 +48,9 @@ def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = 
         ],
         on=ROW,
     )
+    gaps = toll_gap(accuracy)[[*AT, "gap"]].rename(columns={"gap": "privacy_cost_gap"})
+    frame = frame.merge(gaps, "left", on=AT)
     everybody = frame["group"] == EVERYBODY
-    claimed = frame[~everybody & ~frame["too_few"]].dropna(subset="privacy_cost")
-    ends = claimed.groupby(ROW[:3], sort=False)["privacy_cost"].agg(["max", "min", "size"])
-    gap = (ends["max"] - ends["min"]).where(ends["size"] > 1)
-    frame = frame.merge(gap.rename("privacy_cost_gap").reset_index(), "left", on=ROW[:3])
     whole = frame.loc[everybody, [*ROW[:3], "excessive_risk"]].rename(columns={"excessive_risk": "whole"})
     frame = frame.merge(whole, "left", on=ROW[:3])
     frame["fairness_gap"] = (

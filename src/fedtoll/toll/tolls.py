@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios.measures import RUN, measure_named
-from fedtoll.toll.gap import per_seed_gaps
+from fedtoll.toll.gap import add_gaps
 from fedtoll.toll.intervals import half_width, hall_ends, mean_skewness, nan_if_zero
 from fedtoll.toll.limits import ResultsLike, folds_of, price_reference, too_few
 
@@ -76,8 +76,9 @@ def toll(
         - ``price``, ``price_se``, ``price_low``, ``price_high``: U(reference at ∞) − U(ε); NaN without the
           reference at ∞
         - ``collapsed``, ``below_majority``: share of seeds with this flag
-        - ``gap_low``, ``gap_high``, ``disparity_corrected``: for all groups together, repeated in each row;
-          see :func:`~fedtoll.toll.gap.toll_gap`
+        - ``gap_seeds``, ``gap_low``, ``gap_high``, ``disparity_corrected``: for all groups together, repeated
+          in each row; ``gap_toll``, ``gap_value``: the group's toll and measure over the seeds that have all
+          groups, NaN for groups that take no part; see :func:`~fedtoll.toll.gap.toll_gap`
 
     Raises
     ------
@@ -114,8 +115,7 @@ def toll(
         frame[f"{name}_low"], frame[f"{name}_high"] = ends
     frame = frame.drop(columns=["priced", "toll_skew", "price_skew"]).reset_index()
     frame.insert(4, "measure", measure)
-    frame = frame.merge(per_seed_gaps(final, frame, measure_named(measure)), "left", on=ROW[:3])
-    return sort_by_privacy(frame)
+    return sort_by_privacy(add_gaps(frame, final, measure_named(measure)))
 
 
 def paired(groups: pd.DataFrame, measure: str, reference: str | None = None) -> pd.DataFrame:
