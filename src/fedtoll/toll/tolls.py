@@ -71,8 +71,9 @@ def toll(
           run at ∞; with one seed all but ``toll`` are NaN. There is no interval either if all seeds give
           exactly the same toll, because the measure is then too coarse
         - ``clipping``, ``clipping_se``: the part of the toll due to clipping alone, U(∞) − U(clip-only), in
-          each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the seeds
-          with all three runs, so the parts add up to the toll over these; NaN without clip-only runs
+          each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the
+          ``part_seeds`` seeds with all three runs, so the parts add up to the toll over these; NaN without
+          clip-only runs
         - ``price``, ``price_se``, ``price_low``, ``price_high``: U(reference at ∞) − U(ε); NaN without the
           reference at ∞
         - ``collapsed``, ``below_majority``: share of seeds with this flag
@@ -96,6 +97,7 @@ def toll(
             toll=("toll", "mean"),
             toll_se=("toll", "sem"),
             toll_skew=("toll", "skew"),
+            part_seeds=("clipping", "count"),
             clipping=("clipping", "mean"),
             clipping_se=("clipping", "sem"),
             noise=("noise", "mean"),
