@@ -66,7 +66,8 @@ def toll(
           records are too few for a claim
         - ``runs``: seeds run; ``seeds``: number of pairs; ``undefined``: seeds dropped because the measure is
           undefined on either side of the pair
-        - ``value``, ``value_sd``: mean and standard deviation of the measure over seeds
+        - ``value``, ``value_sd``: mean and standard deviation of the measure over all seeds run;
+          ``paired_value``: its mean over the pairs, so that ``paired_value`` and ``toll`` have the same seeds
         - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε) with a 95% interval. NaN without a
           run at ∞; with one seed all but ``toll`` are NaN. There is no interval either if all seeds give
           exactly the same toll, because the measure is then too coarse
@@ -88,12 +89,15 @@ def toll(
     """
     final = paired(groups, measure, reference)
     frame = record_counts(final, folds).join(
-        final.groupby(ROW, sort=False).agg(
+        final.assign(paired_value=final["value"].where(final["toll"].notna()))
+        .groupby(ROW, sort=False)
+        .agg(
             runs=("seed", "size"),
             seeds=("toll", "count"),
             undefined=("undefined", "sum"),
             value=("value", "mean"),
             value_sd=("value", "std"),
+            paired_value=("paired_value", "mean"),
             toll=("toll", "mean"),
             toll_se=("toll", "sem"),
             toll_skew=("toll", "skew"),
