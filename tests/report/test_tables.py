@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -148,7 +149,7 @@ def test_a_quantity_has_one_interval_on_the_page(eight):
     for row in table.rows:
         name, strategy = (cell.text for cell in row.cells[:2])
         for measure, column_name in (("log_loss", "Excessive risk"), ("accuracy", "Privacy cost")):
-            own = tolls[measure].loc[strategy, 0.5, names[name]]
+            own: Any = tolls[measure].loc[strategy, 0.5, names[name]]
             cell = row.cells[column(table, f"{column_name} (95% interval)")]
             assert cell.text == estimate(own["toll"], own["toll_low"], own["toll_high"])
 

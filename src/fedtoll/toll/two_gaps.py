@@ -80,9 +80,8 @@ def gap_difference(
     Returns
     -------
     T, low, high
-        The ends are NaN with one seed, if the seeds show no spread, or if a candidate pair of pairs has the
-        same difference other than 0 in every seed. If its difference is 0 in every seed, because the
-        strategies agree there, its interval is 0 to 0, and the others decide.
+        The ends are NaN with one seed, if they are equal, or if an a_p − b_q is the same in every seed but
+        not 0. One that is 0 in every seed, because the strategies agree there, has the interval 0 to 0.
 
     Examples
     --------
@@ -101,8 +100,6 @@ def gap_difference(
     squares_PQ = both_PQ - 2 * a.T @ b
     se_PQ = nan_if_zero(np.sqrt(np.maximum(squares_PQ, 0) / (seeds - 1) / seeds), 1e3 * np.abs(mean_PQ))
     scale = 1e3 * max(np.abs(a_SG).max(), np.abs(b_SG).max())  # differences are rounded relative to the tolls
-    if max(np.ptp(x_SG, axis=0).max() for x_SG in (a_SG, b_SG)) <= 1e-12 * scale:
-        return difference, float("nan"), float("nan")
     p, q = np.nonzero(squares_PQ <= 1e-12 * both_PQ)  # a difference of sums: here, mostly their rounding
     x_SN = a_SP[:, p] - b_SQ[:, q]
     zero_N = np.isnan(nan_if_zero(np.abs(x_SN).max(axis=0), scale))
@@ -110,7 +107,8 @@ def gap_difference(
     se_PQ[p, q] = np.where(zero_N, 0.0, nan_if_zero(x_SN.std(axis=0, ddof=1) / np.sqrt(seeds), scale))
     lower_PQ = mean_PQ - half_width(se_PQ, seeds, alpha / a_SP.shape[1])
     upper_PQ = mean_PQ + half_width(se_PQ, seeds, alpha / b_SQ.shape[1])
-    return difference, float(lower_PQ.max(axis=0).min()), float(upper_PQ.min(axis=1).max())
+    low, high = float(lower_PQ.max(axis=0).min()), float(upper_PQ.min(axis=1).max())
+    return (difference, low, high) if low < high else (difference, float("nan"), float("nan"))
 
 
 def _candidates(x_SG: Floats, block_G: Codes | None = None, level: float = 0.05) -> Floats:
