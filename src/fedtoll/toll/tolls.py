@@ -70,7 +70,7 @@ def toll(
           ``paired_value``: its mean over the pairs, so that ``paired_value`` and ``toll`` have the same seeds
         - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε) with a 95% interval. NaN without a
           run at ∞; with one seed all but ``toll`` are NaN. There is no interval either if all seeds give
-          exactly the same toll, because the measure is then too coarse
+          exactly the same toll, because the measure is then too coarse. A rate's ends are within −1 and 1
         - ``clipping``, ``clipping_se``: the part of the toll due to clipping alone, U(∞) − U(clip-only), in
           each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the
           ``part_seeds`` seeds with all three runs, so the parts add up to the toll over these; NaN without
@@ -118,7 +118,8 @@ def toll(
         se = np.where(non_private, frame[f"{name}_se"], nan_if_zero(frame[f"{name}_se"], mean.abs()))
         moment = frame[f"{name}_skew"].fillna(0) * (n - 2) / (n * (n - 1)).clip(lower=1) ** 0.5  # g₁ from G₁
         ends = hall_ends(mean, se, half_width(1.0, n), mean_skewness(moment, n))
-        frame[f"{name}_low"], frame[f"{name}_high"] = ends
+        most = np.inf if measure_named(measure).unit else 1.0  # rates differ by at most 1
+        frame[f"{name}_low"], frame[f"{name}_high"] = np.clip(ends, -most, most)
     frame = frame.drop(columns=["priced", "toll_skew", "price_skew"]).reset_index()
     frame.insert(4, "measure", measure)
     return sort_by_privacy(add_gaps(frame, final, measure_named(measure)))
