@@ -149,7 +149,7 @@ def test_a_quantity_has_one_interval_on_the_page(eight):
     for row in table.rows:
         name, strategy = (cell.text for cell in row.cells[:2])
         for measure, column_name in (("log_loss", "Excessive risk"), ("accuracy", "Privacy cost")):
-            own: Any = tolls[measure].loc[strategy, 0.5, names[name]]
+            own = tolls[measure].loc[strategy, 0.5, names[name]]
             cell = row.cells[column(table, f"{column_name} (95% interval)")]
             assert cell.text == estimate(own["toll"], own["toll_low"], own["toll_high"])
 
@@ -159,7 +159,7 @@ def test_the_parts_of_a_partial_sweep_have_the_seeds_with_all_three_runs(clipped
     some = groups[(groups["mechanism"] != "clip-only") | (groups["seed"] < 3)]
     digest = Digest(replace(clipped, groups=some))
     table = tables.toll_table(digest)
-    row = digest.tight.query("strategy == 'fedavg'").set_index("group").loc["Asian-Pac-Islander"]
+    row: Any = digest.tight.query("strategy == 'fedavg'").set_index("group").loc["Asian-Pac-Islander"]
     assert (row["seeds"], row["part_seeds"]) == (8, 3)
     half = 4.302653 * row["clipping_se"]  # the .975 quantile of t with 2 degrees of freedom
     shown = cells(table, "Clipping part (95% interval)")[0].text
