@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fedtoll.report.digest import Digest
@@ -59,6 +62,19 @@ def eight(clipped):
 
 
 @pytest.fixture(scope="session")
+def alike(clipped):
+    """The digest of ``clipped`` with equal tolls for all groups, but for noise."""
+    groups = clipped.groups.copy()
+    private = groups["mechanism"] == "dp-sgd"
+    keys = ["strategy", "seed", "group", "round"]
+    free = groups[groups["mechanism"] == "none"].set_index(keys)["log_loss"]
+    own = free.reindex(pd.MultiIndex.from_frame(groups.loc[private, keys])).to_numpy()
+    noise = np.random.default_rng(0).normal(0, 0.01, private.sum())
+    groups.loc[private, "log_loss"] = own + 0.05 + noise
+    return Digest(replace(clipped, groups=groups))
+
+
+@pytest.fixture(scope="session")
 def hostile():
     fake = adult_race(
         names=HOSTILE,
@@ -90,8 +106,6 @@ def disguise(evil):
 @pytest.fixture(scope="session")
 def digits():
     """Results with several classes, which are also the groups: no class is the positive one."""
-    from dataclasses import replace
-
     fake = adult_race(
         names={g: str(i) for i, g in enumerate(HOSTILE)}, strategies=("fedavg",), clip_only=True
     )

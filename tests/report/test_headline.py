@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from fedtoll.formatting import group_label, p_value
 from fedtoll.report import headline
 from fedtoll.report.digest import Digest
+from fedtoll.report.headline import lead, sentences
 from tests.server.fake import INF, adult_race
 
 
@@ -192,6 +194,67 @@ def test_different_seeds_are_called_so(clipped):
     apart = headline(without(without(clipped, "term(t=5)", range(2)), "fedavg", range(2, 8)))
     assert ", over different seeds (6 and 2)." in apart
     assert apart.endswith("No seed in common: no test.")
+
+
+def test_groups_that_the_seeds_do_not_distinguish_are_called_so(alike, eight):
+    own = alike.gaps.query("strategy == 'fedavg' and epsilon == 0.5").iloc[0]
+    assert own["gap_low"] == 0
+    said = (
+        f" The seeds do not distinguish the groups: the toll gap is {own['gap']:.3f} "
+        f"(95% interval 0.000 to {own['gap_high']:.3f})."
+    )
+    first, second, *_ = sentences(alike)
+    assert " pays most: " in first
+    assert second.endswith(said)
+    assert lead(alike) == first + said
+    assert eight.gaps.query("strategy == 'fedavg' and epsilon == 0.5")["gap_low"].item() > 0
+    assert "distinguish" not in headline(eight)
+
+
+def compared(digest, **columns):
+    """Return the digest of the same results with other verdicts on the gap of term against fedavg."""
+    other, tests = copy(digest), digest.comparisons.copy()
+    own = (tests["strategy"] == "term(t=5)") & (tests["quantity"] == "toll gap")
+    tests.loc[own, list(columns)] = list(columns.values())
+    other.__dict__["comparisons"] = tests
+    return headline(other)
+
+
+def test_a_gap_is_narrowed_only_where_that_is_significant(eight):
+    sure = compared(eight, significant=True, p_holm=0.01, reason="")
+    assert "Of the 2 other strategies, term(t=5) narrows the gap most: it changes the toll gap" in sure
+    unsure = compared(eight, significant=False, p_holm=0.3, reason="")
+    assert "Of the 2 other strategies, term(t=5) has the smallest gap: it changes the toll gap" in unsure
+    assert "is not significant: −" in unsure
+
+
+def test_where_only_the_test_rejects_it_says_that_the_interval_includes_0(eight):
+    words = compared(eight, significant=False, p_holm=0.016, low=-0.1, high=0.1, reason="")
+    assert "the change in the gap is not significant, because its interval includes 0: −" in words
+    assert "(95% interval −0.100 to 0.100; p = 0.016 after Holm" in words
+
+
+def test_two_gaps_that_print_the_same_are_not_compared(eight):
+    same = copy(eight)
+    gaps = eight.gaps.copy()
+    gaps.loc[gaps["mechanism"] == "dp-sgd", "gap"] = 0.0512
+    gaps.loc[gaps["strategy"] == "term(t=5)", "gap"] = 0.0508
+    same.__dict__["gaps"] = gaps
+    words = headline(same)
+    assert "changes the toll gap" not in words
+    assert words.endswith("8 seeds.")
+
+
+def test_levels_are_those_of_the_seeds_that_have_a_toll(clipped):
+    """With three references, both levels of the rate are those of three seeds, and so is the log-loss."""
+    groups = clipped.groups
+    lost = (groups["mechanism"] == "none") & (groups["seed"] >= 3)
+    part, three = (Digest(replace(clipped, groups=g)) for g in (groups[~lost], groups[groups["seed"] < 3]))
+    a, b = (" ".join(sentences(d)) for d in (part, three))
+    levels = re.compile(
+        r"its true-positive rate [^.;]*0\.\d\d to 0\.\d\d|everybody’s log-loss from \S+ to \S+"
+    )
+    assert levels.findall(a) == levels.findall(b) != []
 
 
 def test_nobody_pays_where_no_toll_is_above_zero(eight):

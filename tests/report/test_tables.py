@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from fedtoll.formatting import estimate, group_label
 from fedtoll.report import tables
 from fedtoll.report.digest import Digest
 from fedtoll.report.tables.compared import quantity_label, verdict
+from fedtoll.toll import fairness
 
 
 def column(table, name):
@@ -116,6 +119,52 @@ def test_the_gap_table_shows_payers_and_the_front(eight):
         assert row.cells[7].text == ("on the front" if gap["on_front"] else "beaten")
     assert [c.text for c in cells(table, "Toll gap")][-3:] == ["reference"] * 3
     assert {c.text for c in cells(table, "Pareto front")[-3:]} == {"–"}
+
+
+def test_one_seed_has_no_interval_in_any_table_of_differences(results):
+    one = replace(results, groups=results.groups[results.groups["seed"] == 0])
+    table = tables.disparity_table(Digest(one))
+    for name in ("Demographic parity difference", "Equalized odds difference"):
+        assert all(re.fullmatch(r"\d\.\d{3}", cell.text) for cell in cells(table, name))
+
+
+def test_equalised_odds_count_the_seeds_in_which_they_are_defined(results):
+    groups = results.groups.copy()
+    groups.loc[(groups["group"] == "Black") & (groups["seed"] < 3), "positives"] = 0
+    digest = Digest(replace(results, groups=groups))
+    row = fairness(groups).query("strategy == 'fedavg' and epsilon == 0.5").iloc[0]
+    assert (row["seeds"], row["undefined"]) == (5, 3)
+    odds, half = row["equalized_odds_difference"], 12.7062 * row["equalized_odds_difference_se"]
+    within = f"{max(odds - half, 0):.3f} to {min(odds + half, 1):.3f}"
+    shown = cells(tables.disparity_table(digest), "Equalized odds difference")[0].text
+    assert shown == f"{odds:.3f} ({within}) (undefined 3/5)"  # t with 1 degree of freedom, not 4
+
+
+def test_a_quantity_has_one_interval_on_the_page(eight):
+    """Excessive risk is the toll in log-loss, privacy cost that in accuracy."""
+    table = tables.literature_table(eight)
+    assert table is not None
+    tolls = {m: eight.tolls[m].set_index(["strategy", "epsilon", "group"]) for m in ("log_loss", "accuracy")}
+    names = {group_label(g, eight.attribute): g for g in eight.loss["group"]}
+    for row in table.rows:
+        name, strategy = (cell.text for cell in row.cells[:2])
+        for measure, column_name in (("log_loss", "Excessive risk"), ("accuracy", "Privacy cost")):
+            own = tolls[measure].loc[strategy, 0.5, names[name]]
+            cell = row.cells[column(table, f"{column_name} (95% interval)")]
+            assert cell.text == estimate(own["toll"], own["toll_low"], own["toll_high"])
+
+
+def test_the_parts_of_a_partial_sweep_have_the_seeds_with_all_three_runs(clipped):
+    groups = clipped.groups
+    some = groups[(groups["mechanism"] != "clip-only") | (groups["seed"] < 3)]
+    digest = Digest(replace(clipped, groups=some))
+    table = tables.toll_table(digest)
+    row: Any = digest.tight.query("strategy == 'fedavg'").set_index("group").loc["Asian-Pac-Islander"]
+    assert (row["seeds"], row["part_seeds"]) == (8, 3)
+    half = 4.302653 * row["clipping_se"]  # the .975 quantile of t with 2 degrees of freedom
+    shown = cells(table, "Clipping part (95% interval)")[0].text
+    assert shown == estimate(row["clipping"], row["clipping"] - half, row["clipping"] + half)
+    assert "seeds with all three runs" in table.note
 
 
 ODDS = "equalised odds difference"

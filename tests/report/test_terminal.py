@@ -63,6 +63,21 @@ def test_it_is_the_first_sentence_a_table_and_what_the_tests_say(eight):
     assert "(Holm over 4 default comparisons)" in " ".join(notes[-1].split())
 
 
+def test_the_title_counts_the_seeds_that_the_tolls_have(eight):
+    """With references for three of fedavg's eight seeds, its tolls are of three."""
+    groups = eight.results.groups
+    lost = (groups["strategy"] == "fedavg") & (groups["mechanism"] == "none") & (groups["seed"] >= 3)
+    out = screen(replace(eight.results, groups=groups[~lost]))
+    assert "log-loss added by privacy (nats), 3 to 8 seeds\n" in out
+
+
+def test_groups_that_the_seeds_do_not_distinguish_are_called_so(alike):
+    out = screen(alike)
+    assert "The seeds do not distinguish the groups: the toll gap is " in " ".join(out.split())
+    sentence = out.split("\n\n")[0]
+    assert " ".join(sentence.split()) == lead(alike)
+
+
 def test_the_line_of_tests_says_what_is_significant(eight):
     from fedtoll.report.tables.compared import verdict
 

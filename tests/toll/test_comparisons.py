@@ -269,3 +269,17 @@ def test_the_planted_difference_is_found_in_results():
     (row,) = comparisons(FakeResults(pd.concat(parts), shown)).to_dict("records")
     assert row["significant"]
     assert row["low"] < row["difference"] < row["high"] < 0
+
+
+@pytest.mark.parametrize("draw", range(6))  # whether rounding hid the fault depends on the numbers
+def test_groups_that_the_strategy_leaves_alone_make_no_noise_significant(draw):
+    """The strategy changes b alone, so the pair of c and a is the same under both, and a candidate."""
+    rng = np.random.default_rng(draw)
+    results = study(rng, {"fedavg": 0.0}, seeds=10, spread=0.01)
+    own = results.groups.assign(strategy="uniform")
+    hit = (own["group"] == "b") & (own["mechanism"] == "dp-sgd")
+    own.loc[hit, "log_loss"] += 0.15 + rng.normal(0, 0.05, 10)  # about the toll of c
+    both = pd.concat([results.groups, own], ignore_index=True)
+    frame = comparisons(FakeResults(both, resolved(("fedavg", "uniform"), (INF, 0.5))))
+    row = frame[frame["quantity"] == "toll gap"].iloc[0]
+    assert row["low"] <= row["difference"] <= row["high"]

@@ -94,6 +94,53 @@ def test_an_undefined_group_or_seed_is_left_out_of_the_interval():
     assert gap_interval(holes) == gap_interval(x)
 
 
+def holes() -> pd.DataFrame:
+    """Make tolls in the TPR of three groups; b has no positives in the easy seeds, which cost little."""
+    parts = []
+    for group, more in (("a", 0.05), ("b", 0.0), ("c", 0.04)):
+        part = pair([(0.2, 0.3)] * 10, group=group)
+        hard, private = part["seed"] % 2 == 1, part["mechanism"] == "dp-sgd"
+        own = {"a": 0.001, "b": 0.0, "c": -0.0005}[group] * (part["seed"] // 2)
+        cost = np.where(hard, 0.25, 0.0) + more + own
+        part["tpr"] = np.where(private, 0.8 - cost, 0.8)
+        if group == "b":
+            part.loc[~hard, "tpr"] = NAN
+            part.loc[~hard, "positives"] = 0
+        parts.append(part)
+    return pd.concat(parts)
+
+
+def test_groups_are_compared_over_the_same_seeds():
+    """Over its own seeds b would pay most, for it has no easy ones; in each of them it pays least."""
+    tolls = toll(holes(), "tpr")
+    row = at(toll_gap(tolls))
+    assert (row["worst_group"], row["best_group"], row["groups"], row["seeds"]) == ("a", "b", 3, 5)
+    assert (row["worst_toll"], row["best_toll"]) == pytest.approx((0.302, 0.25))
+    assert row["gap"] == pytest.approx(0.052)
+    assert row["gap_low"] < row["gap"] < row["gap_high"]
+    assert row["disparity"] == pytest.approx(0.052)
+    assert at(tolls, group="b")["toll"] == pytest.approx(0.25)  # each group's own row has all of its seeds
+    assert at(tolls, group="c")["toll"] == pytest.approx(0.164)
+
+
+def test_the_gap_of_a_partial_sweep_has_the_seeds_with_a_reference():
+    groups = holes().assign(log_loss=0.3)
+    groups = groups[(groups["mechanism"] == "dp-sgd") | (groups["seed"] < 7)]
+    row = at(toll_gap(toll(groups, "tpr")))
+    assert row["seeds"] == 3
+    assert row["gap"] == pytest.approx(0.051)
+    assert row["disparity"] == pytest.approx(0.052)  # of levels at ε alone: no reference is needed
+
+
+def test_without_a_seed_that_has_all_groups_there_is_no_gap():
+    parts = [pair([(0.2, 0.3)] * 4, group="a"), pair([(0.2, 0.4)] * 4, group="b")]
+    groups = pd.concat(parts)
+    apart = (groups["group"] == "a") == (groups["seed"] < 2)
+    row = at(toll_gap(toll(groups.assign(tpr=groups["tpr"].where(apart)), "tpr")))
+    assert (row["groups"], row["seeds"]) == (0, 0)
+    assert row[["gap", "gap_low", "worst_toll", "disparity"]].isna().all()
+
+
 def rates(*values: float, n: int = 500, positives: int = 100, measure: str = "tpr") -> pd.DataFrame:
     """Make one seed at ε whose groups have these rates."""
     parts = []

@@ -195,6 +195,35 @@ def test_one_seed_or_no_spread_has_no_interval_of_gaps():
     assert gap_difference(same, 2 * same)[0] == pytest.approx(-0.3)
 
 
+def test_groups_that_two_strategies_serve_alike_do_not_take_the_interval_away():
+    """A strategy changes one group of five only: the pairs of the other four have a difference of 0."""
+    rng = np.random.default_rng(3)
+    b = np.column_stack([rng.normal(0.02, 0.01, (10, 4)), rng.normal(0.02, 0.01, 10)])
+    for factor in (1.0, 1.0 + 1e-16, 3.0):  # with 3, sums of squares leave about 1e-9 of rounding
+        a = factor * b.copy()
+        a[:, 4] = rng.normal(0.02, 0.05, 10)
+        difference, low, high = gap_difference(a, factor * b)
+        assert low <= 0 <= high
+        assert low <= difference <= high
+        assert low < high
+
+
+def test_two_strategies_that_are_the_same_have_no_interval():
+    x = np.random.default_rng(4).normal([0.1, 0.2, 0.4], 0.03, (8, 3))
+    for y in (x.copy(), (x + 0.7) - 0.7):  # the second is the same but for rounding
+        difference, *ends = gap_difference(x, y)
+        assert difference == pytest.approx(0, abs=1e-15)
+        assert np.isnan(ends).all()
+
+
+def test_a_difference_that_is_the_same_in_every_seed_has_no_interval():
+    x = np.random.default_rng(5).normal([0.1, 0.2, 0.9], 0.03, (8, 3))
+    for shift in (0.1, 0.123456789):
+        difference, *ends = gap_difference(x + np.array([0, 0, shift]), x)
+        assert difference == pytest.approx(shift)
+        assert np.isnan(ends).all()
+
+
 def test_turning_the_strategies_round_turns_the_interval_round():
     rng = np.random.default_rng(10)
     for _ in range(20):

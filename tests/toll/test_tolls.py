@@ -267,3 +267,15 @@ def test_a_measure_that_resolves_nothing_gives_no_interval():
 def test_the_reference_has_a_toll_of_nothing_and_that_is_certain():
     row = at(toll(pair([(0.2, 0.3), (0.4, 0.5)])), "none")
     assert (row["toll"], row["toll_low"], row["toll_high"]) == (0, 0, 0)
+
+
+def test_the_interval_of_a_rate_stays_in_its_range():
+    groups = pair([(0.2, 0.3)] * 3)
+    free = groups["mechanism"] == "none"
+    groups["tpr"] = np.where(free, 0.9, [0.0, 0.5, 0.9] * 2)  # tolls of .9, .4 and 0
+    groups["log_loss"] = np.where(free, 0.2, [9.0, 4.0, 0.2] * 2)
+    row, loss = at(toll(groups, "tpr")), at(toll(groups))
+    assert row["toll"] == pytest.approx(1.3 / 3)
+    assert row["toll_low"] == pytest.approx(1.3 / 3 - 4.302653 * row["toll_se"])
+    assert (row["toll_high"], row["price_high"]) == (1, 1)
+    assert loss["toll_high"] > 9  # nats have no range

@@ -243,6 +243,19 @@ def test_the_command_gives_every_row_as_json(here, wide):
     assert {row["low"] for row in content["differences"]} == {None}
 
 
+def test_of_a_partial_sweep_it_says_how_many_seeds_and_what_is_missing(tmp_path, here):
+    study = adult_race(strategies=("fedavg", "uniform"), seeds=(0, 1, 2), epsilons=(INF, 0.5), records=60)
+    whole = written(tmp_path / "whole", study)
+    part = written(tmp_path / "part", study)
+    for run in study.resolved["runs"]:
+        if (run["strategy"], run["seed"]) == ("uniform", 2):
+            shutil.rmtree(part / "runs" / run["hash"])
+    out = " ".join(here("compare", whole, part)[1].split())
+    assert "Paired within 2 to 3 seeds: same records" in out
+    assert "Missing, and in no number here: 2 of 12 runs of part." in out
+    assert "Missing" not in here("compare", whole, whole)[1]
+
+
 def test_a_folder_against_itself_has_no_difference(here, folders):
     code, out, _ = here("compare", folders[0], folders[0])
     assert code == 0

@@ -62,7 +62,13 @@ def compare(
         return
     tuned = bool(a.resolved.get("tuning")), bool(b.resolved.get("tuning"))
     with readable(f"{first}, {second}"):
-        console().print(_screen(*_names(first, second), measure, differing, ambiguous, frame, tuned))
+        names = _names(first, second)
+        missing = [
+            f"{len(side.missing)} of {len(side.resolved['runs'])} runs of {name}"
+            for side, name in zip((a, b), names, strict=True)
+            if side.missing
+        ]
+        console().print(_screen(*names, measure, differing, ambiguous, frame, tuned, missing))
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
@@ -81,6 +87,7 @@ def _screen(
     ambiguous: list[tuple[str, str, str]],
     frame: pd.DataFrame,
     tuned: tuple[bool, bool],
+    missing: list[str],
 ) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
@@ -108,6 +115,8 @@ def _screen(
         shown = strategies[start : start + ACROSS]
         parts += [_table(tight[tight["strategy"].isin(shown)]), Text()]
     notes = _notes(private, tight)
+    if missing:
+        notes.insert(0, f"Missing, and in no number here: {' and '.join(missing)}.")
     if not any(tuned):
         notes.append("Both are tolls of recipes: no strategy was tuned.")
     elif not all(tuned):
@@ -125,13 +134,14 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     unpaired_because = tight["unpaired"].iloc[0]
     brackets = tight[["difference", "low", "high"]].notna().all(axis="columns").any()
     if unpaired_because:
-        a, b = int(tight["seeds_a"].max()), int(tight["seeds_b"].max())
+        a, b = _range(tight["seeds_a"]), _range(tight["seeds_b"])
         lines = [f"Unpaired, {a} and {b} seeds: {unpaired_because}."]
         lines[0] += " In brackets: Welch's 95% intervals." if brackets else ""
     else:
         seeds = int(tight["seeds"].max())
         lines = [
-            f"Paired within {seeds} seed{'s' * (seeds != 1)}: same records, groups, split and partition."
+            f"Paired within {_range(tight['seeds'])} seed{'s' * (seeds != 1)}: "
+            "same records, groups, split and partition."
         ]
         if seeds == 1:
             lines[0] += " One seed: no interval."
@@ -144,6 +154,14 @@ def _notes(private: pd.DataFrame, tight: pd.DataFrame) -> list[str]:
     if others:
         lines.append(f"Also at ε = {listed(general(e) for e in others)}: --json has every row.")
     return lines
+
+
+def _range(seeds: pd.Series[int]) -> str:
+    """Return the numbers of seeds of all rows that have a difference, as one number or as a range."""
+    from fedtoll.formatting import span
+
+    shown = seeds[seeds > 0]
+    return span(shown.min(), shown.max(), "count") if len(shown) else "0"
 
 
 def _settings(first: str, second: str, differing: list[tuple[str, Any, Any]]) -> RenderableType:

@@ -11,6 +11,7 @@ import pandas as pd
 from fedtoll.formatting import count, group_label, in_seeds, interval, number, p_value, span
 from fedtoll.report import constants, trust, who
 from fedtoll.report.digest import Digest
+from fedtoll.report.tables.compared import verdict
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES
 from fedtoll.toll import FEW_SEEDS, ResultsLike
 
@@ -38,11 +39,14 @@ def headline(results: ResultsLike | Digest) -> str:
 
 
 def lead(results: ResultsLike | Digest) -> str:
-    """Return the first sentence of :func:`headline`, and that the model is useless for everybody if it is."""
+    """Return the first sentence of :func:`headline`, and what limits it.
+
+    That is, that the seeds do not distinguish the groups, and that the model is useless for everybody.
+    """
     digest = Digest.from_results(results)
     first = sentences(digest)[0]
-    useless = _useless(digest, digest.leader) if len(digest.tight) else ""
-    return first if first.endswith(useless) else first + useless
+    limits = _undistinguished(digest) + _useless(digest, digest.leader) if len(digest.tight) else ""
+    return first if first.endswith(limits) else first + limits
 
 
 def sentences(results: ResultsLike | Digest) -> list[str]:
@@ -57,7 +61,7 @@ def sentences(results: ResultsLike | Digest) -> list[str]:
             "no strategy has a run at ε = ∞ with the same seed to compare with."
         ]
     text = _who_pays(tight[tight["strategy"] == digest.leader], digest)
-    text[-1] += _useless(digest, digest.leader)
+    text[-1] += _undistinguished(digest) + _useless(digest, digest.leader)
     text += constants.sentences(digest)
     others = [s for s in dict.fromkeys(tight["strategy"]) if s != digest.leader]
     rival = _rival(digest, others)
@@ -120,7 +124,8 @@ def _more(row: pd.Series[Any], digest: Digest) -> str:
     if digest.rate:
         at: Any = row.name
         measure, rate = MEASURES[digest.rate], digest.rates.loc[at]
-        private, free = rate["value"], rate["value"] + measure.sign * rate["toll"]
+        private = rate["paired_value"]
+        free = private + measure.sign * rate["toll"]  # over the same seeds
         before, after = number(free, 2), number(private, 2)
         if not math.isnan(free):
             verb = "falls" if private < free else "rises"
@@ -140,35 +145,64 @@ def _paid(row: pd.Series[Any]) -> str:
 
 
 def _rival(digest: Digest, others: list[str]) -> str:
-    """Return the other strategy with the smallest toll gap; ``""`` if no gaps can be compared."""
-    gaps = _gaps(digest)
+    """Return the other strategy with the smallest toll gap; ``""`` if no gaps can be told apart in print."""
+    gaps = _gaps(digest)["gap"]
     known = gaps.reindex(others).dropna()
-    return "" if known.empty or pd.isna(gaps.get(digest.leader)) else str(known.idxmin())
+    if known.empty or pd.isna(gaps.get(digest.leader)):
+        return ""
+    rival = str(known.idxmin())
+    return "" if number(gaps[rival]) == number(gaps[digest.leader]) else rival
 
 
-def _gaps(digest: Digest) -> pd.Series[float]:
+def _gaps(digest: Digest) -> pd.DataFrame:
     here = (digest.gaps["mechanism"] == "dp-sgd") & (digest.gaps["epsilon"] == digest.epsilon)
-    return digest.gaps[here].set_index("strategy")["gap"]
+    return digest.gaps[here].set_index("strategy")
+
+
+def _undistinguished(digest: Digest) -> str:
+    """Return a sentence if the interval of the leader's gap begins at 0: then no two groups differ."""
+    own = _gaps(digest).reindex([digest.leader]).iloc[0]
+    if own["gap_low"] != 0 or math.isnan(own["gap_high"]):
+        return ""
+    return (
+        f" The seeds do not distinguish the groups: the {digest.word} gap is {number(own['gap'])} "
+        f"(95% interval {interval(own['gap_low'], own['gap_high'])})."
+    )
 
 
 def _effect(digest: Digest, rival: str, others: list[str]) -> str:
     """Return what the rival changes in the toll gap and in everybody's log-loss."""
-    gaps = _gaps(digest)
+    gaps = _gaps(digest)["gap"]
     everybody = digest.tight[digest.tight["group"] == EVERYBODY].set_index("strategy")
     changes = f"the {digest.word} gap from {number(gaps[digest.leader])} to {number(gaps[rival])}"
     if {digest.leader, rival} <= set(everybody.index):
-        loss = everybody["value"]
+        loss = everybody["paired_value"]
         changes += f" and everybody’s log-loss from {number(loss[digest.leader])} to {number(loss[rival])}"
     if len(others) == 1:
         who = rival
     elif gaps[rival] < gaps[digest.leader]:
-        who = f"Of the {len(others)} other strategies, {rival} narrows the gap most: it"
+        own = _tested(digest, rival)
+        narrows = own is not None and own["significant"] and own["measure"] == "log_loss"
+        what = "narrows the gap most" if narrows else "has the smallest gap"
+        who = f"Of the {len(others)} other strategies, {rival} {what}: it"
     else:
-        who = f"None of the {len(others)} other strategies narrows the gap: the closest, {rival},"
+        who = f"None of the {len(others)} other strategies has a smaller gap: the closest, {rival},"
     seeds = [_seeds(digest, strategy) for strategy in (digest.leader, rival)]
     if seeds[0] != seeds[1]:
         changes += f", over different seeds ({len(seeds[0])} and {len(seeds[1])})"
     return f"{who} changes {changes}.{_useless(digest, rival)}"
+
+
+def _tested(digest: Digest, rival: str) -> pd.Series[Any] | None:
+    """Return the comparison of the rival's toll gap with the leader's at the tightest ε, if it is one."""
+    tests = digest.comparisons
+    own = tests[
+        (tests["strategy"] == rival)
+        & (tests["baseline"] == digest.leader)
+        & (tests["epsilon"] == digest.epsilon)
+        & (tests["quantity"] == "toll gap")
+    ]
+    return own.iloc[0] if len(own) else None
 
 
 def _useless(digest: Digest, strategy: str) -> str:
@@ -196,15 +230,9 @@ def _evidence(digest: Digest, rival: str) -> str:
     """Return how many seeds there are, and the result of testing the rival's toll gap."""
     sides = [_seeds(digest, strategy) for strategy in (digest.leader, rival or digest.leader)]
     seeds, common = len(sides[0] & sides[1]), "" if sides[0] == sides[1] else " in common"
-    tests = digest.comparisons
-    own = tests[
-        (tests["strategy"] == rival)
-        & (tests["baseline"] == digest.leader)
-        & (tests["epsilon"] == digest.epsilon)
-        & (tests["quantity"] == "toll gap")
-    ]
-    if len(own) and own["seeds"].iloc[0]:
-        seeds = int(own["seeds"].iloc[0])
+    row = _tested(digest, rival)
+    if row is not None and row["seeds"]:
+        seeds = int(row["seeds"])
     if seeds == 0:
         return "No seed in common: no test."
     if seeds == 1:
@@ -213,18 +241,19 @@ def _evidence(digest: Digest, rival: str) -> str:
         return f"{seeds} seeds{common}: too few for a test."
     if not rival:
         return f"{seeds} seeds."
-    if own.empty:
+    if row is None:
         family = "scenario’s declared" if digest.declared else "default"
         return f"{seeds} seeds{common}; this change in the gap is not among the {family} comparisons."
-    row = own.iloc[0]
     if row["reason"]:
         return f"{seeds} seeds{common}; no test: {row['reason']}."
     measure = "" if row["measure"] == "log_loss" else f" (in {MEASURES[row['measure']].title})"
     sure = "significant" if row["significant"] else "not significant"
+    if verdict(row).endswith(": interval includes 0"):
+        sure += ", because its interval includes 0"
     return (
         f"Over {seeds} seeds{common} the change in the gap{measure} is {sure}: {number(row['difference'])} "
         f"(95% interval {interval(row['low'], row['high'])}; p {_p(row['p_holm'])} after Holm over "
-        f"{len(tests)} comparisons)."
+        f"{len(digest.comparisons)} comparisons)."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedtoll.formatting import UNDEFINED, count, group_label, interval, listed, number
+from fedtoll.formatting import UNDEFINED, count, group_label, interval, listed, number, span
 from fedtoll.report.digest import Digest
 from fedtoll.report.headline import lead
 from fedtoll.report.skips import skips_line
@@ -58,7 +58,7 @@ def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
     parts: list[RenderableType] = [Text(_wrapped(lead(digest)))]
     if len(digest.tight):
         what = "Price at best constants" if digest.tuned else "Toll of this recipe"
-        seeds = f"{digest.seeds} seeds" if digest.seeds > 1 else "one seed"
+        seeds = _seeds(digest)
         by_group = len(digest.strategies) <= ACROSS
         table, notes = _by_group(digest) if by_group else _by_strategy(digest)
         title = f"{what}, ε = {digest.epsilon_text}: log-loss added by privacy (nats), {seeds}"
@@ -72,6 +72,12 @@ def terminal_summary(results: ResultsLike | Digest) -> RenderableType:
             Text(f"{skipped} They had no weight in those rounds; the report lists who and why."),
         ]
     return _Narrow(Group(*parts, Text()))
+
+
+def _seeds(digest: Digest) -> str:
+    """Return how many seeds the tolls at the tightest ε have: those with a run at ∞."""
+    low, high = int(digest.tight["seeds"].min()), int(digest.tight["seeds"].max())
+    return "one seed" if high == 1 else f"{span(low, high, 'count')} seeds"
 
 
 def _wrapped(sentence: str) -> str:

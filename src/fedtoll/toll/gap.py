@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedtoll.scenarios.measures import EVERYBODY, MEASURES, Measure
 from fedtoll.toll.intervals import Floats, half_width, nan_if_zero
@@ -20,7 +21,8 @@ def toll_gap(tolls: pd.DataFrame) -> pd.DataFrame:
 
     The gap is the maximum minus the minimum over groups of the *seed-mean* tolls; a mean of per-seed gaps
     would mostly measure noise. A maximum minus a minimum is still biased upward, more so for smaller groups,
-    so read it with its interval.
+    so read it with its interval. Groups are compared over the same seeds: a seed in which the toll of one of
+    them is undefined is left out for all, because seeds differ in more than their noise.
 
     Parameters
     ----------
@@ -32,14 +34,16 @@ def toll_gap(tolls: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row per (strategy, mechanism, epsilon) with
 
-        - ``groups`` (number of groups compared), ``gap``, ``worst_group``, ``worst_toll``, ``best_group``,
-          ``best_toll``; NaN with fewer than two groups, and no group names if all tolls are equal
+        - ``groups`` (number of groups compared), ``seeds`` (those in which the toll of each is defined),
+          ``gap``, ``worst_group``, ``worst_toll``, ``best_group``, ``best_toll``, all over these seeds; NaN
+          with fewer than two groups, and no group names if all tolls are equal
         - ``gap_low``, ``gap_high``: conservative 95% interval of the gap of the expected tolls. All pairs of
           groups have simultaneous (Bonferroni) t intervals over seeds. The gap is the largest pairwise
           difference, so it lies between the largest lower end and the largest upper end. Coverage exceeds
           95%, and the interval includes 0 if no pair of groups differs significantly. NaN with fewer than
           two seeds in which every group is defined
-        - ``disparity``: maximum minus minimum over groups of the seed-mean measure
+        - ``disparity``: maximum minus minimum over groups of the seed-mean measure, over the seeds in which
+          it is defined for each of them (whether or not they have a run at ∞)
         - ``disparity_corrected``: the between-group *variance* of a rate (in squared units), corrected for
           the sampling of test records: S²_K − (1/K) Σ_k p̂_k(1 − p̂_k)/(n_k − 1), averaged over seeds (Lum,
           Zhang and Bower 2022). It is unbiased and therefore negative about half the time if groups do not
@@ -58,13 +62,15 @@ def toll_gap(tolls: pd.DataFrame) -> pd.DataFrame:
 
 def _row(part: pd.DataFrame) -> dict[str, Any]:
     claimed = part[(part["group"] != EVERYBODY) & ~part["too_few"]]
-    defined = claimed.dropna(subset="toll").set_index("group")["toll"]
+    defined = claimed.dropna(subset="gap_toll").set_index("group")["gap_toll"]
+    level = claimed["gap_value"].dropna()
     everybody = part[part["group"] == EVERYBODY]
     enough = len(defined) > 1
     differ = enough and defined.max() > defined.min()
     nan = float("nan")
     return {
         "groups": len(defined),
+        "seeds": part["gap_seeds"].iloc[0],
         "gap": defined.max() - defined.min() if enough else nan,
         "gap_low": part["gap_low"].iloc[0] if enough else nan,
         "gap_high": part["gap_high"].iloc[0] if enough else nan,
@@ -72,7 +78,7 @@ def _row(part: pd.DataFrame) -> dict[str, Any]:
         "worst_toll": defined.max() if enough else nan,
         "best_group": defined.idxmin() if differ else None,
         "best_toll": defined.min() if enough else nan,
-        "disparity": np.ptp(claimed["value"].dropna()) if claimed["value"].count() > 1 else nan,
+        "disparity": np.ptp(level) if len(level) > 1 else nan,
         "disparity_corrected": part["disparity_corrected"].iloc[0],
         "everybody": MEASURES[part["measure"].iloc[0]].sign * everybody["value"].iloc[0]
         if len(everybody)
@@ -95,15 +101,21 @@ def _front(frame: pd.DataFrame) -> list[bool]:
     return [index in efficient for index in frame.index]
 
 
-def per_seed_gaps(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Return the columns of a gap that need single seeds: ``gap_low``, ``gap_high``, ``disparity_corrected``.
+def add_gaps(rows: pd.DataFrame, final: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """Add the columns that :func:`toll_gap` needs single seeds for; see :func:`~fedtoll.toll.tolls.toll`.
 
     Parameters
     ----------
-    final
-        One row per run and group, with ``toll``, ``value``, ``n`` and ``positives``.
     rows
         One row per (strategy, mechanism, epsilon, group), with ``too_few``.
+    final
+        One row per run and group, with ``toll``, ``value``, ``n`` and ``positives``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows in their order, with ``gap_seeds``, ``gap_low``, ``gap_high``, ``disparity_corrected`` for
+        all groups together, and ``gap_toll``, ``gap_value`` of each group.
     """
     claimed = rows.loc[~rows["too_few"] & (rows["group"] != EVERYBODY), [*AT, "group"]]
     final = final.merge(claimed, on=[*AT, "group"])
@@ -114,6 +126,7 @@ def per_seed_gaps(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> 
         "": final["n"] * np.nan,
     }[measure.of]
     final = final.assign(denominator=denominator.astype(float))
+    counted = {name: np.zeros(len(final), dtype=bool) for name in ("toll", "value")}
     table = []
     for key, part in final.groupby(AT, sort=False):
         seed, seeds = pd.factorize(part["seed"], sort=True)
@@ -121,10 +134,15 @@ def per_seed_gaps(final: pd.DataFrame, rows: pd.DataFrame, measure: Measure) -> 
         toll_SG, value_SG, n_SG = np.full((3, len(seeds), len(names)), np.nan)
         for x_SG, name in ((toll_SG, "toll"), (value_SG, "value"), (n_SG, "denominator")):
             x_SG[seed, group] = part[name]
-        table.append((*key, *gap_interval(toll_SG), between_groups(value_SG, n_SG)))
-    return pd.DataFrame(table, columns=[*AT, "gap_low", "gap_high", "disparity_corrected"]).astype(
-        {"epsilon": float}
-    )
+        for x_SG, name in ((toll_SG, "toll"), (value_SG, "value")):
+            counted[name][part.index] = complete(x_SG)[seed]
+        table.append((*key, complete(toll_SG).sum(), *gap_interval(toll_SG), between_groups(value_SG, n_SG)))
+    columns = [*AT, "gap_seeds", "gap_low", "gap_high", "disparity_corrected"]
+    together = pd.DataFrame(table, columns=columns).astype({"epsilon": float})
+    final = final.assign(**{f"gap_{name}": final[name].where(kept) for name, kept in counted.items()})
+    each = final.groupby([*AT, "group"], sort=False)[["gap_toll", "gap_value"]].mean().reset_index()
+    frame = rows.merge(together, "left", on=AT).merge(each, "left", on=[*AT, "group"])
+    return frame.assign(gap_seeds=frame["gap_seeds"].fillna(0).astype(int))
 
 
 def gap_interval(toll_SG: Floats) -> tuple[float, float]:
@@ -178,5 +196,11 @@ def between_groups(rate_SG: Floats, n_SG: Floats) -> float:
 
 def drop_undefined(x_SG: Floats) -> Floats:
     """Drop groups that are NaN in every seed, then seeds with a NaN."""
-    x_SG = x_SG[:, ~np.isnan(x_SG).all(axis=0)]
-    return x_SG[~np.isnan(x_SG).any(axis=1)]
+    return x_SG[complete(x_SG)][:, ~np.isnan(x_SG).all(axis=0)]
+
+
+def complete(x_SG: Floats) -> NDArray[np.bool_]:
+    """Return which seeds have every group that is defined in any seed; without such a group, none."""
+    undefined = np.isnan(x_SG)
+    groups = ~undefined.all(axis=0)
+    return np.asarray(~undefined[:, groups].any(axis=1) & groups.any())

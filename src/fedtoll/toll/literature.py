@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from fedtoll.scenarios.measures import EVERYBODY
+from fedtoll.toll.gap import AT, toll_gap
 from fedtoll.toll.limits import ResultsLike
 from fedtoll.toll.tolls import ROW, results_toll
+
+_TOLL = ["toll", "toll_se", "toll_low", "toll_high"]
 
 
 def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
@@ -32,30 +35,29 @@ def literature(results: ResultsLike, tolls: Mapping[str, pd.DataFrame] | None = 
     -------
     pandas.DataFrame
         One row per (strategy, mechanism, epsilon, group): ``n``, ``positives``, ``seeds``, ``privacy_cost``,
-        ``privacy_cost_se``, ``privacy_cost_gap`` (of the seed means, over the groups with enough records;
-        repeated in each group's row), ``excessive_risk`` (nats), ``excessive_risk_se``, ``fairness_gap``,
-        ``too_few``, ``collapsed``, ``below_majority``. "(all)" has no fairness gap; NaN without a run at ∞.
+        ``privacy_cost_se``, ``privacy_cost_low``, ``privacy_cost_high``, ``privacy_cost_gap`` (of the seed
+        means, over the groups with enough records; repeated in each group's row), ``excessive_risk`` (nats),
+        ``excessive_risk_se``, ``excessive_risk_low``, ``excessive_risk_high``, ``fairness_gap``, ``too_few``,
+        ``collapsed``, ``below_majority``. The 95% intervals are those of the tolls. "(all)" has no fairness
+        gap; NaN without a run at ∞.
     """
     if tolls is None:
         tolls = {m: results_toll(results, m) for m in ("accuracy", "log_loss")}
     accuracy, loss = tolls["accuracy"], tolls["log_loss"]
-    cost = accuracy.rename(columns={"toll": "privacy_cost", "toll_se": "privacy_cost_se"})
     flags = ["n", "positives", "seeds", "too_few", "collapsed", "below_majority"]
-    frame = cost[[*ROW, *flags, "privacy_cost", "privacy_cost_se"]].merge(
-        loss.rename(columns={"toll": "excessive_risk", "toll_se": "excessive_risk_se"})[
-            [*ROW, "excessive_risk", "excessive_risk_se"]
-        ],
-        on=ROW,
+    cost, risk = (
+        [f"{name}{end}" for end in ("", "_se", "_low", "_high")]
+        for name in ("privacy_cost", "excessive_risk")
     )
+    frame = accuracy.rename(columns=dict(zip(_TOLL, cost, strict=True)))[[*ROW, *flags, *cost]].merge(
+        loss.rename(columns=dict(zip(_TOLL, risk, strict=True)))[[*ROW, *risk]], on=ROW
+    )
+    gaps = toll_gap(accuracy)[[*AT, "gap"]].rename(columns={"gap": "privacy_cost_gap"})
+    frame = frame.merge(gaps, "left", on=AT)
     everybody = frame["group"] == EVERYBODY
-    claimed = frame[~everybody & ~frame["too_few"]].dropna(subset="privacy_cost")
-    ends = claimed.groupby(ROW[:3], sort=False)["privacy_cost"].agg(["max", "min", "size"])
-    gap = (ends["max"] - ends["min"]).where(ends["size"] > 1)
-    frame = frame.merge(gap.rename("privacy_cost_gap").reset_index(), "left", on=ROW[:3])
     whole = frame.loc[everybody, [*ROW[:3], "excessive_risk"]].rename(columns={"excessive_risk": "whole"})
     frame = frame.merge(whole, "left", on=ROW[:3])
     frame["fairness_gap"] = (
         (frame["excessive_risk"] - frame["whole"]).abs().where(frame["group"] != EVERYBODY)
     )
-    order = [*ROW, *flags[:3], "privacy_cost", "privacy_cost_se", "privacy_cost_gap", "excessive_risk"]
-    return frame[[*order, "excessive_risk_se", "fairness_gap", *flags[3:]]]
+    return frame[[*ROW, *flags[:3], *cost, "privacy_cost_gap", *risk, "fairness_gap", *flags[3:]]]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fedtoll.scenarios.measures import RUN, measure_named
-from fedtoll.toll.gap import per_seed_gaps
+from fedtoll.toll.gap import add_gaps
 from fedtoll.toll.intervals import half_width, hall_ends, mean_skewness, nan_if_zero
 from fedtoll.toll.limits import ResultsLike, folds_of, price_reference, too_few
 
@@ -66,18 +66,21 @@ def toll(
           records are too few for a claim
         - ``runs``: seeds run; ``seeds``: number of pairs; ``undefined``: seeds dropped because the measure is
           undefined on either side of the pair
-        - ``value``, ``value_sd``: mean and standard deviation of the measure over seeds
+        - ``value``, ``value_sd``: mean and standard deviation of the measure over all seeds run;
+          ``paired_value``: its mean over the pairs, so that ``paired_value`` and ``toll`` have the same seeds
         - ``toll``, ``toll_se``, ``toll_low``, ``toll_high``: U(∞) − U(ε) with a 95% interval. NaN without a
           run at ∞; with one seed all but ``toll`` are NaN. There is no interval either if all seeds give
-          exactly the same toll, because the measure is then too coarse
+          exactly the same toll, because the measure is then too coarse. A rate's ends are within −1 and 1
         - ``clipping``, ``clipping_se``: the part of the toll due to clipping alone, U(∞) − U(clip-only), in
-          each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the seeds
-          with all three runs, so the parts add up to the toll over these; NaN without clip-only runs
+          each dp-sgd row; ``noise``, ``noise_se``: the rest, U(clip-only) − U(ε), paired. Both use the
+          ``part_seeds`` seeds with all three runs, so the parts add up to the toll over these; NaN without
+          clip-only runs
         - ``price``, ``price_se``, ``price_low``, ``price_high``: U(reference at ∞) − U(ε); NaN without the
           reference at ∞
         - ``collapsed``, ``below_majority``: share of seeds with this flag
-        - ``gap_low``, ``gap_high``, ``disparity_corrected``: for all groups together, repeated in each row;
-          see :func:`~fedtoll.toll.gap.toll_gap`
+        - ``gap_seeds``, ``gap_low``, ``gap_high``, ``disparity_corrected``: for all groups together, repeated
+          in each row; ``gap_toll``, ``gap_value``: the group's toll and measure over the seeds that have all
+          groups, NaN for groups that take no part; see :func:`~fedtoll.toll.gap.toll_gap`
 
     Raises
     ------
@@ -86,15 +89,19 @@ def toll(
     """
     final = paired(groups, measure, reference)
     frame = record_counts(final, folds).join(
-        final.groupby(ROW, sort=False).agg(
+        final.assign(paired_value=final["value"].where(final["toll"].notna()))
+        .groupby(ROW, sort=False)
+        .agg(
             runs=("seed", "size"),
             seeds=("toll", "count"),
             undefined=("undefined", "sum"),
             value=("value", "mean"),
             value_sd=("value", "std"),
+            paired_value=("paired_value", "mean"),
             toll=("toll", "mean"),
             toll_se=("toll", "sem"),
             toll_skew=("toll", "skew"),
+            part_seeds=("clipping", "count"),
             clipping=("clipping", "mean"),
             clipping_se=("clipping", "sem"),
             noise=("noise", "mean"),
@@ -111,11 +118,11 @@ def toll(
         se = np.where(non_private, frame[f"{name}_se"], nan_if_zero(frame[f"{name}_se"], mean.abs()))
         moment = frame[f"{name}_skew"].fillna(0) * (n - 2) / (n * (n - 1)).clip(lower=1) ** 0.5  # g₁ from G₁
         ends = hall_ends(mean, se, half_width(1.0, n), mean_skewness(moment, n))
-        frame[f"{name}_low"], frame[f"{name}_high"] = ends
+        most = np.inf if measure_named(measure).unit else 1.0  # rates differ by at most 1
+        frame[f"{name}_low"], frame[f"{name}_high"] = np.clip(ends, -most, most)
     frame = frame.drop(columns=["priced", "toll_skew", "price_skew"]).reset_index()
     frame.insert(4, "measure", measure)
-    frame = frame.merge(per_seed_gaps(final, frame, measure_named(measure)), "left", on=ROW[:3])
-    return sort_by_privacy(frame)
+    return sort_by_privacy(add_gaps(frame, final, measure_named(measure)))
 
 
 def paired(groups: pd.DataFrame, measure: str, reference: str | None = None) -> pd.DataFrame:

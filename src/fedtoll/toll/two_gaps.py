@@ -80,7 +80,8 @@ def gap_difference(
     Returns
     -------
     T, low, high
-        The ends are NaN with one seed or if the seeds show no spread.
+        The ends are NaN with one seed, if they are equal, or if an a_p − b_q is the same in every seed but
+        not 0. One that is 0 in every seed, because the strategies agree there, has the interval 0 to 0.
 
     Examples
     --------
@@ -95,11 +96,19 @@ def gap_difference(
     a_SP, b_SQ = _candidates(a_SG, block_G), _candidates(b_SG, block_G)
     mean_PQ = a_SP.mean(axis=0)[:, None] - b_SQ.mean(axis=0)
     a, b = a_SP - a_SP.mean(axis=0), b_SQ - b_SQ.mean(axis=0)
-    squares_PQ = (a**2).sum(axis=0)[:, None] + (b**2).sum(axis=0) - 2 * a.T @ b
+    both_PQ = (a**2).sum(axis=0)[:, None] + (b**2).sum(axis=0)
+    squares_PQ = both_PQ - 2 * a.T @ b
     se_PQ = nan_if_zero(np.sqrt(np.maximum(squares_PQ, 0) / (seeds - 1) / seeds), 1e3 * np.abs(mean_PQ))
+    scale = 1e3 * max(np.abs(a_SG).max(), np.abs(b_SG).max())  # differences are rounded relative to the tolls
+    p, q = np.nonzero(squares_PQ <= 1e-12 * both_PQ)  # a difference of sums: here, mostly their rounding
+    x_SN = a_SP[:, p] - b_SQ[:, q]
+    zero_N = np.isnan(nan_if_zero(np.abs(x_SN).max(axis=0), scale))
+    mean_PQ[p[zero_N], q[zero_N]] = 0.0
+    se_PQ[p, q] = np.where(zero_N, 0.0, nan_if_zero(x_SN.std(axis=0, ddof=1) / np.sqrt(seeds), scale))
     lower_PQ = mean_PQ - half_width(se_PQ, seeds, alpha / a_SP.shape[1])
     upper_PQ = mean_PQ + half_width(se_PQ, seeds, alpha / b_SQ.shape[1])
-    return difference, float(lower_PQ.max(axis=0).min()), float(upper_PQ.min(axis=1).max())
+    low, high = float(lower_PQ.max(axis=0).min()), float(upper_PQ.min(axis=1).max())
+    return (difference, low, high) if low < high else (difference, float("nan"), float("nan"))
 
 
 def _candidates(x_SG: Floats, block_G: Codes | None = None, level: float = 0.05) -> Floats:

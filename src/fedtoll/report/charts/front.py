@@ -74,7 +74,7 @@ def front_rows(digest: Digest) -> pd.DataFrame:
     everybody = digest.loss[digest.loss["group"] == EVERYBODY]
     everybody = with_intervals(everybody, ceiling=None)
     everybody = everybody[[*CELL, "value", "low", "high", "n", "seeds"]]
-    gaps = digest.gaps[digest.gaps["mechanism"] == "dp-sgd"].dropna(subset="gap")
+    gaps = digest.gaps[digest.gaps["mechanism"] == "dp-sgd"].dropna(subset="gap").drop(columns="seeds")
     return gaps.merge(everybody, "inner", on=CELL).dropna(subset="value")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fedtoll.formatting import UNDEFINED, count, estimate, group_label, number
@@ -101,9 +102,10 @@ def _gap_row(row: pd.Series[Any], n: pd.Series[int], digest: Digest) -> Row:
 
 def _disparity_row(row: pd.Series[Any], rates: bool) -> Row:
     def difference(name: str) -> Cell:
-        half = float(half_width(row[f"{name}_se"], row["seeds"]))
-        text = estimate(row[name], max(0.0, row[name] - half), min(1.0, row[name] + half))
-        undefined = row["undefined"] if name.startswith("equal") and row["undefined"] > 0 else 0
+        undefined = row["undefined"] if name.startswith("equal") else 0
+        half = float(half_width(row[f"{name}_se"], row["seeds"] - undefined))
+        low, high = np.clip([row[name] - half, row[name] + half], 0, 1)  # unlike max and min, it keeps NaN
+        text = estimate(row[name], low, high)
         note = f" (undefined {int(undefined)}/{int(row['seeds'])})" if undefined else ""
         return Cell(f"{text}{note}", row[name])
 

@@ -27,8 +27,10 @@ def literature_table(digest: Digest) -> Table | None:
             t.text_cell(group_label(row["group"], digest.attribute)),
             t.text_cell(row["strategy"]),
             t.n_cell(row["n"], row["positives"]),
-            t.mean_cell(row["privacy_cost"], row["privacy_cost_se"], row["seeds"]),
-            t.mean_cell(row["excessive_risk"], row["excessive_risk_se"], row["seeds"]),
+            *(
+                t.estimate_cell(row[name], row[f"{name}_low"], row[f"{name}_high"])
+                for name in ("privacy_cost", "excessive_risk")
+            ),
             t.number_cell(row["fairness_gap"]),
             t.number_cell(value),
             t.interval_cell(low, high),

@@ -24,6 +24,11 @@ _TIDY = [*CELL, "group", "n", "positives", "too_few", "runs", "seeds", "undefine
 _TIDY += ["toll", "toll_se", "toll_low", "toll_high", "clipping", "clipping_se", "noise", "noise_se"]
 _TIDY += ["price", "price_se", "price_low", "price_high", "collapsed", "below_majority"]
 
+_PARTS = (
+    "The intervals of the clipping and noise parts are t intervals over the seeds with all three runs (at ∞, "
+    "with clipping alone and at ε)."
+)
+
 _NO_PREDICTIONS = (
     "The interval over seeds and records needs the score of every held-out record: set [results] predictions "
     "= true, and run again. The folder then holds the row, group and label of these records, too."
@@ -64,7 +69,7 @@ def toll_table(digest: Digest) -> Table:
             t.interval_cell(row["population_low"], row["population_high"]),
         ]
         if parts:
-            cells += [t.mean_cell(row[p], row[f"{p}_se"], row["seeds"]) for p in ("clipping", "noise")]
+            cells += [t.mean_cell(row[p], row[f"{p}_se"], row["part_seeds"]) for p in ("clipping", "noise")]
         for m in rates:
             other = digest.tolls[m].loc[index]
             cells.append(t.estimate_cell(other["toll"], other["toll_low"], other["toll_high"]))
@@ -83,6 +88,8 @@ def toll_table(digest: Digest) -> Table:
             (loss["population_low"], loss["population_high"]) if m == "log_loss" else (float("nan"),) * 2
         ]
     ]
+    notes = [_PARTS] if parts else []
+    notes += [] if len(digest.joint) or digest.tight.empty else [_NO_PREDICTIONS]
     frame = pd.concat(tidy)
     frame.insert(0, "measure", frame.pop("measure"))
     return Table(
@@ -91,7 +98,7 @@ def toll_table(digest: Digest) -> Table:
         tuple(columns),
         tuple(rows),
         t.csv(frame),
-        "" if len(digest.joint) or digest.tight.empty else _NO_PREDICTIONS,
+        " ".join(notes),
     )
 
 
