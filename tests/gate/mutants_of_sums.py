@@ -121,7 +121,8 @@ def central_noise_divided_by_clients() -> list[Any]:
 @mutant("a trusted server shows the sums of statistics without noise")
 def central_statistics_without_noise() -> list[Any]:
     def noised(values: Any, normals: Any, sd: float) -> Any:
-        return noised_array(values, normals, sd * (normals.ndim != 2 or normals.shape[-1] > 9))
+        statistic = normals.ndim == 2 and normals.shape[-1] <= 9
+        return values if statistic else noised_array(values, normals, sd)
 
     return [patch.object(sums, "noised_array", noised)]
 
