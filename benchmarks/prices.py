@@ -229,7 +229,7 @@ def measured_gaps(stage: str, cell: str, folder: Path) -> list[Row]:
     for label, part in (("price", results), ("recipe", results.recipe)):
         tolls = part.toll()
         everybody = tolls[tolls["group"] == EVERYBODY].set_index("epsilon")
-        for row in part.toll_gap().to_dict("records"):
+        for row in part.toll_gap().drop(columns="seeds").to_dict("records"):
             if row["mechanism"] == "dp-sgd":
                 of_all = everybody.loc[row["epsilon"]]
                 row["everybody_price"], row["collapsed"] = of_all["toll"], of_all["collapsed"]
