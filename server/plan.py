@@ -18,7 +18,7 @@ from fedtoll.clients.model import digest as model_digest
 from fedtoll.clients.model import located
 from fedtoll.clients.personal_models import registry as personal_models
 from fedtoll.privacy.constants import charged, constants
-from fedtoll.privacy.delta import delta_warning
+from fedtoll.privacy.delta import delta_of
 from fedtoll.scenarios import data as sources
 from fedtoll.scenarios.budgets import mechanism_of
 from fedtoll.scenarios.choice import Choice, Distribution
@@ -153,20 +153,6 @@ def _skips_code(what: str, unchecked: list[str] | None) -> Iterator[None]:
             yield
     except ForeignCodeError:
         unchecked.append(what)
-
-
-def delta_of(scenario: Scenario, records: int) -> str:
-    """Return a warning if a scenario's δ is large for its records; see :mod:`fedtoll.privacy.delta`.
-
-    Parameters
-    ----------
-    scenario
-        The scenario; without a finite ε, its δ says nothing.
-    records
-        The number of records, held-out ones included: over the folds, clients hold them all. 0 if not known.
-    """
-    private = any(mechanism_of(epsilon) == "dp-sgd" for epsilon in scenario.privacy.epsilons)
-    return delta_warning(scenario.privacy.delta, records) if private else ""
 
 
 def _check_lists(scenario: Scenario, spec: StrategySpec) -> None:

@@ -273,6 +273,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
     noise = {}
     for run in runs:
         personal = run.has_personal_budgets
+        shares = set() if run.trust == "local" else {"weight", "noise_share"}
         listed = run.clients[:1] if run.hides_clients else run.clients  # then all are charged alike
         for client in listed if run.mechanism == "dp-sgd" else ():
             number = ALL_CLIENTS if run.hides_clients else client.id
@@ -286,11 +287,7 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
                 "steps": run.trained(client)[1] * run.rounds_of(client),
                 "noise_multiplier": client.noise_multiplier,
                 "statistics": [s.model_dump(mode="json") for s in run.statistics],
-                **(
-                    {}
-                    if run.trust == "local"
-                    else {"weight": client.weight, "noise_share": client.noise_share}
-                ),
+                **client.model_dump(include=shares),
             }
     return {
         "fedtoll": versions["fedtoll"],
@@ -328,9 +325,8 @@ def _resolved(planned: Plan, command: str, versions: dict[str, str]) -> dict[str
 
 def _client(client: ClientPlan) -> dict[str, Any]:
     """Return the public facts of a client; its share of ε and of the rounds only if it is not all of them."""
-    facts = {"id": client.id, "group": client.group, "size": client.size}
-    later = {"epsilon_factor": client.epsilon_factor, "rounds": client.rounds}
-    return without_default({**facts, **later}, epsilon_factor=1.0, rounds=None)
+    facts = client.model_dump(include={"id", "group", "size", "epsilon_factor", "rounds"})
+    return without_default(facts, epsilon_factor=1.0, rounds=None)
 
 
 def _counts_public(scenario: Scenario, source: Source) -> bool:

@@ -7,11 +7,11 @@ import math
 import pytest
 
 import fedtoll
-from fedtoll.privacy.delta import delta_warning, largest_delta
+from fedtoll.privacy.delta import delta_of, delta_warning, largest_delta
 from fedtoll.scenarios.data import source_of
 from fedtoll.scenarios.errors import ScenarioError
 from fedtoll.scenarios.read import library, read
-from fedtoll.server.plan import check, delta_of, plan
+from fedtoll.server.plan import check, plan
 from tests.server import own
 from tests.server.federation import FEDAVG, planned
 

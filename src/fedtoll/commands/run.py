@@ -31,13 +31,14 @@ def check(
     scenario names, and so runs their code: use --no-code for a scenario that you do not trust. It lists what
     it does not check.
     """
+    from fedtoll.privacy.delta import delta_of
     from fedtoll.scenarios import read as scenarios
     from fedtoll.server import plan
 
     scenario, file = scenarios.read(name, override or (), seeds), scenarios.find(name).name
     unchecked: list[str] = []
     source = plan.check(scenario, file, unchecked if no_code else None)
-    warn(file, plan.delta_of(scenario, 0 if source is None else source.rows))
+    warn(file, delta_of(scenario, 0 if source is None else source.rows))
     runs = len(scenario.strategies) * len(scenario.privacy.epsilons) * len(scenario.seeds)
     tuned = ", and as many with the constants that [tune] chooses" if scenario.tune is not None else ""
     if tuned and scenario.training.start == "public":

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 
+from fedtoll.scenarios.budgets import mechanism_of
 from fedtoll.scenarios.errors import ScenarioError
+from fedtoll.scenarios.scenario import Scenario
 
 MOST_EXPOSED = 1.0
 """From this n·δ on, a guarantee says nothing: it is rejected."""
@@ -59,3 +61,17 @@ def delta_warning(delta: float, records: int) -> str:
     if exposed >= MOST_EXPOSED:
         raise ScenarioError(f"{product}, and it must be below 1; {advice}")
     return f"{product}, and it should be below 0.1; {advice}"
+
+
+def delta_of(scenario: Scenario, records: int) -> str:
+    """Return a warning if a scenario's δ is large for its records.
+
+    Parameters
+    ----------
+    scenario
+        The scenario; without a finite ε, its δ says nothing.
+    records
+        The number of records, held-out ones included: over the folds, clients hold them all. 0 if not known.
+    """
+    private = any(mechanism_of(epsilon) == "dp-sgd" for epsilon in scenario.privacy.epsilons)
+    return delta_warning(scenario.privacy.delta, records) if private else ""
