@@ -47,7 +47,7 @@ def page(found: Row) -> str:
         least=LEAST,
         search=_said(SEEDS["search"]),
         confirm=_said(SEEDS["confirm"]),
-        strategies=len(STRATEGIES) - 2,
+        strategies=len(STRATEGIES.keys() - {"fedavg", ALIKE}),
         settings=_settings(STRATEGIES),
         cells=len(search),
         numerics=found["numerics"],
@@ -75,7 +75,7 @@ def _counted(compared: list[Row]) -> list[Row]:
 def _settings(names: Iterable[str]) -> str:
     """Return the parameters of strategies that are stated, as `name` (key=value)."""
     stated = (re.fullmatch(r'\{name="(.+?)", (.+)\}', STRATEGIES[name]) for name in names)
-    return ", ".join(f"`{found[1]}` ({found[2].replace(' = ', '=')})" for found in stated if found)
+    return ", ".join(f"`{found[1]}` ({found[2]})" for found in stated if found)
 
 
 def _summary(
